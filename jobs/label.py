@@ -1,0 +1,6 @@
+"""Job: `raydistill label`; `ray job submit --working-dir . -- python -m jobs.label --config X`."""
+
+from raydistill.cli import stage_main
+
+if __name__ == "__main__":
+    stage_main("label")

@@ -1,0 +1,6 @@
+"""Job: `raydistill train`; `ray job submit --working-dir . -- python -m jobs.train --config X`."""
+
+from raydistill.cli import stage_main
+
+if __name__ == "__main__":
+    stage_main("train")

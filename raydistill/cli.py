@@ -1,0 +1,205 @@
+"""`raydistill <stage> --config run.toml --set section.field=value`.
+
+Exit codes: 0 done or nothing to do, 1 a failure, 2 a mistake that the message says how to mend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from raydistill.errors import UserError
+
+logger = logging.getLogger("raydistill")
+STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
+_HELP = {
+    "prepare": "clean, split and shard the raw pairs",
+    "finetune": "make cross-encoders of the base encoders",
+    "label": "score the pairs with every teacher",
+    "train": "fit the student on the soft labels",
+    "export": "write the bundle",
+    "evaluate": "measure on the test split, write the report",
+    "distill": "all stages, skipping what is complete",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    arguments = _parser().parse_args(argv)
+    _set_up_console(verbose=arguments.verbose)
+    try:
+        command: Callable[[argparse.Namespace], int] = arguments.command
+        return command(arguments)
+    except UserError as error:
+        print(f"raydistill: error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("raydistill: stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        return 130
+    except ImportError as error:
+        if error.name and error.name.split(".")[0] == "raydistill":
+            raise
+        need = f"raydistill: error: {error}; pip install 'raydistill[distill]'"
+        print(need, file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def stage_main(stage: str) -> None:
+    """What a job file calls: the stage with the job's own arguments; exits with its code."""
+    sys.exit(main([stage, *sys.argv[1:]]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--verbose", action="store_true", help="show what Ray and its workers say")
+    parser = argparse.ArgumentParser(
+        prog="raydistill", description="Distil BERT relevance models into a microsecond student."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, text in _HELP.items():
+        _add_stage(commands.add_parser(name, parents=[common], help=text, description=text), name)
+    _add_score(commands.add_parser("score", parents=[common], help="score a file of pairs"))
+    _add_synthesize(
+        commands.add_parser("synthesize", parents=[common], help="write a made-up shop's raw files")
+    )
+    return parser
+
+
+def _add_stage(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--config", required=True, metavar="RUN.TOML")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the settings and what is complete, and stop"
+    )
+    parser.set_defaults(command=lambda arguments: _run_stage(name, arguments))
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument(
+        "--input", required=True, help="Parquet, CSV, TSV, JSONL, or - for lines of query<TAB>title"
+    )
+    parser.add_argument("--output", help="Parquet, CSV, TSV or JSONL; not needed with -")
+    parser.add_argument("--query", default="query", help="name of the column (default: query)")
+    parser.add_argument("--title", default="title", help="name of the column (default: title)")
+    parser.set_defaults(command=_run_score)
+
+
+def _add_synthesize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", required=True, metavar="FOLDER")
+    parser.add_argument("--pairs", type=_count, default=40_000)
+    parser.add_argument("--judged", type=_count, default=10_000)
+    parser.add_argument("--shard-rows", type=_count, default=65_536)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(command=_run_synthesize)
+
+
+def _count(text: str) -> int:
+    number = int(text.replace("_", ""))
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _run_stage(name: str, arguments: argparse.Namespace) -> int:
+    from raydistill.config import load_config
+    from raydistill.run import Run
+
+    run = Run(load_config(arguments.config, overrides=arguments.overrides))
+    if arguments.dry_run:
+        return _dry_run(run)
+    from raydistill.stages.distill import run_all, run_stage
+
+    if name == "distill":
+        did = run_all(run, verbose=arguments.verbose)
+        _print_table(run.report.read_json("metrics.json"))
+        print(f"report: {run.report}/report.md\nbundle: {run.bundle}")  # noqa: T201
+    else:
+        did = run_stage(name, run, verbose=arguments.verbose)
+    if not did:
+        print(f"{name}: nothing left to do in {run.root}")  # noqa: T201
+    return 0
+
+
+def _dry_run(run: object) -> int:
+    from raydistill.run import Run
+    from raydistill.stages.distill import is_complete, outputs
+
+    assert isinstance(run, Run)
+    print(run.config.to_toml())  # noqa: T201
+    run.check_owner()
+    for stage in STAGES:
+        state = "complete" if is_complete(stage, run) else "to do"
+        folders = ", ".join(folder.uri for folder in outputs(stage, run)) or "nothing to make"
+        print(f"{stage:<9} {state:<9} {folders}")  # noqa: T201
+    return 0
+
+
+def _print_table(found: dict[str, object] | None) -> None:
+    from raydistill.report import console_table
+
+    if found is not None:
+        print(f"\n{console_table(found)}\n")  # noqa: T201
+
+
+def _run_score(arguments: argparse.Namespace) -> int:
+    from raydistill.scorer import Scorer
+    from raydistill.scoring import score_file, score_lines, stdin_lines
+
+    scorer = Scorer.load(arguments.bundle)
+    if arguments.input == "-":
+        num_rows, num_bad = score_lines(scorer, stdin_lines(), sys.stdout)
+        if num_bad:
+            logger.warning("%d lines were not query<TAB>title and were left out", num_bad)
+        return 0
+    if not arguments.output:
+        raise UserError("give --output FILE (.parquet, .csv, .tsv or .jsonl)")
+    query = None if scorer.settings["single_texts"] else arguments.query
+    num_rows, num_null = score_file(
+        scorer, source=arguments.input, target=arguments.output, query=query, title=arguments.title
+    )
+    unscored = f", {num_null:,} of them without a score (no text)" if num_null else ""
+    print(json.dumps({"rows": num_rows, "output": arguments.output}) + unscored)  # noqa: T201
+    return 0
+
+
+def _run_synthesize(arguments: argparse.Namespace) -> int:
+    from raydistill.cluster import connect
+    from raydistill.config import ClusterConfig
+    from raydistill.stages import synthesize
+
+    size = synthesize.ShopSize(
+        num_pairs=arguments.pairs,
+        num_judged=arguments.judged,
+        shard_rows=arguments.shard_rows,
+        seed=arguments.seed,
+    )
+    if not synthesize.is_there(arguments.output, size):
+        connect(ClusterConfig(), verbose=arguments.verbose)
+        synthesize.run(arguments.output, size)
+    return 0
+
+
+def _set_up_console(*, verbose: bool) -> None:
+    """One log line a fact, on stderr; what libraries say only when asked for."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not verbose:
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")  # also in Ray's workers
+        import warnings
+
+        warnings.simplefilter("ignore")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

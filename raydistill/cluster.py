@@ -1,0 +1,94 @@
+"""Connect to Ray or start it here; size the pools; say what was found."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+
+# Before Ray is imported: no usage notice, no progress bars over our own lines, and no pool of
+# 32 processes to read the footer of one Parquet file.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import ray
+import ray.data
+
+from raydistill.config import ClusterConfig
+from raydistill.errors import UserError
+
+logger = logging.getLogger("raydistill")
+# With fewer than 3 logical CPUs some Ray Data pipelines wait for ever.
+_MIN_LOCAL_CPUS = 4
+_OBJECT_STORE_BYTES = 500 << 20  # shards travel as names, not as rows
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What computes: cores and GPUs of all machines; a Ray started here has spare logical CPUs."""
+
+    num_cores: int
+    num_gpus: int
+    is_local: bool
+
+    @property
+    def threads_per_actor(self) -> int:
+        """Threads of a CPU teacher: one, since more small actors beat fewer big ones."""
+        return 1
+
+    def num_actors(self, *, gpus_each: float) -> int:
+        """How many teachers run at once: as the GPUs hold, else one a core."""
+        if self.num_gpus and gpus_each:
+            return max(1, int(self.num_gpus / gpus_each))
+        return max(1, self.num_cores)
+
+
+def connect(config: ClusterConfig, *, verbose: bool = False) -> Cluster:
+    """Use the Ray that is already there (this process's, the job's, the address's), or start one.
+
+    Raises:
+        UserError: an address that does not answer.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    is_local = address is None and not ray.is_initialized()
+    if not ray.is_initialized():
+        _start(address, verbose=verbose)
+    context = ray.data.DataContext.get_current()
+    context.print_on_execution_start = False
+    context.enable_progress_bars = False
+    context.enable_rich_progress_bars = False
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+    resources = ray.cluster_resources()
+    logical = int(resources.get("CPU", 1))
+    cluster = Cluster(
+        num_cores=min(logical, os.cpu_count() or 1) if is_local else logical,
+        num_gpus=int(resources.get("GPU", 0)),
+        is_local=is_local,
+    )
+    where = "a local Ray" if is_local else "Ray"
+    logger.info("%s with %d cores, %d GPUs", where, cluster.num_cores, cluster.num_gpus)
+    return cluster
+
+
+def _start(address: str | None, *, verbose: bool) -> None:
+    level = "info" if verbose else "error"
+    if address is not None:
+        try:
+            ray.init(address=address, log_to_driver=verbose, logging_level=level)
+        except (ConnectionError, RuntimeError) as error:
+            raise UserError(f"no Ray at {address!r} (cluster.address or RAY_ADDRESS)") from error
+        return
+    ray.init(
+        num_cpus=max(_MIN_LOCAL_CPUS, os.cpu_count() or 1),
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=verbose,
+        logging_level=level,
+    )

@@ -1,0 +1,269 @@
+"""What a run is: one TOML file and `--set section.field=value`, validated, and its fingerprints.
+
+Comes in: a path and overrides. Goes out: a frozen RunConfig. Touches no data and no cluster.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from raydistill.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=0.5)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+# One input or a list of them: `input = "log/*.parquet"` is what people write first.
+Inputs = Annotated[
+    tuple[str, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+]
+
+
+class Section(BaseModel):
+    """One table of the run file; SPEED names the fields that change speed and never results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    SPEED: ClassVar[frozenset[str]] = frozenset()
+
+    def results(self) -> dict[str, Any]:
+        """The settings that change the output: what a fingerprint is made of."""
+        return self.model_dump(mode="json", exclude=set(self.SPEED))
+
+
+class TextRules(Section):
+    """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
+
+    input: Inputs
+    query: str | None = "query"  # None: the task has single texts, in `title`
+    title: str = "title"
+    lowercase: bool = False
+    max_query_chars: Count = 200
+    max_title_chars: Count = 1_000
+
+
+class PairsConfig(TextRules):
+    """The transfer set: unlabeled pairs."""
+
+    shard_rows: Count = 65_536  # 20 s of an H100: what a lost machine costs
+    dedupe: bool = True
+
+
+class JudgedConfig(TextRules):
+    """Human-judged pairs, split by a hash of the query."""
+
+    label: str = "label"
+    relevant_at: float = Field(default=0.5, ge=0, le=1)
+    dev_share: Share = 0.1
+    test_share: Share = 0.1
+
+
+class TeacherConfig(Section):
+    """One teacher: an encoder to fine-tune (`base`) or a ready-made cross-encoder (`model`)."""
+
+    base: str | None = None
+    model: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TeacherConfig:
+        if (self.base is None) == (self.model is None):
+            raise ValueError(
+                "give either `base` (an encoder to fine-tune) or `model` (a ready-made "
+                f"cross-encoder), not {'both' if self.base else 'neither'}"
+            )
+        return self
+
+
+class FinetuneConfig(Section):
+    """How a base encoder becomes a cross-encoder."""
+
+    SPEED = frozenset({"num_workers", "num_gpus"})
+    epochs: Count = 2
+    learning_rate: Positive = 5e-5
+    batch_rows: Count = 32
+    max_length: int = Field(default=128, ge=8)
+    warmup_share: float = Field(default=0.1, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    target: Literal["graded", "binary"] = "graded"
+    dtype: Dtype = "auto"
+    seed: int = 0
+    num_workers: Count = 1
+    num_gpus: float = Field(default=1, ge=0)  # a worker, where the cluster has GPUs
+
+
+class LabelConfig(Section):
+    """How teachers score pairs."""
+
+    SPEED = frozenset({"tokens_per_batch", "num_gpus", "num_actors"})
+    dtype: Dtype = "auto"
+    max_length: int = Field(default=128, ge=8)
+    tokens_per_batch: Count = 8_192
+    num_gpus: float = Field(default=1, ge=0)  # an actor, where the cluster has GPUs
+    num_actors: Count | None = None  # None: as many as the cluster holds
+
+
+class LabelsConfig(Section):
+    """The soft label: sigmoid((sum_m w_m z_m + bias) / temperature)."""
+
+    temperature: Positive = 1.0
+    weights: dict[str, Annotated[float, Field(ge=0)]] | None = None  # None: equal
+    bias: float = 0.0
+
+
+class NgramsConfig(Section):
+    """Text to n-gram ids and match features."""
+
+    preset: Literal["match", "bert2dnn"] = "match"
+    hash_bits: int = Field(default=18, ge=8, le=26)  # 2^18 = 262,144 rows of the embedding table
+
+
+class StudentConfig(Section):
+    """The network; the defaults are those of BERT2DNN's published code."""
+
+    embedding_dim: Count = 64
+    hidden: tuple[Count, ...] = (1024, 512, 128, 64)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class TrainConfig(Section):
+    """How the student is fitted; `batch_rows` is the batch of all workers together."""
+
+    SPEED = frozenset({"num_workers", "num_gpus", "checkpoint_every_windows"})
+    epochs: Count = 3
+    judged_epochs: Count = 10  # of the judged-only student, whose best epoch on dev is kept
+    batch_rows: Count = 128
+    learning_rate: Positive = 0.01
+    window_shards: Count = 8  # rows are shuffled over this many shards
+    checkpoint_every_windows: Count = 8
+    seed: int = 0
+    num_workers: Count = 1
+    num_gpus: float = Field(default=0, ge=0)
+
+
+class ClusterConfig(Section):
+    """Where Ray is; None: the cluster of the job, or a Ray of our own on this machine."""
+
+    address: str | None = None
+
+
+class RunConfig(Section):
+    """A whole run, as read from the file and stored beside its output as run.toml."""
+
+    run_dir: str
+    pairs: PairsConfig
+    judged: JudgedConfig
+    teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], TeacherConfig] = Field(
+        min_length=1
+    )
+    finetune: FinetuneConfig = FinetuneConfig()
+    label: LabelConfig = LabelConfig()
+    labels: LabelsConfig = LabelsConfig()
+    ngrams: NgramsConfig = NgramsConfig()
+    student: StudentConfig = StudentConfig()
+    train: TrainConfig = TrainConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if (self.pairs.query is None) != (self.judged.query is None):
+            raise ValueError("pairs.query and judged.query: give both, or none for single texts")
+        names = set(self.teachers)
+        if self.labels.weights is not None and set(self.labels.weights) != names:
+            raise ValueError(
+                f"labels.weights names {sorted(self.labels.weights)} but the teachers are "
+                f"{sorted(names)}; give one weight per teacher"
+            )
+        if self.labels.weights is not None and sum(self.labels.weights.values()) <= 0:
+            raise ValueError("labels.weights are all 0; give at least one teacher a weight")
+        return self
+
+    def stacking_weights(self) -> dict[str, float]:
+        """Weight of each teacher, in the order of the file, with sum 1."""
+        given = self.labels.weights or dict.fromkeys(self.teachers, 1.0)
+        total = sum(given.values())
+        return {name: given[name] / total for name in self.teachers}
+
+    def to_toml(self) -> str:
+        """The resolved configuration; fields that are None are left out, as TOML has no null."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def load_config(path: str, *, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read the run file at `path`, apply `section.field=value` overrides, validate.
+
+    Raises:
+        UserError: no such file, not TOML, or settings that are not allowed, named one a line.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"no such config file: {path}")
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _apply_override(raw, override)
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "; ".join(map(_explain, error.errors()))) from error
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    *tables, field = name.strip().split(".")
+    if not equals or not field:
+        raise UserError(f"--set {override!r}: write section.field=value")
+    node = raw
+    for table in tables:
+        node = node.setdefault(table, {})
+        if not isinstance(node, dict):
+            raise UserError(f"--set {override!r}: {table} is a value, not a section")
+    node[field] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> object:
+    """`3`, `true`, `[1, 2]` as TOML reads them; anything else is a string without quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    """One problem in a user's words; an unknown field names its nearest neighbours."""
+    loc = [str(part) for part in error["loc"]]
+    where = ".".join(loc) or "the file"
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg'].removeprefix('Value error, ')} (given: {error['input']!r})"
+    allowed = _fields_at(loc[:-1])
+    near = difflib.get_close_matches(loc[-1], allowed, n=3, cutoff=0.5) or sorted(allowed)
+    return f"unknown field {where}; did you mean {', '.join(near)}?"
+
+
+def _fields_at(loc: Sequence[str]) -> list[str]:
+    section: type[BaseModel] = RunConfig
+    for part in loc:
+        if part in section.model_fields:
+            kind = section.model_fields[part].annotation
+            args = [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]
+            section = args[0] if args else kind  # type: ignore[assignment]
+    return list(section.model_fields)
+
+
+def fingerprint(*parts: object) -> str:
+    """Eight hex digits that name what made a folder: a hash of the parts as sorted JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

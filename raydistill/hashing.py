@@ -1,0 +1,56 @@
+"""The one 64-bit hash of the project: pair ids, splits and n-gram ids; stable for ever.
+
+FNV-1a over UTF-8 bytes (offset 14695981039346656037, prime 1099511628211), then the 64-bit
+finaliser of MurmurHash3, so that every bit of the result may be used by itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+FNV_OFFSET = np.uint64(14695981039346656037)
+FNV_PRIME = np.uint64(1099511628211)
+_MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
+_MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
+_SHIFT = np.uint64(33)
+
+
+@njit(cache=True, inline="always")
+def mix64(value: np.uint64) -> np.uint64:
+    """The 64-bit finaliser of MurmurHash3 (public domain, A. Appleby)."""
+    value = (value ^ (value >> _SHIFT)) * _MIX_1
+    value = (value ^ (value >> _SHIFT)) * _MIX_2
+    return value ^ (value >> _SHIFT)
+
+
+@njit(cache=True, nogil=True)
+def _hash_rows(data: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.uint64]:
+    out = np.empty(len(offsets) - 1, np.uint64)
+    for row in range(len(out)):
+        state = FNV_OFFSET
+        for at in range(offsets[row], offsets[row + 1]):
+            state = (state ^ np.uint64(data[at])) * FNV_PRIME
+        out[row] = mix64(state)
+    return out
+
+
+def utf8_buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Arrow's own memory of a string array without nulls: UTF-8 bytes, and R + 1 offsets."""
+    assert texts.null_count == 0, "nulls are rejected before texts are hashed"
+    _, offsets, data = texts.buffers()
+    first, stop = texts.offset, texts.offset + len(texts) + 1
+    bytes_ = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    starts = np.frombuffer(offsets, np.int32)[first:stop] if offsets else np.zeros(1, np.int32)
+    return bytes_, starts
+
+
+def hash_texts(texts: pa.StringArray) -> NDArray[np.uint64]:
+    """64-bit hash of every text of an Arrow string array without nulls."""
+    return np.asarray(_hash_rows(*utf8_buffers(texts)))

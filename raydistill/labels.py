@@ -1,0 +1,26 @@
+"""Teacher logits to one soft label: stacking weights, bias, temperature."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+
+
+def soft_labels(
+    logits_BM: NDArray[np.float32],
+    *,
+    weights_M: ArrayLike,
+    bias: float = 0.0,
+    temperature: float = 1.0,
+) -> NDArray[np.float32]:
+    """sigmoid((sum_m w_m z_m + b) / temperature), shape B.
+
+    Source: temperature rescaling and teacher stacking of BERT2DNN (arXiv 2010.10442): the
+    temperature divides the margin, on the target only.
+    """
+    weights = np.asarray(weights_M, np.float64)
+    if logits_BM.shape[1] != len(weights):
+        raise ValueError(f"{len(weights)} stacking weights for {logits_BM.shape[1]} teachers")
+    margins = logits_BM.astype(np.float64) @ weights + bias
+    return np.asarray(expit(margins / temperature), np.float32)

@@ -1,0 +1,202 @@
+"""Shards to training batches: the plan, soft labels and n-gram ids; no Ray, no torch.
+
+The plan is a pure function of row counts, seed, epoch and number of workers: all workers take the
+same number of steps, no row is dropped, none is seen twice. A window (some shards, shuffled
+together) is the unit of resuming, and does not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydistill.hashing import utf8_buffers
+from raydistill.labels import soft_labels
+from raydistill.ngrams import Features, NgramSpec, concatenate, document_counts, featurize, idf
+from raydistill.storage import Folder
+
+_IDF_SHARDS = 16  # shards hold random queries: 16 of 65,536 pairs are sample enough
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where a pair's target comes from: the teachers' logits, or (no teachers) its own label."""
+
+    logits: tuple[Folder, ...] = ()
+    weights: tuple[float, ...] = ()
+    bias: float = 0.0
+    temperature: float = 1.0
+
+    def of(self, shard: str, pairs: pa.Table) -> NDArray[np.float32]:
+        """Targets in 0..1 of the rows of a shard; the ids are checked, never joined."""
+        if not self.logits:
+            return np.asarray(pairs["label"].to_numpy())
+        columns = [read_logits(folder, shard, pairs) for folder in self.logits]
+        return soft_labels(
+            np.stack(columns, axis=1),
+            weights_M=self.weights,
+            bias=self.bias,
+            temperature=self.temperature,
+        )
+
+
+@dataclass(frozen=True)
+class Window:
+    """Shards whose rows are shuffled together, and how many rows each has."""
+
+    epoch: int
+    index: int
+    shards: tuple[tuple[str, int], ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all shards of the window."""
+        return sum(rows for _, rows in self.shards)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This worker's share of one step, and how many pairs all workers have in it."""
+
+    features: Features
+    targets_B: NDArray[np.float32]
+    num_global: int
+
+
+def read_logits(folder: Folder, shard: str, pairs: pa.Table) -> NDArray[np.float32]:
+    """The logits of a shard, after a check that they belong to its pairs, row by row."""
+    table = folder.read_table(shard)
+    if not table["pair_id"].equals(pairs["pair_id"]):
+        raise ValueError(f"{folder}/{shard} does not hold the pairs of its namesake; delete it")
+    return np.asarray(table["logit"].to_numpy())
+
+
+def plan_windows(
+    shards: Mapping[str, int], *, seed: int, epoch: int, window_shards: int
+) -> list[Window]:
+    """The windows of one epoch: every shard in exactly one of them, in a random order."""
+    names = sorted(shards)
+    order = np.random.default_rng([seed, epoch]).permutation(len(names))
+    groups = [order[at : at + window_shards] for at in range(0, len(order), window_shards)]
+    return [
+        Window(epoch, index, tuple((names[at], shards[names[at]]) for at in group))
+        for index, group in enumerate(groups)
+    ]
+
+
+def rank_range(num_rows: int, *, rank: int, num_workers: int) -> tuple[int, int]:
+    """First and last-plus-one row of a window that a worker takes; sizes differ by one at most."""
+    return num_rows * rank // num_workers, num_rows * (rank + 1) // num_workers
+
+
+def step_sizes(num_rows: int, *, num_steps: int) -> list[int]:
+    """How many of a worker's rows go to each step of a window: as even as can be."""
+    edges = [num_rows * step // num_steps for step in range(num_steps + 1)]
+    return [stop - start for start, stop in zip(edges, edges[1:], strict=False)]
+
+
+class Loader:
+    """Batches of one worker, made from shards; the next window is made while this one is used."""
+
+    def __init__(
+        self, folder: Folder, targets: Targets, *, spec: NgramSpec, idf_V: NDArray[np.float32]
+    ) -> None:
+        """`folder` holds the shards of pairs; `targets` says what the student is to learn."""
+        self.folder, self.targets, self.spec, self.idf_V = folder, targets, spec, idf_V
+
+    def shard(
+        self, name: str, *, start: int = 0, stop: int | None = None
+    ) -> tuple[Features, NDArray[np.float32]]:
+        """Features and targets of some rows of a shard."""
+        pairs = self.folder.read_table(name)
+        targets = self.targets.of(name, pairs)[start:stop]
+        part = pairs.slice(start, None if stop is None else stop - start)
+        return features_of(part, spec=self.spec, idf_V=self.idf_V), targets
+
+    def batches(
+        self,
+        windows: Sequence[Window],
+        *,
+        rank: int,
+        num_workers: int,
+        batch_rows: int,
+        seed: int,
+    ) -> Iterator[tuple[Window, Iterator[Batch]]]:
+        """For each window its batches; `batch_rows` counts the pairs of all workers."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            ahead = [
+                pool.submit(self._window, window, rank=rank, num_workers=num_workers)
+                for window in windows[:1]
+            ]
+            for at, window in enumerate(windows):
+                features, targets = ahead.pop().result()
+                if at + 1 < len(windows):
+                    ahead.append(
+                        pool.submit(
+                            self._window, windows[at + 1], rank=rank, num_workers=num_workers
+                        )
+                    )
+                rng = np.random.default_rng([seed, window.epoch, window.index, rank, num_workers])
+                order = rng.permutation(len(targets))
+                sizes = worker_steps(
+                    window.num_rows, num_workers=num_workers, batch_rows=batch_rows
+                )
+                yield window, _cut(features, targets, order, sizes=sizes, rank=rank)
+
+    def _window(
+        self, window: Window, *, rank: int, num_workers: int
+    ) -> tuple[Features, NDArray[np.float32]]:
+        first, last = rank_range(window.num_rows, rank=rank, num_workers=num_workers)
+        parts, at = [], 0
+        for name, rows in window.shards:
+            start, stop = max(first - at, 0), min(last - at, rows)
+            if start < stop:
+                parts.append(self.shard(name, start=start, stop=stop))
+            at += rows
+        if not parts:  # fewer rows than workers: an empty share, of the right shape
+            parts.append(self.shard(window.shards[0][0], stop=0))
+        return concatenate([f for f, _ in parts]), np.concatenate([t for _, t in parts])
+
+
+def worker_steps(num_rows: int, *, num_workers: int, batch_rows: int) -> list[list[int]]:
+    """For each worker, the rows it gives to each step of a window; all have as many steps."""
+    num_steps = -(-num_rows // batch_rows)
+    ranges = [rank_range(num_rows, rank=r, num_workers=num_workers) for r in range(num_workers)]
+    return [step_sizes(stop - start, num_steps=num_steps) for start, stop in ranges]
+
+
+def _cut(
+    features: Features,
+    targets: NDArray[np.float32],
+    order: NDArray[np.int64],
+    *,
+    sizes: list[list[int]],
+    rank: int,
+) -> Iterator[Batch]:
+    at = 0
+    for step, size in enumerate(sizes[rank]):
+        rows = order[at : at + size]
+        at += size
+        num_global = sum(worker[step] for worker in sizes)
+        yield Batch(features.take(rows), targets[rows], num_global)
+
+
+def features_of(pairs: pa.Table, *, spec: NgramSpec, idf_V: NDArray[np.float32]) -> Features:
+    """Features of a table with `query` and `title`."""
+    query, title = (pairs[name].combine_chunks() for name in ("query", "title"))
+    return featurize(utf8_buffers(query), utf8_buffers(title), spec=spec, idf_V=idf_V)
+
+
+def count_idf(folder: Folder, shards: Mapping[str, int], *, spec: NgramSpec) -> NDArray[np.float32]:
+    """IDF of every row of the embedding table, from the titles of a sample of the shards."""
+    counts, num_titles = np.zeros(spec.num_rows, np.int64), 0
+    for name in sorted(shards)[:_IDF_SHARDS]:
+        titles = folder.read_table(name, columns=["title"])["title"].combine_chunks()
+        counts += document_counts(utf8_buffers(titles), spec=spec)
+        num_titles += len(titles)
+    return idf(counts, num_documents=num_titles)

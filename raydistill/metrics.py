@@ -1,0 +1,97 @@
+"""Scores and labels to numbers: accuracy, AUC, log loss, calibration error, retention."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+_TINY = 1e-7  # scores are clipped to [1e-7, 1 - 1e-7]: float32 sigmoids saturate beyond it
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well scores agree with labels, over `num_pairs` pairs."""
+
+    auc: float
+    accuracy: float
+    log_loss: float
+    ece: float
+    num_pairs: int
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain numbers, as metrics.json holds them."""
+        return asdict(self)
+
+
+def measure(
+    scores: NDArray[np.float32],
+    labels: NDArray[np.float32],
+    *,
+    relevant_at: float,
+    threshold: float,
+) -> Metrics:
+    """Metrics of scores in 0..1 against graded labels in 0..1.
+
+    AUC and accuracy ask whether a pair is relevant (label >= `relevant_at`); a pair is predicted
+    relevant when its score is >= `threshold`. Log loss and the calibration error compare the score
+    with the label itself, since a graded label is what teacher and student were fitted to.
+    """
+    relevant = labels >= relevant_at
+    return Metrics(
+        auc=auc(scores, labels, relevant_at=relevant_at),
+        accuracy=float(np.mean((scores >= threshold) == relevant)),
+        log_loss=log_loss(scores, labels),
+        ece=calibration_error(scores, labels),
+        num_pairs=len(labels),
+    )
+
+
+def auc(scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float) -> float:
+    """Chance that a relevant pair outranks another; scores may be logits. NaN for one class."""
+    relevant = labels >= relevant_at
+    if relevant.all() or not relevant.any():
+        return float("nan")
+    return float(roc_auc_score(relevant, scores))
+
+
+def log_loss(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
+    """Mean cross-entropy in nats; the labels may be graded."""
+    p = np.clip(scores.astype(np.float64), _TINY, 1 - _TINY)
+    return float(-np.mean(labels * np.log(p) + (1 - labels) * np.log1p(-p)))
+
+
+def calibration_error(
+    scores: NDArray[np.float32], labels: NDArray[np.float32], *, num_bins: int = 15
+) -> float:
+    """Expected calibration error over equally wide bins (Guo et al. 2017, arXiv 1706.04599)."""
+    bins = np.minimum((scores * num_bins).astype(np.int64), num_bins - 1)
+    gaps = np.bincount(bins, weights=scores - labels, minlength=num_bins)
+    return float(np.abs(gaps).sum() / len(scores))
+
+
+def best_threshold(
+    scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float
+) -> float:
+    """The score at which accuracy is highest; chosen on the dev split, used on the test split."""
+    order = np.argsort(-scores, kind="stable")
+    relevant = (labels >= relevant_at)[order]
+    ranked = scores[order]
+    # Predicting the first k as relevant: the relevant among them, and the others among the rest.
+    correct = np.concatenate([[0], np.cumsum(relevant)]) + np.concatenate(
+        [np.cumsum(~relevant[::-1])[::-1], [0]]
+    )
+    cut_allowed = np.concatenate([[True], ranked[1:] < ranked[:-1], [True]])
+    best = int(np.argmax(np.where(cut_allowed, correct, -1)))
+    if best == 0:
+        return 1.0
+    if best == len(ranked):
+        return 0.0
+    return float((ranked[best - 1] + ranked[best]) / 2)
+
+
+def retention(student: float, teacher: float) -> float:
+    """Student metric / teacher metric."""
+    return student / teacher if teacher else float("nan")

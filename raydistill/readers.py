@@ -1,0 +1,265 @@
+"""Raw files to Arrow tables: Parquet, CSV, TSV and JSONL (gzip and zstd too), local or S3.
+
+A line that cannot be parsed is not an error: it comes out beside the table, with its row number.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyarrow import fs
+
+from raydistill.errors import UserError
+from raydistill.storage import open_uri
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+COMPRESSIONS = (".gz", ".zst")
+_BLOCK_BYTES = 8 << 20  # one CSV or JSONL block: about 100,000 pairs
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One raw file; `size_bytes` is part of what tells whether an input has changed."""
+
+    uri: str
+    size_bytes: int
+
+    @property
+    def format(self) -> str:
+        """One of `parquet csv tsv jsonl`."""
+        found = file_format(self.uri)
+        assert found, "only files of a known format become InputFiles"
+        return found
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Some rows of a file: a table, each row's number in the file, and the lines left out."""
+
+    table: pa.Table
+    rows: NDArray[np.int64]
+    bad: list[tuple[int, str]] = field(default_factory=list)  # row number, reason
+
+
+def file_format(uri: str) -> str | None:
+    """`parquet`, `csv`, `tsv` or `jsonl` by the file's ending; None for anything else."""
+    name = uri.lower()
+    for ending in COMPRESSIONS:
+        name = name.removesuffix(ending)
+    return next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix)), None)
+
+
+def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
+    """Every file that files, folders, globs and `s3://` URIs name, sorted, each once.
+
+    Raises:
+        UserError: a pattern that names nothing, or no file of a known format.
+    """
+    found = {file.uri: file for pattern in patterns for file in _expand(pattern)}
+    return [found[uri] for uri in sorted(found)]
+
+
+def _expand(pattern: str) -> list[InputFile]:
+    filesystem, path = open_uri(pattern)
+    wildcard = next((at for at, char in enumerate(path) if char in "*?["), None)
+    base = path if wildcard is None else path[:wildcard].rpartition("/")[0]
+    info = filesystem.get_file_info(base)
+    if info.type == fs.FileType.NotFound:
+        raise UserError(f"no such input: {pattern}")
+    if info.type == fs.FileType.Directory:
+        infos = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
+    else:
+        infos = [info]
+    scheme = pattern.partition("://")[0] + "://" if "://" in pattern else ""
+    files = [
+        InputFile(uri=scheme + one.path, size_bytes=one.size)
+        for one in infos
+        if one.is_file
+        and file_format(one.path)
+        and not one.base_name.startswith((".", "_"))
+        and (wildcard is None or fnmatch.fnmatchcase(one.path, path))
+    ]
+    if not files:
+        raise UserError(f"no {', '.join(FORMATS)} file in input: {pattern}")
+    return files
+
+
+def column_names(file: InputFile) -> list[str]:
+    """The columns of a file, read from its head alone."""
+    filesystem, path = open_uri(file.uri)
+    if file.format == "parquet":
+        return [str(name) for name in pq.read_schema(path, filesystem=filesystem).names]
+    first = next(read_raw(file, max_block_bytes=1 << 16), None)
+    return list(first.table.column_names) if first else []
+
+
+def check_columns(file: InputFile, columns: Sequence[str]) -> None:
+    """Raise UserError when a named column is not in the file, with those that are."""
+    try:
+        found = column_names(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"cannot read {file.uri} as {file.format}: {error}") from error
+    for column in columns:
+        if column not in found:
+            raise UserError(
+                f"no column {column!r} in {file.uri}; it has {', '.join(found) or 'none'}; "
+                "name the columns in [pairs] and [judged] (query, title, label)"
+            )
+
+
+def read_raw(
+    file: InputFile,
+    *,
+    columns: Sequence[str] | None = None,
+    max_block_bytes: int = _BLOCK_BYTES,
+) -> Iterator[RawRows]:
+    """The rows of a file, some at a time, in constant memory; all columns unless told."""
+    filesystem, path = open_uri(file.uri)
+    wanted = list(columns) if columns is not None else None
+    if file.format == "parquet":
+        with filesystem.open_input_file(path) as source:
+            yield from _read_parquet(source, columns=wanted)
+        return
+    if file.format == "jsonl":
+        with filesystem.open_input_stream(path, compression="detect") as stream:
+            yield from _read_jsonl(stream, columns=wanted, block_bytes=max_block_bytes)
+        return
+    is_tsv = file.format == "tsv"
+    with filesystem.open_input_stream(path, compression="detect") as stream:
+        names = _header(stream, is_tsv=is_tsv)
+    with filesystem.open_input_stream(path, compression="detect") as stream:
+        yield from _read_delimited(
+            stream, is_tsv=is_tsv, names=names, columns=wanted, block_bytes=max_block_bytes
+        )
+
+
+def _read_parquet(source: pa.NativeFile, *, columns: list[str] | None) -> Iterator[RawRows]:
+    start = 0
+    for batch in pq.ParquetFile(source).iter_batches(batch_size=131_072, columns=columns):
+        rows = np.arange(start, start + batch.num_rows)
+        start += batch.num_rows
+        yield RawRows(pa.Table.from_batches([batch]), rows)
+
+
+def _read_delimited(
+    stream: pa.NativeFile,
+    *,
+    is_tsv: bool,
+    names: list[str],
+    columns: list[str] | None,
+    block_bytes: int,
+) -> Iterator[RawRows]:
+    """Every column as bytes: Arrow would guess types from the first block and fail on the next."""
+    if not names:
+        return
+    bad: list[tuple[int, str]] = []
+
+    def reject(row: pacsv.InvalidRow) -> str:
+        # The parser counts from 1 and counts the header.
+        bad.append((row.number - 2, f"{row.actual_columns} fields, not {row.expected_columns}"))
+        return "skip"
+
+    convert = pacsv.ConvertOptions(
+        include_columns=columns or names,
+        column_types=dict.fromkeys(names, pa.binary()),
+        strings_can_be_null=False,
+    )
+    read = pacsv.ReadOptions(use_threads=False, block_size=block_bytes)
+    start = 0
+    with pacsv.open_csv(
+        stream,
+        read_options=read,
+        parse_options=_delimited_format(is_tsv=is_tsv, reject=reject),
+        convert_options=convert,
+    ) as reader:
+        for batch in reader:
+            ahead = np.arange(start, start + batch.num_rows + len(bad))
+            rows = ahead[~np.isin(ahead, [row for row, _ in bad])][: batch.num_rows]
+            start = int(rows[-1]) + 1 if len(rows) else start
+            yield RawRows(pa.Table.from_batches([batch]), rows, bad.copy())
+            bad.clear()
+    if bad:
+        empty = pa.table({name: pa.array([], pa.binary()) for name in columns or names})
+        yield RawRows(empty, np.empty(0, np.int64), bad)
+
+
+def _delimited_format(*, is_tsv: bool, reject: Callable[[Any], str]) -> pacsv.ParseOptions:
+    """CSV with quotes as RFC 4180 has them; in TSV a quote is text, as in the GLUE files."""
+    return pacsv.ParseOptions(
+        delimiter="\t" if is_tsv else ",",
+        quote_char=False if is_tsv else '"',
+        newlines_in_values=not is_tsv,
+        invalid_row_handler=reject,
+    )
+
+
+def _header(stream: pa.NativeFile, *, is_tsv: bool) -> list[str]:
+    """Column names from the first line; none where the file is empty."""
+    parse = _delimited_format(is_tsv=is_tsv, reject=lambda _: "skip")
+    try:
+        with pacsv.open_csv(stream, parse_options=parse) as reader:
+            return list(reader.schema.names)
+    except pa.ArrowInvalid as error:
+        if "Empty CSV" in str(error):
+            return []
+        raise
+
+
+def _read_jsonl(
+    stream: pa.NativeFile, *, columns: list[str] | None, block_bytes: int
+) -> Iterator[RawRows]:
+    start, rest = 0, b""
+    while block := stream.read(block_bytes):
+        *lines, rest = (rest + block).split(b"\n")
+        if lines:
+            yield _parse_lines(lines, start=start, columns=columns)
+            start += len(lines)
+    if rest:
+        yield _parse_lines([rest], start=start, columns=columns)
+
+
+def _parse_lines(lines: list[bytes], *, start: int, columns: list[str] | None) -> RawRows:
+    good: list[dict[str, Any]] = []
+    rows: list[int] = []
+    bad: list[tuple[int, str]] = []
+    for row, line in enumerate(lines, start):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except ValueError as error:  # not JSON, or not UTF-8
+            bad.append((row, f"not JSON: {error}"))
+            continue
+        if not isinstance(content, dict):
+            bad.append((row, "not a JSON object"))
+            continue
+        good.append(content)
+        rows.append(row)
+    names = columns if columns is not None else list(dict.fromkeys(k for g in good for k in g))
+    arrays = {name: _json_column([g.get(name) for g in good]) for name in names}
+    return RawRows(pa.table(arrays), np.asarray(rows, np.int64), bad)
+
+
+def _json_column(values: list[Any]) -> pa.Array:
+    """Numbers stay numbers when all are; anything mixed or nested becomes its JSON text."""
+    if all(v is None or isinstance(v, str) for v in values):
+        return pa.array(values, pa.string())
+    if all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values):
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+    return pa.array(texts, pa.string())

@@ -1,0 +1,170 @@
+"""One run: its configuration, its folder, and the name of every stage's output.
+
+The expensive outputs (teachers, logits, students) carry in their names the fingerprint of what
+made them, so that changed settings make another folder and nothing stale is trusted.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from raydistill.config import RunConfig, fingerprint
+from raydistill.errors import UserError
+from raydistill.schema import SPLITS
+from raydistill.storage import Folder, model_fingerprint
+
+ROLES = ("student", "judged_only")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where everything of a run lies; cheap to make, and to send to a worker."""
+
+    config: RunConfig
+    _models: dict[str, str] = field(default_factory=dict)  # source -> fingerprint, once a process
+
+    @cached_property
+    def root(self) -> Folder:
+        """The run folder."""
+        return Folder(self.config.run_dir)
+
+    @property
+    def pairs(self) -> Folder:
+        """Shards of the transfer set."""
+        return self.root / "pairs"
+
+    def judged(self, split: str) -> Folder:
+        """Shards of one split of the judged pairs."""
+        assert split in SPLITS
+        return self.root / "judged" / split
+
+    def prepare_fingerprint(self) -> str:
+        """What made `pairs/` and `judged/`."""
+        return fingerprint("prepare", self.prepare_settings())
+
+    def prepare_settings(self) -> dict[str, Any]:
+        """The settings that `prepare` stores beside its counts, for `check_owner` of later runs."""
+        return {"pairs": self.config.pairs.results(), "judged": self._judged_settings()}
+
+    def _judged_settings(self) -> dict[str, Any]:
+        settings = self.config.judged.results()
+        del settings["relevant_at"]  # metrics and binary targets alone ask for it
+        return settings
+
+    def teacher(self, name: str) -> Folder:
+        """The Hugging Face folder of a teacher: fine-tuned in this run, or ready-made."""
+        teacher = self.config.teachers[name]
+        if teacher.model is not None:
+            return model_folder(teacher.model)
+        return self.root / "teachers" / f"{name}-{self.finetune_fingerprint(name)}"
+
+    def finetune_fingerprint(self, name: str) -> str:
+        """What makes the fine-tuned teacher: encoder, judged pairs, settings."""
+        base = self.config.teachers[name].base
+        assert base is not None, "only a base encoder is fine-tuned"
+        settings = self.config.finetune.results()
+        relevant_at = self.config.judged.relevant_at if settings["target"] == "binary" else None
+        judged = self._judged_settings()
+        return fingerprint("finetune", self._model_hash(base), settings, judged, relevant_at)
+
+    def logits(self, name: str) -> Folder:
+        """Logits of one teacher: shards of the pairs, and below `judged/` those of the splits."""
+        return self.root / "logits" / f"{name}-{self.label_fingerprint(name)}"
+
+    def label_fingerprint(self, name: str) -> str:
+        """What makes logits: the teacher and how it reads; not which pairs, nor how fast."""
+        teacher = self.config.teachers[name]
+        if teacher.model is not None:
+            identity = self._model_hash(teacher.model)
+        else:
+            identity = self.finetune_fingerprint(name)
+        return fingerprint("label", identity, self.config.label.results())
+
+    def student(self, role: str) -> Folder:
+        """Checkpoints of the student, or of the one trained on judged labels alone."""
+        return self.root / "student" / f"{role}-{self.train_fingerprint(role)}"
+
+    def train_fingerprint(self, role: str) -> str:
+        """What makes a student: pairs, targets, features, network, schedule."""
+        assert role in ROLES
+        config = self.config
+        if role == "student":
+            teachers = {name: self.label_fingerprint(name) for name in config.teachers}
+            targets: object = [teachers, config.labels.results(), config.stacking_weights()]
+        else:
+            targets = "judged"
+        settings = [config.ngrams.results(), config.student.results(), config.train.results()]
+        relevant_at = config.judged.relevant_at  # of the dev AUC that chooses the best epoch
+        return fingerprint(
+            "train", role, self.prepare_fingerprint(), targets, settings, relevant_at
+        )
+
+    @property
+    def bundle(self) -> Folder:
+        """The bundle of the newest student; cheap to make again, so its name is plain."""
+        return self.root / "bundle"
+
+    @property
+    def report(self) -> Folder:
+        """The newest report."""
+        return self.root / "report"
+
+    def report_fingerprint(self) -> str:
+        """What makes the report: both students and the teachers' logits."""
+        teachers = {name: self.label_fingerprint(name) for name in self.config.teachers}
+        return fingerprint("evaluate", [self.train_fingerprint(role) for role in ROLES], teachers)
+
+    def _model_hash(self, source: str) -> str:
+        if source not in self._models:
+            self._models[source] = model_fingerprint(model_folder(source).download())
+        return self._models[source]
+
+    def check_owner(self) -> None:
+        """Raise UserError when the run folder holds the pairs of another configuration."""
+        done = self.pairs.success()
+        if done is None or done["fingerprint"] == self.prepare_fingerprint():
+            return
+        stored, mine = done.get("settings", {}), self.prepare_settings()
+        changed = [
+            f"{section}.{name}: {stored.get(section, {}).get(name)!r} there, {value!r} here"
+            for section, fields in mine.items()
+            for name, value in fields.items()
+            if stored.get(section, {}).get(name) != value
+        ]
+        raise UserError(
+            f"run folder {self.root} was prepared with other settings "
+            f"({'; '.join(changed)}); restore them or give another run_dir"
+        )
+
+
+def model_folder(source: str) -> Folder:
+    """The folder that `base` or `model` names: a local folder, a package's folder, `s3://` or hub.
+
+    Raises:
+        UserError: nothing of that name.
+    """
+    if "://" in source or Path(source).is_dir():
+        return Folder(source)
+    package, _, rest = source.partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / rest).is_dir():
+            return Folder(str(Path(place) / rest))
+    return Folder(_hub_snapshot(source))
+
+
+def _hub_snapshot(name: str) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return str(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"no teacher model {name!r}: not a folder, not an installed package's folder, and the "
+            f"hub did not give it ({type(error).__name__})"
+        ) from error

@@ -1,0 +1,30 @@
+"""What a row is: column names and Arrow schemas of every dataset, written once."""
+
+import pyarrow as pa
+
+PAIRS = pa.schema(
+    [
+        ("pair_id", pa.int64()),  # hash of the normalised (query, title)
+        ("query", pa.string()),  # "" where the task has single texts
+        ("title", pa.string()),
+        ("weight", pa.float32()),  # how often the pair occurred in the input
+    ]
+)
+JUDGED = PAIRS.append(pa.field("label", pa.float32()))  # 0..1, the mean over duplicates
+LOGITS = pa.schema([("pair_id", pa.int64()), ("logit", pa.float32())])
+QUARANTINE = pa.schema(
+    [
+        ("source", pa.string()),  # the input file
+        ("row", pa.int64()),  # counted from 0 in that file, the header not counted
+        ("reason", pa.string()),
+        ("query", pa.string()),  # the first 200 characters of what was found
+        ("title", pa.string()),
+    ]
+)
+SPLITS = ("train", "dev", "test")
+
+
+def check_schema(found: pa.Schema, expected: pa.Schema, *, what: str) -> None:
+    """Raise ValueError, with both schemas, when a file does not hold what its folder promises."""
+    if not found.equals(expected, check_metadata=False):
+        raise ValueError(f"{what} has another schema.\nfound:\n{found}\nexpected:\n{expected}")

@@ -1,0 +1,128 @@
+"""The bundle: load it, score (query, titles). Needs numpy and numba only.
+
+A bundle is a folder: `bundle.json` (what it is), `arrays.npz` (embedding, network, IDF, scales),
+`golden.json` (a few pairs and their scores) and a model card.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from raydistill.errors import UserError
+from raydistill.ngrams import Features, NgramSpec, Texts, encode, featurize
+
+FORMAT = 1
+BUNDLE, ARRAYS, GOLDEN = "bundle.json", "arrays.npz", "golden.json"
+_BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 floats stay in the cache of a core
+
+
+class Scorer:
+    """A student on a CPU; safe to share between threads."""
+
+    def __init__(self, settings: dict[str, Any], arrays: dict[str, NDArray[np.float32]]) -> None:
+        """`settings` as in bundle.json, `arrays` as in arrays.npz."""
+        if settings.get("format") != FORMAT:
+            raise UserError(
+                f"bundle format {settings.get('format')!r}; this raydistill reads {FORMAT}"
+            )
+        self.settings = settings
+        self.spec = NgramSpec(settings["preset"], settings["hash_bits"])
+        self.temperature = float(settings["temperature"])
+        self.threshold = float(settings["threshold"])
+        self._table_VD, self._idf_V = arrays["embedding"], arrays["idf"]
+        self._mean_F, self._std_F = arrays["dense_mean"], arrays["dense_std"]
+        num_layers = sum(name.startswith("weight_") for name in arrays)
+        self._layers = [
+            (np.ascontiguousarray(arrays[f"weight_{at}"].T), arrays[f"bias_{at}"])
+            for at in range(num_layers)
+        ]
+
+    @classmethod
+    def load(cls, bundle: str | Path) -> Scorer:
+        """Load the bundle in a local folder, or at an `s3://` URI (that needs pyarrow).
+
+        Raises:
+            UserError: there is no bundle, or one of another format.
+        """
+        folder = _local(str(bundle))
+        if not (folder / BUNDLE).is_file():
+            raise UserError(f"no bundle in {bundle}: it has no {BUNDLE}")
+        settings = json.loads((folder / BUNDLE).read_text())
+        with np.load(folder / ARRAYS) as arrays:
+            return cls(settings, dict(arrays))
+
+    def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
+        """Scores in 0..1 of one query's titles, in the order given."""
+        return self.score_pairs([query] * len(titles), titles)
+
+    def score_pairs(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
+        """Scores in 0..1 of pairs, in the order given; for single texts every query is ""."""
+        if len(queries) != len(titles):
+            raise ValueError(f"{len(queries)} queries for {len(titles)} titles")
+        return self.score_texts(encode(queries), encode(titles))
+
+    def score_texts(self, queries: Texts, titles: Texts) -> NDArray[np.float32]:
+        """Like `score_pairs`, from UTF-8 bytes and offsets (Arrow's memory of a string column)."""
+        features = featurize(queries, titles, spec=self.spec, idf_V=self._idf_V)
+        return self.scores_of(self.logits(features))
+
+    def scores_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Student logits to scores: the probability given back at temperature 1."""
+        with np.errstate(over="ignore"):  # exp overflows to inf, and the score to 0: as it should
+            return np.asarray(1 / (1 + np.exp(-self.temperature * logits)), np.float32)
+
+    def logits(self, features: Features) -> NDArray[np.float32]:
+        """Student logits of all pairs of `features`."""
+        out = np.empty(features.num_pairs, np.float32)
+        dense = (features.dense_BF - self._mean_F) / self._std_F
+        bags, width = self.spec.num_bags, self._table_VD.shape[1]
+        for at in range(0, len(out), _BATCH_ROWS):
+            stop = min(at + _BATCH_ROWS, len(out))
+            x = np.empty((stop - at, bags * width + dense.shape[1]), np.float32)
+            offsets = features.offsets[at * bags : stop * bags + 1]
+            _sum_bags(features.ids_N, offsets, self._table_VD, bags, x)
+            x[:, bags * width :] = dense[at:stop]
+            out[at:stop] = self._net(x)
+        return out
+
+    def _net(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        *hidden, last = self._layers
+        for weight, bias in hidden:
+            x = x @ weight
+            x += bias
+            np.maximum(x, 0, out=x)
+        return np.asarray((x @ last[0] + last[1])[:, 0])
+
+
+@njit(cache=True, nogil=True)
+def _sum_bags(
+    ids_N: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    table_VD: NDArray[np.float32],
+    num_bags: int,
+    out: NDArray[np.float32],
+) -> None:
+    """Sum of each bag's rows / sqrt(count), the bags of a pair side by side in `out`."""
+    width = table_VD.shape[1]
+    for bag in range(len(offsets) - 1):
+        start, stop = offsets[bag], offsets[bag + 1]
+        row = out[bag // num_bags, (bag % num_bags) * width : (bag % num_bags + 1) * width]
+        row[:] = 0
+        for at in range(start, stop):
+            row += table_VD[ids_N[at]]
+        row *= np.float32(1 / np.sqrt(max(stop - start, 1)))
+
+
+def _local(bundle: str) -> Path:
+    if "://" not in bundle:
+        return Path(bundle)
+    from raydistill.storage import Folder  # needs pyarrow, which serving from a folder does not
+
+    return Folder(bundle).download()

@@ -1,0 +1,1 @@
+"""The stages: the only files with Ray in them, besides cluster.py."""

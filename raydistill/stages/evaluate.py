@@ -1,0 +1,202 @@
+"""evaluate: teachers, student and judged-only student on the test split (unseen queries)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydistill.errors import UserError
+from raydistill.labels import soft_labels
+from raydistill.loader import read_logits
+from raydistill.metrics import best_threshold, measure, retention
+from raydistill.report import markdown
+from raydistill.run import Run
+from raydistill.scorer import BUNDLE, FORMAT, Scorer
+from raydistill.stages.export import bundle_arrays, score_split
+from raydistill.storage import SUCCESS
+
+logger = logging.getLogger("raydistill")
+METRICS, REPORT = "metrics.json", "report.md"
+_TIMED_PAIRS = 4_096
+_TIMED_ROUNDS = 5
+_Scores = dict[str, NDArray[np.float32]]  # by split
+
+
+def run(run: Run) -> bool:
+    """Write `report/`; False if it is there and of the current students and logits.
+
+    Raises:
+        UserError: no bundle yet, or a test split without both relevant and other pairs.
+    """
+    wanted = run.report_fingerprint()
+    done = run.report.success()
+    if done is not None and done["fingerprint"] == wanted:
+        return False
+    if not run.bundle.exists(BUNDLE):
+        raise UserError(f"no bundle in {run.bundle} yet: run `export` first")
+    start_s = time.monotonic()
+    run.report.delete()
+    found = figures(run)
+    run.report.write_json(METRICS, found)
+    run.report.write_bytes(REPORT, markdown(found).encode())
+    summary = {
+        "fingerprint": wanted,
+        "rows_in": found["num_pairs"],
+        "rows_out": found["num_pairs"],
+        "quarantined": 0,
+        "seconds": round(time.monotonic() - start_s, 1),
+    }
+    run.report.write_json(SUCCESS, summary)
+    logger.info("evaluate  %s", run.report.uri)
+    return True
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """All the figures of the report."""
+    student, judged_only = Scorer.load(run.bundle.uri), _judged_only(run)
+    splits = ("dev", "test")
+    scored: dict[str, _Scores] = _teacher_scores(run)
+    for name, scorer in {"student": student, "judged-only student": judged_only}.items():
+        scored[name] = {split: score_split(run, scorer, split)[0] for split in splits}
+    labels = {split: _column(run, split, "label") for split in splits}
+    relevant = labels["test"] >= run.config.judged.relevant_at
+    if relevant.all() or not relevant.any():
+        raise UserError(
+            f"the test split has {relevant.sum()} relevant of {len(relevant)} pairs at "
+            f"judged.relevant_at = {run.config.judged.relevant_at}; it needs both kinds"
+        )
+    entries = {name: _entry(run, scores, labels) for name, scores in scored.items()}
+    best = _best_teacher(run, entries)
+    for name in ("student", "judged-only student"):
+        entries[name]["auc_retention"] = retention(entries[name]["auc"], entries[best]["auc"])
+    batch_us, single_us = time_scorer(run, student)
+    entries["student"]["us_per_pair"] = entries["judged-only student"]["us_per_pair"] = batch_us
+    for name in run.config.teachers:
+        rate = (run.logits(name).success() or {}).get("rows_per_s")
+        entries[f"teacher {name}"]["us_per_pair"] = 1e6 / rate if rate else None
+    return {
+        "num_pairs": len(relevant),
+        "num_queries": len(set(_texts(run, "test"))),
+        "relevant_at": run.config.judged.relevant_at,
+        "scorers": entries,
+        "retention": _retention(entries["student"], entries[best]),
+        "teacher": best,
+        "single_us": single_us,
+        "stages": _stage_counts(run),
+    }
+
+
+def _judged_only(run: Run) -> Scorer:
+    """The student trained on judged labels alone, whose logit is at temperature 1."""
+    settings = {
+        "format": FORMAT,
+        "preset": run.config.ngrams.preset,
+        "hash_bits": run.config.ngrams.hash_bits,
+        "temperature": 1.0,
+        "threshold": 0.5,
+    }
+    return Scorer(settings, bundle_arrays(run, "judged_only"))
+
+
+def _teacher_scores(run: Run) -> dict[str, _Scores]:
+    """Scores of every teacher, and of their stack where there are several."""
+    weights = run.config.stacking_weights()
+    stacks = {f"teacher {name}": {name: 1.0} for name in weights}
+    if len(weights) > 1:
+        stacks["teachers stacked"] = weights
+    return {
+        label: {split: _stack(run, split, stack, label) for split in ("dev", "test")}
+        for label, stack in stacks.items()
+    }
+
+
+def _stack(run: Run, split: str, weights: dict[str, float], label: str) -> NDArray[np.float32]:
+    folder = run.judged(split)
+    bias = run.config.labels.bias if label == "teachers stacked" else 0.0
+    parts = [np.empty(0, np.float32)]
+    for shard in folder.shards():
+        pairs = folder.read_table(shard, columns=["pair_id"])
+        columns = [
+            read_logits(run.logits(name), f"judged/{split}/{shard}", pairs) for name in weights
+        ]
+        parts.append(
+            soft_labels(np.stack(columns, axis=1), weights_M=list(weights.values()), bias=bias)
+        )
+    return np.concatenate(parts)
+
+
+def _column(run: Run, split: str, name: str) -> NDArray[Any]:
+    folder = run.judged(split)
+    parts = [folder.read_table(s, columns=[name])[name].to_numpy() for s in folder.shards()]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def _texts(run: Run, split: str) -> list[str]:
+    column = "title" if run.config.judged.query is None else "query"
+    return [str(text) for text in _column(run, split, column)]
+
+
+def _entry(run: Run, scores: _Scores, labels: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
+    at = run.config.judged.relevant_at
+    threshold = best_threshold(scores["dev"], labels["dev"], relevant_at=at)
+    found = measure(scores["test"], labels["test"], relevant_at=at, threshold=threshold)
+    return {**found.to_dict(), "threshold": threshold}
+
+
+def _best_teacher(run: Run, entries: dict[str, dict[str, Any]]) -> str:
+    """Whom the student is measured against: the stack it learned from, else the one teacher."""
+    if len(run.config.teachers) > 1:
+        return "teachers stacked"
+    return f"teacher {next(iter(run.config.teachers))}"
+
+
+def _retention(student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float]:
+    return {
+        "AUC": retention(student["auc"], teacher["auc"]),
+        "AUC above chance": retention(student["auc"] - 0.5, teacher["auc"] - 0.5),
+        "accuracy": retention(student["accuracy"], teacher["accuracy"]),
+    }
+
+
+def time_scorer(run: Run, scorer: Scorer) -> tuple[float, float]:
+    """Microseconds a pair in a batch, and of a call with one pair; medians, from raw text."""
+    queries, titles = _timed_texts(run)
+    batches, singles = [], []
+    scorer.score_pairs(queries, titles)
+    for _ in range(_TIMED_ROUNDS):
+        start_s = time.perf_counter()
+        scorer.score_pairs(queries, titles)
+        batches.append((time.perf_counter() - start_s) / len(titles))
+        some = range(min(200, len(titles)))
+        start_s = time.perf_counter()
+        for at in some:
+            scorer.score(queries[at], titles[at : at + 1])
+        singles.append((time.perf_counter() - start_s) / len(some))
+    return float(np.median(batches)) * 1e6, float(np.median(singles)) * 1e6
+
+
+def _timed_texts(run: Run) -> tuple[list[str], list[str]]:
+    shard = run.pairs.shards()[0]
+    rows = run.pairs.read_table(shard, columns=["query", "title"]).slice(0, _TIMED_PAIRS)
+    return rows["query"].to_pylist(), rows["title"].to_pylist()
+
+
+def _stage_counts(run: Run) -> dict[str, Any]:
+    """The counts of every stage that is complete, as its _SUCCESS.json has them."""
+    folders = {"prepare judged": run.root / "judged", "prepare pairs": run.pairs}
+    for name, teacher in run.config.teachers.items():
+        if teacher.base is not None:
+            folders[f"finetune {name}"] = run.teacher(name)
+        folders[f"label {name}"] = run.logits(name)
+    folders |= {"train student": run.student("student"), "export": run.bundle}
+    folders["train judged-only student"] = run.student("judged_only")
+    wanted = ("rows_in", "rows_out", "duplicates", "quarantined", "held_out", "seconds")
+    return {
+        label: {key: done[key] for key in wanted if key in done}
+        for label, folder in folders.items()
+        if (done := folder.success()) is not None
+    }

@@ -1,0 +1,161 @@
+"""export: the best student becomes a bundle that needs no torch, checked against torch itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raydistill.errors import UserError
+from raydistill.loader import features_of
+from raydistill.metrics import best_threshold
+from raydistill.run import Run
+from raydistill.scorer import ARRAYS, BUNDLE, FORMAT, GOLDEN, Scorer
+from raydistill.stages.train import WEIGHTS, load_features, make_job, spec_of
+from raydistill.storage import SUCCESS, Folder
+from raydistill.student import Student, predict
+
+logger = logging.getLogger("raydistill")
+_NUM_GOLDEN = 64
+_TOLERANCE = 1e-4  # of a score: float32 sums in another order differ by less than 1e-5
+
+
+def run(run: Run) -> bool:
+    """Write `bundle/`; False if it is there and of the current student.
+
+    Raises:
+        UserError: no student yet.
+    """
+    wanted = run.train_fingerprint("student")
+    done = run.bundle.success()
+    if done is not None and done["fingerprint"] == wanted:
+        return False
+    start_s = time.monotonic()
+    run.bundle.delete()  # the student it came from is kept, under its fingerprint
+    num_bytes = _write_bundle(run)
+    summary = {
+        "fingerprint": wanted,
+        "rows_in": _NUM_GOLDEN,
+        "rows_out": _NUM_GOLDEN,
+        "quarantined": 0,
+        "seconds": round(time.monotonic() - start_s, 1),
+        "bytes": num_bytes,
+    }
+    run.bundle.write_json(SUCCESS, summary)
+    logger.info("export    %s: %.0f MB, golden rows agree with torch", run.bundle, num_bytes / 1e6)
+    return True
+
+
+def _write_bundle(run: Run) -> int:
+    """Write the files of the bundle, and check them; the bytes of the arrays."""
+    arrays = bundle_arrays(run, "student")
+    settings = {
+        "format": FORMAT,
+        "fingerprint": run.train_fingerprint("student"),
+        "preset": run.config.ngrams.preset,
+        "hash_bits": run.config.ngrams.hash_bits,
+        "temperature": run.config.labels.temperature,
+        "threshold": 0.5,
+        "single_texts": run.config.judged.query is None,
+    }
+    scorer = Scorer(settings, arrays)
+    settings["threshold"] = _dev_threshold(run, scorer)
+    golden = _golden(run, scorer)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    run.bundle.write_bytes(ARRAYS, buffer.getvalue())
+    run.bundle.write_bytes(GOLDEN, json.dumps(golden, ensure_ascii=False, indent=1).encode())
+    run.bundle.write_bytes("README.md", _model_card(run, settings).encode())
+    run.bundle.write_json(BUNDLE, settings)
+    return buffer.tell()
+
+
+def bundle_arrays(run: Run, role: str) -> dict[str, NDArray[np.float32]]:
+    """The arrays of a student, named as the scorer reads them."""
+    folder = run.student(role)
+    if folder.success() is None:
+        raise UserError(f"no student in {folder} yet: run `train` first")
+    state = torch.load(io.BytesIO(folder.read_bytes(WEIGHTS)), weights_only=True)
+    linear = sorted(
+        {int(name.split(".")[1]) for name in state if name.startswith("net.")}
+    )  # the numbers of the linear layers among the ReLUs
+    arrays: dict[str, NDArray[np.float32]] = {
+        "embedding": state["embedding.weight"].numpy(),
+        "dense_mean": state["dense_mean"].numpy(),
+        "dense_std": state["dense_std"].numpy(),
+        "idf": load_features(folder)["idf"],
+    }
+    for at, layer in enumerate(linear):
+        arrays[f"weight_{at}"] = state[f"net.{layer}.weight"].numpy()
+        arrays[f"bias_{at}"] = state[f"net.{layer}.bias"].numpy()
+    return arrays
+
+
+def _dev_threshold(run: Run, scorer: Scorer) -> float:
+    """The score from which a pair is called relevant: the most accurate on the dev split."""
+    scores, labels = score_split(run, scorer, "dev")
+    return best_threshold(scores, labels, relevant_at=run.config.judged.relevant_at)
+
+
+def score_split(
+    run: Run, scorer: Scorer, split: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scores and labels of a judged split, shard by shard in their order."""
+    scores, labels = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
+    folder: Folder = run.judged(split)
+    for name in folder.shards():
+        rows = folder.read_table(name)
+        features = features_of(rows, spec=scorer.spec, idf_V=scorer._idf_V)
+        scores.append(scorer.scores_of(scorer.logits(features)))
+        labels.append(rows["label"].to_numpy())
+    return np.concatenate(scores), np.concatenate(labels)
+
+
+def _golden(run: Run, scorer: Scorer) -> list[dict[str, Any]]:
+    """Some pairs with their scores, after a check that torch and the scorer agree on them."""
+    job = make_job(run, "student")
+    shard = max(job.shards, key=lambda name: job.shards[name])
+    rows = run.pairs.read_table(shard).slice(0, _NUM_GOLDEN)
+    student = Student(spec_of(run), run.config.student)
+    student.load_state_dict(
+        torch.load(io.BytesIO(job.output.read_bytes(WEIGHTS)), weights_only=True)
+    )
+    features = features_of(rows, spec=scorer.spec, idf_V=scorer._idf_V)
+    by_torch = scorer.scores_of(predict(student, features, device="cpu"))
+    queries, titles = rows["query"].to_pylist(), rows["title"].to_pylist()
+    by_bundle = scorer.score_pairs(queries, titles)
+    worst = float(np.abs(by_torch - by_bundle).max())
+    if worst > _TOLERANCE:
+        raise RuntimeError(f"bundle and student differ by {worst:.2g} on the golden rows")
+    return [
+        {"query": query, "title": title, "score": round(float(score), 6)}
+        for query, title, score in zip(queries, titles, by_bundle, strict=True)
+    ]
+
+
+def _model_card(run: Run, settings: dict[str, Any]) -> str:
+    weights = ", ".join(f"{name} {w:.2f}" for name, w in run.config.stacking_weights().items())
+    done = run.student("student").success() or {}
+    return f"""# A raydistill student
+
+Scores how relevant a product title is to a search query, from 0 to 1.
+
+```python
+from raydistill.scorer import Scorer
+Scorer.load("bundle").score("grey sofa", ["Sofa, 3 seats, grey", "Sofa cover, grey"])
+```
+
+- Preset `{settings["preset"]}`, {1 << settings["hash_bits"]:,} rows of
+  {run.config.student.embedding_dim}, hidden layers {list(run.config.student.hidden)}.
+- Distilled from: {weights}; temperature {settings["temperature"]}; {done.get("rows_in", 0):,} pairs.
+- AUC on the judged dev split: {done.get("dev_auc", float("nan")):.4f}. A score of
+  {settings["threshold"]:.3f} or more is called relevant.
+- `golden.json` holds {_NUM_GOLDEN} pairs with their scores, for a check of any other reader.
+- Fingerprint `{settings["fingerprint"]}`.
+"""

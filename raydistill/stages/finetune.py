@@ -1,0 +1,306 @@
+"""finetune: a Hugging Face encoder becomes a one-logit cross-encoder on the judged pairs.
+
+The transformers Trainer inside Ray Train. The epoch with the best dev AUC is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
+
+from raydistill.cluster import Cluster
+from raydistill.errors import UserError
+from raydistill.metrics import auc
+from raydistill.run import Run, model_folder
+from raydistill.stages.fit import Log, fit
+from raydistill.storage import SUCCESS
+from raydistill.teacher import load_tokenizer, quiet_transformers, resolve_dtype
+
+logger = logging.getLogger("raydistill")
+RESULT = "result.json"
+_LINE_EVERY_S = 10.0
+
+
+def run(run: Run, cluster: Cluster) -> bool:
+    """Fine-tune every teacher that has a `base` and is not there yet; False if none was left."""
+    did = False
+    for name, teacher in run.config.teachers.items():
+        if teacher.base is None or run.teacher(name).success() is not None:
+            continue
+        _finetune(run, name, cluster)
+        did = True
+    return did
+
+
+def _finetune(run: Run, name: str, cluster: Cluster) -> None:
+    num_train = sum((_judged_shards(run, "train")).values())
+    if num_train == 0:
+        raise UserError("no judged pair in the train split: nothing to fine-tune on")
+    folder, settings = run.teacher(name), run.config.finetune
+    start_s = time.monotonic()
+    fit(
+        finetune_loop,
+        {"run": run, "teacher": name},
+        name=f"finetune-{name}-{run.finetune_fingerprint(name)}",
+        storage=run.root / "_fits",
+        cluster=cluster,
+        num_workers=settings.num_workers,
+        gpus_each=settings.num_gpus,
+    )
+    result = folder.read_json(RESULT)
+    assert result is not None, "the loop writes it before it returns"
+    seconds = time.monotonic() - start_s
+    summary = {
+        "fingerprint": run.finetune_fingerprint(name),
+        "rows_in": num_train,
+        "rows_out": num_train,
+        "quarantined": 0,
+        "seconds": round(seconds, 1),
+        "rows_per_s": round(num_train * settings.epochs / seconds),
+        **result,
+    }
+    folder.write_json(SUCCESS, summary)
+    logger.info("finetune  %s: best dev AUC %.4f, %.0f s", name, result["dev_auc"], seconds)
+
+
+def _judged_shards(run: Run, split: str) -> dict[str, int]:
+    done = (run.root / "judged").success()
+    if done is None:
+        raise UserError(f"{run.root} has no judged pairs yet: run `prepare` first")
+    return {n.partition("/")[2]: r for n, r in done["shards"].items() if n.startswith(f"{split}/")}
+
+
+def finetune_loop(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    quiet_transformers()
+    run, name, log = config["run"], config["teacher"], config["log"]
+    context = ray.train.get_context()
+    with tempfile.TemporaryDirectory() as scratch:
+        keeper = Keeper(Path(scratch) / "best", is_first=context.get_world_rank() == 0, log=log)
+        trainer = make_trainer(
+            run,
+            name,
+            output=Path(scratch) / "checkpoints",
+            num_workers=context.get_world_size(),
+            callbacks=[keeper],
+        )
+        keeper.model, keeper.tokenizer = trainer.model, trainer.processing_class
+        trainer.train(resume_from_checkpoint=keeper.restore(ray.train.get_checkpoint(), scratch))
+        if context.get_world_rank() == 0:
+            keeper.finish()
+            folder = run.teacher(name)
+            folder.upload(keeper.best)
+            folder.write_json(RESULT, {"dev_auc": keeper.best_auc, "epochs": keeper.history})
+        ray.train.report({"dev_auc": keeper.best_auc})
+
+
+class Keeper(TrainerCallback):
+    """Keeps the best epoch, sends checkpoints to Ray Train and lines to the driver."""
+
+    def __init__(self, best: Path, *, is_first: bool, log: Log) -> None:
+        """`best` is the folder of the best epoch; only the first worker writes it."""
+        self.best, self.is_first, self.log = best, is_first, log
+        self.best_auc = float("nan")
+        self.history: list[dict[str, float]] = []
+        self.model: Any = None
+        self.tokenizer: Any = None
+        self._last_line_s = self._start_s = time.monotonic()
+        self._start_step = 0
+
+    def restore(self, checkpoint: ray.train.Checkpoint | None, scratch: str) -> str | None:
+        """Take up what an earlier attempt reported; the folder for the Trainer to resume from."""
+        if checkpoint is None:
+            return None
+        restored = Path(checkpoint.to_directory(str(Path(scratch) / "restored")))
+        if (restored / "best").exists():
+            shutil.copytree(restored / "best", self.best)
+        state = TrainerState.load_from_json(str(restored / "trainer" / "trainer_state.json"))
+        for entry in state.log_history:
+            if "eval_auc" in entry:
+                self._note_epoch(entry)
+        self.log("finetune  resumed from the last checkpoint")
+        return str(restored / "trainer")
+
+    def _note_epoch(self, entry: dict[str, float]) -> bool:
+        """Record an evaluation; whether it is the best so far."""
+        auc_now = entry["eval_auc"]
+        self.history.append({"epoch": entry["epoch"], "dev_auc": auc_now})
+        is_best = not auc_now <= self.best_auc  # also when there was none
+        if is_best:
+            self.best_auc = auc_now
+        return is_best
+
+    def _save_best(self) -> None:
+        if self.is_first:
+            self.model.save_pretrained(self.best, safe_serialization=True)
+            self.tokenizer.save_pretrained(self.best)
+
+    def finish(self) -> None:
+        """Without a dev split the last weights are the best."""
+        if not self.best.exists():
+            self._save_best()
+
+    def on_evaluate(  # noqa: D102 - the Trainer's hook
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        if self._note_epoch({**metrics, "epoch": state.epoch or 0.0}):
+            self._save_best()
+        if self.is_first:
+            self.log(f"finetune  epoch {state.epoch:.0f}: dev AUC {metrics['eval_auc']:.4f}")
+
+    def on_save(  # noqa: D102
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        metrics = {"epoch": state.epoch}
+        if not self.is_first:
+            ray.train.report(metrics)
+            return
+        last = get_last_checkpoint(str(args.output_dir))
+        assert last is not None, "the Trainer has just saved it"
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(last, Path(folder) / "trainer")
+            if self.best.exists():
+                shutil.copytree(self.best, Path(folder) / "best")
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def on_step_end(  # noqa: D102
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        now_s = time.monotonic()
+        if not self._start_step:
+            self._start_step, self._start_s = state.global_step, now_s
+        if now_s - self._last_line_s < _LINE_EVERY_S or not self.is_first:
+            return
+        self._last_line_s = now_s
+        steps_per_s = (state.global_step - self._start_step) / max(now_s - self._start_s, 1e-9)
+        rows = args.per_device_train_batch_size * args.world_size
+        eta_s = (state.max_steps - state.global_step) / max(steps_per_s, 1e-9)
+        self.log(
+            f"finetune  step {state.global_step:,}/{state.max_steps:,}  "
+            f"{state.global_step * rows:,} rows  {steps_per_s * rows:,.0f} rows/s  ETA {eta_s:.0f} s"
+        )
+
+
+def make_trainer(
+    run: Run, name: str, *, output: Path, num_workers: int, callbacks: list[TrainerCallback]
+) -> Trainer:
+    """The Trainer of one teacher, ready to go; needs no Ray."""
+    settings = run.config.finetune
+    base = run.config.teachers[name].base
+    assert base is not None, "only teachers with a base come here"
+    folder = model_folder(base).download()
+    torch.manual_seed(settings.seed)  # before the head gets its random weights
+    model = AutoModelForSequenceClassification.from_pretrained(
+        str(folder), num_labels=1, dtype=torch.float32
+    )
+    tokenizer = load_tokenizer(folder)
+    dev = read_examples(run, "dev", tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = resolve_dtype(settings.dtype, device=device)
+    when = "epoch" if dev else "no"
+    arguments = TrainingArguments(
+        output_dir=str(output),
+        per_device_train_batch_size=max(1, settings.batch_rows // num_workers),
+        per_device_eval_batch_size=128,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs,
+        warmup_steps=settings.warmup_share,
+        weight_decay=settings.weight_decay,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        use_cpu=device == "cpu",
+        train_sampling_strategy="group_by_length",
+        eval_strategy=when,
+        save_strategy="epoch",
+        save_total_limit=1,
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=device == "cuda",
+        seed=settings.seed,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=read_examples(run, "train", tokenizer),
+        eval_dataset=dev or None,
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_loss_func=_cross_entropy,
+        compute_metrics=lambda found: _dev_metrics(
+            found, relevant_at=run.config.judged.relevant_at
+        ),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def read_examples(run: Run, split: str, tokenizer: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    """The tokenised pairs of a split with their targets, in the form the Trainer takes."""
+    settings, judged = run.config.finetune, run.config.judged
+    folder = run.judged(split)
+    examples: list[dict[str, Any]] = []
+    for shard in folder.shards():
+        rows = folder.read_table(shard)
+        labels = rows["label"].to_numpy()
+        if settings.target == "binary" and split == "train":
+            labels = (labels >= judged.relevant_at).astype(np.float32)
+        titles = rows["title"].to_pylist()
+        texts = (titles,) if judged.query is None else (rows["query"].to_pylist(), titles)
+        encoded = tokenizer(*texts, truncation=True, max_length=settings.max_length)
+        names = list(encoded)
+        for *values, label in zip(*(encoded[n] for n in names), labels, strict=True):
+            example = dict(zip(names, values, strict=True))
+            examples.append({**example, "length": len(values[0]), "labels": float(label)})
+    return examples
+
+
+def _cross_entropy(
+    outputs: Any,  # noqa: ANN401
+    labels: torch.Tensor,
+    num_items_in_batch: int | None = None,
+) -> torch.Tensor:
+    """Sigmoid cross-entropy on graded labels."""
+    return functional.binary_cross_entropy_with_logits(
+        outputs.logits.float().squeeze(-1), labels.float()
+    )
+
+
+def _dev_metrics(found: EvalPrediction, *, relevant_at: float) -> dict[str, float]:
+    labels: NDArray[np.float32] = np.asarray(found.label_ids)
+    return {"auc": auc(np.asarray(found.predictions).reshape(-1), labels, relevant_at=relevant_at)}

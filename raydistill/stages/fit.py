@@ -1,0 +1,91 @@
+"""One Ray Train fit: workers, checkpoints in the run folder, and their lines on the driver's log."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.util.queue import Empty, Queue
+
+from raydistill.cluster import Cluster
+from raydistill.storage import Folder
+
+logger = logging.getLogger("raydistill")
+_MAX_FAILURES = 3  # of workers: a spot machine that goes is replaced so many times
+
+
+def fit(
+    loop: Callable[[dict[str, Any]], None],
+    config: dict[str, Any],
+    *,
+    name: str,
+    storage: Folder,
+    cluster: Cluster,
+    num_workers: int,
+    gpus_each: float,
+) -> None:
+    """Run `loop` on the workers; a fit of that name that was cut off goes on where it was.
+
+    The loop gets `config` and in it `log`, which takes a line to show. What it learned it writes
+    itself; its checkpoints are deleted when it is through.
+    """
+    use_gpu = bool(cluster.num_gpus and gpus_each)
+    resources = {"CPU": 1.0, **({"GPU": gpus_each} if use_gpu else {})}
+    storage.filesystem.create_dir(storage.path(), recursive=True)
+    with _relay() as log:
+        trainer = TorchTrainer(
+            loop,
+            train_loop_config={**config, "log": log},
+            scaling_config=ScalingConfig(
+                num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources
+            ),
+            run_config=RunConfig(
+                name=name,
+                storage_path=storage.path(),
+                storage_filesystem=storage.filesystem,
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            ),
+        )
+        trainer.fit()
+    (storage / name).delete()
+
+
+class Log:
+    """Sends a line to the driver's log; made on the driver, called on the workers."""
+
+    def __init__(self, queue: Queue) -> None:
+        """`queue` is the driver's."""
+        self._queue = queue
+
+    def __call__(self, line: str) -> None:
+        """Send a line; a driver that is gone is no reason to stop."""
+        self._queue.put_nowait(line)
+
+
+@contextmanager
+def _relay() -> Iterator[Log]:
+    """A Log whose lines are logged here, by a thread, as they come."""
+    queue = Queue(actor_options={"num_cpus": 0})
+    over = threading.Event()
+
+    def forward() -> None:
+        while not (over.is_set() and queue.empty()):
+            try:
+                logger.info(queue.get(timeout=1.0))
+            except Empty:
+                continue
+
+    thread = threading.Thread(target=forward, daemon=True)
+    thread.start()
+    try:
+        yield Log(queue)
+    finally:
+        over.set()
+        thread.join(timeout=10)
+        queue.shutdown()

@@ -1,0 +1,308 @@
+"""prepare: raw files to `judged/`, `pairs/` and `quarantine/`.
+
+Two passes of Ray Data tasks over files, not over rows in memory. Scatter: a raw file becomes clean
+chunks sorted by the hash of the query. Gather: a range of hashes (a bucket) is read from all
+chunks, sorted, made distinct and cut into shards. The result depends on neither the cluster nor
+the order of files.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from raydistill.config import JudgedConfig, TextRules
+from raydistill.errors import UserError
+from raydistill.pairs import clean, collapse, query_hashes, split_of, unparsed
+from raydistill.progress import Progress
+from raydistill.readers import InputFile, RawRows, check_columns, expand_inputs, read_raw
+from raydistill.run import Run
+from raydistill.schema import SPLITS
+from raydistill.stages.tasks import Item, run_tasks
+from raydistill.storage import SUCCESS, Folder
+
+logger = logging.getLogger("raydistill")
+_CHUNK_ROWS = 1 << 20  # clean rows held in memory before they are sorted and written: 100 MB
+_CHUNK_GROUP_ROWS = 1 << 14  # a gather reads only the row groups whose hashes overlap its range
+_FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a crumb
+_HASHES = 1 << 64
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One of the two datasets, as a worker needs it."""
+
+    name: str  # "pairs" or "judged"
+    rules: TextRules
+    folder: Folder
+    quarantine: Folder
+    splits: tuple[str, ...]  # subfolders; ("",) for the pairs
+    shard_rows: int
+    dedupe: bool
+
+    @property
+    def chunks(self) -> Folder:
+        """What the scatter leaves for the gather; gone when the dataset is complete."""
+        return self.folder / "_chunks"
+
+
+def run(run: Run) -> bool:
+    """Make the judged splits and the shards of the transfer set; False if nothing was left to do.
+
+    Raises:
+        UserError: inputs that are missing, have other columns, or have changed since.
+    """
+    run.check_owner()
+    judged, pairs = _datasets(run)
+    did_judged = _build(judged, run=run, held_out=None)
+    held_out = _held_out_queries(run)
+    did_pairs = _build(pairs, run=run, held_out=held_out)
+    return did_judged or did_pairs
+
+
+def _datasets(run: Run) -> tuple[Dataset, Dataset]:
+    config, quarantine = run.config, run.root / "quarantine"
+    judged = Dataset(
+        "judged", config.judged, run.root / "judged", quarantine / "judged", SPLITS,
+        shard_rows=config.pairs.shard_rows, dedupe=True,
+    )  # fmt: skip
+    pairs = Dataset(
+        "pairs", config.pairs, run.pairs, quarantine / "pairs", ("",),
+        shard_rows=config.pairs.shard_rows, dedupe=config.pairs.dedupe,
+    )  # fmt: skip
+    return judged, pairs
+
+
+def _build(dataset: Dataset, *, run: Run, held_out: NDArray[np.uint64] | None) -> bool:
+    done = dataset.folder.success()
+    files = _checked_inputs(dataset, done)
+    if done is not None:
+        return False
+    start_s = time.monotonic()
+    counts = _scatter(dataset, files, held_out=held_out)
+    totals = _gather(dataset, counts)
+    rows_in, kept = counts["rows_in"], sum(counts[f"kept_{s}"] for s in dataset.splits)
+    rejected = counts["quarantined"] + counts["held_out"]
+    if kept + rejected != rows_in or totals["rows_in"] != kept:
+        raise RuntimeError(f"{dataset.name}: rows were lost: {dict(counts)} {dict(totals)}")
+    seconds = time.monotonic() - start_s
+    shards = {f"{split}/{n}".lstrip("/"): r for split in dataset.splits
+              for n, r in _row_counts(dataset.folder / split if split else dataset.folder)}  # fmt: skip
+    summary = {
+        "fingerprint": run.prepare_fingerprint(),
+        "settings": run.prepare_settings(),
+        "inputs": [[file.uri, file.size_bytes] for file in files],
+        "rows_in": rows_in,
+        "rows_out": totals["rows_out"],
+        "duplicates": totals["rows_in"] - totals["rows_out"],
+        "quarantined": counts["quarantined"],
+        "held_out": counts["held_out"],
+        "seconds": round(seconds, 1),
+        "rows_per_s": round(rows_in / max(seconds, 1e-9)),
+        "shards": shards,
+    }
+    dataset.chunks.delete()
+    dataset.folder.write_json(SUCCESS, summary)
+    logger.info(
+        "prepare   %s: %s rows in = %s out + %s duplicates + %s quarantined + %s held out "
+        "(dev and test queries); %d shards, %.0f s",
+        dataset.name, f"{rows_in:,}", f"{summary['rows_out']:,}", f"{summary['duplicates']:,}",
+        f"{counts['quarantined']:,}", f"{counts['held_out']:,}", len(shards), seconds,
+    )  # fmt: skip
+    return True
+
+
+def _checked_inputs(dataset: Dataset, done: Mapping[str, Any] | None) -> list[InputFile]:
+    """The input files; what a complete dataset was made from must not have changed since."""
+    try:
+        files = expand_inputs(dataset.rules.input)
+    except UserError:
+        if done is None:
+            raise
+        return []  # complete, and the raw files are gone: that is allowed
+    if done is not None:
+        now = [[file.uri.rpartition("/")[2], file.size_bytes] for file in files]
+        then = [[uri.rpartition("/")[2], size] for uri, size in done["inputs"]]
+        if now != then:
+            raise UserError(
+                f"the files of {dataset.name}.input have changed since {dataset.folder} was made "
+                f"({len(then)} files then, {len(now)} now, or other sizes); give another run_dir"
+            )
+        return files
+    for file in files:
+        check_columns(file, _columns(dataset.rules))
+    return files
+
+
+def _columns(rules: TextRules) -> list[str]:
+    label = [rules.label] if isinstance(rules, JudgedConfig) else []
+    return [name for name in (rules.query, rules.title) if name is not None] + label
+
+
+def _scatter(
+    dataset: Dataset, files: list[InputFile], *, held_out: NDArray[np.uint64] | None
+) -> Counter[str]:
+    """Clean every file into chunks; the sum of all files' counts."""
+    items = [{"index": at, "uri": f.uri, "size_bytes": f.size_bytes} for at, f in enumerate(files)]
+    progress = Progress("prepare", num_items=len(items), num_rows=None, unit="files")
+    work = partial(scatter_file, dataset=dataset, held_out=held_out)
+    totals: Counter[str] = Counter()
+    for result in run_tasks(items, work, cpus=1):
+        totals.update(result)
+        progress.add(rows=result["rows_in"], note=f"{dataset.name} cleaned")
+    return totals
+
+
+def scatter_file(
+    item: Item, *, dataset: Dataset, held_out: NDArray[np.uint64] | None
+) -> dict[str, int]:
+    """Clean one raw file into sorted chunks and quarantine rows; its counts.
+
+    The counts are written last: a file that has them was finished, and is not read again.
+    """
+    name = f"part-{item['index']:05d}"
+    found = dataset.chunks.read_json(f"{name}.json")
+    if found is not None:
+        return found
+    counts: Counter[str] = Counter(rows_in=0, quarantined=0, held_out=0)
+    rejects: list[pa.Table] = []
+    waiting: list[pa.Table] = []
+    chunk = 0
+    for raw in read_raw(
+        InputFile(item["uri"], item["size_bytes"]), columns=_columns(dataset.rules)
+    ):
+        good, bad = _clean_rows(raw, dataset=dataset, source=item["uri"], held_out=held_out)
+        counts.update(rows_in=len(raw.rows) + len(raw.bad), quarantined=bad.num_rows)
+        counts["held_out"] += len(raw.rows) + len(raw.bad) - good.num_rows - bad.num_rows
+        rejects.append(bad)
+        waiting.append(good)
+        if sum(table.num_rows for table in waiting) >= _CHUNK_ROWS:
+            _write_chunk(dataset, f"{name}-{chunk:04d}", waiting, counts)
+            waiting, chunk = [], chunk + 1
+    if waiting:
+        _write_chunk(dataset, f"{name}-{chunk:04d}", waiting, counts)
+    if counts["quarantined"]:
+        dataset.quarantine.write_table(f"{name}.parquet", pa.concat_tables(rejects))
+    dataset.chunks.write_json(f"{name}.json", counts)
+    return dict(counts)
+
+
+def _clean_rows(
+    raw: RawRows, *, dataset: Dataset, source: str, held_out: NDArray[np.uint64] | None
+) -> tuple[pa.Table, pa.Table]:
+    """Clean rows with their query's hash and split, without the held-out queries; and rejects."""
+    cleaned = clean(raw.table, rows=raw.rows, rules=dataset.rules, source=source)
+    good, has_query = cleaned.pairs, dataset.rules.query is not None
+    hashes = query_hashes(good["query" if has_query else "title"].combine_chunks())
+    splits = np.zeros(len(hashes), np.int8)
+    if isinstance(dataset.rules, JudgedConfig):
+        shares = {"dev_share": dataset.rules.dev_share, "test_share": dataset.rules.test_share}
+        splits = split_of(hashes, **shares)
+    good = good.append_column("hash", pa.array(hashes)).append_column("split", pa.array(splits))
+    if held_out is not None:
+        good = good.filter(pa.array(~np.isin(hashes, held_out)))
+    return good, pa.concat_tables([cleaned.rejects, unparsed(raw.bad, source=source)])
+
+
+def _write_chunk(dataset: Dataset, name: str, tables: list[pa.Table], counts: Counter[str]) -> None:
+    rows = pa.concat_tables(tables)
+    for at, split in enumerate(dataset.splits):
+        part = rows.filter(pc.equal(rows["split"], at)).drop_columns(["split"])
+        counts[f"kept_{split}"] += part.num_rows
+        if part.num_rows:
+            folder = dataset.chunks / (split or "all")
+            part = part.sort_by("hash")
+            folder.write_table(f"{name}.parquet", part, row_group_rows=_CHUNK_GROUP_ROWS)
+
+
+def _gather(dataset: Dataset, counts: Mapping[str, int]) -> Counter[str]:
+    """Make the shards of every bucket; rows read from the chunks and rows written."""
+    items = list(_buckets(dataset, counts))
+    kept = sum(counts[f"kept_{split}"] for split in dataset.splits)
+    progress = Progress("prepare", num_items=len(items), num_rows=kept, unit="buckets")
+    totals: Counter[str] = Counter(rows_in=0, rows_out=0)
+    for result in run_tasks(items, partial(gather_bucket, dataset=dataset), cpus=1):
+        totals.update(result)
+        progress.add(rows=result["rows_in"], note=f"{dataset.name} distinct")
+    return totals
+
+
+def _buckets(dataset: Dataset, counts: Mapping[str, int]) -> Iterator[Item]:
+    """Equal ranges of hashes, as many as the row count asks for."""
+    for split in dataset.splits:
+        num = max(1, round(counts[f"kept_{split}"] / (dataset.shard_rows * _FILL)))
+        for bucket in range(num):
+            low, high = _HASHES * bucket // num, _HASHES * (bucket + 1) // num - 1
+            yield {"split": split, "bucket": bucket, "low": low, "high": high}
+
+
+def gather_bucket(item: Item, *, dataset: Dataset) -> dict[str, int]:
+    """Read one bucket from all chunks, make it distinct, write its shards.
+
+    The first shard is written last: a bucket that has it was finished.
+    """
+    folder = dataset.folder / item["split"] if item["split"] else dataset.folder
+    name = f"part-{item['bucket']:05d}"
+    if folder.exists(f"{name}.parquet"):
+        return _count_bucket(folder, name)
+    rows = _read_bucket(dataset.chunks / (item["split"] or "all"), item["low"], item["high"])
+    distinct = collapse(rows, dedupe=dataset.dedupe) if rows is not None else None
+    if distinct is None:
+        return {"rows_in": 0, "rows_out": 0}
+    starts = range(0, max(distinct.num_rows, 1), dataset.shard_rows)
+    for piece, start in reversed(list(enumerate(starts))):
+        suffix = f"-{piece:03d}" if piece else ""
+        folder.write_table(f"{name}{suffix}.parquet", distinct.slice(start, dataset.shard_rows))
+    return {"rows_in": rows.num_rows, "rows_out": distinct.num_rows}
+
+
+def _read_bucket(chunks: Folder, low: int, high: int) -> pa.Table | None:
+    """The rows of all chunks whose hash is in [low, high]; None where there are none."""
+    inside = [
+        ("hash", ">=", pa.scalar(low, pa.uint64())),
+        ("hash", "<=", pa.scalar(high, pa.uint64())),
+    ]
+    parts = [
+        pq.read_table(chunks.path(name), filesystem=chunks.filesystem, filters=inside)
+        for name in chunks.shards()
+    ]
+    parts = [part for part in parts if part.num_rows]
+    return pa.concat_tables(parts) if parts else None
+
+
+def _count_bucket(folder: Folder, name: str) -> dict[str, int]:
+    """Rows that went into a finished bucket (the sum of the weights) and came out of it."""
+    shards = [s for s in folder.shards() if s == f"{name}.parquet" or s.startswith(f"{name}-")]
+    weights = [folder.read_table(s, columns=["weight"])["weight"].to_numpy() for s in shards]
+    return {
+        "rows_in": int(sum(w.sum(dtype=np.float64) for w in weights)),
+        "rows_out": sum(len(w) for w in weights),
+    }
+
+
+def _row_counts(folder: Folder) -> Iterator[tuple[str, int]]:
+    for name in folder.shards():
+        metadata = pq.read_metadata(folder.path(name), filesystem=folder.filesystem)
+        yield name, metadata.num_rows
+
+
+def _held_out_queries(run: Run) -> NDArray[np.uint64]:
+    """Hashes of the dev and test queries: their pairs are left out of the transfer set."""
+    column = "query" if run.config.judged.query is not None else "title"
+    hashes = [
+        query_hashes(folder.read_table(name, columns=[column])[column].combine_chunks())
+        for folder in (run.judged("dev"), run.judged("test"))
+        for name in folder.shards()
+    ]
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))

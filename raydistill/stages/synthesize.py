@@ -1,0 +1,72 @@
+"""synthesize: raw files of a made-up shop, shard by shard, in constant memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from raydistill.errors import UserError
+from raydistill.progress import Progress
+from raydistill.stages.tasks import Item, run_tasks
+from raydistill.storage import SUCCESS, Folder
+from raydistill.synthetic import Shop
+
+logger = logging.getLogger("raydistill")
+JUDGED_FILE = "judged.parquet"
+
+
+@dataclass(frozen=True)
+class ShopSize:
+    """How much to make; the same numbers make the same bytes."""
+
+    num_pairs: int
+    num_judged: int
+    shard_rows: int
+    seed: int
+
+
+def is_there(output: str, size: ShopSize) -> bool:
+    """Whether the shop is there, whole.
+
+    Raises:
+        UserError: the folder holds a shop of other numbers.
+    """
+    done = Folder(output).success()
+    if done is not None and done["size"] != asdict(size):
+        raise UserError(f"{output} holds another shop ({done['size']}); give another folder")
+    return done is not None
+
+
+def run(output: str, size: ShopSize) -> None:
+    """Write `pairs/part-*.parquet` and `judged.parquet` below `output`."""
+    folder = Folder(output)
+    start_s = time.monotonic()
+    folder.write_table(JUDGED_FILE, _shop(size).judged_pairs(num_rows=size.num_judged))
+    items = [
+        {"shard": shard, "rows": min(size.shard_rows, size.num_pairs - start)}
+        for shard, start in enumerate(range(0, size.num_pairs, size.shard_rows))
+    ]
+    progress = Progress("synthesize", num_items=len(items), num_rows=size.num_pairs, unit="files")
+    for result in run_tasks(items, partial(_write_shard, uri=folder.uri, size=size), cpus=1):
+        progress.add(rows=result["rows"])
+    seconds = round(time.monotonic() - start_s, 1)
+    folder.write_json(
+        SUCCESS, {"size": asdict(size), "rows_out": size.num_pairs, "seconds": seconds}
+    )
+
+
+def _write_shard(item: Item, *, uri: str, size: ShopSize) -> Item:
+    pairs = _shop(size).transfer_pairs(item["shard"], num_rows=item["rows"])
+    (Folder(uri) / "pairs").write_table(f"part-{item['shard']:05d}.parquet", pairs)
+    return {"rows": pairs.num_rows}
+
+
+_SHOPS: dict[int, Shop] = {}  # by seed: a worker builds the shop once, for all its shards
+
+
+def _shop(size: ShopSize) -> Shop:
+    if size.seed not in _SHOPS:
+        _SHOPS[size.seed] = Shop.build(seed=size.seed)
+    return _SHOPS[size.seed]

@@ -1,0 +1,582 @@
+"""A made-up shop: a seed goes in; catalogue, query log, judged and transfer pairs come out.
+
+Relevance follows from what a query asks for and what a product is (`relevance`), never from the
+words they share: synonyms, spellings of units and accessories pull the two apart, as in a real
+shop. All words and shares are in shop_words.toml. It imitates no real shop's figures.
+"""
+
+import random
+import tomllib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int32]
+
+NONE = -1  # attribute not stated
+
+# Quarters of a grade lost when a stated attribute is not met.
+PENALTIES = {"brand": 2, "colour": 2, "material": 2, "style": 2, "pack": 2, "size": 3, "model": 3}
+NEAR_SHADE_PENALTY = 1
+
+# Last words of a random stream's seed. None is 0: numpy gives [seed] and [seed, 0] one stream.
+_BUILD, _JUDGED, _TRANSFER = 1, 2, 3
+
+_MAX_QUERY_WORDS = 6
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Facts:
+    """What queries ask for, or what products are: ids, one array a column; NONE is not stated.
+
+    `kind` is the product type; `group` the types that a shopper half accepts for it (an accessory
+    is alone in its group, an id below NONE); `shade` the family of near colours.
+    """
+
+    kind: Ids | int
+    group: Ids | int
+    brand: Ids | int = NONE
+    colour: Ids | int = NONE
+    shade: Ids | int = NONE
+    material: Ids | int = NONE
+    style: Ids | int = NONE
+    size: Ids | int = NONE
+    pack: Ids | int = NONE
+    model: Ids | int = NONE
+
+    def take(self, rows: NDArray[np.int64]) -> "Facts":
+        """Rows by index, in the shape of `rows`."""
+        return Facts(**{f.name: np.asarray(getattr(self, f.name))[rows] for f in fields(self)})
+
+
+def relevance(intent: Facts, product: Facts) -> NDArray[np.float32]:
+    """True grade of products for intents, row by row (shapes broadcast).
+
+    1 when the type and all that is stated agree; a quarter to three quarters less for each miss
+    (`PENALTIES`), but 0.25 at least for the right type; 0.25 for a type of the same group; else 0.
+    """
+    lost: Any = 0
+    for attribute, penalty in PENALTIES.items():
+        asked, given = getattr(intent, attribute), getattr(product, attribute)
+        missed: Any = np.not_equal(asked, NONE) & np.not_equal(asked, given)
+        if attribute == "colour":
+            near = np.equal(intent.shade, product.shade)
+            lost = lost + missed * np.where(near, NEAR_SHADE_PENALTY, penalty)
+        else:
+            lost = lost + missed * penalty
+    same_kind = np.equal(intent.kind, product.kind)
+    same_group = np.equal(intent.group, product.group)
+    quarters = np.where(same_kind, np.maximum(4 - lost, 1), np.where(same_group, 1, 0))
+    return np.asarray(quarters / 4, dtype=np.float32)
+
+
+def spell_number(value: float) -> list[str]:
+    """Spellings of a number: 0.5 is 1/2 and 0.5; 1.5 is 1-1/2, 1 1/2 and 1.5."""
+    whole, part = divmod(value, 1)
+    top, bottom = part.as_integer_ratio()
+    if bottom not in (2, 4, 8):
+        return [f"{value:g}"]
+    if whole == 0:
+        return [f"{top}/{bottom}", f"{value:g}"]
+    return [f"{whole:g}-{top}/{bottom}", f"{whole:g} {top}/{bottom}", f"{value:g}"]
+
+
+def spell_size(unit: str, value: float | str, *, units: Mapping[str, Sequence[str]]) -> list[str]:
+    """Spellings of a measure; 6 ft is also 72 in, and the other way round.
+
+    Args:
+        unit: a key of `units`.
+        value: a number, or a word such as queen.
+        units: spellings of each unit, {} being the number.
+    """
+    if isinstance(value, str):
+        return [form.format(value) for form in units[unit]]
+    same = [(unit, value)]
+    if unit == "ft" and value <= 10:
+        same.append(("in", value * 12))
+    if unit == "in" and value >= 36 and value % 12 == 0:
+        same.append(("ft", value / 12))
+    return [form.format(n) for u, v in same for n in spell_number(v) for form in units[u]]
+
+
+def misspell(text: str, chance: random.Random) -> str:
+    """Drop, swap or double one letter of a word of five letters or more, if there is one."""
+    words = text.split(" ")
+    long = [i for i, word in enumerate(words) if len(word) >= 5 and word.isalpha()]
+    if long:
+        i = chance.choice(long)
+        at = chance.randrange(1, len(words[i]) - 2)
+        head, a, b, tail = words[i][:at], words[i][at], words[i][at + 1], words[i][at + 2 :]
+        words[i] = head + chance.choice([b, b + a, a + a + b]) + tail
+    return " ".join(words)
+
+
+def _plural(name: str) -> str:
+    if name.endswith(("s", "f", "y")):
+        return name
+    return name + ("es" if name.endswith(("x", "ch", "sh")) else "s")
+
+
+def _capitalised(text: str) -> str:
+    # str.title would lower the rest: LED -> Led, 5000mAh -> 5000Mah.
+    return " ".join(word[:1].upper() + word[1:] for word in text.split(" "))
+
+
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """A product type. An accessory has a `part`, what it is called beside its `main` kind."""
+
+    names: tuple[str, ...]
+    group: int
+    main: int
+    department: str
+    part: str
+    options: Mapping[str, Sequence[int]]  # attribute ids it may have
+    has_models: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """A product, or what a query means: its kind and the attribute ids it states."""
+
+    kind: int
+    stated: dict[str, int]
+
+
+class _Lexicon:
+    """Attribute values: an id for each, and all the ways to write it."""
+
+    def __init__(self, words: dict[str, Any], chance: random.Random) -> None:
+        self.words = words
+        self.spellings: list[Sequence[str]] = []
+        self.shades: dict[int, int] = {NONE: NONE}  # of each colour
+        self._ids: dict[str, int] = {}
+        self._brands = {d: chance.sample(words["brands"], 12) for d in words["types"]}
+
+    def add(self, key: str, spellings: Sequence[str]) -> int:
+        """Id of a value, the same for the same key."""
+        known = self._ids.setdefault(key, len(self.spellings))
+        if known == len(self.spellings):
+            self.spellings.append(spellings)
+        return known
+
+    def _words(self, name: str, values: Sequence[str]) -> list[int]:
+        synonyms = self.words["synonyms"]
+        return [self.add(f"{name}/{value}", [value, *synonyms.get(value, [])]) for value in values]
+
+    def _sizes(self, unit: str, values: Sequence[float | str]) -> list[int]:
+        units = self.words["units"]
+        return [self.add(f"{unit}/{v}", spell_size(unit, v, units=units)) for v in values]
+
+    def options(self, entry: Mapping[str, Any], department: str) -> dict[str, list[int]]:
+        """Attribute ids that a type of shop_words.toml may have."""
+        palette = entry.get("palette", "")
+        families = self.words["palettes"].get(palette, [])
+        # By palette: silver is near gray among plastics, near nickel on taps.
+        shades = [self._words(palette, family) for family in families]
+        self.shades |= {colour: shade for shade, ids in enumerate(shades) for colour in ids}
+        unit, *sizes = entry.get("size", ["in"])
+        return {
+            "brand": self._words("brand", self._brands[department]),
+            "colour": [colour for ids in shades for colour in ids],
+            "material": self._words("material", entry.get("materials", [])),
+            "style": self._words("style", entry.get("styles", [])),
+            "size": self._sizes(unit, sizes),
+            "pack": self._sizes("pack", entry.get("packs", [])),
+        }
+
+    def new_model(self, brand: int, chance: random.Random) -> int:
+        """A model number nobody has yet, such as DX-4021."""
+        prefix = "".join(c for c in self.spellings[brand][0].upper() if c not in "AEIOU ")[:2]
+        while True:
+            number = f"{chance.randrange(100, 10_000)}{chance.choice(['', '', 'B', 'S', 'X'])}"
+            key = f"{prefix}-{number}"
+            if key not in self._ids:
+                return self.add(key, [key, key, prefix + number])
+
+
+def _load_kinds(lexicon: _Lexicon) -> list[_Kind]:
+    """All types, each followed by its accessories, so groups and departments are also runs."""
+    kinds: list[_Kind] = []
+    for department, groups in lexicon.words["types"].items():
+        for types in groups.values():
+            group = len(kinds)
+            for name, entry in types.items():
+                main, names = len(kinds), (name, *entry.get("also", []))
+                options = lexicon.options(entry, department)
+                models = entry.get("models", False)
+                kinds.append(_Kind(names, group, main, department, "", options, models))
+                coloured = entry.get("coloured", [])
+                for part in [*coloured, *entry.get("parts", [])]:
+                    of_part = tuple(f"{n} {part}" for n in names)
+                    own = {"colour": options["colour"] if part in coloured else []}
+                    alone = NONE - 1 - len(kinds)  # no other kind is in this group
+                    kinds.append(_Kind(of_part, alone, main, department, part, own, False))
+    return kinds
+
+
+class _Writer:
+    """Draws products and queries and writes them down."""
+
+    def __init__(self, lexicon: _Lexicon, kinds: Sequence[_Kind], chance: random.Random) -> None:
+        self._lexicon, self._kinds, self._chance = lexicon, kinds, chance
+        self._formats = {
+            form: [[part.split() for part in text.split("|")] for text in lexicon.words[form]]
+            for form in ("title_formats", "part_formats")
+        }
+
+    def _states(self, shares: str, attribute: str) -> bool:
+        share: float = self._lexicon.words[shares].get(attribute, 0.0)
+        return self._chance.random() < share
+
+    def draw_main(self, kind: int) -> _Item:
+        """A product of a main type: a choice of each attribute that its title will state."""
+        stated = {
+            attribute: self._chance.choice(ids)
+            for attribute, ids in self._kinds[kind].options.items()
+            if ids and self._states("title_states", attribute)
+        }
+        has_model = self._kinds[kind].has_models and "brand" in stated
+        if has_model and self._states("title_states", "model"):
+            stated["model"] = self._lexicon.new_model(stated["brand"], self._chance)
+        return _Item(kind, stated)
+
+    def draw_part(self, kind: int, fits: _Item) -> _Item:
+        """An accessory: what its title states is what it fits, besides its own colour."""
+        stated = {a: i for a, i in fits.stated.items() if self._states("part_states", a)}
+        colours = self._kinds[kind].options["colour"]
+        if colours and self._states("title_states", "colour"):
+            stated["colour"] = self._chance.choice(colours)
+        return _Item(kind, stated)
+
+    def title(self, item: _Item) -> str:
+        """A title that states all that the item states, in one of the formats."""
+        chance, kind = self._chance, self._kinds[item.kind]
+        text = {a: chance.choice(self._lexicon.spellings[i]) for a, i in item.stated.items()}
+        names = kind.names
+        text["name"] = names[0] if chance.random() < 0.25 else chance.choice(names)
+        if chance.random() < 0.5:
+            text["filler"] = chance.choice(self._lexicon.words["fillers"])
+        if kind.part:
+            text["part"], text["main"] = kind.part, chance.choice(self._kinds[kind.main].names)
+            # A maker only beside the brand it fits: alone it would read as that brand.
+            if "brand" in text and chance.random() < 0.4:
+                text["maker"] = chance.choice(self._lexicon.words["brands"])
+        elif chance.random() < 0.15 or "pack" in text:
+            text["name"] = _plural(text["name"])
+        form = chance.choice(self._formats["part_formats" if kind.part else "title_formats"])
+        return self._set_title(form, text)
+
+    def _set_title(self, form: Sequence[Sequence[str]], text: Mapping[str, str]) -> str:
+        known = {*PENALTIES, "name", "filler", "part", "main", "maker"}
+        phrases = []
+        for part in form:
+            words = [text.get(word, "") if word in known else word for word in part]
+            phrase = " ".join(filter(None, words)).removesuffix(" for").removesuffix(" by")
+            phrases += [phrase] if phrase else []
+        title = self._chance.choice([", ", ", ", " - ", " "]).join(phrases)
+        case = self._chance.random()
+        return title if case < 0.15 else title.upper() if case < 0.18 else _capitalised(title)
+
+    def intent(self, product: _Item) -> _Item:
+        """What a buyer of this product asks for: its type and up to three attributes."""
+        chance = self._chance
+        if "model" in product.stated and chance.random() < 0.08:
+            also_brand = chance.random() < 0.5 and "brand" in product.stated
+            asked = ["brand", "model"] if also_brand else ["model"]
+        else:
+            weights = self._lexicon.words["query_asks"]
+            # Weighted draw without replacement: the largest random ** (1 / weight) first.
+            asked = sorted(
+                (a for a in product.stated if a in weights),
+                key=lambda a: -(chance.random() ** (1 / weights[a])),
+            )[: chance.choices([0, 1, 2, 3], [25, 40, 25, 10])[0]]
+        return _Item(product.kind, {a: product.stated[a] for a in asked})
+
+    def query(self, intent: _Item) -> tuple[str, _Item]:
+        """Words for an intent, and the intent without what did not fit in a query."""
+        chance, kind = self._chance, self._kinds[intent.kind]
+        name = kind.names[0] if chance.random() < 0.2 else chance.choice(kind.names)
+        name = _plural(name) if chance.random() < 0.15 and not kind.part else name
+        stated = dict(intent.stated)
+        text = {a: chance.choice(self._lexicon.spellings[i]) for a, i in stated.items()}
+        while stated and len(" ".join([name, *text.values()]).split()) > _MAX_QUERY_WORDS - bool(
+            kind.part
+        ):
+            text.pop(stated.popitem()[0])
+        phrases = list(text.values())
+        chance.shuffle(phrases)
+        if not kind.part and "model" in stated and chance.random() < 0.6:
+            words = " ".join(phrases)  # the number says it all
+        elif kind.part and chance.random() < 0.35:
+            main = name.removesuffix(" " + kind.part)
+            words = " ".join([kind.part, "for", *phrases, main])
+        else:
+            last = [phrases.pop()] if phrases and chance.random() < 0.25 else []
+            words = " ".join([*phrases, name, *last])
+        if chance.random() < 0.04 and len(words.split()) + 2 <= _MAX_QUERY_WORDS:
+            words = f"{chance.choice(self._lexicon.words['query_fillers'])} {words}"
+        words = words.lower()
+        return _capitalised(words) if chance.random() < 0.04 else words, _Item(intent.kind, stated)
+
+
+def _to_facts(items: Sequence[_Item], kinds: Sequence[_Kind], lexicon: _Lexicon) -> Facts:
+    columns = {a: [item.stated.get(a, NONE) for item in items] for a in PENALTIES}
+    columns["shade"] = [lexicon.shades[colour] for colour in columns["colour"]]
+    columns["kind"] = [item.kind for item in items]
+    columns["group"] = [kinds[item.kind].group for item in items]
+    return Facts(**{name: np.array(ids, dtype=np.int32) for name, ids in columns.items()})
+
+
+def _make_catalogue(
+    writer: _Writer, kinds: Sequence[_Kind], *, num_products: int, rng: np.random.Generator
+) -> list[_Item]:
+    """Products in the order of their kinds; some types sell a lot more than others."""
+    popularity = np.exp(0.7 * rng.standard_normal(len(kinds)))
+    num_parts = np.bincount([kind.main for kind in kinds]) - 1
+    for k, kind in enumerate(kinds):
+        if kind.part:  # all accessories of a type together sell 0.4 times as often as the type
+            popularity[k] = popularity[kind.main] * 0.4 / num_parts[kind.main]
+    counts = rng.multinomial(num_products, popularity / popularity.sum())
+    made: list[_Item] = []
+    mains: dict[int, list[_Item]] = {}
+    for k, kind in enumerate(kinds):
+        if not kind.part:
+            mains[k] = [writer.draw_main(k) for _ in range(counts[k])]
+            made += mains[k]
+            continue
+        sold = mains[kind.main] or [writer.draw_main(kind.main)]
+        made += [writer.draw_part(k, sold[rng.integers(len(sold))]) for _ in range(counts[k])]
+    return made
+
+
+def _make_queries(
+    writer: _Writer,
+    kinds: Sequence[_Kind],
+    *,
+    products: Sequence[_Item],
+    num_queries: int,
+    chance: random.Random,
+) -> dict[str, _Item]:
+    """Distinct queries with their intents, most frequent first.
+
+    The less a query asks for the more people ask it; misspelt ones and accessories are rarer.
+    """
+    found: dict[str, tuple[float, str, _Item]] = {}
+    # Two of three draws are new; the limit stops a catalogue too small for so many queries.
+    for row in chance.choices(range(len(products)), k=10 * num_queries + 1000):
+        text, intent = writer.query(writer.intent(products[row]))
+        typed = misspell(text, chance) if chance.random() < 0.1 else text
+        rank = len(intent.stated) + 1.5 * (typed != text) + 0.7 * bool(kinds[intent.kind].part)
+        # Lower-cased: Sofa and sofa are one query once the pairs are prepared.
+        found.setdefault(typed.lower(), (chance.gauss(rank, 0.5), typed, intent))
+        if len(found) == num_queries:
+            return {
+                typed: intent for _, typed, intent in sorted(found.values(), key=lambda f: f[0])
+            }
+    raise ValueError(
+        f"only {len(found)} different queries can be asked of {len(products)} products, "
+        f"num_queries is {num_queries}; give fewer queries or more products"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Shelves:
+    """Where the titles for a query come from: `pool[start : start + size]` by query and source."""
+
+    pool: NDArray[np.int32]
+    start: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+    def draw(
+        self, queries: NDArray[np.int64], *, shares: Sequence[float], rng: np.random.Generator
+    ) -> NDArray[np.int32]:
+        """A product for each query; each source has its share, sum 1."""
+        source = np.searchsorted(np.cumsum(shares)[:-1], rng.random(len(queries)))
+        size = self.size[queries, source]
+        at = self.start[queries, source] + (rng.random(len(queries)) * size).astype(np.int64)
+        return self.pool[at]
+
+
+def _ranges(
+    kinds: Sequence[_Kind], intents: Facts, products: Facts
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Start and size by query: products lie in the order of their kinds, so a type is a range."""
+    keys_by_source: dict[str, list[Any]] = {
+        "kind": list(range(len(kinds))),
+        "family": [kind.main for kind in kinds],
+        "group": [kinds[kind.main].group for kind in kinds],
+        "department": [kind.department for kind in kinds],
+        "anything": [None] * len(kinds),
+    }
+    of_query = np.asarray(intents.kind)
+    found: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+    for source, keys in keys_by_source.items():
+        last = {key: k for k, key in enumerate(keys)}
+        begin = np.searchsorted(products.kind, [keys.index(key) for key in keys])
+        end = np.searchsorted(products.kind, [last[key] for key in keys], side="right")
+        if source == "family":  # of a main product only its accessories: they lie behind it
+            begin = np.where([not kind.part for kind in kinds], found["kind"][1], begin)
+        found[source] = (begin, end)
+    return {s: (begin[of_query], (end - begin)[of_query]) for s, (begin, end) in found.items()}
+
+
+def _relevant_products(intents: Facts, products: Facts) -> list[NDArray[np.int64]]:
+    """Products of grade 1 for each query; only its own type can have them."""
+    found = [np.empty(0, dtype=np.int64)] * len(np.asarray(intents.kind))
+    for kind in np.unique(intents.kind):  # a block of a type's queries by its products at a time
+        queries = np.flatnonzero(np.equal(intents.kind, kind))
+        sold = np.flatnonzero(np.equal(products.kind, kind))
+        grades = relevance(intents.take(queries[:, None]), products.take(sold[None, :]))
+        for query, row in zip(queries, grades == 1, strict=True):
+            found[query] = sold[row]
+    return found
+
+
+def _products_by_word(titles: Sequence[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = defaultdict(list)
+    for row, title in enumerate(titles):
+        for word in set(title.lower().replace(",", " ").split()):
+            found[word].append(row)
+    return found
+
+
+def _arrange(
+    kinds: Sequence[_Kind],
+    *,
+    sources: Sequence[str],
+    queries: Sequence[str],
+    titles: Sequence[str],
+    intents: Facts,
+    products: Facts,
+) -> _Shelves:
+    ranges = _ranges(kinds, intents, products)
+    lists: list[Any] = _relevant_products(intents, products)
+    place = {"relevant": np.arange(len(queries))}
+    by_word = _products_by_word(titles)
+    # A list that is empty stands for a word that no title has.
+    of_word = {word: len(lists) + i for i, word in enumerate([*by_word, ""])}
+    lists += [*by_word.values(), []]
+    for n in range(3):
+        words = [(words := query.lower().split())[n % len(words)] for query in queries]
+        place[f"word_{n}"] = np.array([of_word.get(word, of_word[""]) for word in words])
+    sizes = np.array([len(rows) for rows in lists])
+    starts = len(titles) + np.cumsum(sizes) - sizes  # behind the catalogue, which comes first
+    ranges |= {source: (starts[at], sizes[at]) for source, at in place.items()}
+    start = np.stack([ranges[source][0] for source in sources], axis=1)
+    size = np.stack([ranges[source][1] for source in sources], axis=1)
+    pool = np.concatenate([np.arange(len(titles)), *lists]).astype(np.int32)
+    # An empty list, of a misspelt word for instance: any product instead.
+    return _Shelves(pool, np.where(size > 0, start, 0), np.where(size > 0, size, len(titles)))
+
+
+def _rate(grades: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Mean of three raters who give 0, 0.25 .. 1 and err in 8 %, mostly by one step."""
+    quarters = np.repeat(np.rint(grades * 4).astype(np.int64)[:, None], 3, axis=1)
+    steps = rng.choice([-2, -1, 0, 1, 2], size=quarters.shape, p=[0.005, 0.035, 0.92, 0.035, 0.005])
+    # Reflected at the ends: clipped, half of the errors would vanish where most grades are.
+    rated = 4 - np.abs(4 - np.abs(quarters + steps))
+    return np.asarray(rated.mean(axis=1) / 4, dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shop:
+    """Catalogue and query log.
+
+    Attributes:
+        seed: what it was built from.
+        queries: distinct query texts, the most frequent first.
+        query_shares: how often each is asked, sum 1.
+        intents: what each query asks for.
+        titles: product titles, by type.
+        products: what each product is.
+    """
+
+    seed: int
+    queries: pa.StringArray
+    query_shares: NDArray[np.float64]
+    intents: Facts
+    titles: pa.StringArray
+    products: Facts
+    _shelves: _Shelves
+    _mixtures: Mapping[str, Sequence[float]]
+
+    @classmethod
+    def build(cls, *, seed: int = 0, num_products: int = 20_000, num_queries: int = 6_000) -> Self:
+        """Make the shop, in about 1 s; the same arguments (and numpy) give the same shop."""
+        if min(num_products, num_queries) < 1:
+            raise ValueError(
+                f"num_products is {num_products} and num_queries {num_queries}; give 1 or more"
+            )
+        chance, rng = random.Random(seed), np.random.default_rng([seed, _BUILD])
+        with (resources.files("raydistill") / "shop_words.toml").open("rb") as file:
+            lexicon = _Lexicon(tomllib.load(file), chance)
+        kinds = _load_kinds(lexicon)
+        writer = _Writer(lexicon, kinds, chance)
+        items = _make_catalogue(writer, kinds, num_products=num_products, rng=rng)
+        titles = [writer.title(item) for item in items]
+        asked = _make_queries(writer, kinds, products=items, num_queries=num_queries, chance=chance)
+        queries = list(asked)
+        products = _to_facts(items, kinds, lexicon)
+        intents = _to_facts(list(asked.values()), kinds, lexicon)
+        # Zipf with Mandelbrot's shift: without it the first few queries would be half of the log.
+        shares = (np.arange(num_queries) + 10.0) ** -0.82
+        mixtures = dict(lexicon.words["mixtures"])
+        sources = mixtures.pop("sources")
+        return cls(
+            seed=seed,
+            queries=pa.array(queries, pa.string()),
+            query_shares=shares / shares.sum(),
+            intents=intents,
+            titles=pa.array(titles, pa.string()),
+            products=products,
+            _shelves=_arrange(
+                kinds,
+                sources=sources,
+                queries=queries,
+                titles=titles,
+                intents=intents,
+                products=products,
+            ),
+            _mixtures=mixtures,
+        )
+
+    def transfer_pairs(self, shard: int, *, num_rows: int) -> pa.Table:
+        """One shard of the log, `query` and `title`: depends on nothing but its arguments.
+
+        A frequent query comes with the same title more than once, as in a log.
+        """
+        rng = np.random.default_rng([self.seed, _TRANSFER, shard])
+        edges = np.cumsum(self.query_shares)[:-1]
+        queries = np.searchsorted(edges, rng.random(num_rows), side="right")
+        products = self._shelves.draw(queries, shares=self._mixtures["transfer"], rng=rng)
+        return pa.table({"query": self.queries.take(queries), "title": self.titles.take(products)})
+
+    def judged_pairs(self, *, num_rows: int) -> pa.Table:
+        """Different pairs with their `label`, 5 to 8 titles a query; more if queries run out."""
+        # Beyond a hundredth of the catalogue a query finds little that it did not have before.
+        limit = len(self.queries) * min(len(self.titles), max(16, len(self.titles) // 100))
+        if num_rows > limit:
+            raise ValueError(
+                f"num_rows is {num_rows}, this shop has at most {limit} judged pairs; "
+                "ask for fewer or build a larger shop"
+            )
+        rng = np.random.default_rng([self.seed, _JUDGED])
+        pairs = np.empty(0, dtype=np.int64)
+        while len(pairs) < num_rows:  # a turn takes every query once
+            turn = rng.permutation(len(self.queries)).repeat(rng.integers(5, 9, len(self.queries)))
+            drawn = turn * len(self.titles) + self._shelves.draw(
+                turn, shares=self._mixtures["judged"], rng=rng
+            )
+            pairs = np.concatenate([pairs, drawn])
+            pairs = pairs[np.sort(np.unique(pairs, return_index=True)[1])]
+        queries, products = np.divmod(pairs[:num_rows], len(self.titles))
+        grades = relevance(self.intents.take(queries), self.products.take(products))
+        table = {"query": self.queries.take(queries), "title": self.titles.take(products)}
+        return pa.table(table | {"label": _rate(grades, rng)})
