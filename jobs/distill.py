@@ -1,4 +1,4 @@
-"""Job: `raydistill distill`; `ray job submit --working-dir . -- python -m jobs.distill --config X`."""
+"""Job: `ray job submit --working-dir . -- python -m jobs.distill --config run.toml`."""
 
 from raydistill.cli import stage_main
 

@@ -1,4 +1,4 @@
-"""Job: `raydistill evaluate`; `ray job submit --working-dir . -- python -m jobs.evaluate --config X`."""
+"""Job: `ray job submit --working-dir . -- python -m jobs.evaluate --config run.toml`."""
 
 from raydistill.cli import stage_main
 

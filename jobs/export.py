@@ -1,4 +1,4 @@
-"""Job: `raydistill export`; `ray job submit --working-dir . -- python -m jobs.export --config X`."""
+"""Job: `ray job submit --working-dir . -- python -m jobs.export --config run.toml`."""
 
 from raydistill.cli import stage_main
 

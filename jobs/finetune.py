@@ -1,4 +1,4 @@
-"""Job: `raydistill finetune`; `ray job submit --working-dir . -- python -m jobs.finetune --config X`."""
+"""Job: `ray job submit --working-dir . -- python -m jobs.finetune --config run.toml`."""
 
 from raydistill.cli import stage_main
 

@@ -1,4 +1,4 @@
-"""Job: `raydistill label`; `ray job submit --working-dir . -- python -m jobs.label --config X`."""
+"""Job: `ray job submit --working-dir . -- python -m jobs.label --config run.toml`."""
 
 from raydistill.cli import stage_main
 

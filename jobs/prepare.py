@@ -1,4 +1,4 @@
-"""Job: `raydistill prepare`; `ray job submit --working-dir . -- python -m jobs.prepare --config X`."""
+"""Job: `ray job submit --working-dir . -- python -m jobs.prepare --config run.toml`."""
 
 from raydistill.cli import stage_main
 

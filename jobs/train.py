@@ -1,4 +1,4 @@
-"""Job: `raydistill train`; `ray job submit --working-dir . -- python -m jobs.train --config X`."""
+"""Job: `ray job submit --working-dir . -- python -m jobs.train --config run.toml`."""
 
 from raydistill.cli import stage_main
 

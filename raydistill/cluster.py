@@ -56,8 +56,9 @@ def connect(config: ClusterConfig, *, verbose: bool = False) -> Cluster:
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     address = config.address or os.environ.get("RAY_ADDRESS")
-    is_local = address is None and not ray.is_initialized()
-    if not ray.is_initialized():
+    is_local = address is None
+    is_first = not ray.is_initialized()
+    if is_first:
         _start(address, verbose=verbose)
     context = ray.data.DataContext.get_current()
     context.print_on_execution_start = False
@@ -65,20 +66,21 @@ def connect(config: ClusterConfig, *, verbose: bool = False) -> Cluster:
     context.enable_rich_progress_bars = False
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     logical = int(resources.get("CPU", 1))
     cluster = Cluster(
         num_cores=min(logical, os.cpu_count() or 1) if is_local else logical,
         num_gpus=int(resources.get("GPU", 0)),
         is_local=is_local,
     )
-    where = "a local Ray" if is_local else "Ray"
-    logger.info("%s with %d cores, %d GPUs", where, cluster.num_cores, cluster.num_gpus)
+    if is_first:
+        where = "a Ray of our own" if is_local else f"the Ray at {address}"
+        logger.info("%s: %d cores, %d GPUs", where, cluster.num_cores, cluster.num_gpus)
     return cluster
 
 
 def _start(address: str | None, *, verbose: bool) -> None:
-    level = "info" if verbose else "error"
+    level = logging.INFO if verbose else logging.ERROR
     if address is not None:
         try:
             ray.init(address=address, log_to_driver=verbose, logging_level=level)

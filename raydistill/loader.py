@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -97,7 +98,7 @@ def rank_range(num_rows: int, *, rank: int, num_workers: int) -> tuple[int, int]
 def step_sizes(num_rows: int, *, num_steps: int) -> list[int]:
     """How many of a worker's rows go to each step of a window: as even as can be."""
     edges = [num_rows * step // num_steps for step in range(num_steps + 1)]
-    return [stop - start for start, stop in zip(edges, edges[1:], strict=False)]
+    return [stop - start for start, stop in pairwise(edges)]
 
 
 class Loader:

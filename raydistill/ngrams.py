@@ -194,13 +194,13 @@ def character_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
 
 
 @njit(cache=True, nogil=True)
-def _decode(  # noqa: ANN202 - numba infers it
+def _decode(
     data: NDArray[np.uint8],
     start: int,
     stop: int,
     lower: NDArray[np.uint32],
     points: NDArray[np.uint32],
-):
+) -> int:
     """UTF-8 bytes to lower-case code points in `points`; the number of them."""
     num, at = 0, start
     while at < stop:
@@ -222,9 +222,9 @@ def _is_digit(code: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _kind_at(  # noqa: ANN202
+def _kind_at(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], fine: bool
-):
+) -> int:
     """Class of a character in its place: 1.5 and 1/2 are words, and so is womens of women's."""
     code = points[at]
     kind = kinds[code] if code < len(kinds) else _SOLO
@@ -239,14 +239,14 @@ def _kind_at(  # noqa: ANN202
 
 
 @njit(cache=True, nogil=True)
-def _split(  # noqa: ANN202
+def _split(
     points: NDArray[np.uint32],
     num: int,
     kinds: NDArray[np.uint8],
     fine: bool,
     words: NDArray[np.uint64],
     numeric: NDArray[np.bool_],
-):
+) -> int:
     """Hash of each word, and whether it holds a digit; the number of words."""
     count, inside = 0, False
     state = FNV_OFFSET
@@ -281,9 +281,9 @@ def _bigram(left: np.uint64, right: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _add_ngrams(  # noqa: ANN202
+def _add_ngrams(
     words: NDArray[np.uint64], num: int, shift: np.uint64, ids: NDArray[np.int32], at: int
-):
+) -> int:
     """N words as 2n + 1 ids: each word, and each neighbouring two with start and end marks."""
     before = _START
     for word in range(num):
@@ -296,9 +296,9 @@ def _add_ngrams(  # noqa: ANN202
 
 
 @njit(cache=True, nogil=True)
-def _trigrams(  # noqa: ANN202
+def _trigrams(
     points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint64]
-):
+) -> int:
     """Character trigrams of the words with a space on either side; exact: 3 x 21 bits."""
     count = 0
     first, second = np.uint64(0), np.uint64(32)
@@ -316,16 +316,16 @@ def _trigrams(  # noqa: ANN202
 
 
 @njit(cache=True, nogil=True)
-def _trigram_shares(  # noqa: ANN202
+def _trigram_shares(
     query: NDArray[np.uint64], num_q: int, title: NDArray[np.uint64], num_t: int
-):
+) -> tuple[float, float]:
     """Shares of the query's trigrams found in the title, and of the title's in the query."""
-    seen = np.zeros(num_t, np.uint8)
+    seen = np.zeros(num_t, np.bool_)
     found = 0
     for q in range(num_q):
-        hit = np.uint8(0)
+        hit = False
         for t in range(num_t):
-            equal = np.uint8(query[q] == title[t])
+            equal = query[q] == title[t]
             seen[t] |= equal
             hit |= equal
         found += hit
@@ -333,9 +333,9 @@ def _trigram_shares(  # noqa: ANN202
 
 
 @njit(cache=True, nogil=True)
-def _match_words(  # noqa: ANN202
+def _match_words(
     query: NDArray[np.uint64], num_q: int, title: NDArray[np.uint64], num_t: int
-):
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """For each word of one side, its first place on the other, or -1; both ways."""
     of_query = np.full(num_q, -1, np.int32)
     of_title = np.full(num_t, -1, np.int32)
@@ -350,7 +350,7 @@ def _match_words(  # noqa: ANN202
 
 
 @njit(cache=True, nogil=True)
-def _word_features(  # noqa: ANN202
+def _word_features(
     query: NDArray[np.uint64],
     title: NDArray[np.uint64],
     numeric: NDArray[np.bool_],
@@ -359,7 +359,7 @@ def _word_features(  # noqa: ANN202
     shift: np.uint64,
     idf_V: NDArray[np.float32],
     out: NDArray[np.float32],
-):
+) -> None:
     """The dense features that go by words, in the order of DENSE_NAMES."""
     num_q, num_t = len(of_query), len(of_title)
     found, bigrams, run, longest, first = 0, 0, 0, 0, num_t
@@ -407,7 +407,7 @@ def _word_features(  # noqa: ANN202
 
 
 @njit(cache=True, nogil=True)
-def _add_tagged(  # noqa: ANN202
+def _add_tagged(
     query: NDArray[np.uint64],
     title: NDArray[np.uint64],
     of_query: NDArray[np.int32],
@@ -415,7 +415,7 @@ def _add_tagged(  # noqa: ANN202
     shift: np.uint64,
     ids: NDArray[np.int32],
     at: int,
-):
+) -> int:
     """Ids of matched words, of query words that are missing, and of title words not asked for."""
     for q in range(len(of_query)):
         tag = _MATCHED if of_query[q] >= 0 else _QUERY_ONLY
@@ -437,7 +437,7 @@ def _longest(offsets: NDArray[np.int32]) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _featurize_block(  # noqa: ANN202
+def _featurize_block(
     query_data: NDArray[np.uint8],
     query_offsets: NDArray[np.int32],
     title_data: NDArray[np.uint8],
@@ -447,7 +447,7 @@ def _featurize_block(  # noqa: ANN202
     match: bool,
     shift: np.uint64,
     idf_V: NDArray[np.float32],
-):
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]:
     """Ids laid flat, ids of each bag, dense features of the rows between the offsets."""
     rows, bags = len(query_offsets) - 1, 2 if match else 1
     most = max(_longest(query_offsets), _longest(title_offsets)) + 1
@@ -486,11 +486,11 @@ def _featurize_block(  # noqa: ANN202
 
 
 @njit(cache=True, nogil=True)
-def _take_bags(  # noqa: ANN202
+def _take_bags(
     ids_N: NDArray[np.int32],
     offsets: NDArray[np.int64],
     bags: NDArray[np.int64],
-):
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     taken = np.zeros(len(bags) + 1, np.int64)
     for at in range(len(bags)):
         taken[at + 1] = taken[at] + offsets[bags[at] + 1] - offsets[bags[at]]
@@ -501,14 +501,14 @@ def _take_bags(  # noqa: ANN202
 
 
 @njit(cache=True, nogil=True)
-def _document_counts(  # noqa: ANN202
+def _document_counts(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int32],
     kinds: NDArray[np.uint8],
     lower: NDArray[np.uint32],
     fine: bool,
     shift: np.uint64,
-):
+) -> NDArray[np.int64]:
     most = _longest(offsets) + 1
     points, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
     numeric = np.empty(most, np.bool_)

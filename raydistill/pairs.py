@@ -194,6 +194,7 @@ def _is_utf8(value: bytes) -> bool:
 
 
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """The column as one array."""
     combined = column.combine_chunks()
     if isinstance(combined, pa.ChunkedArray):  # no chunk at all, or over 2 GiB of text
         combined = (

@@ -9,7 +9,7 @@ _HEAD = ("", "AUC", "accuracy", "log loss", "calibration error", "AUC kept", "us
 
 def table_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """One row a scorer: name, metrics, retention, microseconds a pair."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, entry in found["scorers"].items():
         kept = entry.get("auc_retention")
         speed = entry.get("us_per_pair")
@@ -46,7 +46,7 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"On {found['num_pairs']:,} judged pairs of {found['num_queries']:,} queries that neither "
         "teacher nor student has seen. A pair is relevant when its label is at least "
-        f"{found['relevant_at']}; the threshold of each row's accuracy was chosen on the dev split. "
+        f"{found['relevant_at']}; the threshold of each row's accuracy comes from the dev split. "
         "*AUC kept* is the student's AUC / the teacher's; *above chance* counts from 0.5.",
         "",
         "| " + " | ".join(_HEAD) + " |",
@@ -62,5 +62,10 @@ def markdown(found: dict[str, Any]) -> str:
                   ("rows_in", "rows_out", "duplicates", "quarantined", "held_out")]  # fmt: skip
         cells = " | ".join(f"{count:,}" for count in counts)
         lines.append(f"| {name} | {cells} | {stage['seconds']:,.1f} |")
-    lines += ["", f"Single pair: {found['single_us']:,.0f} us a call on one core of this machine."]
+    lines += [
+        "",
+        "Times are of one core: a teacher's while it labeled, the student's "
+        "in batches from raw text; "
+        f"one call with one pair takes the student {found['single_us']:,.0f} us.",
+    ]
     return "\n".join(lines) + "\n"

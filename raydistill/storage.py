@@ -1,4 +1,4 @@
-"""Where things are and whether they are whole: folders on local disk or S3, atomic writes, listings.
+"""Where things are and whether they are whole: folders, local or S3; atomic writes; listings.
 
 A file that exists is complete: it is written under another name and renamed (local disk), or in
 one PUT after its bytes are complete (object store). A stage that is complete has _SUCCESS.json.

@@ -6,6 +6,7 @@ Shapes: B pairs, N n-gram ids laid flat, G bags a pair, D embedding, F dense fea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Student(nn.Module):
         nn.init.normal_(self.embedding.weight, std=config.embedding_dim**-0.5)
         sizes = [spec.num_bags * config.embedding_dim + spec.num_dense, *config.hidden]
         layers: list[nn.Module] = []
-        for size_in, size_out in zip(sizes, sizes[1:], strict=False):
+        for size_in, size_out in pairwise(sizes):
             layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(config.dropout)]
         self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
         self.dense_mean: Tensor

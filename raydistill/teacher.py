@@ -47,7 +47,7 @@ class Counters:
 
 
 def resolve_dtype(name: str, *, device: str) -> torch.dtype:
-    """`auto`: bfloat16 where the hardware multiplies it, else float16 on a GPU, float32 on a CPU."""
+    """`auto`: bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU."""
     if name != "auto":
         return DTYPES[name]
     if device == "cuda":
@@ -58,8 +58,8 @@ def resolve_dtype(name: str, *, device: str) -> torch.dtype:
 
 def quiet_transformers() -> None:
     """No load report and no progress bars: a user can do nothing about either."""
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own return type is a union

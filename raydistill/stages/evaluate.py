@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from raydistill.errors import UserError
 from raydistill.labels import soft_labels
@@ -76,8 +77,8 @@ def figures(run: Run) -> dict[str, Any]:
     batch_us, single_us = time_scorer(run, student)
     entries["student"]["us_per_pair"] = entries["judged-only student"]["us_per_pair"] = batch_us
     for name in run.config.teachers:
-        rate = (run.logits(name).success() or {}).get("rows_per_s")
-        entries[f"teacher {name}"]["us_per_pair"] = 1e6 / rate if rate else None
+        labeled = run.logits(name).success() or {}
+        entries[f"teacher {name}"]["us_per_pair"] = labeled.get("actor_us_per_pair")
     return {
         "num_pairs": len(relevant),
         "num_queries": len(set(_texts(run, "test"))),
@@ -163,19 +164,20 @@ def _retention(student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, fl
 
 
 def time_scorer(run: Run, scorer: Scorer) -> tuple[float, float]:
-    """Microseconds a pair in a batch, and of a call with one pair; medians, from raw text."""
+    """Microseconds a pair on one core, in a batch and in calls of one pair; from raw text."""
     queries, titles = _timed_texts(run)
     batches, singles = [], []
     scorer.score_pairs(queries, titles)
-    for _ in range(_TIMED_ROUNDS):
-        start_s = time.perf_counter()
-        scorer.score_pairs(queries, titles)
-        batches.append((time.perf_counter() - start_s) / len(titles))
-        some = range(min(200, len(titles)))
-        start_s = time.perf_counter()
-        for at in some:
-            scorer.score(queries[at], titles[at : at + 1])
-        singles.append((time.perf_counter() - start_s) / len(some))
+    with threadpool_limits(limits=1):
+        for _ in range(_TIMED_ROUNDS):
+            start_s = time.perf_counter()
+            scorer.score_pairs(queries, titles)
+            batches.append((time.perf_counter() - start_s) / len(titles))
+            some = range(min(200, len(titles)))
+            start_s = time.perf_counter()
+            for at in some:
+                scorer.score(queries[at], titles[at : at + 1])
+            singles.append((time.perf_counter() - start_s) / len(some))
     return float(np.median(batches)) * 1e6, float(np.median(singles)) * 1e6
 
 

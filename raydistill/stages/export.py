@@ -153,7 +153,8 @@ Scorer.load("bundle").score("grey sofa", ["Sofa, 3 seats, grey", "Sofa cover, gr
 
 - Preset `{settings["preset"]}`, {1 << settings["hash_bits"]:,} rows of
   {run.config.student.embedding_dim}, hidden layers {list(run.config.student.hidden)}.
-- Distilled from: {weights}; temperature {settings["temperature"]}; {done.get("rows_in", 0):,} pairs.
+- Distilled from {weights} at temperature {settings["temperature"]};
+  {done.get("rows_in", 0):,} pairs.
 - AUC on the judged dev split: {done.get("dev_auc", float("nan")):.4f}. A score of
   {settings["threshold"]:.3f} or more is called relevant.
 - `golden.json` holds {_NUM_GOLDEN} pairs with their scores, for a check of any other reader.

@@ -33,7 +33,7 @@ from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.metrics import auc
 from raydistill.run import Run, model_folder
-from raydistill.stages.fit import Log, fit
+from raydistill.stages.fit import Log, device_of_worker, fit
 from raydistill.storage import SUCCESS
 from raydistill.teacher import load_tokenizer, quiet_transformers, resolve_dtype
 
@@ -103,6 +103,7 @@ def finetune_loop(config: dict[str, Any]) -> None:
             name,
             output=Path(scratch) / "checkpoints",
             num_workers=context.get_world_size(),
+            device=device_of_worker(),
             callbacks=[keeper],
         )
         keeper.model, keeper.tokenizer = trainer.model, trainer.processing_class
@@ -166,9 +167,9 @@ class Keeper(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        metrics: dict[str, float],
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
+        metrics: dict[str, float] = kwargs["metrics"]
         if self._note_epoch({**metrics, "epoch": state.epoch or 0.0}):
             self._save_best()
         if self.is_first:
@@ -185,7 +186,7 @@ class Keeper(TrainerCallback):
         if not self.is_first:
             ray.train.report(metrics)
             return
-        last = get_last_checkpoint(str(args.output_dir))
+        last = get_last_checkpoint(str(args.output_dir))  # type: ignore[no-untyped-call]
         assert last is not None, "the Trainer has just saved it"
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(last, Path(folder) / "trainer")
@@ -211,12 +212,19 @@ class Keeper(TrainerCallback):
         eta_s = (state.max_steps - state.global_step) / max(steps_per_s, 1e-9)
         self.log(
             f"finetune  step {state.global_step:,}/{state.max_steps:,}  "
-            f"{state.global_step * rows:,} rows  {steps_per_s * rows:,.0f} rows/s  ETA {eta_s:.0f} s"
+            f"{state.global_step * rows:,} rows  {steps_per_s * rows:,.0f} rows/s  "
+            f"ETA {eta_s:.0f} s"
         )
 
 
 def make_trainer(
-    run: Run, name: str, *, output: Path, num_workers: int, callbacks: list[TrainerCallback]
+    run: Run,
+    name: str,
+    *,
+    output: Path,
+    num_workers: int,
+    device: str,
+    callbacks: list[TrainerCallback],
 ) -> Trainer:
     """The Trainer of one teacher, ready to go; needs no Ray."""
     settings = run.config.finetune
@@ -229,7 +237,6 @@ def make_trainer(
     )
     tokenizer = load_tokenizer(folder)
     dev = read_examples(run, "dev", tokenizer)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = resolve_dtype(settings.dtype, device=device)
     when = "epoch" if dev else "no"
     arguments = TrainingArguments(

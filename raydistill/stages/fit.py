@@ -1,13 +1,17 @@
-"""One Ray Train fit: workers, checkpoints in the run folder, and their lines on the driver's log."""
+"""One Ray Train fit: workers, checkpoints in the run folder, lines on the driver's log."""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import ray
+import ray.train
+import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
@@ -66,6 +70,16 @@ class Log:
     def __call__(self, line: str) -> None:
         """Send a line; a driver that is gone is no reason to stop."""
         self._queue.put_nowait(line)
+
+
+def device_of_worker() -> str:
+    """`cuda` where Ray gave this worker a GPU, else `cpu` with this worker's share of the cores."""
+    if ray.get_gpu_ids() and torch.cuda.is_available():
+        return "cuda"
+    # Ray sets one thread for each CPU that was asked for, which leaves the other cores idle.
+    workers_here = ray.train.get_context().get_local_world_size()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers_here))
+    return "cpu"
 
 
 @contextmanager

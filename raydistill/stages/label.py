@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -113,19 +113,21 @@ def _label(
 def _score(
     name: str,
     items: list[Item],
-    make: Any,
+    make: Callable[[], Callable[[Item], Item]],
     *,
     num_actors: int,
-    gpus: float,  # noqa: ANN401
+    gpus: float,
 ) -> dict[str, Any]:
     """Score the items; what this attempt did."""
     start_s = time.monotonic()
     rows = sum(item["rows"] for item in items)
     progress = Progress("label", num_items=len(items), num_rows=rows, unit="shards")
     tokens = padded = 0
+    busy_s = 0.0
     for result in run_actors(items, make, num_actors=num_actors, gpus=gpus):
         tokens += result["tokens"]
         padded += result["padded_tokens"]
+        busy_s += result["busy_s"]
         padding = 1 - tokens / max(padded, 1)
         progress.add(
             rows=result["rows"], note=f"{name}, {padding:.1%} padding, {num_actors} actors"
@@ -134,6 +136,7 @@ def _score(
         "seconds": round(time.monotonic() - start_s, 1),
         "rows_scored": rows,
         "rows_per_s": round(progress.rate()) if items else 0,
+        "actor_us_per_pair": round(1e6 * busy_s / max(rows, 1), 1),
         "tokens": tokens,
         "padding": round(1 - tokens / max(padded, 1), 4),
     }
@@ -158,6 +161,7 @@ class Labeler:
 
     def __call__(self, item: Item) -> Item:
         """Score one shard; rows, tokens and padding of it."""
+        start_s = time.monotonic()
         pairs = Folder(item["folder"]).read_table(item["shard"])
         expected = JUDGED if "label" in pairs.column_names else PAIRS
         check_schema(pairs.schema, expected, what=f"{item['folder']}/{item['shard']}")
@@ -170,4 +174,5 @@ class Labeler:
             "rows": len(logits),
             "tokens": after[0] - before[0],
             "padded_tokens": after[1] - before[1],
+            "busy_s": time.monotonic() - start_s,
         }

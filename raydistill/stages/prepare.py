@@ -97,8 +97,7 @@ def _build(dataset: Dataset, *, run: Run, held_out: NDArray[np.uint64] | None) -
     if kept + rejected != rows_in or totals["rows_in"] != kept:
         raise RuntimeError(f"{dataset.name}: rows were lost: {dict(counts)} {dict(totals)}")
     seconds = time.monotonic() - start_s
-    shards = {f"{split}/{n}".lstrip("/"): r for split in dataset.splits
-              for n, r in _row_counts(dataset.folder / split if split else dataset.folder)}  # fmt: skip
+    shards = _shard_rows(dataset)
     summary = {
         "fingerprint": run.prepare_fingerprint(),
         "settings": run.prepare_settings(),
@@ -257,10 +256,10 @@ def gather_bucket(item: Item, *, dataset: Dataset) -> dict[str, int]:
     if folder.exists(f"{name}.parquet"):
         return _count_bucket(folder, name)
     rows = _read_bucket(dataset.chunks / (item["split"] or "all"), item["low"], item["high"])
-    distinct = collapse(rows, dedupe=dataset.dedupe) if rows is not None else None
-    if distinct is None:
+    if rows is None:
         return {"rows_in": 0, "rows_out": 0}
-    starts = range(0, max(distinct.num_rows, 1), dataset.shard_rows)
+    distinct = collapse(rows, dedupe=dataset.dedupe)
+    starts = range(0, distinct.num_rows, dataset.shard_rows)
     for piece, start in reversed(list(enumerate(starts))):
         suffix = f"-{piece:03d}" if piece else ""
         folder.write_table(f"{name}{suffix}.parquet", distinct.slice(start, dataset.shard_rows))
@@ -291,10 +290,15 @@ def _count_bucket(folder: Folder, name: str) -> dict[str, int]:
     }
 
 
-def _row_counts(folder: Folder) -> Iterator[tuple[str, int]]:
-    for name in folder.shards():
-        metadata = pq.read_metadata(folder.path(name), filesystem=folder.filesystem)
-        yield name, metadata.num_rows
+def _shard_rows(dataset: Dataset) -> dict[str, int]:
+    """Every shard (with its split, where there are splits) and its rows."""
+    rows: dict[str, int] = {}
+    for split in dataset.splits:
+        folder = dataset.folder / split if split else dataset.folder
+        for name in folder.shards():
+            metadata = pq.read_metadata(folder.path(name), filesystem=folder.filesystem)
+            rows[f"{split}/{name}" if split else name] = metadata.num_rows
+    return rows
 
 
 def _held_out_queries(run: Run) -> NDArray[np.uint64]:

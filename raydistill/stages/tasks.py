@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,31 +16,19 @@ import ray.data
 Item = dict[str, Any]
 
 
-class _Adapter:
-    """Unpacks the one item of a block, calls the worker, packs its result."""
-
-    def __init__(self, make: Callable[[], Callable[[Item], Item]]) -> None:
-        self.call = make()
-
-    def __call__(self, block: dict[str, Any]) -> dict[str, Any]:
-        return _pack([self.call(json.loads(text)) for text in block["item"]])
-
-
-def _pack(results: list[Item]) -> dict[str, Any]:
-    return {"result": np.asarray([json.dumps(result) for result in results], dtype=object)}
+def _apply(work: Callable[[Item], Item], block: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Unpack the items of a block, work on each, pack the results."""
+    results = [json.dumps(work(json.loads(text))) for text in block["item"]]
+    return {"result": np.asarray(results, dtype=object)}
 
 
 def run_tasks(
     items: Sequence[Item], work: Callable[[Item], Item], *, cpus: float
 ) -> Iterator[Item]:
     """`work(item)` for every item, as stateless tasks; results in the order they are ready."""
-    if not items:
-        return
-
-    def on_block(block: dict[str, Any]) -> dict[str, Any]:
-        return _pack([work(json.loads(text)) for text in block["item"]])
-
-    yield from _results(_dataset(items).map_batches(on_block, batch_size=1, num_cpus=cpus))
+    if items:
+        task = partial(_apply, work)
+        yield from _results(_dataset(items).map_batches(task, batch_size=1, num_cpus=cpus))
 
 
 def run_actors(
@@ -52,10 +41,23 @@ def run_actors(
     """Like `run_tasks`, with actors that each call `make()` once and keep what it gives."""
     if not items:
         return
+
+    class Adapter:
+        # A class of its own for each call: `make` travels with it. Constructor arguments would lie
+        # in the object store, and an actor whose arguments are lost cannot restart (ray#53727).
+        def __init__(self) -> None:
+            self.work = make()
+
+        def __call__(self, block: Any) -> dict[str, Any]:  # noqa: ANN401
+            return _apply(self.work, block)
+
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(num_actors, len(items))))
-    resources: dict[str, float] = {"num_gpus": gpus} if gpus else {"num_cpus": 1}
     mapped = _dataset(items).map_batches(
-        _Adapter, fn_constructor_args=(make,), batch_size=1, compute=pool, **resources
+        Adapter,
+        batch_size=1,
+        compute=pool,
+        num_gpus=gpus or None,
+        num_cpus=None if gpus else 1,
     )
     yield from _results(mapped)
 

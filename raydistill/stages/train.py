@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import ray.train
-import ray.train.torch
 import torch
 from numpy.typing import NDArray
 
@@ -30,7 +29,7 @@ from raydistill.metrics import auc
 from raydistill.ngrams import Features, NgramSpec, concatenate
 from raydistill.progress import rate_line
 from raydistill.run import ROLES, Run
-from raydistill.stages.fit import fit
+from raydistill.stages.fit import device_of_worker, fit
 from raydistill.stages.label import all_shards, missing_shards
 from raydistill.storage import SUCCESS, Folder
 from raydistill.student import Student, make_optimizer, predict, to_inputs, train_step
@@ -205,7 +204,7 @@ def load_features(folder: Folder) -> dict[str, NDArray[np.float32]]:
 def train_loop(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     job, context = config["job"], ray.train.get_context()
-    device = str(ray.train.torch.get_device())
+    device = device_of_worker()
     state = new_state(job, device=device)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
