@@ -66,7 +66,7 @@ class Folder:
     def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
         """Write the file `name`, whole or not at all."""
         if not self.is_local:
-            with self.filesystem.open_output_stream(self.path(name)) as stream:
+            with self.filesystem.open_output_stream(self.path(name), compression=None) as stream:
                 stream.write(data)
             return
         final = Path(self.path(name))
@@ -80,7 +80,7 @@ class Folder:
 
     def read_bytes(self, name: str) -> bytes:
         """The content of the file `name`."""
-        with self.filesystem.open_input_stream(self.path(name)) as stream:
+        with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
             return bytes(stream.read())
 
     def write_table(self, name: str, table: pa.Table, *, row_group_rows: int = 1 << 20) -> None:

@@ -1,8 +1,8 @@
 """A made-up shop: a seed goes in; catalogue, query log, judged and transfer pairs come out.
 
 Relevance follows from what a query asks for and what a product is (`relevance`), never from the
-words they share: synonyms, spellings of units and accessories pull the two apart, as in a real
-shop. All words and shares are in shop_words.toml. It imitates no real shop's figures.
+words they share: synonyms, units and accessories pull the two apart, as in a real shop. All words
+and shares are in shop_words.toml. It imitates no real shop's figures.
 """
 
 import random
@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydistill.shop_text import ATTRIBUTES, Item, Kind, Lexicon, Writer, load_kinds, misspell
+
 Ids = NDArray[np.int32]
 
 NONE = -1  # attribute not stated
@@ -27,8 +29,6 @@ NEAR_SHADE_PENALTY = 1
 
 # Last words of a random stream's seed. None is 0: numpy gives [seed] and [seed, 0] one stream.
 _BUILD, _JUDGED, _TRANSFER = 1, 2, 3
-
-_MAX_QUERY_WORDS = 6
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,267 +76,19 @@ def relevance(intent: Facts, product: Facts) -> NDArray[np.float32]:
     return np.asarray(quarters / 4, dtype=np.float32)
 
 
-def spell_number(value: float) -> list[str]:
-    """Spellings of a number: 0.5 is 1/2 and 0.5; 1.5 is 1-1/2, 1 1/2 and 1.5."""
-    whole, part = divmod(value, 1)
-    top, bottom = part.as_integer_ratio()
-    if bottom not in (2, 4, 8):
-        return [f"{value:g}"]
-    if whole == 0:
-        return [f"{top}/{bottom}", f"{value:g}"]
-    return [f"{whole:g}-{top}/{bottom}", f"{whole:g} {top}/{bottom}", f"{value:g}"]
-
-
-def spell_size(unit: str, value: float | str, *, units: Mapping[str, Sequence[str]]) -> list[str]:
-    """Spellings of a measure; 6 ft is also 72 in, and the other way round.
-
-    Args:
-        unit: a key of `units`.
-        value: a number, or a word such as queen.
-        units: spellings of each unit, {} being the number.
-    """
-    if isinstance(value, str):
-        return [form.format(value) for form in units[unit]]
-    same = [(unit, value)]
-    if unit == "ft" and value <= 10:
-        same.append(("in", value * 12))
-    if unit == "in" and value >= 36 and value % 12 == 0:
-        same.append(("ft", value / 12))
-    return [form.format(n) for u, v in same for n in spell_number(v) for form in units[u]]
-
-
-def misspell(text: str, chance: random.Random) -> str:
-    """Drop, swap or double one letter of a word of five letters or more, if there is one."""
-    words = text.split(" ")
-    long = [i for i, word in enumerate(words) if len(word) >= 5 and word.isalpha()]
-    if long:
-        i = chance.choice(long)
-        at = chance.randrange(1, len(words[i]) - 2)
-        head, a, b, tail = words[i][:at], words[i][at], words[i][at + 1], words[i][at + 2 :]
-        words[i] = head + chance.choice([b, b + a, a + a + b]) + tail
-    return " ".join(words)
-
-
-def _plural(name: str) -> str:
-    if name.endswith(("s", "f", "y")):
-        return name
-    return name + ("es" if name.endswith(("x", "ch", "sh")) else "s")
-
-
-def _capitalised(text: str) -> str:
-    # str.title would lower the rest: LED -> Led, 5000mAh -> 5000Mah.
-    return " ".join(word[:1].upper() + word[1:] for word in text.split(" "))
-
-
-@dataclass(frozen=True, eq=False)
-class _Kind:
-    """A product type. An accessory has a `part`, what it is called beside its `main` kind."""
-
-    names: tuple[str, ...]
-    group: int
-    main: int
-    department: str
-    part: str
-    options: Mapping[str, Sequence[int]]  # attribute ids it may have
-    has_models: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _Item:
-    """A product, or what a query means: its kind and the attribute ids it states."""
-
-    kind: int
-    stated: dict[str, int]
-
-
-class _Lexicon:
-    """Attribute values: an id for each, and all the ways to write it."""
-
-    def __init__(self, words: dict[str, Any], chance: random.Random) -> None:
-        self.words = words
-        self.spellings: list[Sequence[str]] = []
-        self.shades: dict[int, int] = {NONE: NONE}  # of each colour
-        self._ids: dict[str, int] = {}
-        self._brands = {d: chance.sample(words["brands"], 12) for d in words["types"]}
-
-    def add(self, key: str, spellings: Sequence[str]) -> int:
-        """Id of a value, the same for the same key."""
-        known = self._ids.setdefault(key, len(self.spellings))
-        if known == len(self.spellings):
-            self.spellings.append(spellings)
-        return known
-
-    def _words(self, name: str, values: Sequence[str]) -> list[int]:
-        synonyms = self.words["synonyms"]
-        return [self.add(f"{name}/{value}", [value, *synonyms.get(value, [])]) for value in values]
-
-    def _sizes(self, unit: str, values: Sequence[float | str]) -> list[int]:
-        units = self.words["units"]
-        return [self.add(f"{unit}/{v}", spell_size(unit, v, units=units)) for v in values]
-
-    def options(self, entry: Mapping[str, Any], department: str) -> dict[str, list[int]]:
-        """Attribute ids that a type of shop_words.toml may have."""
-        palette = entry.get("palette", "")
-        families = self.words["palettes"].get(palette, [])
-        # By palette: silver is near gray among plastics, near nickel on taps.
-        shades = [self._words(palette, family) for family in families]
-        self.shades |= {colour: shade for shade, ids in enumerate(shades) for colour in ids}
-        unit, *sizes = entry.get("size", ["in"])
-        return {
-            "brand": self._words("brand", self._brands[department]),
-            "colour": [colour for ids in shades for colour in ids],
-            "material": self._words("material", entry.get("materials", [])),
-            "style": self._words("style", entry.get("styles", [])),
-            "size": self._sizes(unit, sizes),
-            "pack": self._sizes("pack", entry.get("packs", [])),
-        }
-
-    def new_model(self, brand: int, chance: random.Random) -> int:
-        """A model number nobody has yet, such as DX-4021."""
-        prefix = "".join(c for c in self.spellings[brand][0].upper() if c not in "AEIOU ")[:2]
-        while True:
-            number = f"{chance.randrange(100, 10_000)}{chance.choice(['', '', 'B', 'S', 'X'])}"
-            key = f"{prefix}-{number}"
-            if key not in self._ids:
-                return self.add(key, [key, key, prefix + number])
-
-
-def _load_kinds(lexicon: _Lexicon) -> list[_Kind]:
-    """All types, each followed by its accessories, so groups and departments are also runs."""
-    kinds: list[_Kind] = []
-    for department, groups in lexicon.words["types"].items():
-        for types in groups.values():
-            group = len(kinds)
-            for name, entry in types.items():
-                main, names = len(kinds), (name, *entry.get("also", []))
-                options = lexicon.options(entry, department)
-                models = entry.get("models", False)
-                kinds.append(_Kind(names, group, main, department, "", options, models))
-                coloured = entry.get("coloured", [])
-                for part in [*coloured, *entry.get("parts", [])]:
-                    of_part = tuple(f"{n} {part}" for n in names)
-                    own = {"colour": options["colour"] if part in coloured else []}
-                    alone = NONE - 1 - len(kinds)  # no other kind is in this group
-                    kinds.append(_Kind(of_part, alone, main, department, part, own, False))
-    return kinds
-
-
-class _Writer:
-    """Draws products and queries and writes them down."""
-
-    def __init__(self, lexicon: _Lexicon, kinds: Sequence[_Kind], chance: random.Random) -> None:
-        self._lexicon, self._kinds, self._chance = lexicon, kinds, chance
-        self._formats = {
-            form: [[part.split() for part in text.split("|")] for text in lexicon.words[form]]
-            for form in ("title_formats", "part_formats")
-        }
-
-    def _states(self, shares: str, attribute: str) -> bool:
-        share: float = self._lexicon.words[shares].get(attribute, 0.0)
-        return self._chance.random() < share
-
-    def draw_main(self, kind: int) -> _Item:
-        """A product of a main type: a choice of each attribute that its title will state."""
-        stated = {
-            attribute: self._chance.choice(ids)
-            for attribute, ids in self._kinds[kind].options.items()
-            if ids and self._states("title_states", attribute)
-        }
-        has_model = self._kinds[kind].has_models and "brand" in stated
-        if has_model and self._states("title_states", "model"):
-            stated["model"] = self._lexicon.new_model(stated["brand"], self._chance)
-        return _Item(kind, stated)
-
-    def draw_part(self, kind: int, fits: _Item) -> _Item:
-        """An accessory: what its title states is what it fits, besides its own colour."""
-        stated = {a: i for a, i in fits.stated.items() if self._states("part_states", a)}
-        colours = self._kinds[kind].options["colour"]
-        if colours and self._states("title_states", "colour"):
-            stated["colour"] = self._chance.choice(colours)
-        return _Item(kind, stated)
-
-    def title(self, item: _Item) -> str:
-        """A title that states all that the item states, in one of the formats."""
-        chance, kind = self._chance, self._kinds[item.kind]
-        text = {a: chance.choice(self._lexicon.spellings[i]) for a, i in item.stated.items()}
-        names = kind.names
-        text["name"] = names[0] if chance.random() < 0.25 else chance.choice(names)
-        if chance.random() < 0.5:
-            text["filler"] = chance.choice(self._lexicon.words["fillers"])
-        if kind.part:
-            text["part"], text["main"] = kind.part, chance.choice(self._kinds[kind.main].names)
-            # A maker only beside the brand it fits: alone it would read as that brand.
-            if "brand" in text and chance.random() < 0.4:
-                text["maker"] = chance.choice(self._lexicon.words["brands"])
-        elif chance.random() < 0.15 or "pack" in text:
-            text["name"] = _plural(text["name"])
-        form = chance.choice(self._formats["part_formats" if kind.part else "title_formats"])
-        return self._set_title(form, text)
-
-    def _set_title(self, form: Sequence[Sequence[str]], text: Mapping[str, str]) -> str:
-        known = {*PENALTIES, "name", "filler", "part", "main", "maker"}
-        phrases = []
-        for part in form:
-            words = [text.get(word, "") if word in known else word for word in part]
-            phrase = " ".join(filter(None, words)).removesuffix(" for").removesuffix(" by")
-            phrases += [phrase] if phrase else []
-        title = self._chance.choice([", ", ", ", " - ", " "]).join(phrases)
-        case = self._chance.random()
-        return title if case < 0.15 else title.upper() if case < 0.18 else _capitalised(title)
-
-    def intent(self, product: _Item) -> _Item:
-        """What a buyer of this product asks for: its type and up to three attributes."""
-        chance = self._chance
-        if "model" in product.stated and chance.random() < 0.08:
-            also_brand = chance.random() < 0.5 and "brand" in product.stated
-            asked = ["brand", "model"] if also_brand else ["model"]
-        else:
-            weights = self._lexicon.words["query_asks"]
-            # Weighted draw without replacement: the largest random ** (1 / weight) first.
-            asked = sorted(
-                (a for a in product.stated if a in weights),
-                key=lambda a: -(chance.random() ** (1 / weights[a])),
-            )[: chance.choices([0, 1, 2, 3], [25, 40, 25, 10])[0]]
-        return _Item(product.kind, {a: product.stated[a] for a in asked})
-
-    def query(self, intent: _Item) -> tuple[str, _Item]:
-        """Words for an intent, and the intent without what did not fit in a query."""
-        chance, kind = self._chance, self._kinds[intent.kind]
-        name = kind.names[0] if chance.random() < 0.2 else chance.choice(kind.names)
-        name = _plural(name) if chance.random() < 0.15 and not kind.part else name
-        stated = dict(intent.stated)
-        text = {a: chance.choice(self._lexicon.spellings[i]) for a, i in stated.items()}
-        while stated and len(" ".join([name, *text.values()]).split()) > _MAX_QUERY_WORDS - bool(
-            kind.part
-        ):
-            text.pop(stated.popitem()[0])
-        phrases = list(text.values())
-        chance.shuffle(phrases)
-        if not kind.part and "model" in stated and chance.random() < 0.6:
-            words = " ".join(phrases)  # the number says it all
-        elif kind.part and chance.random() < 0.35:
-            main = name.removesuffix(" " + kind.part)
-            words = " ".join([kind.part, "for", *phrases, main])
-        else:
-            last = [phrases.pop()] if phrases and chance.random() < 0.25 else []
-            words = " ".join([*phrases, name, *last])
-        if chance.random() < 0.04 and len(words.split()) + 2 <= _MAX_QUERY_WORDS:
-            words = f"{chance.choice(self._lexicon.words['query_fillers'])} {words}"
-        words = words.lower()
-        return _capitalised(words) if chance.random() < 0.04 else words, _Item(intent.kind, stated)
-
-
-def _to_facts(items: Sequence[_Item], kinds: Sequence[_Kind], lexicon: _Lexicon) -> Facts:
-    columns = {a: [item.stated.get(a, NONE) for item in items] for a in PENALTIES}
-    columns["shade"] = [lexicon.shades[colour] for colour in columns["colour"]]
+def _to_facts(items: Sequence[Item], kinds: Sequence[Kind], lexicon: Lexicon) -> Facts:
+    # An accessory is no substitute for anything: alone in its group.
+    groups = [NONE - 1 - k if kind.part else kind.group for k, kind in enumerate(kinds)]
+    columns = {a: [item.stated.get(a, NONE) for item in items] for a in ATTRIBUTES}
+    columns["shade"] = [lexicon.shades.get(colour, NONE) for colour in columns["colour"]]
     columns["kind"] = [item.kind for item in items]
-    columns["group"] = [kinds[item.kind].group for item in items]
+    columns["group"] = [groups[item.kind] for item in items]
     return Facts(**{name: np.array(ids, dtype=np.int32) for name, ids in columns.items()})
 
 
 def _make_catalogue(
-    writer: _Writer, kinds: Sequence[_Kind], *, num_products: int, rng: np.random.Generator
-) -> list[_Item]:
+    writer: Writer, kinds: Sequence[Kind], *, num_products: int, rng: np.random.Generator
+) -> list[Item]:
     """Products in the order of their kinds; some types sell a lot more than others."""
     popularity = np.exp(0.7 * rng.standard_normal(len(kinds)))
     num_parts = np.bincount([kind.main for kind in kinds]) - 1
@@ -344,8 +96,8 @@ def _make_catalogue(
         if kind.part:  # all accessories of a type together sell 0.4 times as often as the type
             popularity[k] = popularity[kind.main] * 0.4 / num_parts[kind.main]
     counts = rng.multinomial(num_products, popularity / popularity.sum())
-    made: list[_Item] = []
-    mains: dict[int, list[_Item]] = {}
+    made: list[Item] = []
+    mains: dict[int, list[Item]] = {}
     for k, kind in enumerate(kinds):
         if not kind.part:
             mains[k] = [writer.draw_main(k) for _ in range(counts[k])]
@@ -357,18 +109,18 @@ def _make_catalogue(
 
 
 def _make_queries(
-    writer: _Writer,
-    kinds: Sequence[_Kind],
+    writer: Writer,
+    kinds: Sequence[Kind],
     *,
-    products: Sequence[_Item],
+    products: Sequence[Item],
     num_queries: int,
     chance: random.Random,
-) -> dict[str, _Item]:
+) -> dict[str, Item]:
     """Distinct queries with their intents, most frequent first.
 
     The less a query asks for the more people ask it; misspelt ones and accessories are rarer.
     """
-    found: dict[str, tuple[float, str, _Item]] = {}
+    found: dict[str, tuple[float, str, Item]] = {}
     # Two of three draws are new; the limit stops a catalogue too small for so many queries.
     for row in chance.choices(range(len(products)), k=10 * num_queries + 1000):
         text, intent = writer.query(writer.intent(products[row]))
@@ -405,13 +157,13 @@ class _Shelves:
 
 
 def _ranges(
-    kinds: Sequence[_Kind], intents: Facts, products: Facts
+    kinds: Sequence[Kind], intents: Facts, products: Facts
 ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Start and size by query: products lie in the order of their kinds, so a type is a range."""
     keys_by_source: dict[str, list[Any]] = {
         "kind": list(range(len(kinds))),
         "family": [kind.main for kind in kinds],
-        "group": [kinds[kind.main].group for kind in kinds],
+        "group": [kind.group for kind in kinds],
         "department": [kind.department for kind in kinds],
         "anything": [None] * len(kinds),
     }
@@ -448,7 +200,7 @@ def _products_by_word(titles: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _arrange(
-    kinds: Sequence[_Kind],
+    kinds: Sequence[Kind],
     *,
     sources: Sequence[str],
     queries: Sequence[str],
@@ -507,6 +259,11 @@ class Shop:
     _shelves: _Shelves
     _mixtures: Mapping[str, Sequence[float]]
 
+    def __repr__(self) -> str:
+        """One line, so that a failing test does not print the catalogue."""
+        sizes = f"{len(self.titles)} products, {len(self.queries)} queries"
+        return f"Shop(seed={self.seed}, {sizes})"
+
     @classmethod
     def build(cls, *, seed: int = 0, num_products: int = 20_000, num_queries: int = 6_000) -> Self:
         """Make the shop, in about 1 s; the same arguments (and numpy) give the same shop."""
@@ -516,9 +273,9 @@ class Shop:
             )
         chance, rng = random.Random(seed), np.random.default_rng([seed, _BUILD])
         with (resources.files("raydistill") / "shop_words.toml").open("rb") as file:
-            lexicon = _Lexicon(tomllib.load(file), chance)
-        kinds = _load_kinds(lexicon)
-        writer = _Writer(lexicon, kinds, chance)
+            lexicon = Lexicon(tomllib.load(file), chance)
+        kinds = load_kinds(lexicon)
+        writer = Writer(lexicon, kinds, chance)
         items = _make_catalogue(writer, kinds, num_products=num_products, rng=rng)
         titles = [writer.title(item) for item in items]
         asked = _make_queries(writer, kinds, products=items, num_queries=num_queries, chance=chance)

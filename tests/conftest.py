@@ -1,0 +1,127 @@
+"""Small real things that tests share: a tiny BERT, a local Ray, an S3 server, raw files."""
+
+import logging
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # models come from folders, never from a hub
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raydistill.config import RunConfig
+from raydistill.synthetic import Shop
+
+# 50 words, so that a tiny BERT has a tiny vocabulary.
+WORDS = (
+    "sofa couch grey blue table lamp oak desk chair bed red green cover leg 1 2 3 18 v volt drill "
+    "saw tap sink pot pan mug cup rug shelf door knob hinge bolt screw nail glue paint brush"
+).split()
+
+
+def make_bert(folder: Path, *, num_labels: int, seed: int = 0) -> Path:
+    """A real BERT cross-encoder with random weights: 1 layer, 32 wide, about 50 words."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder.mkdir(parents=True)
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocab))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocab),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=num_labels,
+        initializer_range=0.5,  # far apart: a wrong order or a lost word shows in the logit
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bert(tmp_path_factory.mktemp("models") / "tiny", num_labels=1)
+
+
+@pytest.fixture(scope="session")
+def shop() -> Shop:
+    return Shop.build(seed=0, num_products=2_000, num_queries=400)
+
+
+@pytest.fixture(scope="session")
+def raw_files(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> Path:
+    """A made-up shop's files: three of pairs, one of judged pairs."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "pairs").mkdir()
+    for shard in range(3):
+        pairs = shop.transfer_pairs(shard, num_rows=1_000)
+        pq.write_table(pairs, folder / "pairs" / f"part-{shard}.parquet")
+    pq.write_table(shop.judged_pairs(num_rows=1_200), folder / "judged.parquet")
+    return folder
+
+
+def run_config(run_dir: Path | str, raw: Path, model: Path, **sections: object) -> RunConfig:
+    """A small run over `raw_files`, with a ready-made teacher unless told otherwise."""
+    content: dict[str, object] = {
+        "run_dir": str(run_dir),
+        "pairs": {"input": [str(raw / "pairs")], "shard_rows": 512},
+        "judged": {"input": [str(raw / "judged.parquet")], "relevant_at": 0.75},
+        "teachers": {"tiny": {"model": str(model)}},
+        "student": {"embedding_dim": 8, "hidden": [16, 8]},
+        "ngrams": {"hash_bits": 12},
+        "train": {"epochs": 2, "judged_epochs": 2, "batch_rows": 64, "window_shards": 2},
+        "label": {"max_length": 32, "dtype": "float32"},
+        "finetune": {"max_length": 32, "epochs": 1, "batch_rows": 64},
+    }
+    for name, fields in sections.items():
+        merged = {**content.get(name, {}), **fields} if name != "teachers" else fields  # type: ignore[dict-item]
+        content[name] = merged
+    return RunConfig.model_validate(content)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests that ask for it."""
+    import ray
+
+    import raydistill.cluster  # noqa: F401 - sets Ray's environment before ray starts
+
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=300 * 2**20,
+        log_to_driver=False,
+        logging_level="error",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server on this machine; gives the URI of an empty bucket."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    os.environ.update(settings)
+    boto3.client("s3").create_bucket(Bucket="bucket")
+    yield "s3://bucket"
+    server.stop()

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+
+from raydistill.config import RunConfig, fingerprint, load_config
+from raydistill.errors import UserError
+
+MINIMAL = """
+run_dir = "runs/x"
+[pairs]
+input = "pairs.csv"
+[judged]
+input = ["judged.csv"]
+[teachers.a]
+model = "some/folder"
+[teachers.b]
+base = "other/folder"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "run.toml"
+    path.write_text(MINIMAL)
+    return str(path)
+
+
+def test_reads_a_file_and_overrides(file: str) -> None:
+    config = load_config(
+        file,
+        overrides=["train.epochs=7", "pairs.input=a.parquet", "run_dir=s3://bucket/run",
+                   "student.hidden=[8, 4]", "teachers.c.model=x"],
+    )  # fmt: skip
+    assert config.train.epochs == 7
+    assert config.pairs.input == ("a.parquet",)
+    assert config.run_dir == "s3://bucket/run"
+    assert config.student.hidden == (8, 4)
+    assert list(config.teachers) == ["a", "b", "c"]
+
+
+def test_what_is_stored_reads_back_the_same(file: str, tmp_path: Path) -> None:
+    config = load_config(file)
+    (tmp_path / "stored.toml").write_text(config.to_toml())
+    assert load_config(str(tmp_path / "stored.toml")) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.epoch=3", ["unknown field train.epoch", "epochs"]),
+        ("trian.epochs=3", ["unknown field trian", "train"]),
+        ("teachers.a.modle=x", ["unknown field teachers.a.modle", "model"]),
+        ("train.epochs=0", ["train.epochs", "greater than or equal to 1", "given: 0"]),
+        ("teachers.a.base=y", ["teachers.a", "not both"]),
+        ("labels.weights={a=1.0}", ["labels.weights", "'a', 'b'"]),
+        ("epochs", ["section.field=value"]),
+        ("run_dir.x=1", ["run_dir is a value"]),
+        ("judged.query=q", []),
+    ],
+)
+def test_a_mistake_is_named(file: str, override: str, words: list[str]) -> None:
+    if not words:
+        assert load_config(file, overrides=[override]).judged.query == "q"
+        return
+    with pytest.raises(UserError) as caught:
+        load_config(file, overrides=[override])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such config file: .*none.toml"):
+        load_config(str(tmp_path / "none.toml"))
+    (tmp_path / "broken.toml").write_text("run_dir = ")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_config(str(tmp_path / "broken.toml"))
+    (tmp_path / "empty.toml").write_text("")
+    with pytest.raises(UserError, match="run_dir is missing"):
+        load_config(str(tmp_path / "empty.toml"))
+
+
+def test_settings_that_change_only_speed_are_not_in_the_fingerprint(file: str) -> None:
+    base = load_config(file)
+    fast = load_config(file, overrides=["label.tokens_per_batch=99", "train.num_workers=4"])
+    other = load_config(file, overrides=["label.max_length=99"])
+    assert fingerprint(base.label.results()) == fingerprint(fast.label.results())
+    assert fingerprint(base.train.results()) == fingerprint(fast.train.results())
+    assert fingerprint(base.label.results()) != fingerprint(other.label.results())
+
+
+def test_every_speed_setting_is_a_field() -> None:
+    for field in RunConfig.model_fields.values():
+        speed = getattr(field.annotation, "SPEED", frozenset())
+        assert speed <= set(getattr(field.annotation, "model_fields", {}))
+
+
+def test_weights_are_normalised_and_in_the_order_of_the_file(file: str) -> None:
+    config = load_config(file, overrides=["labels.weights={b=3.0, a=1.0}"])
+    assert config.stacking_weights() == {"a": 0.25, "b": 0.75}
+    assert load_config(file).stacking_weights() == {"a": 0.5, "b": 0.5}

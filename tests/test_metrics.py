@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from raydistill.metrics import auc, best_threshold, calibration_error, log_loss, measure, retention
+
+SCORES = np.array([0.9, 0.8, 0.3, 0.1], np.float32)
+LABELS = np.array([1.0, 0.5, 0.75, 0.0], np.float32)  # relevant at 0.75: first and third
+
+
+def test_by_hand() -> None:
+    found = measure(SCORES, LABELS, relevant_at=0.75, threshold=0.2)
+    assert found.auc == pytest.approx(3 / 4)  # of 4 couples, only (0.3, 0.8) is the wrong way round
+    assert found.accuracy == pytest.approx(3 / 4)  # the second is predicted relevant and is not
+    expected = -(np.log(0.9) + 0.5 * np.log(0.8) + 0.5 * np.log(0.2)
+                 + 0.75 * np.log(0.3) + 0.25 * np.log(0.7) + np.log(0.9)) / 4  # fmt: skip
+    assert found.log_loss == pytest.approx(expected, rel=1e-5)
+    assert found.num_pairs == 4
+
+
+def test_calibration_error() -> None:
+    # Two bins of two: mean gaps (0.85 - 0.75) and (0.2 - 0.375), each for half of the pairs.
+    assert calibration_error(SCORES, LABELS, num_bins=2) == pytest.approx(0.1 / 2 + 0.175 / 2)
+    assert calibration_error(LABELS, LABELS) == 0
+
+
+def test_one_class_has_no_auc() -> None:
+    assert np.isnan(auc(SCORES, LABELS, relevant_at=0.0))
+
+
+def test_logits_that_saturate_have_a_finite_loss() -> None:
+    assert np.isfinite(log_loss(np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)))
+
+
+def test_the_best_threshold_is_the_best_of_all() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random(200).round(2).astype(np.float32)  # with ties
+    labels = (rng.random(200) < scores).astype(np.float32)
+    found = best_threshold(scores, labels, relevant_at=0.5)
+    accuracies = [np.mean((scores >= t) == (labels >= 0.5)) for t in np.linspace(0, 1.01, 400)]
+    assert np.mean((scores >= found) == (labels >= 0.5)) == pytest.approx(max(accuracies))
+
+
+def test_retention() -> None:
+    assert retention(0.6, 0.8) == pytest.approx(0.75)
+    assert np.isnan(retention(0.6, 0.0))

@@ -1,0 +1,156 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raydistill.hashing import utf8_buffers
+from raydistill.ngrams import (
+    DENSE_NAMES,
+    Features,
+    NgramSpec,
+    concatenate,
+    document_counts,
+    encode,
+    featurize,
+    idf,
+)
+from raydistill.pairs import normalise
+
+PAPER = NgramSpec("bert2dnn", 16)
+MATCH = NgramSpec("match", 16)
+ONES = np.ones(1 << 16, np.float32)
+ODD = ["", "a", "Grey SOFA, 3-seat", "1/2 in. tap", "women's", "沙发灰色", "größe İstanbul ΣΑΣ",
+       "naïve café", "a\u200bb", "🛋 sofa", "x" * 300, "ตู้เย็น", "１２ ﬁx"]  # fmt: skip
+
+
+def features(query: str, title: str, spec: NgramSpec = MATCH) -> Features:
+    return featurize(encode([query]), encode([title]), spec=spec, idf_V=ONES)
+
+
+def dense(query: str, title: str) -> dict[str, float]:
+    return dict(zip(DENSE_NAMES, features(query, title).dense_BF[0].tolist(), strict=True))
+
+
+def test_n_words_give_2n_plus_1_ngrams() -> None:
+    assert len(features("grey sofa", "a b c", PAPER).ids_N) == (2 * 2 + 1) + (2 * 3 + 1)
+    assert len(features("", "a b c", PAPER).ids_N) == 2 * 3 + 1  # a single text
+
+
+def test_the_papers_ids_ignore_case_and_keep_punctuation() -> None:
+    assert (features("q", "Grey SOFA", PAPER).ids_N == features("q", "grey sofa", PAPER).ids_N).all()
+    assert set(features("q", "sofa,", PAPER).ids_N) != set(features("q", "sofa", PAPER).ids_N)
+    assert set(features("q", "sofa,").ids_N) == set(features("q", "sofa").ids_N)
+
+
+def test_order_shows_in_bigrams_alone() -> None:
+    ab, ba = (set(features("", t, PAPER).ids_N) for t in ("a b", "b a"))
+    assert len(ab & ba) == 2
+
+
+def test_matched_and_unmatched_words_by_hand() -> None:
+    found = features("grey sofa", "sofa cover")
+    assert np.diff(found.offsets).tolist() == [10, 3]  # bag 1: grey missing, sofa matched, cover
+    tagged = found.ids_N[10:]
+    assert tagged[1] == features("sofa", "sofa").ids_N[-1]  # the same word, matched
+    assert tagged[0] != features("grey", "grey").ids_N[-1]
+
+
+def test_dense_features_by_hand() -> None:
+    found = dense("grey sofa 3", "sofa grey sofa bed")
+    assert found["query_words_found"] == pytest.approx(2 / 3)
+    assert found["title_words_found"] == pytest.approx(3 / 4)
+    assert found["all_query_words_found"] == 0
+    assert found["query_numbers_found"] == 0
+    assert found["query_number_missing"] == 1
+    assert found["first_match_position"] == 0
+    assert found["last_query_word_found"] == 0
+    assert found["log_query_words"] == pytest.approx(np.log(4))
+    found = dense("grey sofa", "big grey sofa")
+    assert found["query_bigrams_found"] == 1
+    assert found["longest_run"] == 1
+    assert found["query_trigrams_found"] == 1
+    assert found["first_match_position"] == pytest.approx(1 / 3)
+    assert found["query_numbers_found"] == 1  # none was asked for
+
+
+def test_trigrams_by_hand() -> None:
+    # " ab " has " ab", "ab "; " abc " has " ab", "abc", "bc ".
+    found = dense("ab", "abc")
+    assert found["query_trigrams_found"] == pytest.approx(1 / 2)
+    assert found["title_trigrams_found"] == pytest.approx(1 / 3)
+
+
+def test_idf_weighs_rare_words_more() -> None:
+    counts = document_counts(encode(["grey sofa", "grey bed grey", "grey"]), spec=MATCH)
+    assert sorted(counts[counts > 0].tolist()) == [1, 1, 3]
+    weights = idf(counts, num_documents=3)
+    assert weights.max() == pytest.approx(np.log(4))  # a word never seen
+    both = featurize(encode(["grey sofa"] * 2), encode(["grey", "sofa"]), spec=MATCH, idf_V=weights)
+    common, rare = both.dense_BF[:, DENSE_NAMES.index("query_idf_found")]
+    assert common == 0 and rare == 1  # every title has grey: ln(4 / 4) = 0
+
+
+def test_numbers_fractions_and_scripts_are_words() -> None:
+    words = lambda text: (len(features("", text).ids_N) - 1) // 3  # noqa: E731 - 2n + 1 and n tagged
+    assert words("1/2 in. 0.5 x") == 4
+    assert words("women's") == 1
+    assert words("3-seat sofa") == 3
+    assert words("沙发 ab") == 3
+
+
+@pytest.mark.parametrize("spec", [PAPER, MATCH])
+def test_training_and_serving_see_the_same(spec: NgramSpec) -> None:
+    """Arrow's cleaned column and Python's raw strings give the same features."""
+    rng = np.random.default_rng(0)
+    queries = [ODD[i] for i in rng.integers(0, len(ODD), 200)]
+    titles = [ODD[i] + "  " + ODD[j] for i, j in rng.integers(0, len(ODD), (200, 2))]
+    by_arrow = featurize(
+        utf8_buffers(normalise(pa.array(queries))),
+        utf8_buffers(normalise(pa.array(titles))),
+        spec=spec,
+        idf_V=ONES,
+    )
+    by_strings = featurize(encode(queries), encode(titles), spec=spec, idf_V=ONES)
+    assert (by_arrow.ids_N == by_strings.ids_N).all()
+    assert (by_arrow.offsets == by_strings.offsets).all()
+    assert (by_arrow.dense_BF == by_strings.dense_BF).all()
+
+
+def test_a_pair_does_not_depend_on_its_neighbours() -> None:
+    together = featurize(encode(ODD), encode(ODD[::-1]), spec=MATCH, idf_V=ONES)
+    alone = [features(q, t) for q, t in zip(ODD, ODD[::-1], strict=True)]
+    joined = concatenate(alone)
+    assert (joined.ids_N == together.ids_N).all()
+    assert (joined.dense_BF == together.dense_BF).all()
+
+
+def test_take_gives_those_pairs() -> None:
+    together = featurize(encode(ODD), encode(ODD[::-1]), spec=MATCH, idf_V=ONES)
+    taken = together.take(np.array([4, 2]))
+    expected = concatenate([features(ODD[4], ODD[-5]), features(ODD[2], ODD[-3])])
+    assert (taken.ids_N == expected.ids_N).all()
+    assert (taken.offsets == expected.offsets).all()
+    assert together.take(np.empty(0, np.int64)).num_pairs == 0
+
+
+def test_ids_fit_the_table() -> None:
+    tiny = NgramSpec("match", 8)
+    found = featurize(encode(ODD), encode(ODD), spec=tiny, idf_V=np.ones(256, np.float32))
+    assert found.ids_N.min() >= 0 and found.ids_N.max() < 256
+
+
+def test_many_rows_over_several_blocks() -> None:
+    queries, titles = [f"q {n}" for n in range(20_000)], [f"t {n} x" for n in range(20_000)]
+    found = featurize(encode(queries), encode(titles), spec=PAPER, idf_V=ONES)
+    assert found.num_pairs == 20_000
+    assert (np.diff(found.offsets) == 5 + 7).all()
+    last = features(queries[-1], titles[-1], PAPER)
+    assert (found.ids_N[-12:] == last.ids_N).all()
+
+
+def test_lengths_must_agree() -> None:
+    with pytest.raises(ValueError, match="1 queries for 2 titles"):
+        featurize(encode(["a"]), encode(["a", "b"]), spec=PAPER, idf_V=ONES)
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert featurize(encode([]), encode([]), spec=MATCH, idf_V=ONES).num_pairs == 0

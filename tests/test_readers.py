@@ -1,0 +1,125 @@
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raydistill.errors import UserError
+from raydistill.readers import InputFile, check_columns, expand_inputs, file_format, read_raw
+
+ROWS = [("sofa", 'a "big" one'), ("tap", "x"), ("größe", "沙发")]
+
+
+def write(folder: Path, name: str) -> Path:
+    path = folder / name
+    if ".parquet" in name:
+        pq.write_table(pa.table({"query": [q for q, _ in ROWS], "title": [t for _, t in ROWS]}), path)
+        return path
+    if ".jsonl" in name:
+        text = "".join(json.dumps({"query": q, "title": t}) + "\n" for q, t in ROWS)
+    elif ".tsv" in name:
+        text = "query\ttitle\n" + "".join(f"{q}\t{t}\n" for q, t in ROWS)
+    else:
+        quoted = (t.replace('"', '""') for _, t in ROWS)
+        text = "query,title\n" + "".join(
+            f'{q},"{t}"\n' for (q, _), t in zip(ROWS, quoted, strict=True)
+        )
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+def read_all(path: Path) -> list[tuple[str, str]]:
+    (file,) = expand_inputs([str(path)])
+    found = []
+    for raw in read_raw(file, columns=["title", "query"]):
+        for row in raw.table.to_pylist():
+            query, title = (v.decode() if isinstance(v, bytes) else v for v in (row["query"], row["title"]))
+            found.append((query, title))
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", ["a.parquet", "a.csv", "a.tsv", "a.jsonl", "a.csv.gz", "a.tsv.gz", "a.jsonl.gz"]
+)
+def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    assert read_all(write(tmp_path, name)) == ROWS
+
+
+def test_lines_that_cannot_be_parsed_have_their_row_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,title\na,b\nonly\nc,d\ne,f,g\nh,i\n")
+    raws = list(read_raw(InputFile(str(path), 1)))
+    assert [row for raw in raws for row in raw.rows.tolist()] == [0, 2, 4]
+    assert [bad for raw in raws for bad in raw.bad] == [
+        (1, "1 fields, not 2"),
+        (3, "3 fields, not 2"),
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"query": "a"}\n\n[1]\nxx\n{"query": "\xff"}\n')
+    (raw,) = read_raw(InputFile(str(path), 1), columns=["query"], max_block_bytes=1_000)
+    assert raw.table["query"].to_pylist() == ["a"]
+    assert [row for row, _ in raw.bad] == [2, 3, 4]
+
+
+def test_blocks_do_not_change_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"n": n}) + "\n" for n in range(1_000)))
+    parts = list(read_raw(InputFile(str(path), 1), max_block_bytes=100))
+    assert len(parts) > 10
+    assert np.concatenate([part.rows for part in parts]).tolist() == list(range(1_000))
+    assert [n for part in parts for n in part.table["n"].to_pylist()] == list(range(1_000))
+
+
+def test_inputs_are_files_folders_and_globs(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("in/b.csv", "in/a.csv", "in/deep/c.csv", "in/_SUCCESS.json", "in/.x.csv"):
+        (tmp_path / name).write_text("query,title\n")
+    names = lambda *patterns: [  # noqa: E731
+        Path(f.uri).name for f in expand_inputs([str(tmp_path / p) for p in patterns])
+    ]
+    assert names("in") == ["a.csv", "b.csv", "c.csv"]
+    assert names("in/*.csv") == ["a.csv", "b.csv", "c.csv"]
+    assert names("in/b.csv", "in/a*", "in/b.csv") == ["a.csv", "b.csv"]
+
+
+@pytest.mark.parametrize(("pattern", "words"), [("none.csv", "no such input"), ("*.x", "no .parquet")])
+def test_inputs_that_are_not_there(tmp_path: Path, pattern: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        expand_inputs([str(tmp_path / pattern)])
+
+
+def test_a_wrong_column_names_those_that_are(tmp_path: Path) -> None:
+    for name in ("a.parquet", "a.csv", "a.jsonl"):
+        (file,) = expand_inputs([str(write(tmp_path, name))])
+        check_columns(file, ["query", "title"])
+        with pytest.raises(UserError, match=r"no column 'qery' in .*; it has query, title"):
+            check_columns(file, ["qery"])
+
+
+def test_a_file_that_is_not_what_its_name_says(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("hello")
+    with pytest.raises(UserError, match=r"cannot read .*a.parquet as parquet"):
+        check_columns(InputFile(str(tmp_path / "a.parquet"), 5), ["query"])
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(UserError, match="it has none"):
+        check_columns(InputFile(str(tmp_path / "empty.csv"), 0), ["query"])
+
+
+def test_formats() -> None:
+    assert file_format("s3://b/x.JSONL.gz") == "jsonl"
+    assert file_format("x.tsv.zst") == "tsv"
+    assert file_format("x.txt") is None
+
+
+def test_s3(s3: str, tmp_path: Path) -> None:
+    from raydistill.storage import Folder
+
+    for name in ("a.parquet", "a.csv.gz"):
+        (Folder(s3) / "raw").write_bytes(name, write(tmp_path, name).read_bytes())
+    files = expand_inputs([f"{s3}/raw/*"])
+    assert [f.uri for f in files] == ["s3://bucket/raw/a.csv.gz", "s3://bucket/raw/a.parquet"]
+    assert sum(len(raw.rows) for f in files for raw in read_raw(f, columns=["query"])) == 6
