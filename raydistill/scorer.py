@@ -16,7 +16,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
-from raydistill.ngrams import Features, NgramSpec, Texts, encode, featurize
+from raydistill.ngrams import Features, NgramSpec, featurize
+from raydistill.words import Texts, encode
 
 FORMAT = 1
 BUNDLE, ARRAYS, GOLDEN = "bundle.json", "arrays.npz", "golden.json"

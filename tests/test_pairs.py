@@ -30,9 +30,7 @@ def test_normalise(raw: str, expected: str) -> None:
 
 
 def test_rejects_have_source_row_and_reason() -> None:
-    found = cleaned(
-        ["sofa", None, " ", "q" * 11, "ok", "ok"], ["t", "t", "t", "t", None, "t" * 21]
-    )
+    found = cleaned(["sofa", None, " ", "q" * 11, "ok", "ok"], ["t", "t", "t", "t", None, "t" * 21])
     assert found.pairs.to_pylist() == [{"query": "sofa", "title": "t"}]
     rejects = found.rejects.to_pylist()
     assert [(r["row"], r["reason"]) for r in rejects] == [
@@ -54,7 +52,9 @@ def test_bytes_that_are_not_utf8_are_rejected_alone() -> None:
 def test_case_is_kept_unless_asked() -> None:
     assert cleaned(["Sofa"], ["Big"]).pairs.to_pylist() == [{"query": "Sofa", "title": "Big"}]
     lower = RULES.model_copy(update={"lowercase": True})
-    assert cleaned(["Sofa"], ["Big"], lower).pairs.to_pylist() == [{"query": "sofa", "title": "big"}]
+    assert cleaned(["Sofa"], ["Big"], lower).pairs.to_pylist() == [
+        {"query": "sofa", "title": "big"}
+    ]
 
 
 def test_numbers_become_text_and_single_texts_need_no_query() -> None:
@@ -71,12 +71,19 @@ def test_labels(kind: str) -> None:
     found = clean(raw, rows=np.arange(5), rules=rules, source="f")
     assert found.pairs["label"].to_pylist() == [0.5, 1.0]
     reasons = found.rejects["reason"].to_pylist()
-    assert [r.split()[2] for r in reasons] in (["null", "null", "outside"], ["null", "outside", "outside"])
+    assert [r.split()[2] for r in reasons] in (
+        ["null", "null", "outside"],
+        ["null", "outside", "outside"],
+    )
 
 
 def test_equal_pairs_become_one_with_their_count_and_mean_label() -> None:
     raw = pa.table(
-        {"query": ["b", "a", "b", "b"], "title": ["x", "y", "x", "z"], "label": [1.0, 0.0, 0.5, 1.0]}
+        {
+            "query": ["b", "a", "b", "b"],
+            "title": ["x", "y", "x", "z"],
+            "label": [1.0, 0.0, 0.5, 1.0],
+        }
     )
     rows = collapse(raw, dedupe=True)
     assert rows.drop_columns(["pair_id"]).to_pylist() == [

@@ -16,7 +16,9 @@ ROWS = [("sofa", 'a "big" one'), ("tap", "x"), ("größe", "沙发")]
 def write(folder: Path, name: str) -> Path:
     path = folder / name
     if ".parquet" in name:
-        pq.write_table(pa.table({"query": [q for q, _ in ROWS], "title": [t for _, t in ROWS]}), path)
+        pq.write_table(
+            pa.table({"query": [q for q, _ in ROWS], "title": [t for _, t in ROWS]}), path
+        )
         return path
     if ".jsonl" in name:
         text = "".join(json.dumps({"query": q, "title": t}) + "\n" for q, t in ROWS)
@@ -37,7 +39,9 @@ def read_all(path: Path) -> list[tuple[str, str]]:
     found = []
     for raw in read_raw(file, columns=["title", "query"]):
         for row in raw.table.to_pylist():
-            query, title = (v.decode() if isinstance(v, bytes) else v for v in (row["query"], row["title"]))
+            query, title = (
+                v.decode() if isinstance(v, bytes) else v for v in (row["query"], row["title"])
+            )
             found.append((query, title))
     return found
 
@@ -86,7 +90,9 @@ def test_inputs_are_files_folders_and_globs(tmp_path: Path) -> None:
     assert names("in/b.csv", "in/a*", "in/b.csv") == ["a.csv", "b.csv"]
 
 
-@pytest.mark.parametrize(("pattern", "words"), [("none.csv", "no such input"), ("*.x", "no .parquet")])
+@pytest.mark.parametrize(
+    ("pattern", "words"), [("none.csv", "no such input"), ("*.x", "no .parquet")]
+)
 def test_inputs_that_are_not_there(tmp_path: Path, pattern: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         expand_inputs([str(tmp_path / pattern)])

@@ -1,0 +1,176 @@
+"""UTF-8 text to lower-case words and character trigrams, compiled; what n-grams are made of.
+
+Comes in: bytes and offsets. Goes out: a 64-bit hash of each word. `docs/ngrams.md` is the
+specification. Needs numpy and numba alone.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
+
+Texts = tuple[NDArray[np.uint8], NDArray[np.int32]]  # UTF-8 bytes, R + 1 offsets
+
+_SPACE, _WORD, _PUNCTUATION, _SOLO, _SKIP = range(5)
+_TABLE_SIZE = 0x20000  # beyond it: ideographs and emoji, each a word of its own
+# Scripts written without spaces: each character is a word, and bigrams do the rest.
+_SOLO_RANGES = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x2E80, 0x2FDF),  # radicals
+    (0x3040, 0x312F),  # kana, bopomofo
+    (0x31A0, 0x9FFF),  # kana extensions, ideographs
+    (0xF900, 0xFAFF),  # compatibility ideographs
+)
+_INVISIBLE = (0x200B, 0xFEFF, 0x00AD)  # as in pairs.py
+_APOSTROPHES = (0x27, 0x2019)
+_21, _42 = np.uint64(21), np.uint64(42)
+
+
+def encode(texts: Sequence[str]) -> Texts:
+    """Python strings as UTF-8 bytes and offsets; NFKC, as `prepare` made the training texts."""
+    parts = [
+        text.encode()
+        if text.isascii()
+        else unicodedata.normalize("NFKC", text).encode("utf-8", "replace")
+        for text in texts
+    ]
+    offsets = np.zeros(len(parts) + 1, np.int32)
+    np.cumsum([len(part) for part in parts], out=offsets[1:])
+    return np.frombuffer(b"".join(parts), np.uint8), offsets
+
+
+@cache
+def character_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+    """Class and lower-case form of every code point below 0x20000, from Python's Unicode data."""
+    kinds = np.full(_TABLE_SIZE, _PUNCTUATION, np.uint8)
+    lower = np.arange(_TABLE_SIZE, dtype=np.uint32)
+    for code in range(_TABLE_SIZE):
+        char = chr(code)
+        category = unicodedata.category(char)
+        if category[0] in "LNM":
+            kinds[code] = _WORD
+        elif category[0] == "Z" or category == "Cc":
+            kinds[code] = _SPACE
+        lowered = char.lower()
+        if len(lowered) == 1:
+            lower[code] = ord(lowered)
+    for first, last in _SOLO_RANGES:
+        span = kinds[first : last + 1]
+        span[span == _WORD] = _SOLO
+    kinds[list(_INVISIBLE)] = _SKIP
+    return kinds, lower
+
+
+@njit(cache=True, nogil=True)
+def decode(
+    data: NDArray[np.uint8],
+    start: int,
+    stop: int,
+    lower: NDArray[np.uint32],
+    points: NDArray[np.uint32],
+) -> int:
+    """UTF-8 bytes to lower-case code points in `points`; the number of them."""
+    num, at = 0, start
+    while at < stop:
+        byte = np.uint32(data[at])
+        size = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+        code = byte if size == 1 else byte & np.uint32(0xFF >> (size + 1))
+        for more in range(1, size):
+            if at + more < stop:
+                code = (code << np.uint32(6)) | (np.uint32(data[at + more]) & np.uint32(0x3F))
+        points[num] = lower[code] if code < len(lower) else code
+        num += 1
+        at += size
+    return num
+
+
+@njit(cache=True, nogil=True)
+def _is_digit(code: int) -> bool:
+    return 48 <= code <= 57
+
+
+@njit(cache=True, nogil=True)
+def _kind_at(
+    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], fine: bool
+) -> int:
+    """Class of a character in its place: 1.5 and 1/2 are words, and so is womens of women's."""
+    code = points[at]
+    kind = kinds[code] if code < len(kinds) else _SOLO
+    if not fine:  # words as white space parts them
+        return kind if kind in (_SPACE, _SKIP) else _WORD
+    if kind == _PUNCTUATION and 0 < at < num - 1:
+        if code in (46, 47) and _is_digit(points[at - 1]) and _is_digit(points[at + 1]):
+            return _WORD
+        if code in _APOSTROPHES and kinds[min(points[at - 1], len(kinds) - 1)] == _WORD:
+            return _SKIP
+    return kind
+
+
+@njit(cache=True, nogil=True)
+def split_words(
+    points: NDArray[np.uint32],
+    num: int,
+    kinds: NDArray[np.uint8],
+    fine: bool,
+    words: NDArray[np.uint64],
+    numeric: NDArray[np.bool_],
+) -> int:
+    """Hash of each word, and whether it holds a digit; the number of words."""
+    count, inside = 0, False
+    state = FNV_OFFSET
+    for at in range(num):
+        kind = _kind_at(points, at, num, kinds, fine)
+        if kind == _SKIP:
+            continue
+        if inside and kind != _WORD:
+            words[count] = mix64(state)
+            count += 1
+            inside = False
+        if kind in (_WORD, _SOLO):
+            if not inside:
+                state = FNV_OFFSET
+                numeric[count] = False
+                inside = True
+            state = (state ^ np.uint64(points[at])) * FNV_PRIME
+            numeric[count] |= _is_digit(points[at])
+            if kind == _SOLO:
+                words[count] = mix64(state)
+                count += 1
+                inside = False
+    if inside:
+        words[count] = mix64(state)
+        count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def trigrams(
+    points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint64]
+) -> int:
+    """Character trigrams of the words with a space on either side; exact: 3 x 21 bits."""
+    count = 0
+    first, second = np.uint64(0), np.uint64(32)
+    for at in range(num + 1):
+        code = np.uint64(32)
+        if at < num:
+            kind = _kind_at(points, at, num, kinds, True)
+            if kind == _SKIP:
+                continue
+            if kind in (_WORD, _SOLO):
+                code = np.uint64(points[at])
+        if code == 32 and second == 32:
+            continue
+        if first != 0:
+            out[count] = (first << _42) | (second << _21) | code
+            count += 1
+        first, second = second, code
+    return count
