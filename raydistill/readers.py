@@ -149,8 +149,11 @@ def read_raw(
 
 
 def _read_parquet(source: pa.NativeFile, *, columns: list[str] | None) -> Iterator[RawRows]:
+    file = pq.ParquetFile(source)
+    if file.metadata.num_rows == 0:
+        yield RawRows(file.read(columns=columns), np.empty(0, np.int64))
     start = 0
-    for batch in pq.ParquetFile(source).iter_batches(batch_size=131_072, columns=columns):
+    for batch in file.iter_batches(batch_size=131_072, columns=columns):
         rows = np.arange(start, start + batch.num_rows)
         start += batch.num_rows
         yield RawRows(pa.Table.from_batches([batch]), rows)
@@ -193,7 +196,7 @@ def _read_delimited(
             start = int(rows[-1]) + 1 if len(rows) else start
             yield RawRows(pa.Table.from_batches([batch]), rows, bad.copy())
             bad.clear()
-    if bad:
+    if bad or not start:  # bad lines at the end, or no good line at all
         empty = pa.table({name: pa.array([], pa.binary()) for name in columns or names})
         yield RawRows(empty, np.empty(0, np.int64), bad)
 

@@ -168,8 +168,6 @@ class _Writer:
             self._open.close()
         if self._text is not None:
             self._text.close()
-        if not self.path.exists():  # no rows at all
-            self.path.touch()
 
 
 def stdin_lines() -> Iterable[bytes]:

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Mapping
 from functools import cached_property
@@ -135,9 +134,11 @@ class Folder:
         if self.is_local:
             return Path(self.path())
         key = hashlib.blake2b(self._signature().encode(), digest_size=8).hexdigest()
-        target = Path(tempfile.gettempdir()) / f"raydistill-{os.getuid()}" / key
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        target = cache / "raydistill" / key
         if not target.exists():
             partial = target.with_name(f"{key}.{uuid.uuid4().hex}")
+            partial.mkdir(parents=True)
             fs.copy_files(self.path(), str(partial), source_filesystem=self.filesystem)
             _move_folder(partial, target)
         return target

@@ -19,6 +19,9 @@ from torch.nn import functional
 from raydistill.config import StudentConfig
 from raydistill.ngrams import Features, NgramSpec
 
+# Adagrad makes sparse tensors out of checked parts; torch warns unless one of the two is chosen.
+torch.sparse.check_sparse_tensor_invariants.disable()
+
 
 @dataclass(frozen=True)
 class Inputs:

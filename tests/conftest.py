@@ -45,6 +45,15 @@ def make_bert(folder: Path, *, num_labels: int, seed: int = 0) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _no_console_left() -> Iterator[None]:
+    """The CLI logs to the stderr of its test, which pytest closes."""
+    yield
+    logger = logging.getLogger("raydistill")
+    logger.handlers.clear()
+    logger.propagate = True
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bert(tmp_path_factory.mktemp("models") / "tiny", num_labels=1)
@@ -87,8 +96,8 @@ def run_config(run_dir: Path | str, raw: Path, model: Path, **sections: object) 
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One Ray for all tests that ask for it."""
+def local_ray(s3: str) -> Iterator[None]:
+    """One Ray for all tests that ask for it; its workers inherit where S3 is."""
     import ray
 
     import raydistill.cluster  # noqa: F401 - sets Ray's environment before ray starts
@@ -120,6 +129,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),  # copies of models go here
     }
     os.environ.update(settings)
     boto3.client("s3").create_bucket(Bucket="bucket")

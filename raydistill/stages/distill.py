@@ -33,6 +33,7 @@ def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
     if name == "prepare":
         from raydistill.stages import prepare
 
+        prepare.check_inputs(run)  # a wrong column is found before Ray takes its seconds
         connect(run.config.cluster, verbose=verbose)
         return lambda: prepare.run(run)
     if name == "export":

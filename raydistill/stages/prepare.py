@@ -71,6 +71,12 @@ def run(run: Run) -> bool:
     return did_judged or did_pairs
 
 
+def check_inputs(run: Run) -> None:
+    """Raise UserError when an input is missing, has other columns, or has changed since."""
+    for dataset in _datasets(run):
+        _checked_inputs(dataset, dataset.folder.success())
+
+
 def _datasets(run: Run) -> tuple[Dataset, Dataset]:
     config, quarantine = run.config, run.root / "quarantine"
     judged = Dataset(

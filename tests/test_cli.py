@@ -1,0 +1,90 @@
+"""What a user sees who makes a mistake: one clear line, exit code 2, no traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from raydistill.cli import main
+
+GOOD = """
+run_dir = "{dir}/run"
+[pairs]
+input = ["{dir}/pairs.csv"]
+[judged]
+input = ["{dir}/judged.csv"]
+[teachers.a]
+model = "{dir}/model"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    (tmp_path / "pairs.csv").write_text("query,title\nsofa,grey sofa\n")
+    (tmp_path / "judged.csv").write_text("query,title,label\nsofa,grey sofa,1\n")
+    (tmp_path / "run.toml").write_text(GOOD.format(dir=tmp_path))
+    return str(tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["prepare", "--config", "{dir}/none.toml"], "no such config file"),
+        (["prepare", "--config", "{file}", "--set", "train.epoch=1"], "unknown field train.epoch"),
+        (
+            ["finetune", "--config", "{file}", "--set", "teachers.a={{base='{dir}/no'}}"],
+            "no teacher model",
+        ),
+        (["label", "--config", "{file}"], "no teacher model"),
+        (
+            ["train", "--config", "{file}", "--set", "labels.weights={{b=1}}"],
+            "one weight per teacher",
+        ),
+        (["score", "--bundle", "{dir}", "--input", "x.csv", "--output", "y.csv"], "no bundle in"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    file: str, tmp_path: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [a.format(dir=tmp_path, file=file) for a in arguments]
+    assert main(given) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.startswith("raydistill: error: ") and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("pairs.title=text", "no column 'text' in"),
+        ("pairs.input=nowhere/*.csv", "no such input: nowhere/*.csv"),
+        ("judged.label=grade", "no column 'grade' in"),
+    ],
+)
+def test_mistakes_about_input_are_found_before_any_work(
+    file: str, override: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", "--config", file, "--set", override]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.startswith("raydistill: error: ") and len(err.splitlines()) == 1
+
+
+def test_dry_run_touches_nothing(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    assert main(["distill", "--config", file, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "shard_rows = 65536" in out
+    assert out.count("to do") == 5  # nothing to fine-tune
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert all(
+        stage in out for stage in ("prepare", "finetune", "label", "train", "export", "score")
+    )

@@ -1,0 +1,136 @@
+"""The whole job on a made-up shop, through Ray, with tiny real teachers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from raydistill.cli import main
+from raydistill.config import RunConfig, TeacherConfig
+from raydistill.run import Run
+from raydistill.scorer import Scorer
+from raydistill.stages import distill
+from raydistill.storage import Folder
+from tests.conftest import run_config
+from tests.test_finetune import encoder  # noqa: F401 - a fixture
+
+
+def write_config(config: RunConfig, path: Path) -> str:
+    path.write_text(config.to_toml())
+    return str(path)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_from_raw_pairs_to_a_served_student(
+    local_ray: None,
+    raw_files: Path,
+    tiny_bert: Path,
+    encoder: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two teachers, one fine-tuned and one ready-made; the student on two workers."""
+    teachers = {
+        "tuned": TeacherConfig(base=str(encoder)),
+        "ready": TeacherConfig(model=str(tiny_bert)),
+    }
+    config = run_config(
+        tmp_path / "run", raw_files, tiny_bert, teachers=teachers, train={"num_workers": 2}
+    )
+    file = write_config(config, tmp_path / "run.toml")
+    assert main(["distill", "--config", file]) == 0
+    out = capsys.readouterr()
+    for name in ("teacher tuned", "teacher ready", "teachers stacked", "student", "judged-only"):
+        assert name in out.out
+    run = Run(config)
+    _check_counts(run)
+    _check_report(run)
+    assert (run.root / "_fits").shards() == [] and not list(Path(run.root.uri, "_fits").iterdir())
+    before = {p: p.stat().st_mtime_ns for p in Path(run.root.uri).rglob("*") if p.is_file()}
+    assert main(["distill", "--config", file]) == 0
+    assert "nothing left to do" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    _score_a_file(run, tmp_path)
+    assert main(["distill", "--config", file, "--set", "pairs.lowercase=true"]) == 2
+    assert "pairs.lowercase: False there, True here" in capsys.readouterr().err
+    assert main(["label", "--config", file, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("complete") == 6
+
+
+def _check_counts(run: Run) -> None:
+    for stage in distill.STAGES:
+        assert distill.is_complete(stage, run)
+        for folder in distill.outputs(stage, run):
+            done = folder.success()
+            assert done is not None
+            lost = done.get("duplicates", 0) + done["quarantined"] + done.get("held_out", 0)
+            assert done["rows_in"] == done["rows_out"] + lost, folder
+
+
+def _check_report(run: Run) -> None:
+    found = run.report.read_json("metrics.json")
+    assert found is not None
+    assert found["teacher"] == "teachers stacked"
+    for entry in found["scorers"].values():
+        assert 0 <= entry["auc"] <= 1 and 0 <= entry["accuracy"] <= 1
+        assert entry["num_pairs"] == found["num_pairs"] > 0
+    kept = found["scorers"]["student"]["auc_retention"]
+    stacked = found["scorers"]["teachers stacked"]["auc"]
+    assert kept == pytest.approx(found["scorers"]["student"]["auc"] / stacked)
+    text = run.report.read_bytes("report.md").decode()
+    assert f"{found['num_pairs']:,} judged pairs" in text
+
+
+def _score_a_file(run: Run, tmp_path: Path) -> None:
+    golden = json.loads(run.bundle.read_bytes("golden.json"))
+    scorer = Scorer.load(run.bundle.uri)
+    found = scorer.score_pairs([g["query"] for g in golden], [g["title"] for g in golden])
+    assert found == pytest.approx([g["score"] for g in golden], abs=2e-6)
+    pairs = run.pairs.read_table(run.pairs.shards()[0])
+    pq.write_table(pairs, tmp_path / "pairs.parquet")
+    arguments = ["score", "--bundle", run.bundle.uri, "--input", str(tmp_path / "pairs.parquet")]
+    assert main([*arguments, "--output", str(tmp_path / "scores.parquet")]) == 0
+    scored = pq.read_table(tmp_path / "scores.parquet")
+    assert scored.column_names == [*pairs.column_names, "score"]
+    assert np.std(scored["score"].to_numpy()) > 0
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_whole_run_on_s3(
+    local_ray: None, s3: str, raw_files: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """Inputs, the ready-made teacher, checkpoints, bundle and report all in the bucket."""
+    bucket = Folder(s3)
+    (bucket / "models" / "tiny").upload(tiny_bert)
+    (bucket / "shop").upload(raw_files)
+    config = run_config(tmp_path, raw_files, tiny_bert)
+    content = config.model_dump()
+    content["run_dir"] = f"{s3}/whole"
+    content["pairs"]["input"] = [f"{s3}/shop/pairs/*.parquet"]
+    content["judged"]["input"] = [f"{s3}/shop/judged.parquet"]
+    content["teachers"] = {"tiny": {"model": f"{s3}/models/tiny"}}
+    run = Run(RunConfig.model_validate(content))
+    assert distill.run_all(run)
+    _check_counts(run)
+    assert not distill.run_all(run)
+    assert Scorer.load(f"{s3}/whole/bundle").score("sofa", ["grey sofa"]).shape == (1,)
+
+
+def test_a_bundle_is_scored_from_standard_input(tmp_path: Path) -> None:
+    from tests.test_scoring import ROWS  # noqa: F401
+
+    found = subprocess.run(
+        [sys.executable, "-m", "raydistill.cli", "score", "--bundle", str(tmp_path), "--input", "-"],
+        input="a\tb\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert found.stderr.startswith("raydistill: error: no bundle in")
+    assert "Traceback" not in found.stderr

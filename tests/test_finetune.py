@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from raydistill.config import TeacherConfig
+from raydistill.run import Run
+from raydistill.stages import finetune
+from raydistill.teacher import check_model, quiet_transformers
+from tests.conftest import run_config
+from tests.test_label import finish_prepare
+
+
+@pytest.fixture(scope="session")
+def encoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT without its head, as a sentence encoder is published."""
+    folder = tmp_path_factory.mktemp("models") / "encoder"
+    quiet_transformers()
+    AutoModel.from_pretrained(tiny_bert).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(raw_files: Path, encoder: Path, tmp_path: Path) -> Run:
+    run = Run(
+        run_config(
+            tmp_path / "run", raw_files, encoder,
+            teachers={"tiny": TeacherConfig(base=str(encoder))},
+            finetune={"epochs": 2, "learning_rate": 1e-2, "dtype": "float32"},
+        )
+    )  # fmt: skip
+    finish_prepare(run)
+    return run
+
+
+def make(run: Run, folder: Path) -> tuple[finetune.Trainer, finetune.Keeper, list[str]]:
+    lines: list[str] = []
+    keeper = finetune.Keeper(folder / "best", is_first=True, log=lines.append)
+    keeper.on_save = lambda *args, **kwargs: None  # type: ignore[method-assign] - no Ray here
+    trainer = finetune.make_trainer(
+        run, "tiny", output=folder / "out", num_workers=1, device="cpu", callbacks=[keeper]
+    )
+    keeper.model, keeper.tokenizer = trainer.model, trainer.processing_class
+    return trainer, keeper, lines
+
+
+def test_the_best_epoch_is_kept_as_a_hugging_face_folder(run: Run, tmp_path: Path) -> None:
+    trainer, keeper, lines = make(run, tmp_path)
+    first = trainer.evaluate()["eval_loss"]
+    keeper.history.clear()
+    keeper.best_auc = float("nan")
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < first
+    assert [round(e["epoch"]) for e in keeper.history[:2]] == [1, 2]
+    assert keeper.best_auc == max(e["dev_auc"] for e in keeper.history)
+    check_model(keeper.best)
+    assert (keeper.best / "model.safetensors").exists()
+    assert any("dev AUC" in line for line in lines)
+
+
+def test_examples_are_pairs_with_graded_or_binary_targets(run: Run) -> None:
+    tokenizer = finetune.load_tokenizer(Path(run.config.teachers["tiny"].base or ""))
+    graded = finetune.read_examples(run, "train", tokenizer)
+    rows = [
+        r
+        for n in run.judged("train").shards()
+        for r in run.judged("train").read_table(n).to_pylist()
+    ]
+    assert [e["labels"] for e in graded] == pytest.approx([r["label"] for r in rows])
+    expected = tokenizer(rows[0]["query"], rows[0]["title"], truncation=True, max_length=32)
+    assert graded[0]["input_ids"] == expected["input_ids"]
+    assert graded[0]["length"] == len(expected["input_ids"])
+    binary = Run(run.config.model_copy(update={
+        "finetune": run.config.finetune.model_copy(update={"target": "binary"})}))  # fmt: skip
+    labels = [e["labels"] for e in finetune.read_examples(binary, "train", tokenizer)]
+    assert labels == [float(r["label"] >= 0.75) for r in rows]
+    assert binary.teacher("tiny").uri != run.teacher("tiny").uri
+
+
+def test_the_loss_is_cross_entropy_on_the_grade() -> None:
+    class Outputs:
+        logits = torch.tensor([[0.0], [100.0]])
+
+    loss = finetune._cross_entropy(Outputs(), torch.tensor([0.25, 1.0]))
+    assert loss.item() == pytest.approx(0.6931 / 2, abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_start(run: Run, tmp_path: Path) -> None:
+    first, _, _ = make(run, tmp_path / "1")
+    second, _, _ = make(run, tmp_path / "2")
+    for (name, a), (_, b) in zip(
+        first.model.named_parameters(), second.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(a, b), name

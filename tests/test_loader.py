@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raydistill.loader import (
+    Loader,
+    Targets,
+    count_idf,
+    plan_windows,
+    read_logits,
+    worker_steps,
+)
+from raydistill.ngrams import NgramSpec
+from raydistill.pairs import collapse
+from raydistill.schema import LOGITS
+from raydistill.storage import Folder
+
+SPEC = NgramSpec("match", 12)
+IDF = np.ones(SPEC.num_rows, np.float32)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> tuple[Folder, Folder, dict[str, int]]:
+    """Seven shards of 3 to 9 pairs and their logits; pair n has the n-th word and logit n."""
+    pairs, logits = Folder(str(tmp_path / "pairs")), Folder(str(tmp_path / "logits"))
+    shards, at = {}, 0
+    for shard in range(7):
+        rows = 3 + shard
+        raw = pa.table(
+            {"query": ["q"] * rows, "title": [f"w{n:03d}" for n in range(at, at + rows)]}
+        )
+        table = collapse(raw, dedupe=True)
+        name = f"part-{shard:05d}.parquet"
+        pairs.write_table(name, table)
+        values = pa.array(np.arange(at, at + rows, dtype=np.float32))
+        logits.write_table(name, pa.table([table["pair_id"], values], schema=LOGITS))
+        shards[name] = rows
+        at += rows
+    return pairs, logits, shards
+
+
+def seen(
+    loader: Loader, shards: dict[str, int], *, num_workers: int, batch_rows: int
+) -> list[list[float]]:
+    """The targets that each worker sees in one epoch, through all of its batches."""
+    windows = plan_windows(shards, seed=1, epoch=0, window_shards=3)
+    found: list[list[float]] = []
+    for rank in range(num_workers):
+        batches = loader.batches(
+            windows, rank=rank, num_workers=num_workers, batch_rows=batch_rows, seed=1
+        )
+        found.append([t for _, steps in batches for b in steps for t in b.targets_B.tolist()])
+    return found
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 50])
+@pytest.mark.parametrize("batch_rows", [1, 4, 1000])
+def test_no_row_is_dropped_and_none_seen_twice(
+    store: tuple[Folder, Folder, dict[str, int]], num_workers: int, batch_rows: int
+) -> None:
+    pairs, logits, shards = store
+    # A temperature that keeps the targets of 42 pairs apart.
+    loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, idf_V=IDF)
+    found = sum(seen(loader, shards, num_workers=num_workers, batch_rows=batch_rows), [])
+    expected = 1 / (1 + np.exp(-np.arange(42) / 20.0))
+    assert np.allclose(sorted(found), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 7])
+def test_all_workers_take_the_same_steps_and_agree_on_their_size(num_workers: int) -> None:
+    for num_rows in (1, 5, 128, 129, 1000):
+        sizes = worker_steps(num_rows, num_workers=num_workers, batch_rows=64)
+        assert len({len(worker) for worker in sizes}) == 1
+        assert sum(map(sum, sizes)) == num_rows
+        totals = [sum(worker[step] for worker in sizes) for step in range(len(sizes[0]))]
+        assert max(totals) <= 64 + num_workers  # as even as whole rows allow
+
+
+def test_features_and_targets_are_of_the_same_pair(
+    store: tuple[Folder, Folder, dict[str, int]],
+) -> None:
+    pairs, logits, shards = store
+    loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, idf_V=IDF)
+    ids_of = {}
+    for name in shards:
+        features, targets = loader.shard(name)
+        for row, target in enumerate(targets.tolist()):
+            ids_of[target] = features.take(np.array([row])).ids_N.tolist()
+    windows = plan_windows(shards, seed=1, epoch=0, window_shards=3)
+    for _, steps in loader.batches(windows, rank=1, num_workers=2, batch_rows=4, seed=1):
+        for batch in steps:
+            for row, target in enumerate(batch.targets_B.tolist()):
+                assert batch.features.take(np.array([row])).ids_N.tolist() == ids_of[target]
+
+
+def test_epochs_and_seeds_shuffle_windows() -> None:
+    shards = {f"part-{n}": 10 for n in range(20)}
+    plans = [
+        plan_windows(shards, seed=seed, epoch=epoch, window_shards=4)
+        for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))
+    ]
+    assert plans[0] == plans[3]
+    assert plans[0] != plans[2]
+    for plan in plans:
+        assert sorted(name for w in plan for name, _ in w.shards) == sorted(shards)
+    assert [w.shards for w in plans[0]] != [w.shards for w in plans[1]]
+
+
+def test_logits_of_other_pairs_are_refused(store: tuple[Folder, Folder, dict[str, int]]) -> None:
+    pairs, logits, _ = store
+    table = pairs.read_table("part-00001.parquet")
+    with pytest.raises(ValueError, match="does not hold the pairs of its namesake"):
+        read_logits(logits, "part-00002.parquet", table)
+
+
+def test_judged_pairs_have_their_label_as_target(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    raw = pa.table({"query": ["a", "b"], "title": ["x", "y"], "label": [0.25, 0.75]})
+    folder.write_table("part-00000.parquet", collapse(raw, dedupe=True))
+    _, targets = Loader(folder, Targets(), spec=SPEC, idf_V=IDF).shard("part-00000.parquet")
+    assert targets.tolist() == [0.25, 0.75]
+
+
+def test_idf_counts_titles(store: tuple[Folder, Folder, dict[str, int]]) -> None:
+    pairs, _, shards = store
+    weights = count_idf(pairs, shards, spec=SPEC)
+    assert weights.max() == pytest.approx(np.log(43))
+    assert weights.min() >= np.log(43 / 5)  # each word stands in one title; a few share a row

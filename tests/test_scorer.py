@@ -1,0 +1,88 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raydistill.config import StudentConfig
+from raydistill.errors import UserError
+from raydistill.ngrams import NgramSpec, featurize
+from raydistill.scorer import ARRAYS, BUNDLE, Scorer
+from raydistill.student import Student, predict
+from raydistill.words import encode
+
+TITLES = ["Grey sofa, 3 seats", "sofa cover grey", "沙发", "", "1/2 in. tap", "x" * 500]
+
+
+def arrays_of(student: Student, idf: np.ndarray) -> dict[str, np.ndarray]:
+    state = {name: tensor.numpy() for name, tensor in student.state_dict().items()}
+    linear = sorted({int(n.split(".")[1]) for n in state if n.startswith("net.")})
+    arrays = {"embedding": state["embedding.weight"], "idf": idf}
+    arrays |= {name: state[name] for name in ("dense_mean", "dense_std")}
+    for at, layer in enumerate(linear):
+        arrays[f"weight_{at}"] = state[f"net.{layer}.weight"]
+        arrays[f"bias_{at}"] = state[f"net.{layer}.bias"]
+    return arrays
+
+
+@pytest.fixture(params=["match", "bert2dnn"])
+def student(request: pytest.FixtureRequest) -> Student:
+    torch.manual_seed(0)
+    return Student(NgramSpec(request.param, 10), StudentConfig(embedding_dim=8, hidden=(32, 16)))
+
+
+@pytest.fixture
+def bundle(student: Student, tmp_path: Path) -> Path:
+    idf = np.linspace(0, 5, 1 << 10, dtype=np.float32)
+    np.savez(tmp_path / ARRAYS, **arrays_of(student, idf))
+    settings = {"format": 1, "preset": student.spec.preset, "hash_bits": 10,
+                "temperature": 2.0, "threshold": 0.5}  # fmt: skip
+    (tmp_path / BUNDLE).write_text(json.dumps(settings))
+    return tmp_path
+
+
+def test_gives_what_torch_gives(student: Student, bundle: Path) -> None:
+    scorer = Scorer.load(bundle)
+    idf = np.linspace(0, 5, 1 << 10, dtype=np.float32)
+    queries = ["grey sofa"] * len(TITLES)
+    features = featurize(encode(queries), encode(TITLES), spec=student.spec, idf_V=idf)
+    logits = predict(student, features, device="cpu")
+    expected = 1 / (1 + np.exp(-2.0 * logits))  # at temperature 1: sigmoid(T * logit)
+    assert scorer.score("grey sofa", TITLES) == pytest.approx(expected, abs=1e-6)
+    assert np.std(expected) > 0
+
+
+def test_batches_and_neighbours_do_not_matter(bundle: Path) -> None:
+    scorer = Scorer.load(bundle)
+    titles = [f"title {n} sofa" for n in range(3_000)]
+    together = scorer.score("sofa", titles)
+    for at in (0, 1_023, 1_024, 2_999):
+        assert scorer.score("sofa", titles[at : at + 1])[0] == pytest.approx(together[at], abs=1e-6)
+    assert scorer.score("sofa", []).shape == (0,)
+
+
+def test_threads_may_share_it(bundle: Path) -> None:
+    scorer = Scorer.load(bundle)
+    expected = scorer.score("sofa", TITLES)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: scorer.score("sofa", TITLES), range(50)):
+            assert (found == expected).all()
+
+
+def test_scores_do_not_overflow(bundle: Path) -> None:
+    scorer = Scorer.load(bundle)
+    with np.errstate(all="raise", under="ignore"):
+        assert scorer.scores_of(np.array([-1e4, 0, 1e4], np.float32)).tolist() == [0, 0.5, 1]
+
+
+def test_mistakes(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no bundle in"):
+        Scorer.load(tmp_path / "none")
+    with pytest.raises(ValueError, match="1 queries for 2 titles"):
+        Scorer.load(bundle).score_pairs(["a"], ["b", "c"])
+    settings = json.loads((bundle / BUNDLE).read_text())
+    (bundle / BUNDLE).write_text(json.dumps({**settings, "format": 99}))
+    with pytest.raises(UserError, match="bundle format 99"):
+        Scorer.load(bundle)

@@ -1,0 +1,120 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from raydistill.errors import UserError
+from raydistill.ngrams import NgramSpec
+from raydistill.scorer import Scorer
+from raydistill.scoring import score_file, score_lines
+
+ROWS = {
+    "id": [7, 8, 9, 10],
+    "query": ["sofa", "tap", None, "sofa"],
+    "title": ["grey sofa", "x", "y", ""],
+    "price": [1.5, None, 2.0, 3.0],
+}
+
+
+@pytest.fixture
+def scorer() -> Scorer:
+    """Its score is sigmoid(share of the query's words that stand in the title)."""
+    spec = NgramSpec("match", 8)
+    weight = np.zeros((1, 2 + spec.num_dense), np.float32)
+    weight[0, 2] = 1.0  # after two bags of width 1 come the dense features, this one first
+    arrays = {
+        "embedding": np.zeros((256, 1), np.float32), "idf": np.ones(256, np.float32),
+        "dense_mean": np.zeros(spec.num_dense, np.float32),
+        "dense_std": np.ones(spec.num_dense, np.float32),
+        "weight_0": weight, "bias_0": np.zeros(1, np.float32),
+    }  # fmt: skip
+    settings = {
+        "format": 1,
+        "preset": "match",
+        "hash_bits": 8,
+        "temperature": 1.0,
+        "threshold": 0.5,
+    }
+    return Scorer(settings, arrays)
+
+
+def sigmoid(x: float) -> float:
+    return float(1 / (1 + np.exp(-x)))
+
+
+EXPECTED = [sigmoid(1), sigmoid(0), None, None]
+
+
+def run(scorer: Scorer, source: Path, target: Path) -> tuple[int, int]:
+    return score_file(scorer, source=str(source), target=str(target), query="query", title="title")
+
+
+def test_parquet_keeps_all_columns(scorer: Scorer, tmp_path: Path) -> None:
+    pq.write_table(pa.table(ROWS), tmp_path / "in.parquet")
+    assert run(scorer, tmp_path / "in.parquet", tmp_path / "out" / "out.parquet") == (4, 2)
+    found = pq.read_table(tmp_path / "out" / "out.parquet")
+    assert found.drop_columns(["score"]).equals(pa.table(ROWS))
+    assert found["score"].to_pylist() == pytest.approx(EXPECTED)
+
+
+@pytest.mark.parametrize("target", ["out.csv", "out.tsv", "out.jsonl", "out.parquet"])
+@pytest.mark.parametrize("source", ["in.csv", "in.jsonl"])
+def test_every_format_to_every_format(
+    scorer: Scorer, tmp_path: Path, source: str, target: str
+) -> None:
+    rows = pa.table(ROWS)
+    if source == "in.csv":
+        pacsv.write_csv(rows, tmp_path / source)
+    else:
+        (tmp_path / source).write_text("".join(json.dumps(r) + "\n" for r in rows.to_pylist()))
+    assert run(scorer, tmp_path / source, tmp_path / target) == (4, 2)
+    out = tmp_path / target
+    if target.endswith("jsonl"):
+        found = [json.loads(line) for line in out.read_text().splitlines()]
+    elif target.endswith("parquet"):
+        found = pq.read_table(out).to_pylist()
+    else:
+        parse = pacsv.ParseOptions(delimiter="\t" if target.endswith("tsv") else ",")
+        found = pacsv.read_csv(out, parse_options=parse).to_pylist()
+    assert list(found[0]) == ["id", "query", "title", "price", "score"]
+    assert [r["score"] for r in found] == pytest.approx(EXPECTED)
+    assert [int(float(r["id"])) for r in found] == ROWS["id"]
+
+
+def test_lines(scorer: Scorer) -> None:
+    output = io.StringIO()
+    lines = ["sofa\tgrey sofa\n", "no tab\n", "\n", "größe\tx"]
+    assert score_lines(scorer, [line.encode() for line in lines], output) == (2, 1)
+    first, second = output.getvalue().splitlines()
+    assert first == f"sofa\tgrey sofa\t{sigmoid(1):.6f}"
+    assert second == f"größe\tx\t{sigmoid(0):.6f}"
+
+
+def test_an_old_score_is_replaced_and_in_place_is_safe(scorer: Scorer, tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({**ROWS, "score": [0.0] * 4}), path)
+    run(scorer, path, path)
+    assert pq.read_table(path)["score"].to_pylist() == pytest.approx(EXPECTED)
+
+
+def test_mistakes(scorer: Scorer, tmp_path: Path) -> None:
+    pq.write_table(pa.table(ROWS), tmp_path / "in.parquet")
+    with pytest.raises(UserError, match=r"cannot write .*out.xlsx"):
+        run(scorer, tmp_path / "in.parquet", tmp_path / "out.xlsx")
+    with pytest.raises(UserError, match="no column 'text'"):
+        score_file(
+            scorer, source=str(tmp_path / "in.parquet"), target=str(tmp_path / "o.csv"),
+            query="query", title="text",
+        )  # fmt: skip
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.parquet"]
+
+
+def test_an_empty_file(scorer: Scorer, tmp_path: Path) -> None:
+    pq.write_table(pa.table(ROWS).slice(0, 0), tmp_path / "in.parquet")
+    assert run(scorer, tmp_path / "in.parquet", tmp_path / "out.parquet") == (0, 0)
+    assert pq.read_table(tmp_path / "out.parquet").column_names[-1] == "score"
