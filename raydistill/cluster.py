@@ -70,7 +70,7 @@ def connect(config: ClusterConfig, *, verbose: bool = False) -> Cluster:
     logical = int(resources.get("CPU", 1))
     cluster = Cluster(
         num_cores=min(logical, os.cpu_count() or 1) if is_local else logical,
-        num_gpus=int(resources.get("GPU", 0)),
+        num_gpus=int(resources.get("GPU", 0)) if config.gpus is None else config.gpus,
         is_local=is_local,
     )
     if is_first:

@@ -154,6 +154,7 @@ class ClusterConfig(Section):
     """Where Ray is; None: the cluster of the job, or a Ray of our own on this machine."""
 
     address: str | None = None
+    gpus: int | None = Field(default=None, ge=0)  # what it may grow to; None: those there now
 
 
 class RunConfig(Section):

@@ -20,7 +20,7 @@ from raydistill.config import StudentConfig
 from raydistill.ngrams import Features, NgramSpec
 
 # Adagrad makes sparse tensors out of checked parts; torch warns unless one of the two is chosen.
-torch.sparse.check_sparse_tensor_invariants.disable()
+torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

@@ -124,11 +124,10 @@ def test_a_whole_run_on_s3(
     assert Scorer.load(f"{s3}/whole/bundle").score("sofa", ["grey sofa"]).shape == (1,)
 
 
-def test_a_bundle_is_scored_from_standard_input(tmp_path: Path) -> None:
-    from tests.test_scoring import ROWS  # noqa: F401
-
+def test_scoring_without_a_bundle_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "raydistill.cli", "score", "--input", "-"]
     found = subprocess.run(
-        [sys.executable, "-m", "raydistill.cli", "score", "--bundle", str(tmp_path), "--input", "-"],
+        [*command, "--bundle", str(tmp_path)],
         input="a\tb\n", capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode == 2

@@ -63,7 +63,8 @@ def test_no_row_is_dropped_and_none_seen_twice(
     pairs, logits, shards = store
     # A temperature that keeps the targets of 42 pairs apart.
     loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, idf_V=IDF)
-    found = sum(seen(loader, shards, num_workers=num_workers, batch_rows=batch_rows), [])
+    workers = seen(loader, shards, num_workers=num_workers, batch_rows=batch_rows)
+    found = [target for worker in workers for target in worker]
     expected = 1 / (1 + np.exp(-np.arange(42) / 20.0))
     assert np.allclose(sorted(found), expected, atol=1e-6)
 

@@ -155,7 +155,7 @@ def test_changed_settings_and_inputs_are_refused(local_ray: None, tmp_path: Path
     run = make(tmp_path / "run", tmp_path / "raw", pairs=raw)
     prepare.run(run)
     other = make(tmp_path / "run", tmp_path / "raw", pairs={**raw, "lowercase": True})
-    with pytest.raises(UserError, match="pairs.lowercase: False there, True here"):
+    with pytest.raises(UserError, match=r"pairs\.lowercase: False there, True here"):
         prepare.run(other)
     (tmp_path / "raw" / "c.tsv").write_text("query\ttitle\na\tb\n")
     with pytest.raises(UserError, match="have changed since"):

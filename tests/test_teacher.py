@@ -110,7 +110,7 @@ def test_token_batches() -> None:
     lengths = np.array([3, 9, 1, 4, 4, 20])
     batches = [b.tolist() for b in token_batches(lengths, tokens_per_batch=9)]
     assert batches == [[5], [1], [3, 4], [0, 2]]
-    assert sorted(sum(batches, [])) == list(range(6))
+    assert sorted(row for batch in batches for row in batch) == list(range(6))
 
 
 def test_what_is_no_teacher(tmp_path: Path, tiny_bert: Path) -> None:
