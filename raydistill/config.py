@@ -92,7 +92,7 @@ class FinetuneConfig(Section):
     learning_rate: Positive = 5e-5
     batch_rows: Count = 32
     max_length: int = Field(default=128, ge=8)
-    warmup_share: float = Field(default=0.1, ge=0, le=1)
+    warmup_share: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     target: Literal["graded", "binary"] = "graded"
     dtype: Dtype = "auto"

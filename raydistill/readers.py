@@ -104,7 +104,7 @@ def column_names(file: InputFile) -> list[str]:
     filesystem, path = open_uri(file.uri)
     if file.format == "parquet":
         return [str(name) for name in pq.read_schema(path, filesystem=filesystem).names]
-    first = next(read_raw(file, max_block_bytes=1 << 16), None)
+    first = next(_read(file, None, max_block_bytes=1 << 16), None)
     return list(first.table.column_names) if first else []
 
 
@@ -128,9 +128,20 @@ def read_raw(
     columns: Sequence[str] | None = None,
     max_block_bytes: int = _BLOCK_BYTES,
 ) -> Iterator[RawRows]:
-    """The rows of a file, some at a time, in constant memory; all columns unless told."""
-    filesystem, path = open_uri(file.uri)
+    """The rows of a file, some at a time, in constant memory; all columns unless told.
+
+    Raises:
+        UserError: the file is not what its name says, or is cut off.
+    """
     wanted = list(columns) if columns is not None else None
+    try:
+        yield from _read(file, wanted, max_block_bytes=max_block_bytes)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"cannot read {file.uri} as {file.format}: {error}") from error
+
+
+def _read(file: InputFile, wanted: list[str] | None, *, max_block_bytes: int) -> Iterator[RawRows]:
+    filesystem, path = open_uri(file.uri)
     if file.format == "parquet":
         with filesystem.open_input_file(path) as source:
             yield from _read_parquet(source, columns=wanted)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from raydistill.schema import COUNTS
+
 _HEAD = ("", "AUC", "accuracy", "log loss", "calibration error", "AUC kept", "us a pair")
 
 
@@ -58,8 +60,7 @@ def markdown(found: dict[str, Any]) -> str:
     lines += ["", "## Rows", "", "| stage | in | out | duplicates | quarantined | held out | s |"]
     lines += ["|---|" + "---:|" * 6]
     for name, stage in found["stages"].items():
-        counts = [stage.get(k, 0) for k in
-                  ("rows_in", "rows_out", "duplicates", "quarantined", "held_out")]  # fmt: skip
+        counts = [stage.get(name, 0) for name in COUNTS]
         cells = " | ".join(f"{count:,}" for count in counts)
         lines.append(f"| {name} | {cells} | {stage['seconds']:,.1f} |")
     lines += [

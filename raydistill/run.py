@@ -18,6 +18,7 @@ from raydistill.schema import SPLITS
 from raydistill.storage import Folder, model_fingerprint
 
 ROLES = ("student", "judged_only")
+PREPARED = "prepare.json"  # written before prepare begins: what the folder is made from
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Run:
         return fingerprint("prepare", self.prepare_settings())
 
     def prepare_settings(self) -> dict[str, Any]:
-        """The settings that `prepare` stores beside its counts, for `check_owner` of later runs."""
+        """The settings that `prepare` stores when it begins, for `check_owner` of later runs."""
         return {"pairs": self.config.pairs.results(), "judged": self._judged_settings()}
 
     def _judged_settings(self) -> dict[str, Any]:
@@ -124,11 +125,11 @@ class Run:
         return self._models[source]
 
     def check_owner(self) -> None:
-        """Raise UserError when the run folder holds the pairs of another configuration."""
-        done = self.pairs.success()
-        if done is None or done["fingerprint"] == self.prepare_fingerprint():
+        """Raise UserError when the run folder was begun with other settings of the pairs."""
+        began = self.root.read_json(PREPARED)
+        if began is None or began["fingerprint"] == self.prepare_fingerprint():
             return
-        stored, mine = done.get("settings", {}), self.prepare_settings()
+        stored, mine = began["settings"], self.prepare_settings()
         changed = [
             f"{section}.{name}: {stored.get(section, {}).get(name)!r} there, {value!r} here"
             for section, fields in mine.items()

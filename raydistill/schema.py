@@ -21,6 +21,8 @@ QUARANTINE = pa.schema(
         ("title", pa.string()),
     ]
 )
+# What becomes of a stage's rows: the first is the sum of the others.
+COUNTS = ("rows_in", "rows_out", "duplicates", "quarantined", "held_out")
 SPLITS = ("train", "dev", "test")
 
 

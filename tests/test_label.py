@@ -35,8 +35,7 @@ def finish_prepare(run: Run) -> None:
         dataset.folder.write_json(
             "_SUCCESS.json",
             {"fingerprint": run.prepare_fingerprint(), "shards": rows, "seconds": 1.0,
-             "settings": run.prepare_settings(), "rows_in": sum(rows.values()),
-             "rows_out": sum(rows.values())},
+             "rows_in": sum(rows.values()), "rows_out": sum(rows.values())},
         )  # fmt: skip
 
 

@@ -1,3 +1,4 @@
+import gzip
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.errors import UserError
+from raydistill.readers import InputFile, read_raw
 from raydistill.run import Run
 from raydistill.stages import prepare
 from raydistill.storage import Folder
@@ -38,7 +40,7 @@ def run_without_ray(run: Run) -> None:
     for dataset, held_out in ((judged, None), (pairs, "later")):
         if held_out:
             held_out = prepare._held_out_queries(run)
-        files = prepare._checked_inputs(dataset, None)
+        files = prepare.check_inputs(run)[dataset.name]
         counts: dict[str, int] = {}
         for at, file in enumerate(files):
             item = {"index": at, "uri": file.uri, "size_bytes": file.size_bytes}
@@ -162,6 +164,35 @@ def test_changed_settings_and_inputs_are_refused(local_ray: None, tmp_path: Path
         prepare.run(run)
     shutil.rmtree(tmp_path / "raw")
     assert not prepare.run(run)  # complete, and the raw files are gone
+
+
+@pytest.mark.ray
+def test_a_prepare_cut_off_is_not_continued_with_other_settings(
+    local_ray: None, tmp_path: Path
+) -> None:
+    """Its half-made chunks and shards would be taken for those of the new settings."""
+    write_messy(tmp_path / "raw")
+    write_cut_off(tmp_path / "raw" / "d.csv.gz")
+    raw = {"input": [str(tmp_path / "raw" / "c.tsv"), str(tmp_path / "raw" / "d.csv.gz")]}
+    run = make(tmp_path / "run", tmp_path / "raw", pairs=raw)
+    with pytest.raises(UserError, match=r"cannot read .*d\.csv\.gz"):  # found by a Ray task
+        prepare.run(run)
+    assert run.pairs.success() is None
+    other = make(tmp_path / "run", tmp_path / "raw", pairs={**raw, "lowercase": True})
+    with pytest.raises(UserError, match=r"pairs\.lowercase: False there, True here"):
+        prepare.run(other)
+
+
+def write_cut_off(path: Path) -> None:
+    text = "query,title\n" + "".join(f"query {n},title {n}\n" for n in range(100_000))
+    data = gzip.compress(text.encode())
+    path.write_bytes(data[: len(data) // 2])
+
+
+def test_a_file_cut_off_in_the_middle_is_named(tmp_path: Path) -> None:
+    write_cut_off(tmp_path / "a.csv.gz")
+    with pytest.raises(UserError, match=r"cannot read .*a\.csv\.gz as csv"):
+        list(read_raw(InputFile(str(tmp_path / "a.csv.gz"), 1)))
 
 
 @pytest.mark.ray

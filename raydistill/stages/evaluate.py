@@ -16,6 +16,7 @@ from raydistill.loader import read_logits
 from raydistill.metrics import best_threshold, measure, retention
 from raydistill.report import markdown
 from raydistill.run import Run
+from raydistill.schema import COUNTS
 from raydistill.scorer import BUNDLE, FORMAT, Scorer
 from raydistill.stages.export import bundle_arrays, score_split
 from raydistill.storage import SUCCESS
@@ -196,7 +197,7 @@ def _stage_counts(run: Run) -> dict[str, Any]:
         folders[f"label {name}"] = run.logits(name)
     folders |= {"train student": run.student("student"), "export": run.bundle}
     folders["train judged-only student"] = run.student("judged_only")
-    wanted = ("rows_in", "rows_out", "duplicates", "quarantined", "held_out", "seconds")
+    wanted = (*COUNTS, "seconds")
     return {
         label: {key: done[key] for key in wanted if key in done}
         for label, folder in folders.items()

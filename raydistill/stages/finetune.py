@@ -293,7 +293,7 @@ def read_examples(run: Run, split: str, tokenizer: Any) -> list[dict[str, Any]]:
         names = list(encoded)
         for *values, label in zip(*(encoded[n] for n in names), labels, strict=True):
             example = dict(zip(names, values, strict=True))
-            examples.append({**example, "length": len(values[0]), "labels": float(label)})
+            examples.append({**example, "labels": float(label)})
     return examples
 
 

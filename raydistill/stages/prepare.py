@@ -27,8 +27,8 @@ from raydistill.errors import UserError
 from raydistill.pairs import clean, collapse, query_hashes, split_of, unparsed
 from raydistill.progress import Progress
 from raydistill.readers import InputFile, RawRows, check_columns, expand_inputs, read_raw
-from raydistill.run import Run
-from raydistill.schema import SPLITS
+from raydistill.run import PREPARED, Run
+from raydistill.schema import COUNTS, SPLITS
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.storage import SUCCESS, Folder
 
@@ -63,18 +63,35 @@ def run(run: Run) -> bool:
     Raises:
         UserError: inputs that are missing, have other columns, or have changed since.
     """
-    run.check_owner()
+    files = check_inputs(run)
+    if not run.root.exists(PREPARED):
+        content = {
+            "fingerprint": run.prepare_fingerprint(),
+            "settings": run.prepare_settings(),
+            "inputs": {
+                name: [[f.uri, f.size_bytes] for f in found] for name, found in files.items()
+            },
+        }
+        run.root.write_json(PREPARED, content)
     judged, pairs = _datasets(run)
-    did_judged = _build(judged, run=run, held_out=None)
-    held_out = _held_out_queries(run)
-    did_pairs = _build(pairs, run=run, held_out=held_out)
+    did_judged = _build(judged, files["judged"], run=run, held_out=None)
+    did_pairs = _build(pairs, files["pairs"], run=run, held_out=_held_out_queries(run))
     return did_judged or did_pairs
 
 
-def check_inputs(run: Run) -> None:
-    """Raise UserError when an input is missing, has other columns, or has changed since."""
-    for dataset in _datasets(run):
-        _checked_inputs(dataset, dataset.folder.success())
+def check_inputs(run: Run) -> dict[str, list[InputFile]]:
+    """The input files of both datasets.
+
+    Raises:
+        UserError: an input is missing, has other columns, or has changed since prepare began.
+    """
+    run.check_owner()
+    began = run.root.read_json(PREPARED)
+    recorded = began["inputs"] if began is not None else {}
+    return {
+        dataset.name: _checked_inputs(dataset, recorded.get(dataset.name))
+        for dataset in _datasets(run)
+    }
 
 
 def _datasets(run: Run) -> tuple[Dataset, Dataset]:
@@ -90,63 +107,58 @@ def _datasets(run: Run) -> tuple[Dataset, Dataset]:
     return judged, pairs
 
 
-def _build(dataset: Dataset, *, run: Run, held_out: NDArray[np.uint64] | None) -> bool:
-    done = dataset.folder.success()
-    files = _checked_inputs(dataset, done)
-    if done is not None:
+def _build(
+    dataset: Dataset, files: list[InputFile], *, run: Run, held_out: NDArray[np.uint64] | None
+) -> bool:
+    if dataset.folder.success() is not None:
         return False
     start_s = time.monotonic()
     counts = _scatter(dataset, files, held_out=held_out)
     totals = _gather(dataset, counts)
-    rows_in, kept = counts["rows_in"], sum(counts[f"kept_{s}"] for s in dataset.splits)
-    rejected = counts["quarantined"] + counts["held_out"]
-    if kept + rejected != rows_in or totals["rows_in"] != kept:
-        raise RuntimeError(f"{dataset.name}: rows were lost: {dict(counts)} {dict(totals)}")
+    kept = sum(counts[f"kept_{split}"] for split in dataset.splits)
+    if kept + counts["quarantined"] + counts["held_out"] != counts["rows_in"]:
+        raise RuntimeError(f"{dataset.name}: rows were lost while cleaning: {dict(counts)}")
+    if totals["rows_in"] != kept:
+        raise RuntimeError(f"{dataset.name}: {kept} clean rows, but {dict(totals)} in the shards")
     seconds = time.monotonic() - start_s
-    shards = _shard_rows(dataset)
-    summary = {
+    summary: dict[str, Any] = {
         "fingerprint": run.prepare_fingerprint(),
-        "settings": run.prepare_settings(),
-        "inputs": [[file.uri, file.size_bytes] for file in files],
-        "rows_in": rows_in,
+        "rows_in": counts["rows_in"],
         "rows_out": totals["rows_out"],
         "duplicates": totals["rows_in"] - totals["rows_out"],
         "quarantined": counts["quarantined"],
         "held_out": counts["held_out"],
         "seconds": round(seconds, 1),
-        "rows_per_s": round(rows_in / max(seconds, 1e-9)),
-        "shards": shards,
+        "rows_per_s": round(counts["rows_in"] / max(seconds, 1e-9)),
+        "shards": _shard_rows(dataset),
     }
     dataset.chunks.delete()
     dataset.folder.write_json(SUCCESS, summary)
     logger.info(
         "prepare   %s: %s rows in = %s out + %s duplicates + %s quarantined + %s held out "
         "(dev and test queries); %d shards, %.0f s",
-        dataset.name, f"{rows_in:,}", f"{summary['rows_out']:,}", f"{summary['duplicates']:,}",
-        f"{counts['quarantined']:,}", f"{counts['held_out']:,}", len(shards), seconds,
+        dataset.name, *(f"{summary[name]:,}" for name in COUNTS), len(summary["shards"]), seconds,
     )  # fmt: skip
     return True
 
 
-def _checked_inputs(dataset: Dataset, done: Mapping[str, Any] | None) -> list[InputFile]:
-    """The input files; what a complete dataset was made from must not have changed since."""
+def _checked_inputs(dataset: Dataset, recorded: list[list[Any]] | None) -> list[InputFile]:
+    """The input files, which must be those that were there when prepare began."""
     try:
         files = expand_inputs(dataset.rules.input)
     except UserError:
-        if done is None:
+        if dataset.folder.success() is None:
             raise
         return []  # complete, and the raw files are gone: that is allowed
-    if done is not None:
-        now = [[file.uri.rpartition("/")[2], file.size_bytes] for file in files]
-        then = [[uri.rpartition("/")[2], size] for uri, size in done["inputs"]]
-        if now != then:
-            raise UserError(
-                f"the files of {dataset.name}.input have changed since {dataset.folder} was made "
-                f"({len(then)} files then, {len(now)} now, or other sizes); give another run_dir"
-            )
-        return files
-    for file in files:
-        check_columns(file, _columns(dataset.rules))
+    now = [[file.uri, file.size_bytes] for file in files]
+    if recorded is not None and now != recorded:
+        raise UserError(
+            f"the files of {dataset.name}.input have changed since {dataset.folder} was made "
+            f"({len(recorded)} files then, {len(now)} now, or other sizes); give another run_dir"
+        )
+    if recorded is None:
+        for file in files:
+            check_columns(file, _columns(dataset.rules))
     return files
 
 

@@ -13,12 +13,23 @@ from typing import Any
 import numpy as np
 import ray.data
 
+from raydistill.errors import UserError
+
 Item = dict[str, Any]
+_MISTAKE = "user_error"
 
 
 def _apply(work: Callable[[Item], Item], block: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Unpack the items of a block, work on each, pack the results."""
-    results = [json.dumps(work(json.loads(text))) for text in block["item"]]
+    """Unpack the items of a block, work on each, pack the results.
+
+    A user's mistake comes back as a result: Ray would wrap it in pages of its own stack.
+    """
+    results: list[str] = []
+    for text in block["item"]:
+        try:
+            results.append(json.dumps(work(json.loads(text))))
+        except UserError as error:
+            results.append(json.dumps({_MISTAKE: str(error)}))
     return {"result": np.asarray(results, dtype=object)}
 
 
@@ -70,4 +81,7 @@ def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
 
 def _results(dataset: ray.data.Dataset) -> Iterator[Item]:
     for row in dataset.iter_rows():
-        yield json.loads(row["result"])
+        result = json.loads(row["result"])
+        if _MISTAKE in result:
+            raise UserError(result[_MISTAKE])
+        yield result
