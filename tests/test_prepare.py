@@ -184,8 +184,9 @@ def test_a_prepare_cut_off_is_not_continued_with_other_settings(
 
 
 def write_cut_off(path: Path) -> None:
-    text = "query,title\n" + "".join(f"query {n},title {n}\n" for n in range(100_000))
-    data = gzip.compress(text.encode())
+    digits = np.random.default_rng(0).bytes(4_000_000).hex()  # too much to be read as a header
+    lines = (f"{digits[at : at + 40]},x\n" for at in range(0, len(digits), 40))
+    data = gzip.compress(("query,title\n" + "".join(lines)).encode(), compresslevel=1)
     path.write_bytes(data[: len(data) // 2])
 
 
