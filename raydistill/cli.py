@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from raydistill.errors import UserError
 
 logger = logging.getLogger("raydistill")
-STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 _HELP = {
     "prepare": "clean, split and shard the raw pairs",
     "finetune": "make cross-encoders of the base encoders",
@@ -128,7 +127,7 @@ def _run_stage(name: str, arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(run: object) -> int:
-    from raydistill.run import Run
+    from raydistill.run import STAGES, Run
     from raydistill.stages.distill import is_complete, outputs
 
     assert isinstance(run, Run)
@@ -160,7 +159,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.output:
         raise UserError("give --output FILE (.parquet, .csv, .tsv or .jsonl)")
-    query = None if scorer.settings["single_texts"] else arguments.query
+    query = "" if scorer.settings["single_texts"] else arguments.query
     num_rows, num_null = score_file(
         scorer, source=arguments.input, target=arguments.output, query=query, title=arguments.title
     )

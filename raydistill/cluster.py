@@ -34,18 +34,19 @@ class Cluster:
 
     num_cores: int
     num_gpus: int
-    is_local: bool
-
-    @property
-    def threads_per_actor(self) -> int:
-        """Threads of a CPU teacher: one, since more small actors beat fewer big ones."""
-        return 1
 
     def num_actors(self, *, gpus_each: float) -> int:
         """How many teachers run at once: as the GPUs hold, else one a core."""
         if self.num_gpus and gpus_each:
             return max(1, int(self.num_gpus / gpus_each))
         return max(1, self.num_cores)
+
+
+def warn_if_apart(run_dir: str) -> None:
+    """Warn when a run folder on a disk must be seen by several machines."""
+    machines = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    if "://" not in run_dir and len(machines) > 1:
+        logger.warning("%s must be one disk that all %d machines share", run_dir, len(machines))
 
 
 def connect(config: ClusterConfig, *, verbose: bool = False) -> Cluster:
@@ -71,8 +72,11 @@ def connect(config: ClusterConfig, *, verbose: bool = False) -> Cluster:
     cluster = Cluster(
         num_cores=min(logical, os.cpu_count() or 1) if is_local else logical,
         num_gpus=int(resources.get("GPU", 0)) if config.gpus is None else config.gpus,
-        is_local=is_local,
     )
+    if cluster.num_cores == 0 and cluster.num_gpus == 0:
+        logger.warning(
+            "the cluster has no core and no GPU yet; say cluster.gpus = N if it may grow"
+        )
     if is_first:
         where = "a Ray of our own" if is_local else f"the Ray at {address}"
         logger.info("%s: %d cores, %d GPUs", where, cluster.num_cores, cluster.num_gpus)
@@ -87,7 +91,10 @@ def _start(address: str | None, *, verbose: bool) -> None:
         except (ConnectionError, RuntimeError) as error:
             raise UserError(f"no Ray at {address!r} (cluster.address or RAY_ADDRESS)") from error
         return
+    if not verbose:  # Ray's core warns about how Ray Data itself starts its actors
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(
+        address="local",  # not the one that someone else has started on this machine
         num_cpus=max(_MIN_LOCAL_CPUS, os.cpu_count() or 1),
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from raydistill.errors import UserError
 
-Share = Annotated[float, Field(ge=0, le=0.5)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -31,7 +31,7 @@ Inputs = Annotated[
 
 
 class Section(BaseModel):
-    """One table of the run file; SPEED names the fields that change speed and never results."""
+    """One table of the run file; SPEED names the fields that change speed, and no result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     SPEED: ClassVar[frozenset[str]] = frozenset()
@@ -44,8 +44,9 @@ class Section(BaseModel):
 class TextRules(Section):
     """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
 
+    SPEED = frozenset({"input"})  # the files themselves are part of the fingerprint (run.py)
     input: Inputs
-    query: str | None = "query"  # None: the task has single texts, in `title`
+    query: str = "query"  # "": the task has single texts, in `title`
     title: str = "title"
     lowercase: bool = False
     max_query_chars: Count = 200
@@ -66,6 +67,12 @@ class JudgedConfig(TextRules):
     relevant_at: float = Field(default=0.5, ge=0, le=1)
     dev_share: Share = 0.1
     test_share: Share = 0.1
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> JudgedConfig:
+        if self.dev_share + self.test_share >= 1:
+            raise ValueError("dev_share and test_share leave nothing to train on")
+        return self
 
 
 class TeacherConfig(Section):
@@ -99,6 +106,15 @@ class FinetuneConfig(Section):
     seed: int = 0
     num_workers: Count = 1
     num_gpus: float = Field(default=1, ge=0)  # a worker, where the cluster has GPUs
+
+    @model_validator(mode="after")
+    def _even_batches(self) -> FinetuneConfig:
+        if self.batch_rows % self.num_workers:
+            raise ValueError(
+                f"batch_rows = {self.batch_rows} is not a multiple of num_workers = "
+                f"{self.num_workers}"
+            )
+        return self
 
 
 class LabelConfig(Section):
@@ -176,8 +192,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        if (self.pairs.query is None) != (self.judged.query is None):
-            raise ValueError("pairs.query and judged.query: give both, or none for single texts")
+        if bool(self.pairs.query) != bool(self.judged.query):
+            raise ValueError('pairs.query and judged.query: give both, or "" for single texts')
         names = set(self.teachers)
         if self.labels.weights is not None and set(self.labels.weights) != names:
             raise ValueError(

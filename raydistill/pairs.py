@@ -41,7 +41,7 @@ def clean(table: pa.Table, *, rows: NDArray[np.int64], rules: TextRules, source:
     texts: dict[str, pa.StringArray] = {}
     limits = {"query": rules.max_query_chars, "title": rules.max_title_chars}
     for name, column in {"query": rules.query, "title": rules.title}.items():
-        if column is None:
+        if not column:
             texts[name] = pa.array([""] * table.num_rows, pa.string())
             continue
         text, problem = _clean_text(table[column], name=name, max_chars=limits[name])
@@ -153,7 +153,7 @@ def _clean_text(
 def _clean_label(column: pa.ChunkedArray) -> tuple[pa.FloatArray, pa.StringArray]:
     """Labels as float32 and, for each row, its problem or null."""
     raw = one_chunk(column)
-    if pa.types.is_binary(raw.type) or pa.types.is_string(raw.type):
+    if not (pa.types.is_integer(raw.type) or pa.types.is_floating(raw.type)):
         texts = pc.fill_null(decode(raw)[0], "")
         is_number = pc.match_substring_regex(
             texts, r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"

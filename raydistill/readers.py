@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -78,20 +79,24 @@ def _expand(pattern: str) -> list[InputFile]:
     filesystem, path = open_uri(pattern)
     wildcard = next((at for at, char in enumerate(path) if char in "*?["), None)
     base = path if wildcard is None else path[:wildcard].rpartition("/")[0]
-    info = filesystem.get_file_info(base)
+    try:
+        info = filesystem.get_file_info(base)
+    except OSError as error:
+        raise UserError(f"cannot look into {pattern}: {error}") from error
     if info.type == fs.FileType.NotFound:
         raise UserError(f"no such input: {pattern}")
     if info.type == fs.FileType.Directory:
         infos = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
     else:
         infos = [info]
-    scheme = pattern.partition("://")[0] + "://" if "://" in pattern else ""
+    to_uri = _uri_maker(pattern)
     files = [
-        InputFile(uri=scheme + one.path, size_bytes=one.size)
+        InputFile(uri=to_uri(one.path), size_bytes=one.size)
         for one in infos
         if one.is_file
         and file_format(one.path)
         and not one.base_name.startswith((".", "_"))
+        and one.size > 0  # an hour without traffic
         and (wildcard is None or fnmatch.fnmatchcase(one.path, path))
     ]
     if not files:
@@ -99,13 +104,26 @@ def _expand(pattern: str) -> list[InputFile]:
     return files
 
 
+def _uri_maker(pattern: str) -> Callable[[str], str]:
+    """How a path on the pattern's file system is written as a URI of the same kind."""
+    if "://" not in pattern:
+        return lambda path: path
+    scheme, _, rest = pattern.partition("://")
+    options = "".join(rest.partition("?")[1:]) if "=" in rest.partition("?")[2] else ""
+    return lambda path: f"{scheme}://{quote(path)}{options}"
+
+
 def column_names(file: InputFile) -> list[str]:
-    """The columns of a file, read from its head alone."""
+    """The columns of a file that hold texts or numbers, read from its head alone."""
     filesystem, path = open_uri(file.uri)
     if file.format == "parquet":
-        return [str(name) for name in pq.read_schema(path, filesystem=filesystem).names]
-    first = next(_read(file, None, max_block_bytes=1 << 16), None)
-    return list(first.table.column_names) if first else []
+        schema = pq.read_schema(path, filesystem=filesystem)
+        return [str(field.name) for field in schema if not pa.types.is_nested(field.type)]
+    if file.format == "jsonl":
+        first = next(_read(file, None, max_block_bytes=1 << 16), None)
+        return list(first.table.column_names) if first else []
+    with filesystem.open_input_stream(path, compression="detect") as stream:
+        return _header(stream, is_tsv=file.format == "tsv")
 
 
 def check_columns(file: InputFile, columns: Sequence[str]) -> None:
@@ -114,6 +132,9 @@ def check_columns(file: InputFile, columns: Sequence[str]) -> None:
         found = column_names(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"cannot read {file.uri} as {file.format}: {error}") from error
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        raise UserError(f"{file.uri} has two columns named {twice[0]!r}; rename one")
     for column in columns:
         if column not in found:
             raise UserError(
@@ -184,8 +205,9 @@ def _read_delimited(
     bad: list[tuple[int, str]] = []
 
     def reject(row: pacsv.InvalidRow) -> str:
+        nonlocal bad
         # The parser counts from 1 and counts the header.
-        bad.append((row.number - 2, f"{row.actual_columns} fields, not {row.expected_columns}"))
+        bad = [*bad, (row.number - 2, f"{row.actual_columns} fields, not {row.expected_columns}")]
         return "skip"
 
     convert = pacsv.ConvertOptions(
@@ -202,11 +224,13 @@ def _read_delimited(
         convert_options=convert,
     ) as reader:
         for batch in reader:
+            # Arrow parses ahead: some of the bad rows known by now come after this batch.
             ahead = np.arange(start, start + batch.num_rows + len(bad))
             rows = ahead[~np.isin(ahead, [row for row, _ in bad])][: batch.num_rows]
             start = int(rows[-1]) + 1 if len(rows) else start
-            yield RawRows(pa.Table.from_batches([batch]), rows, bad.copy())
-            bad.clear()
+            passed = [(row, reason) for row, reason in bad if row < start]
+            bad = [(row, reason) for row, reason in bad if row >= start]
+            yield RawRows(pa.Table.from_batches([batch]), rows, passed)
     if bad or not start:  # bad lines at the end, or no good line at all
         empty = pa.table({name: pa.array([], pa.binary()) for name in columns or names})
         yield RawRows(empty, np.empty(0, np.int64), bad)
@@ -262,6 +286,9 @@ def _parse_lines(lines: list[bytes], *, start: int, columns: list[str] | None) -
         if not isinstance(content, dict):
             bad.append((row, "not a JSON object"))
             continue
+        if b"\\ud" in line.lower() and not _is_text(content):
+            bad.append((row, "not UTF-8: half of a surrogate pair"))
+            continue
         good.append(content)
         rows.append(row)
     names = columns if columns is not None else list(dict.fromkeys(k for g in good for k in g))
@@ -269,11 +296,22 @@ def _parse_lines(lines: list[bytes], *, start: int, columns: list[str] | None) -
     return RawRows(pa.table(arrays), np.asarray(rows, np.int64), bad)
 
 
+def _is_text(content: dict[str, Any]) -> bool:
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _json_column(values: list[Any]) -> pa.Array:
-    """Numbers stay numbers when all are; anything mixed or nested becomes its JSON text."""
-    if all(v is None or isinstance(v, str) for v in values):
-        return pa.array(values, pa.string())
-    if all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values):
-        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    """Numbers stay what they are when all are of a kind; anything mixed becomes its JSON text."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
+        return pa.array(values, pa.int64())
+    if kinds == {float}:
+        return pa.array(values, pa.float64())
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
     texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
     return pa.array(texts, pa.string())

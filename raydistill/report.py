@@ -65,8 +65,8 @@ def markdown(found: dict[str, Any]) -> str:
         lines.append(f"| {name} | {cells} | {stage['seconds']:,.1f} |")
     lines += [
         "",
-        "Times are of one core: a teacher's while it labeled, the student's "
-        "in batches from raw text; "
+        "Times are of one actor (a core or a GPU) for a teacher while it labeled, of one core "
+        "for the student in batches from raw text; "
         f"one call with one pair takes the student {found['single_us']:,.0f} us.",
     ]
     return "\n".join(lines) + "\n"

@@ -7,16 +7,20 @@ made them, so that changed settings make another folder and nothing stale is tru
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from raydistill.config import RunConfig, fingerprint
+from raydistill.config import RunConfig, TextRules, fingerprint
 from raydistill.errors import UserError
+from raydistill.readers import InputFile, expand_inputs
 from raydistill.schema import SPLITS
 from raydistill.storage import Folder, model_fingerprint
 
+_WEIGHTS = "*.safetensors"
+STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 ROLES = ("student", "judged_only")
 PREPARED = "prepare.json"  # written before prepare begins: what the folder is made from
 
@@ -44,8 +48,22 @@ class Run:
         return self.root / "judged" / split
 
     def prepare_fingerprint(self) -> str:
-        """What made `pairs/` and `judged/`."""
-        return fingerprint("prepare", self.prepare_settings())
+        """What made `pairs/` and `judged/`: settings, and names and sizes of the raw files."""
+        return fingerprint("prepare", self.prepare_settings(), self.inputs)
+
+    @cached_property
+    def inputs(self) -> dict[str, list[list[Any]]]:
+        """Name and size of the raw files of both datasets, as they were when prepare began."""
+        began = self.root.read_json(PREPARED)
+        if began is not None:
+            recorded: dict[str, list[list[Any]]] = began["inputs"]
+            return recorded
+        return {name: describe(expand_inputs(rules.input)) for name, rules in self.rules.items()}
+
+    @property
+    def rules(self) -> dict[str, TextRules]:
+        """Where each dataset comes from and how it is cleaned."""
+        return {"judged": self.config.judged, "pairs": self.config.pairs}
 
     def prepare_settings(self) -> dict[str, Any]:
         """The settings that `prepare` stores when it begins, for `check_owner` of later runs."""
@@ -69,7 +87,7 @@ class Run:
         assert base is not None, "only a base encoder is fine-tuned"
         settings = self.config.finetune.results()
         relevant_at = self.config.judged.relevant_at if settings["target"] == "binary" else None
-        judged = self._judged_settings()
+        judged = [self._judged_settings(), self.inputs["judged"]]
         return fingerprint("finetune", self._model_hash(base), settings, judged, relevant_at)
 
     def logits(self, name: str) -> Folder:
@@ -121,13 +139,16 @@ class Run:
 
     def _model_hash(self, source: str) -> str:
         if source not in self._models:
-            self._models[source] = model_fingerprint(model_folder(source).download())
+            folder = model_folder(source).download()
+            if not (folder / "config.json").is_file():
+                raise UserError(f"no teacher model in {source!r}: it has no config.json")
+            self._models[source] = model_fingerprint(folder)
         return self._models[source]
 
     def check_owner(self) -> None:
         """Raise UserError when the run folder was begun with other settings of the pairs."""
         began = self.root.read_json(PREPARED)
-        if began is None or began["fingerprint"] == self.prepare_fingerprint():
+        if began is None or began["settings"] == self.prepare_settings():
             return
         stored, mine = began["settings"], self.prepare_settings()
         changed = [
@@ -140,6 +161,11 @@ class Run:
             f"run folder {self.root} was prepared with other settings "
             f"({'; '.join(changed)}); restore them or give another run_dir"
         )
+
+
+def describe(files: Sequence[InputFile]) -> list[list[Any]]:
+    """Name and size of each raw file, sorted: what tells whether an input has changed."""
+    return sorted([file.uri.rpartition("/")[2], file.size_bytes] for file in files)
 
 
 def model_folder(source: str) -> Folder:
@@ -163,7 +189,10 @@ def _hub_snapshot(name: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return str(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        folder = snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", _WEIGHTS])
+        if not list(Path(folder).glob(_WEIGHTS)):  # an older model
+            folder = snapshot_download(name, allow_patterns=["pytorch_model*.bin"])
+        return str(folder)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"no teacher model {name!r}: not a folder, not an installed package's folder, and the "

@@ -37,7 +37,9 @@ class Scorer:
         self.spec = NgramSpec(settings["preset"], settings["hash_bits"])
         self.temperature = float(settings["temperature"])
         self.threshold = float(settings["threshold"])
-        self._table_VD, self._idf_V = arrays["embedding"], arrays["idf"]
+        self.max_query_chars = int(settings["max_query_chars"])
+        self.max_title_chars = int(settings["max_title_chars"])
+        self._table_VD, self.idf_V = arrays["embedding"], arrays["idf"]
         self._mean_F, self._std_F = arrays["dense_mean"], arrays["dense_std"]
         num_layers = sum(name.startswith("weight_") for name in arrays)
         self._layers = [
@@ -67,11 +69,14 @@ class Scorer:
         """Scores in 0..1 of pairs, in the order given; for single texts every query is ""."""
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries for {len(titles)} titles")
-        return self.score_texts(encode(queries), encode(titles))
+        limits = self.max_query_chars, self.max_title_chars
+        return self.score_texts(
+            encode(queries, max_chars=limits[0]), encode(titles, max_chars=limits[1])
+        )
 
     def score_texts(self, queries: Texts, titles: Texts) -> NDArray[np.float32]:
         """Like `score_pairs`, from UTF-8 bytes and offsets (Arrow's memory of a string column)."""
-        features = featurize(queries, titles, spec=self.spec, idf_V=self._idf_V)
+        features = featurize(queries, titles, spec=self.spec, idf_V=self.idf_V)
         return self.scores_of(self.logits(features))
 
     def scores_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import sys
@@ -20,7 +19,14 @@ import pyarrow.parquet as pq
 from raydistill.errors import UserError
 from raydistill.hashing import utf8_buffers
 from raydistill.pairs import decode, normalise, one_chunk
-from raydistill.readers import RawRows, check_columns, expand_inputs, file_format, read_raw
+from raydistill.readers import (
+    COMPRESSIONS,
+    RawRows,
+    check_columns,
+    expand_inputs,
+    file_format,
+    read_raw,
+)
 from raydistill.scorer import Scorer
 
 logger = logging.getLogger("raydistill")
@@ -28,7 +34,7 @@ _LINES = 1_024
 
 
 def score_file(
-    scorer: Scorer, *, source: str, target: str, query: str | None, title: str
+    scorer: Scorer, *, source: str, target: str, query: str, title: str
 ) -> tuple[int, int]:
     """Score the pairs of `source` into `target`; rows written, and rows without a score.
 
@@ -36,10 +42,12 @@ def score_file(
     that cannot be parsed is left out and named on the log.
     """
     kind = file_format(target)
-    if kind is None or target.endswith((".gz", ".zst")):
-        raise UserError(f"cannot write {target!r}; give a .parquet, .csv, .tsv or .jsonl file")
+    if kind is None or target.endswith(COMPRESSIONS) or "://" in target:
+        raise UserError(
+            f"cannot write {target!r}; give a local .parquet, .csv, .tsv or .jsonl file"
+        )
     files = expand_inputs([source])
-    columns = [name for name in (query, title) if name is not None]
+    columns = [name for name in (query, title) if name]
     for file in files:
         check_columns(file, columns)
     num_rows = num_null = 0
@@ -49,34 +57,40 @@ def score_file(
             for raw in read_raw(file):
                 _warn_bad(raw, file.uri)
                 scores = score_table(scorer, raw.table, query=query, title=title)
-                write(_with_scores(raw.table, scores))
+                is_bytes = file.format in ("csv", "tsv")
+                write(_with_scores(raw.table, scores, is_bytes=is_bytes))
                 num_rows += len(scores)
                 num_null += scores.null_count
     return num_rows, num_null
 
 
-def score_table(scorer: Scorer, table: pa.Table, *, query: str | None, title: str) -> pa.FloatArray:
+def score_table(scorer: Scorer, table: pa.Table, *, query: str, title: str) -> pa.FloatArray:
     """Scores of the rows of a table; null where a text is missing."""
-    titles, has_title = _texts(table[title])
-    if query is None:
+    titles, has_title = _texts(table[title], max_chars=scorer.max_title_chars)
+    if not query:
         queries, usable = pa.array([""] * len(titles), pa.string()), has_title
     else:
-        queries, has_query = _texts(table[query])
+        queries, has_query = _texts(table[query], max_chars=scorer.max_query_chars)
         usable = pc.and_(has_title, has_query)
     scores = scorer.score_texts(utf8_buffers(queries), utf8_buffers(titles))
     return pa.array(scores, mask=~np.asarray(usable))
 
 
 def score_lines(scorer: Scorer, lines: Iterable[bytes], output: TextIO) -> tuple[int, int]:
-    """Lines of query<TAB>title to query<TAB>title<TAB>score; lines written, lines left out."""
+    """Lines of query<TAB>title to query<TAB>title<TAB>score; lines written, lines left out.
+
+    A student of single texts takes lines of one text.
+    """
+    single = bool(scorer.settings.get("single_texts"))
     num_rows = num_bad = 0
     for block in _blocks(lines):
         parts = [line.decode("utf-8", "replace").rstrip("\r\n").split("\t") for line in block]
-        good = [part for part in parts if len(part) == 2]
+        good = [part for part in parts if len(part) == (1 if single else 2)]
         num_bad += len(parts) - len(good)
-        scores = scorer.score_pairs([q for q, _ in good], [t for _, t in good])
-        for (query, title), score in zip(good, scores, strict=True):
-            output.write(f"{query}\t{title}\t{score:.6f}\n")
+        queries = ["" if single else part[0] for part in good]
+        scores = scorer.score_pairs(queries, [part[-1] for part in good])
+        for part, score in zip(good, scores, strict=True):
+            output.write("\t".join([*part, f"{score:.6f}"]) + "\n")
         output.flush()
         num_rows += len(good)
     return num_rows, num_bad
@@ -94,21 +108,17 @@ def _blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield block
 
 
-def _texts(column: pa.ChunkedArray) -> tuple[pa.StringArray, pa.BooleanArray]:
+def _texts(column: pa.ChunkedArray, *, max_chars: int) -> tuple[pa.StringArray, pa.BooleanArray]:
     """Texts as `prepare` would clean them, "" where there is none, and whether there is one."""
     decoded, _ = decode(one_chunk(column))
-    texts = normalise(pc.fill_null(decoded, ""))
+    texts = pc.utf8_slice_codeunits(normalise(pc.fill_null(decoded, "")), 0, max_chars)
     return texts, pc.not_equal(texts, "")
 
 
-def _with_scores(table: pa.Table, scores: pa.FloatArray) -> pa.Table:
-    columns = {
-        name: decode(one_chunk(table[name]))[0]
-        if pa.types.is_binary(table[name].type)
-        else table[name]
-        for name in table.column_names
-        if name != "score"
-    }
+def _with_scores(table: pa.Table, scores: pa.FloatArray, *, is_bytes: bool) -> pa.Table:
+    """The table with its scores; an older `score` goes. CSV comes as bytes and goes as text."""
+    names = [name for name in table.column_names if name != "score"]
+    columns = {n: decode(one_chunk(table[n]))[0] if is_bytes else table[n] for n in names}
     return pa.table({**columns, "score": scores})
 
 
@@ -132,42 +142,68 @@ def _writer(target: Path, kind: str) -> Iterator[_Writer]:
 
 
 class _Writer:
-    """Appends tables to a file of one of the known formats."""
+    """Appends tables to a file of one of the known formats, all with the columns of the first."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path, self.kind = path, kind
+        self._schema: pa.Schema | None = None
         self._open: pq.ParquetWriter | pacsv.CSVWriter | None = None
-        self._text = (
-            path.open("w", encoding="utf-8", newline="") if kind in ("jsonl", "tsv") else None
-        )
+        self._text: TextIO | None = None
 
     def __call__(self, table: pa.Table) -> None:
+        if self._schema is None:
+            self._schema = table.schema
+            self._start(table.schema)
+        try:
+            table = table.select(self._schema.names).cast(self._schema)
+        except (KeyError, ValueError) as error:  # Arrow's errors are ValueErrors
+            raise UserError(f"the columns change within the input: {error}") from error
         if self._text is not None:
             self._write_text(table, self._text)
-            return
-        if self._open is None:
-            make = pq.ParquetWriter if self.kind == "parquet" else pacsv.CSVWriter
-            self._open = make(str(self.path), table.schema)
-        (self._open.write_table if self.kind == "parquet" else self._open.write)(table)
+        elif isinstance(self._open, pq.ParquetWriter):
+            self._open.write_table(table)
+        else:
+            assert self._open is not None
+            self._open.write(table)
+
+    def _start(self, schema: pa.Schema) -> None:
+        if self.kind == "parquet":
+            self._open = pq.ParquetWriter(str(self.path), schema)
+        elif self.kind == "csv":
+            nested = [field.name for field in schema if pa.types.is_nested(field.type)]
+            if nested:
+                raise UserError(
+                    f"column {nested[0]!r} does not fit in a CSV; write .parquet or .jsonl"
+                )
+            self._open = pacsv.CSVWriter(str(self.path), schema)
+        else:
+            self._text = self.path.open("w", encoding="utf-8", newline="")
+            if self.kind == "tsv":
+                self._text.write("\t".join(schema.names) + "\n")
 
     def _write_text(self, table: pa.Table, text: TextIO) -> None:
         if self.kind == "jsonl":
-            text.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+            rows = (json.dumps(r, ensure_ascii=False, default=str) for r in table.to_pylist())
+            text.writelines(row + "\n" for row in rows)
             return
-        # No quoting, as TSV is read: a text that came from a TSV holds no tab.
-        rows = csv.writer(
-            text, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, escapechar="\\"
+        columns = (table[name].to_pylist() for name in table.column_names)
+        text.writelines(
+            "\t".join(map(_tsv_field, row)) + "\n" for row in zip(*columns, strict=True)
         )
-        if not text.tell():
-            rows.writerow(table.column_names)
-        rows.writerows(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
 
     def close(self) -> None:
         """Finish the file."""
-        if self._open is not None:
-            self._open.close()
-        if self._text is not None:
-            self._text.close()
+        for opened in (self._open, self._text):
+            if opened is not None:
+                opened.close()
+
+
+def _tsv_field(value: object) -> str:
+    """A value as TSV has it: no quoting, so no tab and no line break."""
+    text = "" if value is None else str(value)
+    if "\t" in text or "\n" in text or "\r" in text:
+        raise UserError(f"{text[:60]!r} has a tab or a line break: write .csv, .jsonl or .parquet")
+    return text
 
 
 def stdin_lines() -> Iterable[bytes]:

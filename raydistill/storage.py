@@ -39,7 +39,8 @@ class Folder:
 
     def __truediv__(self, name: str) -> Folder:
         """The folder `name` inside this one."""
-        return Folder(f"{self.uri}/{name}")
+        base, mark, options = self.uri.partition("?") if not self.is_local else (self.uri, "", "")
+        return Folder(f"{base}/{name}{mark}{options}")
 
     def __repr__(self) -> str:
         """The URI, as error messages show it."""
@@ -158,7 +159,7 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), str(Path(uri).absolute())
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UserError(f"cannot open {uri!r}: {error}; give a local path or s3://") from error
     return filesystem, path.rstrip("/")
 

@@ -74,14 +74,20 @@ def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own ret
         raise UserError(f"no tokenizer in {folder}: {_first_line(error)}") from error
 
 
-def check_model(folder: Path) -> None:
-    """Raise UserError unless the folder holds a cross-encoder with 1 or 2 outputs."""
+def check_model(folder: Path, *, max_length: int) -> None:
+    """Raise UserError unless the folder holds a cross-encoder with 1 or 2 outputs.
+
+    Its positions must hold `max_length` wordpieces.
+    """
     try:
         config = AutoConfig.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
         raise UserError(f"no model in {folder}: {_first_line(error)}") from error
     if config.num_labels not in (1, 2):
         raise UserError(f"{folder} has {config.num_labels} outputs; a teacher has 1 or 2")
+    positions = getattr(config, "max_position_embeddings", max_length)
+    if positions < max_length:
+        raise UserError(f"{folder} reads {positions} wordpieces, label.max_length is {max_length}")
     architectures = config.architectures or []
     if not any("SequenceClassification" in name for name in architectures):
         raise UserError(
@@ -98,7 +104,7 @@ class Teacher:
     ) -> None:
         """Load the model in `folder`; `max_length` and `tokens_per_batch` count wordpieces."""
         quiet_transformers()
-        check_model(folder)
+        check_model(folder, max_length=max_length)
         self.device, self.max_length = device, max_length
         self.tokens_per_batch = tokens_per_batch
         self.dtype = resolve_dtype(dtype, device=device)

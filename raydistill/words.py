@@ -35,8 +35,13 @@ _APOSTROPHES = (0x27, 0x2019)
 _21, _42 = np.uint64(21), np.uint64(42)
 
 
-def encode(texts: Sequence[str]) -> Texts:
-    """Python strings as UTF-8 bytes and offsets; NFKC, as `prepare` made the training texts."""
+def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
+    """Python strings as UTF-8 bytes and offsets; NFKC, as `prepare` made the training texts.
+
+    A text longer than `max_chars` is cut: the time of a pair grows with the product of lengths.
+    """
+    if max_chars is not None:
+        texts = [text[:max_chars] for text in texts]
     parts = [
         text.encode()
         if text.isascii()

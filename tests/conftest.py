@@ -11,8 +11,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import raydistill
 from raydistill.config import RunConfig
 from raydistill.synthetic import Shop
+
+# numba looks at the file of a compiled function alone, not at those it calls in other files.
+_CODE = Path(raydistill.__file__).parent
+_NEWEST = max((_CODE / f"{name}.py").stat().st_mtime for name in ("hashing", "words", "ngrams"))
+for _file in (_CODE / "__pycache__").glob("*.nb[ic]"):
+    if _file.stat().st_mtime < _NEWEST:
+        _file.unlink()
+
 
 # 50 words, so that a tiny BERT has a tiny vocabulary.
 WORDS = (

@@ -73,6 +73,7 @@ def test_dry_run_touches_nothing(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
     assert main(["distill", "--config", file, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "shard_rows = 65536" in out

@@ -56,6 +56,9 @@ def test_what_is_stored_reads_back_the_same(file: str, tmp_path: Path) -> None:
         ("epochs", ["section.field=value"]),
         ("run_dir.x=1", ["run_dir is a value"]),
         ("judged.query=q", []),
+        ("judged.query=", ["judged.query", "single texts"]),
+        ("judged.dev_share=0.95", ["nothing to train on"]),
+        ("finetune.num_workers=3", ["batch_rows = 32", "num_workers = 3"]),
     ],
 )
 def test_a_mistake_is_named(file: str, override: str, words: list[str]) -> None:
@@ -65,6 +68,12 @@ def test_a_mistake_is_named(file: str, override: str, words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         load_config(file, overrides=[override])
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_single_texts_have_no_query(file: str, tmp_path: Path) -> None:
+    config = load_config(file, overrides=["pairs.query=", "judged.query="])
+    (tmp_path / "stored.toml").write_text(config.to_toml())
+    assert load_config(str(tmp_path / "stored.toml")).pairs.query == ""
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def test_from_raw_pairs_to_a_served_student(
     _score_a_file(run, tmp_path)
     assert main(["distill", "--config", file, "--set", "pairs.lowercase=true"]) == 2
     assert "pairs.lowercase: False there, True here" in capsys.readouterr().err
+    assert main(["evaluate", "--config", file, "--set", "labels.temperature=2"]) == 2
+    assert "no bundle of the current student" in capsys.readouterr().err
     assert main(["label", "--config", file, "--dry-run"]) == 0
     assert capsys.readouterr().out.count("complete") == 6
 

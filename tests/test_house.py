@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raydistill.cli import STAGES
 from raydistill.config import load_config
+from raydistill.run import STAGES
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,8 +32,12 @@ def test_every_stage_has_a_job(stage: str) -> None:
     assert (ROOT / "jobs" / f"{stage}.py").is_file()
 
 
-def test_a_job_runs_from_the_checkout() -> None:
-    command = [sys.executable, "-m", "jobs.label", "--config", "jobs/demo.toml", "--dry-run"]
+def test_a_job_runs_from_the_checkout(raw_files: Path) -> None:
+    command = [
+        sys.executable, "-m", "jobs.label", "--config", "jobs/demo.toml", "--dry-run",
+        "--set", f"pairs.input={raw_files}/pairs",
+        "--set", f"judged.input={raw_files}/judged.parquet",
+    ]  # fmt: skip
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert "shard_rows = 4096" in found.stdout

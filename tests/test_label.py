@@ -8,14 +8,15 @@ from raydistill.cluster import Cluster
 from raydistill.config import LabelConfig
 from raydistill.errors import UserError
 from raydistill.run import Run
+from raydistill.shards import SCORED_SPLITS, missing_shards, shards_to_score
 from raydistill.stages import label
 from raydistill.storage import Folder
 from raydistill.teacher import Teacher
 from tests.conftest import make_bert, run_config
 from tests.test_prepare import run_without_ray
 
-ONE = Cluster(num_cores=1, num_gpus=0, is_local=True)
-TWO = Cluster(num_cores=2, num_gpus=0, is_local=True)
+ONE = Cluster(num_cores=1, num_gpus=0)
+TWO = Cluster(num_cores=2, num_gpus=0)
 
 
 @pytest.fixture
@@ -23,6 +24,36 @@ def prepared(raw_files: Path, tiny_bert: Path, tmp_path: Path) -> Run:
     run = Run(run_config(tmp_path / "run", raw_files, tiny_bert))
     finish_prepare(run)
     return run
+
+
+@pytest.mark.ray
+def test_a_lost_logits_file_is_scored_again(local_ray: None, prepared: Run) -> None:
+    from raydistill.stages import distill
+
+    label.run(prepared, TWO)
+    before = logits_of(prepared)
+    assert distill.is_complete("label", prepared)
+    (Path(prepared.logits("tiny").uri) / prepared.pairs.shards()[0]).unlink()
+    assert not distill.is_complete("label", prepared)
+    assert label.run(prepared, TWO)
+    assert logits_of(prepared) == before
+
+
+def test_a_teacher_that_gives_nan_is_stopped(prepared: Run, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    folder = make_bert(tmp_path / "broken", num_labels=1)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    torch.nn.init.constant_(model.classifier.bias, float("nan"))
+    model.save_pretrained(folder)
+    labeler = label.Labeler(
+        model=str(folder), logits=str(tmp_path / "out"), settings=prepared.config.label
+    )
+    shard = shards_to_score(prepared)[0]
+    with pytest.raises(UserError, match=r"the teacher gave nan for .*label.dtype"):
+        labeler({"folder": shard.folder.uri, "name": shard.name, "target": shard.target})
+    assert not (tmp_path / "out").exists()
 
 
 def finish_prepare(run: Run) -> None:
@@ -43,7 +74,7 @@ def logits_of(run: Run) -> dict[str, bytes]:
     folder = run.logits("tiny")
     names = [*folder.shards()] + [
         f"judged/{split}/{name}"
-        for split in label.SCORED_SPLITS
+        for split in SCORED_SPLITS
         for name in (folder / "judged" / split).shards()
     ]
     return {name: folder.read_bytes(name) for name in names}
@@ -55,20 +86,17 @@ def label_without_ray(run: Run, names: set[str] | None = None) -> None:
         model=run.teacher("tiny").uri,
         logits=run.logits("tiny").uri,
         settings=settings,
-        num_threads=1,
     )
-    for target, folder, shard, rows in label.missing_shards(
-        label.all_shards(run), run.logits("tiny")
-    ):
-        if names is None or target in names:
-            labeler({"target": target, "folder": folder.uri, "shard": shard, "rows": rows})
+    for shard in missing_shards(run, "tiny"):
+        if names is None or shard.target in names:
+            labeler({"folder": shard.folder.uri, "name": shard.name, "target": shard.target})
 
 
 @pytest.mark.ray
 def test_every_shard_once_same_name_same_order(local_ray: None, prepared: Run) -> None:
     assert label.run(prepared, TWO)
     found = logits_of(prepared)
-    assert set(found) == set(label.all_shards(prepared))
+    assert set(found) == {shard.target for shard in shards_to_score(prepared)}
     settings = LabelConfig()
     teacher = Teacher(
         Path(prepared.teacher("tiny").uri), device="cpu", dtype="float32", max_length=32,
@@ -94,7 +122,7 @@ def test_a_cut_off_labeling_does_only_the_rest(
     assert {n: (Path(folder.uri) / n).stat().st_mtime_ns for n in some} == times
     done = folder.success()
     assert done is not None
-    scored = sum(r for n, (_, _, r) in label.all_shards(prepared).items() if n not in some)
+    scored = sum(s.num_rows for s in shards_to_score(prepared) if s.target not in some)
     assert done["rows_scored"] == scored
     other = Run(run_config(tmp_path / "whole", raw_files, tiny_bert))
     finish_prepare(other)
@@ -120,10 +148,10 @@ def test_rows_of_another_schema_are_refused(prepared: Run, tmp_path: Path) -> No
     folder.write_table("part-00000.parquet", pa.table({"pair_id": [1], "query": ["a"]}))
     labeler = label.Labeler(
         model=prepared.teacher("tiny").uri, logits=str(tmp_path / "out"),
-        settings=prepared.config.label, num_threads=1,
+        settings=prepared.config.label,
     )  # fmt: skip
     with pytest.raises(ValueError, match="has another schema"):
-        labeler({"target": "x.parquet", "folder": folder.uri, "shard": "part-00000.parquet"})
+        labeler({"target": "x.parquet", "folder": folder.uri, "name": "part-00000.parquet"})
 
 
 def test_stages_out_of_order(raw_files: Path, tiny_bert: Path, tmp_path: Path) -> None:

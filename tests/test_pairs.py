@@ -58,14 +58,19 @@ def test_case_is_kept_unless_asked() -> None:
 
 
 def test_numbers_become_text_and_single_texts_need_no_query() -> None:
-    single = RULES.model_copy(update={"query": None})
+    single = RULES.model_copy(update={"query": ""})
     found = clean(pa.table({"title": [12, 7]}), rows=np.arange(2), rules=single, source="f")
     assert found.pairs.to_pylist() == [{"query": "", "title": "12"}, {"query": "", "title": "7"}]
 
 
-@pytest.mark.parametrize("kind", ["text", "number"])
+@pytest.mark.parametrize("kind", ["text", "number", "large_string", "dictionary"])
 def test_labels(kind: str) -> None:
-    given = ["0.5", "", "x", "1.5", "1"] if kind == "text" else [0.5, None, float("nan"), 1.5, 1.0]
+    numbers: list[object] = [0.5, None, float("nan"), 1.5, 1.0]
+    given = pa.array(numbers if kind == "number" else ["0.5", "", "x", "1.5", "1"])
+    if kind == "large_string":
+        given = given.cast(pa.large_string())
+    if kind == "dictionary":
+        given = given.dictionary_encode()
     rules = JudgedConfig(input=("x",))
     raw = pa.table({"query": list("abcde"), "title": list("vwxyz"), "label": given})
     found = clean(raw, rows=np.arange(5), rules=rules, source="f")

@@ -16,7 +16,7 @@ from tests.conftest import run_config
 
 
 def write_messy(folder: Path) -> None:
-    """Ten raw pairs: 2 bad rows, 1 bad line, 1 duplicate, 6 distinct; 4 judged pairs."""
+    """Ten raw pairs: 2 bad rows, 1 bad line, 1 duplicate, 6 distinct; and 120 judged pairs."""
     folder.mkdir()
     (folder / "a.csv").write_text(
         "query,title\nsofa,grey sofa\nsofa,  grey   sofa \n,x\nsofa,blue sofa\none,two,three\n"
@@ -26,7 +26,9 @@ def write_messy(folder: Path) -> None:
         '{"query": "tap", "title": "tap"}\n'
     )
     (folder / "c.tsv").write_text('query\ttitle\nrug\t5" rug\nrug\t"red" rug\n')
-    judged = pa.table({"query": list("abcd"), "title": list("wxyz"), "label": [0.0, 1.0, 0.5, 1.0]})
+    queries = [f"judged {n // 2}" for n in range(120)]
+    titles, labels = [f"title {n}" for n in range(120)], [float(n % 2) for n in range(120)]
+    judged = pa.table({"query": queries, "title": titles, "label": labels})
     pq.write_table(judged, folder / "judged.parquet")
 
 
@@ -78,6 +80,28 @@ def test_the_order_of_files_and_rows_does_not_matter(raw_files: Path, tmp_path: 
     assert len(contents(first)) > 6
 
 
+def test_moved_raw_files_are_the_same_and_other_ones_are_not(
+    raw_files: Path, tmp_path: Path
+) -> None:
+    run = make(tmp_path / "run", raw_files)
+    run.root.write_json("prepare.json", {"settings": run.prepare_settings(), "inputs": run.inputs})
+    run_without_ray(run)
+    shutil.copytree(raw_files, tmp_path / "moved")
+    moved = make(tmp_path / "run", tmp_path / "moved")
+    assert moved.prepare_fingerprint() == run.prepare_fingerprint()
+    prepare.check_inputs(moved)
+    shutil.copy(tmp_path / "moved" / "judged.parquet", tmp_path / "moved" / "pairs" / "new.parquet")
+    with pytest.raises(UserError, match="3 files then, 4 now"):
+        prepare.check_inputs(make(tmp_path / "run", tmp_path / "moved"))
+
+
+def test_a_split_without_both_kinds_is_named(raw_files: Path, tmp_path: Path) -> None:
+    run = make(tmp_path, raw_files, judged={"relevant_at": 0.0})
+    run_without_ray(run)
+    with pytest.raises(UserError, match=r"judged train split has \d+ pairs, .* needs both kinds"):
+        prepare.check_splits(run)
+
+
 def test_a_killed_gather_goes_on_to_the_same_bytes(raw_files: Path, tmp_path: Path) -> None:
     whole, cut = make(tmp_path / "1", raw_files), make(tmp_path / "2", raw_files)
     run_without_ray(whole)
@@ -123,7 +147,6 @@ def test_messy_files_lose_nothing(local_ray: None, tmp_path: Path) -> None:
     raw = [str(tmp_path / "raw" / name) for name in ("a.csv", "b.jsonl", "c.tsv")]
     run = make(
         tmp_path / "run", tmp_path / "raw", pairs={"input": raw, "shard_rows": 4},
-        judged={"dev_share": 0.0, "test_share": 0.0},
     )  # fmt: skip
     assert prepare.run(run)
     done = run.pairs.success()

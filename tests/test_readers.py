@@ -69,6 +69,48 @@ def test_lines_that_cannot_be_parsed_have_their_row_number(tmp_path: Path) -> No
     assert [row for row, _ in raw.bad] == [2, 3, 4]
 
 
+@pytest.mark.parametrize("block_bytes", [200, 1_000, 1 << 20])
+def test_row_numbers_are_right_over_many_blocks(tmp_path: Path, block_bytes: int) -> None:
+    lines = [f"q{n},t{n}" if n % 3 else f"q{n},t{n},more" for n in range(2_000)]
+    (tmp_path / "a.csv").write_text("query,title\n" + "\n".join(lines) + "\n")
+    raws = list(read_raw(InputFile(str(tmp_path / "a.csv"), 1), max_block_bytes=block_bytes))
+    good = [(n, q) for raw in raws for n, q in zip(
+        raw.rows.tolist(), raw.table["query"].to_pylist(), strict=True)]  # fmt: skip
+    assert good == [(n, f"q{n}".encode()) for n in range(2_000) if n % 3]
+    assert [n for raw in raws for n, _ in raw.bad] == list(range(0, 2_000, 3))
+
+
+def test_json_values_stay_what_they_are(tmp_path: Path) -> None:
+    big = 9_007_199_254_740_993  # no float64 holds it
+    (tmp_path / "a.jsonl").write_text(
+        f'{{"id": {big}, "x": 1, "q": 7, "b": true}}\n{{"id": 2, "x": 1.5, "q": "s", "b": null}}\n'
+        '{"q": "\\ud800 half"}\n{"q": "\\ud83d\\ude00 whole"}\n'
+    )
+    (raw,) = read_raw(InputFile(str(tmp_path / "a.jsonl"), 1))
+    assert raw.table.to_pydict() == {
+        "id": [big, 2, None], "x": ["1", "1.5", None], "q": ["7", "s", "😀 whole"],
+        "b": [True, None, None],
+    }  # fmt: skip
+    assert [row for row, _ in raw.bad] == [2]
+
+
+def test_columns_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "twice.csv").write_text("query,query,title\na,b,c\n")
+    with pytest.raises(UserError, match="two columns named 'query'"):
+        check_columns(InputFile(str(tmp_path / "twice.csv"), 1), ["query"])
+    pq.write_table(pa.table({"query": [["a"]], "title": ["b"]}), tmp_path / "nested.parquet")
+    with pytest.raises(UserError, match=r"no column 'query'.*it has title"):
+        check_columns(InputFile(str(tmp_path / "nested.parquet"), 1), ["query", "title"])
+    (tmp_path / "long.csv").write_text("query,title\na," + "x" * 100_000 + "\n")
+    check_columns(InputFile(str(tmp_path / "long.csv"), 1), ["query", "title"])
+
+
+def test_empty_files_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv")
+    (tmp_path / "b.csv").write_text("")
+    assert [Path(f.uri).name for f in expand_inputs([str(tmp_path)])] == ["a.csv"]
+
+
 def test_blocks_do_not_change_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"n": n}) + "\n" for n in range(1_000)))
@@ -126,6 +168,9 @@ def test_s3(s3: str, tmp_path: Path) -> None:
 
     for name in ("a.parquet", "a.csv.gz"):
         (Folder(s3) / "raw").write_bytes(name, write(tmp_path, name).read_bytes())
-    files = expand_inputs([f"{s3}/raw/*"])
+    (Folder(s3) / "raw").write_bytes("ts=1%3A2 b.csv", write(tmp_path, "a.csv").read_bytes())
+    odd = expand_inputs([f"{s3}/raw/ts*"])
+    assert sum(len(raw.rows) for raw in read_raw(odd[0], columns=["query"])) == 3
+    files = expand_inputs([f"{s3}/raw/a*"])
     assert [f.uri for f in files] == ["s3://bucket/raw/a.csv.gz", "s3://bucket/raw/a.parquet"]
     assert sum(len(raw.rows) for f in files for raw in read_raw(f, columns=["query"])) == 6

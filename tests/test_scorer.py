@@ -38,7 +38,8 @@ def bundle(student: Student, tmp_path: Path) -> Path:
     idf = np.linspace(0, 5, 1 << 10, dtype=np.float32)
     np.savez(tmp_path / ARRAYS, **arrays_of(student, idf))
     settings = {"format": 1, "preset": student.spec.preset, "hash_bits": 10,
-                "temperature": 2.0, "threshold": 0.5}  # fmt: skip
+                "temperature": 2.0, "threshold": 0.5,
+                "max_query_chars": 200, "max_title_chars": 1000}  # fmt: skip
     (tmp_path / BUNDLE).write_text(json.dumps(settings))
     return tmp_path
 

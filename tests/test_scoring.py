@@ -39,6 +39,8 @@ def scorer() -> Scorer:
         "hash_bits": 8,
         "temperature": 1.0,
         "threshold": 0.5,
+        "max_query_chars": 50,
+        "max_title_chars": 200,
     }
     return Scorer(settings, arrays)
 
@@ -83,7 +85,40 @@ def test_every_format_to_every_format(
         found = pacsv.read_csv(out, parse_options=parse).to_pylist()
     assert list(found[0]) == ["id", "query", "title", "price", "score"]
     assert [r["score"] for r in found] == pytest.approx(EXPECTED)
-    assert [int(float(r["id"])) for r in found] == ROWS["id"]
+    assert [int(r["id"]) for r in found] == ROWS["id"]
+
+
+def test_columns_are_kept_as_they_are(scorer: Scorer, tmp_path: Path) -> None:
+    rows = pa.table({**ROWS, "raw": [b"\xff\xd8", b"", None, b"x"]})
+    pq.write_table(rows, tmp_path / "in.parquet")
+    run(scorer, tmp_path / "in.parquet", tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet").drop_columns(["score"]).equals(rows)
+
+
+def test_columns_in_another_order_are_not_swapped(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text('{"query": "a", "title": "b"}\n')
+    (tmp_path / "in" / "b.jsonl").write_text('{"title": "d", "query": "c"}\n')
+    run(scorer, tmp_path / "in", tmp_path / "out.tsv")
+    lines = [line.split("\t")[:2] for line in (tmp_path / "out.tsv").read_text().splitlines()]
+    assert lines == [["query", "title"], ["a", "b"], ["c", "d"]]
+    (tmp_path / "in" / "b.jsonl").write_text('{"title": "d", "query": "c", "more": 1}\n')
+    (tmp_path / "in" / "a.jsonl").write_text('{"query": "a", "title": "b", "more": "x"}\n')
+    with pytest.raises(UserError, match="the columns change within the input"):
+        (tmp_path / "in" / "b.jsonl").write_text('{"title": "d", "query": "c"}\n')
+        run(scorer, tmp_path / "in", tmp_path / "out2.tsv")
+    assert not (tmp_path / "out2.tsv").exists()
+
+
+def test_a_tab_does_not_fit_in_tsv(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"query": "a\\tb", "title": "b"}\n')
+    with pytest.raises(UserError, match="has a tab or a line break"):
+        run(scorer, tmp_path / "in.jsonl", tmp_path / "out.tsv")
+
+
+def test_long_texts_are_cut(scorer: Scorer) -> None:
+    long = "sofa " * 100_000
+    assert scorer.score(long, [long])[0] == scorer.score(long[:50], [long[:200]])[0]
 
 
 def test_lines(scorer: Scorer) -> None:
@@ -104,8 +139,12 @@ def test_an_old_score_is_replaced_and_in_place_is_safe(scorer: Scorer, tmp_path:
 
 def test_mistakes(scorer: Scorer, tmp_path: Path) -> None:
     pq.write_table(pa.table(ROWS), tmp_path / "in.parquet")
-    with pytest.raises(UserError, match=r"cannot write .*out.xlsx"):
-        run(scorer, tmp_path / "in.parquet", tmp_path / "out.xlsx")
+    for target in ("out.xlsx", "out.csv.gz", "s3://bucket/out.csv"):
+        with pytest.raises(UserError, match=r"cannot write .*out"):
+            score_file(
+                scorer, source=str(tmp_path / "in.parquet"), target=target,
+                query="query", title="title",
+            )  # fmt: skip
     with pytest.raises(UserError, match="no column 'text'"):
         score_file(
             scorer, source=str(tmp_path / "in.parquet"), target=str(tmp_path / "o.csv"),

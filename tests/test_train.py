@@ -8,7 +8,8 @@ import torch
 from raydistill.errors import UserError
 from raydistill.run import Run
 from raydistill.schema import LOGITS
-from raydistill.stages import label, train
+from raydistill.shards import shards_to_score
+from raydistill.stages import train
 from tests.conftest import run_config
 from tests.test_label import finish_prepare
 
@@ -20,14 +21,14 @@ def share_of_words(query: str, title: str) -> float:
 
 def write_logits(run: Run) -> None:
     """A teacher whose logit is 6 x (share of the query's words in the title) - 3."""
-    for target, (folder, name, _) in label.all_shards(run).items():
-        pairs = folder.read_table(name)
+    for shard in shards_to_score(run):
+        pairs = shard.folder.read_table(shard.name)
         logits = [
             6 * share_of_words(r["query"], r["title"]) - 3
             for r in pairs.select(["query", "title"]).to_pylist()
         ]
         table = pa.table([pairs["pair_id"], pa.array(logits, pa.float32())], schema=LOGITS)
-        run.logits("tiny").write_table(target, table)
+        run.logits("tiny").write_table(shard.target, table)
 
 
 @pytest.fixture

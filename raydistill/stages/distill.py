@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from raydistill.cluster import connect
-from raydistill.run import Run
+from raydistill.cluster import Cluster, connect, warn_if_apart
+from raydistill.run import ROLES, STAGES, Run
+from raydistill.shards import missing_shards
 from raydistill.storage import Folder
 
 logger = logging.getLogger("raydistill")
-STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 
 
 def run_stage(name: str, run: Run, *, verbose: bool = False) -> bool:
     """Run one stage; False if nothing was left to do. Ray starts only where a stage needs it."""
     run.check_owner()
+    if name == "prepare":
+        _check_inputs(run)
     if is_complete(name, run):
         return False
     run.root.write_bytes("run.toml", run.config.to_toml().encode())
@@ -24,8 +26,28 @@ def run_stage(name: str, run: Run, *, verbose: bool = False) -> bool:
 
 def run_all(run: Run, *, verbose: bool = False) -> bool:
     """Run every stage that is not complete; False if none was left."""
+    run.check_owner()
+    _check_inputs(run)
+    if not all(is_complete(name, run) for name in STAGES):
+        _check_ready_made(run)
     done = [run_stage(name, run, verbose=verbose) for name in STAGES]
     return any(done)
+
+
+def _check_inputs(run: Run) -> None:
+    """A wrong column or a changed file is found before Ray takes its seconds."""
+    from raydistill.stages import prepare
+
+    prepare.check_inputs(run)
+
+
+def _check_ready_made(run: Run) -> None:
+    """A teacher that cannot score is found before the others take their hours."""
+    from raydistill.stages import label
+
+    for name, teacher in run.config.teachers.items():
+        if teacher.model is not None:
+            label.check_teacher(run, name)
 
 
 def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
@@ -33,8 +55,7 @@ def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
     if name == "prepare":
         from raydistill.stages import prepare
 
-        prepare.check_inputs(run)  # a wrong column is found before Ray takes its seconds
-        connect(run.config.cluster, verbose=verbose)
+        _connect(run, verbose=verbose)
         return lambda: prepare.run(run)
     if name == "export":
         from raydistill.stages import export
@@ -44,7 +65,7 @@ def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
         from raydistill.stages import evaluate
 
         return lambda: evaluate.run(run)
-    cluster = connect(run.config.cluster, verbose=verbose)
+    cluster = _connect(run, verbose=verbose)
     if name == "finetune":
         from raydistill.stages import finetune
 
@@ -58,9 +79,18 @@ def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
     return lambda: train.run(run, cluster)
 
 
+def _connect(run: Run, *, verbose: bool) -> Cluster:
+    cluster = connect(run.config.cluster, verbose=verbose)
+    warn_if_apart(run.root.uri)
+    return cluster
+
+
 def is_complete(name: str, run: Run) -> bool:
     """Whether every output of a stage is there and of the current settings."""
-    return all(_has(folder, wanted) for folder, wanted in outputs(name, run).items())
+    if not all(_has(folder, wanted) for folder, wanted in outputs(name, run).items()):
+        return False
+    # A logits file that was lost or deleted is scored again.
+    return name != "label" or not any(missing_shards(run, t) for t in run.config.teachers)
 
 
 def _has(folder: Folder, fingerprint: str) -> bool:
@@ -80,8 +110,6 @@ def outputs(name: str, run: Run) -> dict[Folder, str]:
     if name == "label":
         return {run.logits(teacher): run.label_fingerprint(teacher) for teacher in teachers}
     if name == "train":
-        from raydistill.run import ROLES
-
         return {run.student(role): run.train_fingerprint(role) for role in ROLES}
     if name == "export":
         return {run.bundle: run.train_fingerprint("student")}

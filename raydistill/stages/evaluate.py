@@ -17,8 +17,8 @@ from raydistill.metrics import best_threshold, measure, retention
 from raydistill.report import markdown
 from raydistill.run import Run
 from raydistill.schema import COUNTS
-from raydistill.scorer import BUNDLE, FORMAT, Scorer
-from raydistill.stages.export import bundle_arrays, score_split
+from raydistill.scorer import Scorer
+from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.storage import SUCCESS
 
 logger = logging.getLogger("raydistill")
@@ -38,11 +38,12 @@ def run(run: Run) -> bool:
     done = run.report.success()
     if done is not None and done["fingerprint"] == wanted:
         return False
-    if not run.bundle.exists(BUNDLE):
-        raise UserError(f"no bundle in {run.bundle} yet: run `export` first")
+    bundle = run.bundle.success()
+    if bundle is None or bundle["fingerprint"] != run.train_fingerprint("student"):
+        raise UserError(f"no bundle of the current student in {run.bundle}: run `export` first")
     start_s = time.monotonic()
-    run.report.delete()
     found = figures(run)
+    run.report.delete()
     run.report.write_json(METRICS, found)
     run.report.write_bytes(REPORT, markdown(found).encode())
     summary = {
@@ -59,7 +60,8 @@ def run(run: Run) -> bool:
 
 def figures(run: Run) -> dict[str, Any]:
     """All the figures of the report."""
-    student, judged_only = Scorer.load(run.bundle.uri), _judged_only(run)
+    student = Scorer.load(run.bundle.uri)
+    judged_only = Scorer(bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only"))
     splits = ("dev", "test")
     scored: dict[str, _Scores] = _teacher_scores(run)
     for name, scorer in {"student": student, "judged-only student": judged_only}.items():
@@ -72,9 +74,9 @@ def figures(run: Run) -> dict[str, Any]:
             f"judged.relevant_at = {run.config.judged.relevant_at}; it needs both kinds"
         )
     entries = {name: _entry(run, scores, labels) for name, scores in scored.items()}
-    best = _best_teacher(run, entries)
+    reference = _reference(run)
     for name in ("student", "judged-only student"):
-        entries[name]["auc_retention"] = retention(entries[name]["auc"], entries[best]["auc"])
+        entries[name]["auc_retention"] = retention(entries[name]["auc"], entries[reference]["auc"])
     batch_us, single_us = time_scorer(run, student)
     entries["student"]["us_per_pair"] = entries["judged-only student"]["us_per_pair"] = batch_us
     for name in run.config.teachers:
@@ -85,23 +87,11 @@ def figures(run: Run) -> dict[str, Any]:
         "num_queries": len(set(_texts(run, "test"))),
         "relevant_at": run.config.judged.relevant_at,
         "scorers": entries,
-        "retention": _retention(entries["student"], entries[best]),
-        "teacher": best,
+        "retention": _retention(entries["student"], entries[reference]),
+        "teacher": reference,
         "single_us": single_us,
         "stages": _stage_counts(run),
     }
-
-
-def _judged_only(run: Run) -> Scorer:
-    """The student trained on judged labels alone, whose logit is at temperature 1."""
-    settings = {
-        "format": FORMAT,
-        "preset": run.config.ngrams.preset,
-        "hash_bits": run.config.ngrams.hash_bits,
-        "temperature": 1.0,
-        "threshold": 0.5,
-    }
-    return Scorer(settings, bundle_arrays(run, "judged_only"))
 
 
 def _teacher_scores(run: Run) -> dict[str, _Scores]:
@@ -138,7 +128,7 @@ def _column(run: Run, split: str, name: str) -> NDArray[Any]:
 
 
 def _texts(run: Run, split: str) -> list[str]:
-    column = "title" if run.config.judged.query is None else "query"
+    column = "query" if run.config.judged.query else "title"
     return [str(text) for text in _column(run, split, column)]
 
 
@@ -149,7 +139,7 @@ def _entry(run: Run, scores: _Scores, labels: dict[str, NDArray[np.float32]]) ->
     return {**found.to_dict(), "threshold": threshold}
 
 
-def _best_teacher(run: Run, entries: dict[str, dict[str, Any]]) -> str:
+def _reference(run: Run) -> str:
     """Whom the student is measured against: the stack it learned from, else the one teacher."""
     if len(run.config.teachers) > 1:
         return "teachers stacked"

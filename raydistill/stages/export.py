@@ -37,8 +37,11 @@ def run(run: Run) -> bool:
     if done is not None and done["fingerprint"] == wanted:
         return False
     start_s = time.monotonic()
+    files = _bundle_files(run)
     run.bundle.delete()  # the student it came from is kept, under its fingerprint
-    num_bytes = _write_bundle(run)
+    for name, data in files.items():
+        run.bundle.write_bytes(name, data)
+    num_bytes = sum(map(len, files.values()))
     summary = {
         "fingerprint": wanted,
         "rows_in": _NUM_GOLDEN,
@@ -52,28 +55,36 @@ def run(run: Run) -> bool:
     return True
 
 
-def _write_bundle(run: Run) -> int:
-    """Write the files of the bundle, and check them; the bytes of the arrays."""
-    arrays = bundle_arrays(run, "student")
-    settings = {
+def bundle_settings(run: Run, role: str) -> dict[str, Any]:
+    """What bundle.json says of a student; the judged-only one has no temperature."""
+    config = run.config
+    return {
         "format": FORMAT,
-        "fingerprint": run.train_fingerprint("student"),
-        "preset": run.config.ngrams.preset,
-        "hash_bits": run.config.ngrams.hash_bits,
-        "temperature": run.config.labels.temperature,
+        "fingerprint": run.train_fingerprint(role),
+        "preset": config.ngrams.preset,
+        "hash_bits": config.ngrams.hash_bits,
+        "temperature": config.labels.temperature if role == "student" else 1.0,
         "threshold": 0.5,
-        "single_texts": run.config.judged.query is None,
+        "max_query_chars": config.pairs.max_query_chars,
+        "max_title_chars": config.pairs.max_title_chars,
+        "single_texts": not config.judged.query,
     }
+
+
+def _bundle_files(run: Run) -> dict[str, bytes]:
+    """The files of the bundle, bundle.json last, after a check against torch."""
+    arrays, settings = bundle_arrays(run, "student"), bundle_settings(run, "student")
     scorer = Scorer(settings, arrays)
     settings["threshold"] = _dev_threshold(run, scorer)
     golden = _golden(run, scorer)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    run.bundle.write_bytes(ARRAYS, buffer.getvalue())
-    run.bundle.write_bytes(GOLDEN, json.dumps(golden, ensure_ascii=False, indent=1).encode())
-    run.bundle.write_bytes("README.md", _model_card(run, settings).encode())
-    run.bundle.write_json(BUNDLE, settings)
-    return buffer.tell()
+    return {
+        ARRAYS: buffer.getvalue(),
+        GOLDEN: json.dumps(golden, ensure_ascii=False, indent=1).encode(),
+        "README.md": _model_card(run, settings).encode(),
+        BUNDLE: (json.dumps(settings, indent=2) + "\n").encode(),
+    }
 
 
 def bundle_arrays(run: Run, role: str) -> dict[str, NDArray[np.float32]]:
@@ -111,7 +122,7 @@ def score_split(
     folder: Folder = run.judged(split)
     for name in folder.shards():
         rows = folder.read_table(name)
-        features = features_of(rows, spec=scorer.spec, idf_V=scorer._idf_V)
+        features = features_of(rows, spec=scorer.spec, idf_V=scorer.idf_V)
         scores.append(scorer.scores_of(scorer.logits(features)))
         labels.append(rows["label"].to_numpy())
     return np.concatenate(scores), np.concatenate(labels)
@@ -126,7 +137,7 @@ def _golden(run: Run, scorer: Scorer) -> list[dict[str, Any]]:
     student.load_state_dict(
         torch.load(io.BytesIO(job.output.read_bytes(WEIGHTS)), weights_only=True)
     )
-    features = features_of(rows, spec=scorer.spec, idf_V=scorer._idf_V)
+    features = features_of(rows, spec=scorer.spec, idf_V=scorer.idf_V)
     by_torch = scorer.scores_of(predict(student, features, device="cpu"))
     queries, titles = rows["query"].to_pylist(), rows["title"].to_pylist()
     by_bundle = scorer.score_pairs(queries, titles)

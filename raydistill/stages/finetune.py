@@ -30,9 +30,9 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from raydistill.cluster import Cluster
-from raydistill.errors import UserError
 from raydistill.metrics import auc
 from raydistill.run import Run, model_folder
+from raydistill.shards import judged_shards
 from raydistill.stages.fit import Log, device_of_worker, fit
 from raydistill.storage import SUCCESS
 from raydistill.teacher import load_tokenizer, quiet_transformers, resolve_dtype
@@ -54,9 +54,7 @@ def run(run: Run, cluster: Cluster) -> bool:
 
 
 def _finetune(run: Run, name: str, cluster: Cluster) -> None:
-    num_train = sum((_judged_shards(run, "train")).values())
-    if num_train == 0:
-        raise UserError("no judged pair in the train split: nothing to fine-tune on")
+    num_train = sum(judged_shards(run, "train").values())
     folder, settings = run.teacher(name), run.config.finetune
     start_s = time.monotonic()
     fit(
@@ -82,13 +80,6 @@ def _finetune(run: Run, name: str, cluster: Cluster) -> None:
     }
     folder.write_json(SUCCESS, summary)
     logger.info("finetune  %s: best dev AUC %.4f, %.0f s", name, result["dev_auc"], seconds)
-
-
-def _judged_shards(run: Run, split: str) -> dict[str, int]:
-    done = (run.root / "judged").success()
-    if done is None:
-        raise UserError(f"{run.root} has no judged pairs yet: run `prepare` first")
-    return {n.partition("/")[2]: r for n, r in done["shards"].items() if n.startswith(f"{split}/")}
 
 
 def finetune_loop(config: dict[str, Any]) -> None:
@@ -241,7 +232,7 @@ def make_trainer(
     when = "epoch" if dev else "no"
     arguments = TrainingArguments(
         output_dir=str(output),
-        per_device_train_batch_size=max(1, settings.batch_rows // num_workers),
+        per_device_train_batch_size=settings.batch_rows // num_workers,
         per_device_eval_batch_size=128,
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs,
@@ -288,7 +279,7 @@ def read_examples(run: Run, split: str, tokenizer: Any) -> list[dict[str, Any]]:
         if settings.target == "binary" and split == "train":
             labels = (labels >= judged.relevant_at).astype(np.float32)
         titles = rows["title"].to_pylist()
-        texts = (titles,) if judged.query is None else (rows["query"].to_pylist(), titles)
+        texts = (titles,) if not judged.query else (rows["query"].to_pylist(), titles)
         encoded = tokenizer(*texts, truncation=True, max_length=settings.max_length)
         names = list(encoded)
         for *values, label in zip(*(encoded[n] for n in names), labels, strict=True):
@@ -300,12 +291,15 @@ def read_examples(run: Run, split: str, tokenizer: Any) -> list[dict[str, Any]]:
 def _cross_entropy(
     outputs: Any,  # noqa: ANN401
     labels: torch.Tensor,
-    num_items_in_batch: int | None = None,
+    num_items_in_batch: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
-    """Sigmoid cross-entropy on graded labels."""
-    return functional.binary_cross_entropy_with_logits(
-        outputs.logits.float().squeeze(-1), labels.float()
-    )
+    """Sigmoid cross-entropy on graded labels, the mean over the batches of all workers.
+
+    The Trainer says how many pairs those are, and multiplies by the number of workers itself.
+    """
+    logits = outputs.logits.float().squeeze(-1)
+    loss = functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
+    return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
 def _dev_metrics(found: EvalPrediction, *, relevant_at: float) -> dict[str, float]:

@@ -6,15 +6,16 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.util.queue import Empty, Queue
+from ray.util.queue import Empty, Full, Queue
 
 from raydistill.cluster import Cluster
 from raydistill.storage import Folder
@@ -68,8 +69,9 @@ class Log:
         self._queue = queue
 
     def __call__(self, line: str) -> None:
-        """Send a line; a driver that is gone is no reason to stop."""
-        self._queue.put_nowait(line)
+        """Send a line; a queue that is gone or full is no reason to stop."""
+        with suppress(RayError, Full):
+            self._queue.put_nowait(line)
 
 
 def device_of_worker() -> str:
@@ -89,11 +91,14 @@ def _relay() -> Iterator[Log]:
     over = threading.Event()
 
     def forward() -> None:
-        while not (over.is_set() and queue.empty()):
+        while True:
             try:
                 logger.info(queue.get(timeout=1.0))
             except Empty:
-                continue
+                if over.is_set():
+                    return
+            except RayError:  # its machine is gone; the workers go on without lines
+                return
 
     thread = threading.Thread(target=forward, daemon=True)
     thread.start()

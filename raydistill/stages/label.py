@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 import torch
@@ -20,14 +21,14 @@ from raydistill.cluster import Cluster
 from raydistill.config import LabelConfig
 from raydistill.errors import UserError
 from raydistill.progress import Progress
-from raydistill.run import Run
+from raydistill.run import Run, model_folder
 from raydistill.schema import JUDGED, LOGITS, PAIRS, check_schema
+from raydistill.shards import Shard, missing_shards, shards_to_score
 from raydistill.stages.tasks import Item, run_actors
 from raydistill.storage import SUCCESS, Folder
 from raydistill.teacher import Teacher, check_model
 
 logger = logging.getLogger("raydistill")
-SCORED_SPLITS = ("dev", "test")  # what tune and evaluate compare the teachers on
 
 
 def run(run: Run, cluster: Cluster) -> bool:
@@ -36,68 +37,41 @@ def run(run: Run, cluster: Cluster) -> bool:
     Raises:
         UserError: no pairs yet, a teacher that is not fine-tuned yet or is no cross-encoder.
     """
-    shards = all_shards(run)
+    shards_to_score(run)  # prepare is complete
     for name in run.config.teachers:  # every teacher is looked at before the first one works
-        _check_teacher(run, name)
-    return any([_label(run, name, shards, cluster) for name in run.config.teachers])
+        check_teacher(run, name)
+    return any([_label(run, name, cluster) for name in run.config.teachers])
 
 
-def all_shards(run: Run) -> dict[str, tuple[Folder, str, int]]:
-    """Name of each logits file to the shard it is for: folder, name, rows."""
-    pairs, judged = run.pairs.success(), (run.root / "judged").success()
-    if pairs is None or judged is None:
-        raise UserError(f"{run.root} has no pairs yet: run `prepare` first")
-    found = {name: (run.pairs, name, rows) for name, rows in pairs["shards"].items()}
-    for path, rows in judged["shards"].items():
-        split, _, name = path.partition("/")
-        if split in SCORED_SPLITS:
-            found[f"judged/{path}"] = (run.judged(split), name, rows)
-    return found
-
-
-def _check_teacher(run: Run, name: str) -> None:
+def check_teacher(run: Run, name: str) -> None:
+    """Raise UserError unless the teacher is there and can score pairs."""
     folder = run.teacher(name)
     if run.config.teachers[name].base is not None and folder.success() is None:
         raise UserError(f"teacher {name} is not fine-tuned yet: run `finetune` first")
-    check_model(folder.download())
+    check_model(folder.download(), max_length=run.config.label.max_length)
 
 
-def missing_shards(
-    shards: Mapping[str, tuple[Folder, str, int]], logits: Folder
-) -> list[tuple[str, Folder, str, int]]:
-    """The shards without a logits file, by one listing of each folder."""
-    there = set(logits.shards())
-    for split in SCORED_SPLITS:
-        there |= {f"judged/{split}/{name}" for name in (logits / "judged" / split).shards()}
-    return [(target, *place) for target, place in shards.items() if target not in there]
-
-
-def _label(
-    run: Run, name: str, shards: Mapping[str, tuple[Folder, str, int]], cluster: Cluster
-) -> bool:
+def _label(run: Run, name: str, cluster: Cluster) -> bool:
+    shards, left = shards_to_score(run), missing_shards(run, name)
     logits, settings = run.logits(name), run.config.label
-    left = missing_shards(shards, logits)
     if not left and logits.success() is not None:
         return False
     if 0 < len(left) < len(shards):
-        logger.info(
-            "label     %s: %d of %d shards are there", name, len(shards) - len(left), len(shards)
-        )
-    items = [
-        {"target": target, "folder": folder.uri, "shard": shard, "rows": rows}
-        for target, folder, shard, rows in left
-    ]
+        done = len(shards) - len(left)
+        logger.info("label     %s: %d of %d shards are there", name, done, len(shards))
     gpus = settings.num_gpus if cluster.num_gpus else 0.0
     num_actors = settings.num_actors or cluster.num_actors(gpus_each=settings.num_gpus)
-    make = partial(
-        Labeler,
-        model=run.teacher(name).uri,
-        logits=logits.uri,
-        settings=settings,
-        num_threads=cluster.threads_per_actor,
-    )
-    totals = _score(name, items, make, num_actors=num_actors, gpus=gpus)
-    num_rows = sum(rows for _, _, rows in shards.values())
+    # A ready-made teacher goes by its name: another machine has it in another folder.
+    model = run.config.teachers[name].model or run.teacher(name).uri
+    make = partial(Labeler, model=model, logits=logits.uri, settings=settings)
+    totals = _score(name, left, make, num_actors=num_actors, gpus=gpus)
+    still = missing_shards(run, name)
+    if still:
+        raise RuntimeError(
+            f"{len(still)} shards were scored but are not in {logits}, {still[0].target} among "
+            "them; do all machines see the run folder?"
+        )
+    num_rows = sum(shard.num_rows for shard in shards)
     summary = {
         "fingerprint": run.label_fingerprint(name),
         "rows_in": num_rows,
@@ -112,7 +86,7 @@ def _label(
 
 def _score(
     name: str,
-    items: list[Item],
+    shards: list[Shard],
     make: Callable[[], Callable[[Item], Item]],
     *,
     num_actors: int,
@@ -120,7 +94,8 @@ def _score(
 ) -> dict[str, Any]:
     """Score the items; what this attempt did."""
     start_s = time.monotonic()
-    rows = sum(item["rows"] for item in items)
+    rows = sum(shard.num_rows for shard in shards)
+    items = [{"folder": s.folder.uri, "name": s.name, "target": s.target} for s in shards]
     progress = Progress("label", num_items=len(items), num_rows=rows, unit="shards")
     tokens = padded = 0
     busy_s = 0.0
@@ -136,7 +111,7 @@ def _score(
         "seconds": round(time.monotonic() - start_s, 1),
         "rows_scored": rows,
         "rows_per_s": round(progress.rate()) if items else 0,
-        "actor_us_per_pair": round(1e6 * busy_s / max(rows, 1), 1),
+        "actor_us_per_pair": round(1e6 * busy_s / rows, 1) if rows else None,
         "tokens": tokens,
         "padding": round(1 - tokens / max(padded, 1), 4),
     }
@@ -145,14 +120,14 @@ def _score(
 class Labeler:
     """An actor that holds a teacher: a shard's name in, its logits file written."""
 
-    def __init__(self, *, model: str, logits: str, settings: LabelConfig, num_threads: int) -> None:
-        """Load the teacher on the GPU that Ray gave this actor, else on `num_threads` cores."""
+    def __init__(self, *, model: str, logits: str, settings: LabelConfig) -> None:
+        """Load the teacher on the GPU that Ray gave this actor, else on one core."""
         device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
         if device == "cpu":
-            torch.set_num_threads(num_threads)
+            torch.set_num_threads(1)  # an actor a core does more than one actor on all of them
         self.logits = Folder(logits)
         self.teacher = Teacher(
-            Folder(model).download(),
+            model_folder(model).download(),
             device=device,
             dtype=settings.dtype,
             max_length=settings.max_length,
@@ -162,11 +137,17 @@ class Labeler:
     def __call__(self, item: Item) -> Item:
         """Score one shard; rows, tokens and padding of it."""
         start_s = time.monotonic()
-        pairs = Folder(item["folder"]).read_table(item["shard"])
+        pairs = Folder(item["folder"]).read_table(item["name"])
         expected = JUDGED if "label" in pairs.column_names else PAIRS
-        check_schema(pairs.schema, expected, what=f"{item['folder']}/{item['shard']}")
+        check_schema(pairs.schema, expected, what=f"{item['folder']}/{item['name']}")
         before = (self.teacher.counters.num_tokens, self.teacher.counters.num_padded_tokens)
         logits = self.teacher.logits(pairs["query"].to_pylist(), pairs["title"].to_pylist())
+        if not np.isfinite(logits).all():
+            bad = int(np.flatnonzero(~np.isfinite(logits))[0])
+            raise UserError(
+                f"the teacher gave {logits[bad]} for {pairs.slice(bad, 1).to_pylist()[0]}; "
+                'set label.dtype = "float32", or mend the teacher'
+            )
         table = pa.table([pairs["pair_id"], pa.array(logits)], schema=LOGITS)
         self.logits.write_table(item["target"], table)
         after = (self.teacher.counters.num_tokens, self.teacher.counters.num_padded_tokens)

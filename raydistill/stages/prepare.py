@@ -27,7 +27,7 @@ from raydistill.errors import UserError
 from raydistill.pairs import clean, collapse, query_hashes, split_of, unparsed
 from raydistill.progress import Progress
 from raydistill.readers import InputFile, RawRows, check_columns, expand_inputs, read_raw
-from raydistill.run import PREPARED, Run
+from raydistill.run import PREPARED, Run, describe
 from raydistill.schema import COUNTS, SPLITS
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.storage import SUCCESS, Folder
@@ -65,16 +65,10 @@ def run(run: Run) -> bool:
     """
     files = check_inputs(run)
     if not run.root.exists(PREPARED):
-        content = {
-            "fingerprint": run.prepare_fingerprint(),
-            "settings": run.prepare_settings(),
-            "inputs": {
-                name: [[f.uri, f.size_bytes] for f in found] for name, found in files.items()
-            },
-        }
-        run.root.write_json(PREPARED, content)
+        run.root.write_json(PREPARED, {"settings": run.prepare_settings(), "inputs": run.inputs})
     judged, pairs = _datasets(run)
     did_judged = _build(judged, files["judged"], run=run, held_out=None)
+    check_splits(run)
     did_pairs = _build(pairs, files["pairs"], run=run, held_out=_held_out_queries(run))
     return did_judged or did_pairs
 
@@ -86,12 +80,23 @@ def check_inputs(run: Run) -> dict[str, list[InputFile]]:
         UserError: an input is missing, has other columns, or has changed since prepare began.
     """
     run.check_owner()
-    began = run.root.read_json(PREPARED)
-    recorded = began["inputs"] if began is not None else {}
-    return {
-        dataset.name: _checked_inputs(dataset, recorded.get(dataset.name))
-        for dataset in _datasets(run)
-    }
+    return {dataset.name: _checked_inputs(dataset, run) for dataset in _datasets(run)}
+
+
+def check_splits(run: Run) -> None:
+    """Raise UserError unless every judged split has pairs, relevant ones and others."""
+    at = run.config.judged.relevant_at
+    for split in SPLITS:
+        folder = run.judged(split)
+        labels = [folder.read_table(name, columns=["label"])["label"] for name in folder.shards()]
+        relevant = sum(int(pc.sum(pc.greater_equal(label, at)).as_py() or 0) for label in labels)
+        total = sum(len(label) for label in labels)
+        if not 0 < relevant < total:
+            raise UserError(
+                f"the judged {split} split has {total} pairs, {relevant} of them relevant "
+                f"(label >= judged.relevant_at = {at}); it needs both kinds: give more judged "
+                "pairs, another relevant_at, or other shares in a new run_dir"
+            )
 
 
 def _datasets(run: Run) -> tuple[Dataset, Dataset]:
@@ -142,7 +147,7 @@ def _build(
     return True
 
 
-def _checked_inputs(dataset: Dataset, recorded: list[list[Any]] | None) -> list[InputFile]:
+def _checked_inputs(dataset: Dataset, run: Run) -> list[InputFile]:
     """The input files, which must be those that were there when prepare began."""
     try:
         files = expand_inputs(dataset.rules.input)
@@ -150,13 +155,13 @@ def _checked_inputs(dataset: Dataset, recorded: list[list[Any]] | None) -> list[
         if dataset.folder.success() is None:
             raise
         return []  # complete, and the raw files are gone: that is allowed
-    now = [[file.uri, file.size_bytes] for file in files]
-    if recorded is not None and now != recorded:
+    now, then = describe(files), run.inputs[dataset.name]
+    if now != then:
         raise UserError(
-            f"the files of {dataset.name}.input have changed since {dataset.folder} was made "
-            f"({len(recorded)} files then, {len(now)} now, or other sizes); give another run_dir"
+            f"the files of {dataset.name}.input have changed since {run.root} was begun "
+            f"({len(then)} files then, {len(now)} now, or other sizes); give another run_dir"
         )
-    if recorded is None:
+    if dataset.folder.success() is None:
         for file in files:
             check_columns(file, _columns(dataset.rules))
     return files
@@ -164,7 +169,7 @@ def _checked_inputs(dataset: Dataset, recorded: list[list[Any]] | None) -> list[
 
 def _columns(rules: TextRules) -> list[str]:
     label = [rules.label] if isinstance(rules, JudgedConfig) else []
-    return [name for name in (rules.query, rules.title) if name is not None] + label
+    return [name for name in (rules.query, rules.title) if name] + label
 
 
 def _scatter(
@@ -193,24 +198,19 @@ def scatter_file(
     if found is not None:
         return found
     counts: Counter[str] = Counter(rows_in=0, quarantined=0, held_out=0)
-    rejects: list[pa.Table] = []
-    waiting: list[pa.Table] = []
+    waiting: list[tuple[pa.Table, pa.Table]] = []
     chunk = 0
-    for raw in read_raw(
-        InputFile(item["uri"], item["size_bytes"]), columns=_columns(dataset.rules)
-    ):
+    file = InputFile(item["uri"], item["size_bytes"])
+    for raw in read_raw(file, columns=_columns(dataset.rules)):
         good, bad = _clean_rows(raw, dataset=dataset, source=item["uri"], held_out=held_out)
         counts.update(rows_in=len(raw.rows) + len(raw.bad), quarantined=bad.num_rows)
         counts["held_out"] += len(raw.rows) + len(raw.bad) - good.num_rows - bad.num_rows
-        rejects.append(bad)
-        waiting.append(good)
-        if sum(table.num_rows for table in waiting) >= _CHUNK_ROWS:
+        waiting.append((good, bad))
+        if sum(good.num_rows + bad.num_rows for good, bad in waiting) >= _CHUNK_ROWS:
             _write_chunk(dataset, f"{name}-{chunk:04d}", waiting, counts)
             waiting, chunk = [], chunk + 1
     if waiting:
         _write_chunk(dataset, f"{name}-{chunk:04d}", waiting, counts)
-    if counts["quarantined"]:
-        dataset.quarantine.write_table(f"{name}.parquet", pa.concat_tables(rejects))
     dataset.chunks.write_json(f"{name}.json", counts)
     return dict(counts)
 
@@ -220,7 +220,7 @@ def _clean_rows(
 ) -> tuple[pa.Table, pa.Table]:
     """Clean rows with their query's hash and split, without the held-out queries; and rejects."""
     cleaned = clean(raw.table, rows=raw.rows, rules=dataset.rules, source=source)
-    good, has_query = cleaned.pairs, dataset.rules.query is not None
+    good, has_query = cleaned.pairs, bool(dataset.rules.query)
     hashes = query_hashes(good["query" if has_query else "title"].combine_chunks())
     splits = np.zeros(len(hashes), np.int8)
     if isinstance(dataset.rules, JudgedConfig):
@@ -232,8 +232,14 @@ def _clean_rows(
     return good, pa.concat_tables([cleaned.rejects, unparsed(raw.bad, source=source)])
 
 
-def _write_chunk(dataset: Dataset, name: str, tables: list[pa.Table], counts: Counter[str]) -> None:
-    rows = pa.concat_tables(tables)
+def _write_chunk(
+    dataset: Dataset, name: str, tables: list[tuple[pa.Table, pa.Table]], counts: Counter[str]
+) -> None:
+    """Write clean rows, sorted by hash, and rejects; add the clean ones to the counts."""
+    rejects = pa.concat_tables([bad for _, bad in tables])
+    if rejects.num_rows:
+        dataset.quarantine.write_table(f"{name}.parquet", rejects)
+    rows = pa.concat_tables([good for good, _ in tables])
     for at, split in enumerate(dataset.splits):
         part = rows.filter(pc.equal(rows["split"], at)).drop_columns(["split"])
         counts[f"kept_{split}"] += part.num_rows
@@ -321,7 +327,7 @@ def _shard_rows(dataset: Dataset) -> dict[str, int]:
 
 def _held_out_queries(run: Run) -> NDArray[np.uint64]:
     """Hashes of the dev and test queries: their pairs are left out of the transfer set."""
-    column = "query" if run.config.judged.query is not None else "title"
+    column = "query" if run.config.judged.query else "title"
     hashes = [
         query_hashes(folder.read_table(name, columns=[column])[column].combine_chunks())
         for folder in (run.judged("dev"), run.judged("test"))

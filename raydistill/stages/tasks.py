@@ -33,6 +33,16 @@ def _apply(work: Callable[[Item], Item], block: Any) -> dict[str, Any]:  # noqa:
     return {"result": np.asarray(results, dtype=object)}
 
 
+class _Worker:
+    """An actor that keeps what `make()` gives, and has it work on one item after the other."""
+
+    def __init__(self, make: Callable[[], Callable[[Item], Item]]) -> None:
+        self.work = make()
+
+    def __call__(self, block: Any) -> dict[str, Any]:  # noqa: ANN401
+        return _apply(self.work, block)
+
+
 def run_tasks(
     items: Sequence[Item], work: Callable[[Item], Item], *, cpus: float
 ) -> Iterator[Item]:
@@ -52,19 +62,10 @@ def run_actors(
     """Like `run_tasks`, with actors that each call `make()` once and keep what it gives."""
     if not items:
         return
-
-    class Adapter:
-        # A class of its own for each call: `make` travels with it. Constructor arguments would lie
-        # in the object store, and an actor whose arguments are lost cannot restart (ray#53727).
-        def __init__(self) -> None:
-            self.work = make()
-
-        def __call__(self, block: Any) -> dict[str, Any]:  # noqa: ANN401
-            return _apply(self.work, block)
-
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(num_actors, len(items))))
     mapped = _dataset(items).map_batches(
-        Adapter,
+        _Worker,
+        fn_constructor_args=(make,),
         batch_size=1,
         compute=pool,
         num_gpus=gpus or None,

@@ -29,8 +29,8 @@ from raydistill.metrics import auc
 from raydistill.ngrams import Features, NgramSpec, concatenate
 from raydistill.progress import rate_line
 from raydistill.run import ROLES, Run
+from raydistill.shards import judged_shards, missing_shards, pair_shards
 from raydistill.stages.fit import device_of_worker, fit
-from raydistill.stages.label import all_shards, missing_shards
 from raydistill.storage import SUCCESS, Folder
 from raydistill.student import Student, make_optimizer, predict, to_inputs, train_step
 
@@ -114,17 +114,20 @@ def run(run: Run, cluster: Cluster) -> bool:
 
 
 def make_job(run: Run, role: str) -> Job:
-    """Find the shards and the targets of a student."""
+    """Find the shards and the targets of a student.
+
+    Raises:
+        UserError: nothing to train on, or shards that a teacher has not scored.
+    """
+    settings = run.config.train
     if role == "judged_only":
-        shards = _split_shards(run, "train")
-        return Job(
-            run, role, run.judged("train"), shards, Targets(), run.config.train.judged_epochs
-        )
-    shards = {name: rows for name, (_, name, rows) in all_shards(run).items() if "/" not in name}
-    if not sum(shards.values()):
+        shards = judged_shards(run, "train")
+        return Job(run, role, run.judged("train"), shards, Targets(), settings.judged_epochs)
+    shards = pair_shards(run)
+    if not shards:
         raise UserError(f"no pair in {run.pairs}: nothing to train on")
     for teacher in run.config.teachers:
-        missing = missing_shards(all_shards(run), run.logits(teacher))
+        missing = missing_shards(run, teacher)
         if missing:
             raise UserError(
                 f"teacher {teacher} has not scored {len(missing)} of the shards: run `label` first"
@@ -136,15 +139,7 @@ def make_job(run: Run, role: str) -> Job:
         bias=run.config.labels.bias,
         temperature=run.config.labels.temperature,
     )
-    return Job(run, role, run.pairs, shards, targets, run.config.train.epochs)
-
-
-def _split_shards(run: Run, split: str) -> dict[str, int]:
-    done = (run.root / "judged").success()
-    if done is None:
-        raise UserError(f"{run.root} has no judged pairs yet: run `prepare` first")
-    prefix = f"{split}/"
-    return {n.removeprefix(prefix): r for n, r in done["shards"].items() if n.startswith(prefix)}
+    return Job(run, role, run.pairs, shards, targets, settings.epochs)
 
 
 def _train(job: Job, cluster: Cluster) -> None:
@@ -179,8 +174,7 @@ def _train(job: Job, cluster: Cluster) -> None:
 
 def _measure_features(job: Job) -> None:
     """IDF from the transfer set's titles, and the scale of the dense features from one shard."""
-    pairs = {name: rows for name, (_, name, rows) in all_shards(job.run).items() if "/" not in name}
-    idf_V = count_idf(job.run.pairs, pairs, spec=job.spec)
+    idf_V = count_idf(job.run.pairs, pair_shards(job.run), spec=job.spec)
     loader = Loader(job.folder, job.targets, spec=job.spec, idf_V=idf_V)
     sample, _ = loader.shard(max(job.shards, key=lambda name: job.shards[name]))
     dense = sample.dense_BF.astype(np.float64)
@@ -278,6 +272,8 @@ def fit_student(
             seed=settings.seed,
         )  # fmt: skip
         for window, steps in batches:
+            # Dropout goes by the window, so that a resumed fit draws what it would have drawn.
+            torch.manual_seed(hash((settings.seed, window.epoch, window.index, rank)))
             for batch in steps:
                 inputs = to_inputs(batch.features, device=device)
                 targets_B = torch.from_numpy(batch.targets_B).to(device)
@@ -357,7 +353,5 @@ class _Meter:
 def _dev_split(run: Run, loader: Loader) -> tuple[Features, NDArray[np.float32]]:
     """Features and labels of the judged dev split."""
     judged = Loader(run.judged("dev"), Targets(), spec=loader.spec, idf_V=loader.idf_V)
-    parts = [judged.shard(name) for name in _split_shards(run, "dev")]
-    if not parts:
-        raise UserError("no judged pair in the dev split; raise judged.dev_share or give more")
+    parts = [judged.shard(name) for name in judged_shards(run, "dev")]
     return concatenate([f for f, _ in parts]), np.concatenate([labels for _, labels in parts])

@@ -1,0 +1,69 @@
+"""Which shards a run has, and which of them a teacher has not scored: listings, no rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raydistill.errors import UserError
+from raydistill.run import Run
+from raydistill.storage import Folder
+
+SCORED_SPLITS = ("dev", "test")  # what tune and evaluate compare the teachers on
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard of pairs and the name of its logits file below a teacher's folder."""
+
+    folder: Folder
+    name: str
+    num_rows: int
+    target: str
+
+
+def pair_shards(run: Run) -> dict[str, int]:
+    """Name and rows of every shard of the transfer set.
+
+    Raises:
+        UserError: prepare is not complete.
+    """
+    return _counted(run, run.pairs)
+
+
+def judged_shards(run: Run, split: str) -> dict[str, int]:
+    """Name and rows of every shard of a judged split.
+
+    Raises:
+        UserError: prepare is not complete.
+    """
+    prefix = f"{split}/"
+    found = _counted(run, run.root / "judged")
+    return {name.removeprefix(prefix): n for name, n in found.items() if name.startswith(prefix)}
+
+
+def _counted(run: Run, folder: Folder) -> dict[str, int]:
+    done = folder.success()
+    if done is None:
+        raise UserError(f"{run.root} has no complete {folder} yet: run `prepare` first")
+    shards: dict[str, int] = done["shards"]
+    return shards
+
+
+def shards_to_score(run: Run) -> list[Shard]:
+    """Every shard that a teacher scores: the transfer set, and the dev and test judged pairs."""
+    found = [Shard(run.pairs, name, rows, name) for name, rows in pair_shards(run).items()]
+    for split in SCORED_SPLITS:
+        found += [
+            Shard(run.judged(split), name, rows, f"judged/{split}/{name}")
+            for name, rows in judged_shards(run, split).items()
+        ]
+    return found
+
+
+def missing_shards(run: Run, teacher: str) -> list[Shard]:
+    """The shards without a logits file, by one listing of each folder."""
+    logits = run.logits(teacher)
+    there = set(logits.shards())
+    for split in SCORED_SPLITS:
+        there |= {f"judged/{split}/{name}" for name in (logits / "judged" / split).shards()}
+    return [shard for shard in shards_to_score(run) if shard.target not in there]
