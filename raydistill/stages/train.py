@@ -307,9 +307,10 @@ def _end_epoch(
     if not dev_auc <= state.best_auc:  # also when there was none
         state.best_auc = dev_auc
         state.best = {k: v.detach().cpu().clone() for k, v in state.student.state_dict().items()}
+    done = {"epoch": state.epoch + 1, "dev_auc": dev_auc, "loss": meter.mean_loss()}
+    meter.epoch_done(dev_auc)  # before the epoch is the next one
+    state.history.append(done)
     state.epoch, state.window = state.epoch + 1, 0
-    state.history.append({"epoch": state.epoch, "dev_auc": dev_auc, "loss": meter.mean_loss()})
-    meter.epoch_done(dev_auc)
 
 
 class _Meter:
@@ -346,8 +347,8 @@ class _Meter:
         done = rate_line(
             self.num_seen, num_total=self.num_left, seconds=time.monotonic() - self.start_s
         )
-        epoch = min(self.state.epoch + 1, self.job.num_epochs)
-        return f"train     {self.job.role} epoch {epoch}/{self.job.num_epochs}  {done}  {note}"
+        epoch = f"epoch {self.state.epoch + 1}/{self.job.num_epochs}"
+        return f"train     {self.job.role} {epoch}  {done}  {note}"
 
 
 def _dev_split(run: Run, loader: Loader) -> tuple[Features, NDArray[np.float32]]:
