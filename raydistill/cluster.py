@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 # Before Ray is imported: no usage notice, no progress bars over our own lines, and no pool of
@@ -91,13 +94,30 @@ def _start(address: str | None, *, verbose: bool) -> None:
         except (ConnectionError, RuntimeError) as error:
             raise UserError(f"no Ray at {address!r} (cluster.address or RAY_ADDRESS)") from error
         return
-    if not verbose:  # Ray's core warns about how Ray Data itself starts its actors
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(
-        address="local",  # not the one that someone else has started on this machine
-        num_cpus=max(_MIN_LOCAL_CPUS, os.cpu_count() or 1),
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        log_to_driver=verbose,
-        logging_level=level,
-    )
+    with nullcontext() if verbose else _quiet_core():
+        ray.init(
+            address="local",  # not the one that someone else has started on this machine
+            num_cpus=max(_MIN_LOCAL_CPUS, os.cpu_count() or 1),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=verbose,
+            logging_level=level,
+        )
+
+
+@contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Start Ray's core at level fatal: it warns of how Ray Data itself starts its actors.
+
+    It also announces the level itself, past Python, while it starts.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
