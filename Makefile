@@ -23,8 +23,9 @@ endif
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
+# What imports no Ray: some seconds.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not ray and not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not ray and not slow" --ignore=tests/stages $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from raydistill.run import STAGES
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.ray
 def test_the_cluster_file_is_what_ray_expects() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -32,6 +33,7 @@ def test_every_stage_has_a_job(stage: str) -> None:
     assert (ROOT / "jobs" / f"{stage}.py").is_file()
 
 
+@pytest.mark.ray
 def test_a_job_runs_from_the_checkout(raw_files: Path) -> None:
     command = [
         sys.executable, "-m", "jobs.label", "--config", "jobs/demo.toml", "--dry-run",

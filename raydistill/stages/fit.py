@@ -76,12 +76,18 @@ class Log:
 
 def device_of_worker() -> str:
     """`cuda` where Ray gave this worker a GPU, else `cpu` with this worker's share of the cores."""
-    if ray.get_gpu_ids() and torch.cuda.is_available():
+    if has_gpu():
         return "cuda"
     # Ray sets one thread for each CPU that was asked for, which leaves the other cores idle.
     workers_here = ray.train.get_context().get_local_world_size()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers_here))
     return "cpu"
+
+
+def has_gpu() -> bool:
+    """Whether Ray gave this worker or actor a GPU that is there."""
+    # Asked outside of a cluster, `get_gpu_ids` would start one.
+    return bool(ray.is_initialized() and ray.get_gpu_ids() and torch.cuda.is_available())
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
 
 from raydistill.cluster import Cluster
@@ -24,6 +23,7 @@ from raydistill.progress import Progress
 from raydistill.run import Run, model_folder
 from raydistill.schema import JUDGED, LOGITS, PAIRS, check_schema
 from raydistill.shards import Shard, missing_shards, shards_to_score
+from raydistill.stages.fit import has_gpu
 from raydistill.stages.tasks import Item, run_actors
 from raydistill.storage import SUCCESS, Folder
 from raydistill.teacher import Teacher, check_model
@@ -122,7 +122,7 @@ class Labeler:
 
     def __init__(self, *, model: str, logits: str, settings: LabelConfig) -> None:
         """Load the teacher on the GPU that Ray gave this actor, else on one core."""
-        device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+        device = "cuda" if has_gpu() else "cpu"
         if device == "cpu":
             torch.set_num_threads(1)  # an actor a core does more than one actor on all of them
         self.logits = Folder(logits)

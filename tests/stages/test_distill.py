@@ -16,7 +16,7 @@ from raydistill.scorer import Scorer
 from raydistill.stages import distill
 from raydistill.storage import Folder
 from tests.conftest import run_config
-from tests.test_finetune import encoder  # noqa: F401 - a fixture
+from tests.stages.test_finetune import encoder  # noqa: F401 - a fixture
 
 
 def write_config(config: RunConfig, path: Path) -> str:

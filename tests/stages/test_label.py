@@ -13,7 +13,7 @@ from raydistill.stages import label
 from raydistill.storage import Folder
 from raydistill.teacher import Teacher
 from tests.conftest import make_bert, run_config
-from tests.test_prepare import run_without_ray
+from tests.stages.test_prepare import run_without_ray
 
 ONE = Cluster(num_cores=1, num_gpus=0)
 TWO = Cluster(num_cores=2, num_gpus=0)

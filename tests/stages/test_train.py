@@ -11,7 +11,7 @@ from raydistill.schema import LOGITS
 from raydistill.shards import shards_to_score
 from raydistill.stages import train
 from tests.conftest import run_config
-from tests.test_label import finish_prepare
+from tests.stages.test_label import finish_prepare
 
 
 def share_of_words(query: str, title: str) -> float:

@@ -9,7 +9,7 @@ from raydistill.run import Run
 from raydistill.stages import finetune
 from raydistill.teacher import check_model, quiet_transformers
 from tests.conftest import run_config
-from tests.test_label import finish_prepare
+from tests.stages.test_label import finish_prepare
 
 
 @pytest.fixture(scope="session")
