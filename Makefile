@@ -16,7 +16,7 @@ ifdef PAIRS
 	@$(BIN)/raydistill distill --config $(CONFIG) --set run_dir=runs/own \
 		--set pairs.input=$(PAIRS) --set judged.input=$(JUDGED) $(ARGS)
 else
-	@$(BIN)/raydistill synthesize --output runs/shop --pairs 30000 --judged 6000 --shard-rows 8192
+	@$(BIN)/raydistill synthesize --output runs/shop --pairs 60000 --judged 4000 --shard-rows 8192
 	@$(BIN)/raydistill distill --config $(CONFIG) $(ARGS)
 endif
 
