@@ -111,10 +111,12 @@ class Loader:
         self.folder, self.targets, self.spec, self.idf_V = folder, targets, spec, idf_V
 
     def shard(
-        self, name: str, *, start: int = 0, stop: int | None = None
+        self, name: str, *, start: int = 0, stop: int | None = None, num_rows: int | None = None
     ) -> tuple[Features, NDArray[np.float32]]:
-        """Features and targets of some rows of a shard."""
+        """Features and targets of some rows of a shard, which must have `num_rows` in all."""
         pairs = self.folder.read_table(name)
+        if num_rows is not None and pairs.num_rows != num_rows:
+            raise ValueError(f"{self.folder}/{name} has {pairs.num_rows} rows, {num_rows} planned")
         targets = self.targets.of(name, pairs)[start:stop]
         part = pairs.slice(start, None if stop is None else stop - start)
         return features_of(part, spec=self.spec, idf_V=self.idf_V), targets
@@ -157,7 +159,7 @@ class Loader:
         for name, rows in window.shards:
             start, stop = max(first - at, 0), min(last - at, rows)
             if start < stop:
-                parts.append(self.shard(name, start=start, stop=stop))
+                parts.append(self.shard(name, start=start, stop=stop, num_rows=rows))
             at += rows
         if not parts:  # fewer rows than workers: an empty share, of the right shape
             parts.append(self.shard(window.shards[0][0], stop=0))

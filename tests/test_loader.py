@@ -116,6 +116,14 @@ def test_logits_of_other_pairs_are_refused(store: tuple[Folder, Folder, dict[str
         read_logits(logits, "part-00002.parquet", table)
 
 
+def test_a_plan_of_other_rows_is_refused(store: tuple[Folder, Folder, dict[str, int]]) -> None:
+    """Else the rows beyond the plan would be left out without a word."""
+    pairs, logits, shards = store
+    loader = Loader(pairs, Targets((logits,), (1.0,)), spec=SPEC, idf_V=IDF)
+    with pytest.raises(ValueError, match="has 5 rows, 4 planned"):
+        seen(loader, {**shards, "part-00002.parquet": 4}, num_workers=1, batch_rows=4)
+
+
 def test_judged_pairs_have_their_label_as_target(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     raw = pa.table({"query": ["a", "b"], "title": ["x", "y"], "label": [0.25, 0.75]})

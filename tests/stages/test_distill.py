@@ -74,6 +74,12 @@ def _check_counts(run: Run) -> None:
             lost = done.get("duplicates", 0) + done["quarantined"] + done.get("held_out", 0)
             assert done["rows_in"] == done["rows_out"] + lost, folder
 
+    pairs, trained = run.pairs.success(), run.student("student").success()
+    assert pairs is not None and trained is not None
+    assert (
+        trained["rows_in"] == pairs["rows_out"]
+    )  # the student sees every pair of the transfer set
+
 
 def _check_report(run: Run) -> None:
     found = run.report.read_json("metrics.json")

@@ -105,6 +105,12 @@ def test_the_judged_only_student_needs_no_teacher(raw_files: Path, tmp_path: Pat
     assert len(state.history) == 2 and np.isfinite(state.best_auc)
 
 
+def test_the_plan_has_every_pair_and_no_judged_one(labeled: Run) -> None:
+    # Shards of the dev and test splits have the same names as those of the pairs.
+    rows = {n: labeled.pairs.read_table(n).num_rows for n in labeled.pairs.shards()}
+    assert train.make_job(labeled, "student").shards == rows
+
+
 def test_missing_logits_are_named(labeled: Run) -> None:
     name = labeled.pairs.shards()[0]
     (Path(labeled.logits("tiny").uri) / name).unlink()
