@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,13 @@ def modules() -> list[str]:
     return sorted(n.replace("/", ".") for n in names if not n.endswith("__init__"))
 
 
-def imports(name: str) -> Iterator[str]:
+@cache
+def imports(name: str) -> tuple[str, ...]:
     """Every imported module of a file, also those inside functions; not those for types alone."""
+    return tuple(_imports(name))
+
+
+def _imports(name: str) -> Iterator[str]:
     tree = ast.parse((ROOT / (name.replace(".", "/") + ".py")).read_text())
     for_types = {
         id(inner)
