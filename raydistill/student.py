@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -159,8 +158,3 @@ def predict(
             parts.append(student(inputs).float().cpu().numpy())
     student.train(was_training)
     return np.concatenate(parts)
-
-
-def to_arrays(state: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
-    """A student's state as the bundle stores it: plain arrays by name."""
-    return {name: tensor.detach().float().cpu().numpy() for name, tensor in state.items()}
