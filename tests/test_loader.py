@@ -55,7 +55,7 @@ def seen(
     return found
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3, 50])
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 9])
 @pytest.mark.parametrize("batch_rows", [1, 4, 1000])
 def test_no_row_is_dropped_and_none_seen_twice(
     store: tuple[Folder, Folder, dict[str, int]], num_workers: int, batch_rows: int

@@ -23,6 +23,12 @@ def test_calibration_error() -> None:
     assert calibration_error(LABELS, LABELS) == 0
 
 
+def test_ties_are_half_right() -> None:
+    scores = np.array([0.5, 0.5, 0.5, 0.9], np.float32)
+    labels = np.array([1.0, 0.0, 0.0, 1.0], np.float32)
+    assert auc(scores, labels, relevant_at=0.5) == pytest.approx((0.5 + 0.5 + 1 + 1) / 4)
+
+
 def test_one_class_has_no_auc() -> None:
     assert np.isnan(auc(SCORES, LABELS, relevant_at=0.0))
 
