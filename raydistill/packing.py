@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,11 @@ ENCODERS = {
 def can_pack(model: Any) -> bool:  # noqa: ANN401
     """Whether the model is of a build that PackedEncoder knows."""
     config = model.config
-    is_plain = not (config.is_decoder or config.add_cross_attention)
-    absolute = getattr(config, "position_embedding_type", "absolute") == "absolute"
-    return type(model).__name__ in ENCODERS and is_plain and absolute
+    return (
+        type(model).__name__ in ENCODERS
+        and not (config.is_decoder or config.add_cross_attention)
+        and getattr(config, "position_embedding_type", "absolute") == "absolute"
+    )
 
 
 class PackedEncoder:
@@ -47,10 +50,10 @@ class PackedEncoder:
         self.embeddings, self.device = encoder.embeddings, model.device
         self.pooler, self.classifier = encoder.pooler, model.classifier
         # RoBERTa counts positions from the one after its padding id.
-        offset = getattr(self.embeddings, "padding_idx", None)
-        self.first_position = 0 if encoder.pooler is not None or offset is None else offset + 1
-        self.num_heads = model.config.num_attention_heads
-        self.layers = [_Layer(layer, num_heads=self.num_heads) for layer in encoder.encoder.layer]
+        padding_id = getattr(self.embeddings, "padding_idx", None)
+        self.first_position = 0 if padding_id is None else padding_id + 1
+        num_heads = model.config.num_attention_heads
+        self.layers = [_Layer(layer, num_heads=num_heads) for layer in encoder.encoder.layer]
         encoder.encoder.layer = torch.nn.ModuleList()  # the layers hold these weights once more
 
     def __call__(self, tokens: Tokens) -> Tensor:
@@ -81,10 +84,7 @@ class PackedEncoder:
 def equal_lengths(lengths_B: np.ndarray[Any, Any]) -> list[tuple[int, int]]:
     """(length, number of pairs) of every run of equal lengths."""
     edges = np.flatnonzero(np.diff(lengths_B, prepend=-1, append=-1))
-    return [
-        (int(lengths_B[start]), int(stop - start))
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    return [(int(lengths_B[start]), int(stop - start)) for start, stop in pairwise(edges)]
 
 
 class _Layer:
@@ -95,11 +95,11 @@ class _Layer:
         self.num_heads = num_heads
         self.query = _Linear([attention.query])
         self.key_value = _Linear([attention.key, attention.value])
-        self.project, self.norm_1 = _Linear([layer.attention.output.dense]), _norm(layer.attention)
+        self.project = _Linear([layer.attention.output.dense])
+        self.norm_1, self.norm_2 = layer.attention.output.LayerNorm, layer.output.LayerNorm
         self.activation = layer.intermediate.intermediate_act_fn
         self.is_gelu = type(self.activation).__name__ == "GELUActivation"
         self.widen, self.shrink = _Linear([layer.intermediate.dense]), _Linear([layer.output.dense])
-        self.norm_2 = _norm(layer)
 
     def __call__(
         self, x_TD: Tensor, groups: Sequence[tuple[int, int]], *, first_B: Tensor | None = None
@@ -119,10 +119,6 @@ class _Layer:
         return out
 
 
-def _norm(part: Any) -> Any:  # noqa: ANN401
-    return part.output.LayerNorm
-
-
 def _attend(
     query: Tensor,
     key_value_T2D: Tensor,
@@ -135,7 +131,9 @@ def _attend(
     parts, at, query_at = [], 0, 0
     for length, num in groups:
         asking = 1 if is_first_alone else length
-        key, value = key_value_T2D[at : at + num * length].view(num, length, 2, num_heads, -1).unbind(2)
+        key, value = (
+            key_value_T2D[at : at + num * length].view(num, length, 2, num_heads, -1).unbind(2)
+        )
         q = query[query_at : query_at + num * asking].view(num, asking, num_heads, -1)
         mixed = functional.scaled_dot_product_attention(
             q.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
@@ -182,8 +180,8 @@ def has_onednn(dtype: torch.dtype) -> bool:
         return False
     x, weight = (torch.linspace(-1, 1, 1_024).view(16, 64).to(dtype) for _ in range(2))
     bias = torch.linspace(-1, 1, 16).to(dtype)
-    expected = functional.gelu(functional.linear(x, weight, bias))
     try:
+        expected = functional.gelu(functional.linear(x, weight, bias))
         laid_out = torch.ops.mkldnn._reorder_linear_weight(weight)
         found = torch.ops.mkldnn._linear_pointwise(x, laid_out, bias, "gelu", [], "none")
     except (AttributeError, RuntimeError, TypeError):

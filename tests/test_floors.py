@@ -16,7 +16,9 @@ FLOORS = [
     {"words"},
     {"pairs", "labels", "ngrams", "metrics", "shop_text"},
     {"synthetic", "storage"},
-    {"readers", "loader", "teacher", "student", "scorer", "report"},
+    {"readers", "loader", "tokens", "student", "scorer", "report"},
+    {"packing"},
+    {"teacher"},
     {"run"},
     {"shards", "scoring", "cluster"},
     {"stages.tasks", "stages.fit"},
@@ -29,8 +31,8 @@ FLOORS = [
 ]
 FLOOR = {name: at for at, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {
-    "torch": {"teacher", "student", "stages"},
-    "transformers": {"teacher", "stages.finetune"},
+    "torch": {"packing", "teacher", "student", "stages"},
+    "transformers": {"tokens", "teacher", "stages.finetune"},
     "ray": {"cluster", "stages"},
 }
 
