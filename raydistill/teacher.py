@@ -40,6 +40,10 @@ class Counters:
     num_tokens: int = 0
     num_padded_tokens: int = 0
 
+    def reset(self) -> None:
+        """Count from zero again."""
+        self.num_pairs = self.num_tokens = self.num_padded_tokens = 0
+
     @property
     def padding(self) -> float:
         """Share of the tokens run that were padding."""

@@ -20,7 +20,7 @@ FLOORS = [
     {"packing"},
     {"teacher"},
     {"run"},
-    {"shards", "scoring", "cluster"},
+    {"shards", "labeling", "scoring", "cluster"},
     {"stages.tasks", "stages.fit"},
     {"stages.prepare", "stages.finetune", "stages.label", "stages.synthesize"},
     {"stages.train"},
