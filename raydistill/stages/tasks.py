@@ -6,6 +6,7 @@ An item is a dict (a shard's name, a range of buckets) and so is a result: rows 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray.data
+from ray.util.annotations import RayDeprecationWarning
 
 from raydistill.errors import UserError
 
@@ -22,6 +24,7 @@ Step = Callable[[Item, bytes], tuple[Item, bytes]]
 _MISTAKE = "user_error"
 FAILED = "failed"  # the error of a step that was not the user's mistake; the next steps pass it on
 _BLOCK = pa.schema([("item", pa.string()), ("data", pa.large_binary())])
+_WHOLE: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
 _DEATHS = 3  # of the actors that work on an item, before the item counts as failed
 
 
@@ -66,23 +69,27 @@ def run_chain(
     """
     if not items:
         return
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(num_actors, len(items))))
-    on_actor: dict[str, Any] = {
-        "compute": pool,
+    actors: dict[str, Any] = {
+        # All are asked for at once: those that wait for a machine are what makes a cluster grow,
+        # and those that have one work meanwhile. Pools from 1 to N stayed at 1 (ray#59144).
+        "compute": ray.data.ActorPoolStrategy(size=min(num_actors, len(items))),
         "max_task_retries": _DEATHS,
-        **({"num_gpus": gpus} if gpus else {"num_cpus": 1}),
+        # Beside GPUs the cores are the tasks': actors that held them all would wait for ever.
+        **({"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}),
+        **_WHOLE,
     }
-    whole: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     rows = pa.table([[json.dumps(i) for i in items], [b""] * len(items)], schema=_BLOCK)
     chain: ray.data.Dataset = ray.data.from_arrow([rows.slice(at, 1) for at in range(len(items))])
     chain.context.max_errored_blocks = -1  # the items that are missing at the end have failed
-    if gpus:
-        chain = chain.map_batches(partial(_steps, (before,)), num_cpus=1, **whole)
-        chain = chain.map_batches(_StepActor, fn_constructor_args=(make,), **on_actor, **whole)
-        chain = chain.map_batches(partial(_steps, (after,)), num_cpus=0.5, **whole)
-    else:
-        steps = (make, before, after)
-        chain = chain.map_batches(_StepActor, fn_constructor_args=steps, **on_actor, **whole)
+    with warnings.catch_warnings():  # `max_task_retries` goes by another name from Ray 2.64 on
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        if gpus:
+            chain = chain.map_batches(partial(_steps, (before,)), num_cpus=1, **_WHOLE)
+            chain = chain.map_batches(_StepActor, fn_constructor_args=(make,), **actors)
+            chain = chain.map_batches(partial(_steps, (after,)), num_cpus=0.5, **_WHOLE)
+        else:
+            steps = (make, before, after)
+            chain = chain.map_batches(_StepActor, fn_constructor_args=steps, **actors)
     yield from _results(chain, column="item")
 
 

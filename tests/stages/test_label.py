@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,8 @@ def test_a_step_that_fails_stops_no_other_item(local_ray: None) -> None:
     def work(item: Item, data: bytes) -> tuple[Item, bytes]:
         if item["at"] == 3:
             raise KeyError("three")
+        if item["at"] == 5:  # takes its process with it, every time
+            os._exit(1)
         return {**item, "data": bytes(data).decode()}, data
 
     done = list(
@@ -132,7 +135,7 @@ def test_a_step_that_fails_stops_no_other_item(local_ray: None) -> None:
             gpus=0.0,
         )
     )
-    assert sorted(item["at"] for item in done) == list(range(8))
+    assert {0, 1, 2, 4} <= {item["at"] for item in done} <= {0, 1, 2, 3, 4, 6, 7}
     assert [i for i in done if FAILED in i] == [{"at": 3, FAILED: "KeyError: 'three'"}]
     assert all(i["data"] == i["written"] == "read" for i in done if i["at"] != 3)
 
