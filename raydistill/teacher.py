@@ -21,7 +21,7 @@ from transformers.utils import logging as hf_logging
 
 from raydistill.errors import UserError
 from raydistill.packing import PackedEncoder, can_pack
-from raydistill.tokens import PairTokenizer, Tokens, load_tokenizer
+from raydistill.tokens import PairTokenizer, Tokens, load_tokenizer, model_root
 
 logger = logging.getLogger("raydistill")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -72,7 +72,7 @@ def check_model(folder: Path, *, max_length: int) -> None:
     Its positions must hold `max_length` wordpieces.
     """
     try:
-        config = AutoConfig.from_pretrained(str(folder))
+        config = AutoConfig.from_pretrained(str(model_root(folder)))
     except (OSError, ValueError) as error:
         raise UserError(f"no model in {folder}: {_first_line(error)}") from error
     if config.num_labels not in (1, 2):
@@ -108,7 +108,9 @@ class Teacher:
         self.dtype = resolve_dtype(dtype, device=device)
         self.tokenizer = load_tokenizer(folder)
         self.tokenise = PairTokenizer(self.tokenizer, max_length=max_length)
-        model = AutoModelForSequenceClassification.from_pretrained(str(folder), dtype=self.dtype)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(model_root(folder)), dtype=self.dtype
+        )
         model = model.to(device).eval()
         self.is_packed = can_pack(model)
         self._run: Callable[[Tokens], Tensor] = (

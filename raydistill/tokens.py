@@ -6,6 +6,7 @@ tokenizer's own pair call; where they would not be, that call is made. No torch,
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,17 @@ class Template:
         return sum(map(len, self.special_ids))
 
 
+def model_root(folder: Path) -> Path:
+    """Where the Hugging Face model lies: `folder`, or the folder in it that `modules.json` names.
+
+    sentence-transformers writes a CrossEncoder either way.
+    """
+    modules = folder / "modules.json"
+    if (folder / "config.json").exists() or not modules.exists():
+        return folder
+    return folder / str(json.loads(modules.read_text(encoding="utf-8"))[0]["path"])
+
+
 def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own return type is a union
     """The tokenizer of a model folder.
 
@@ -71,7 +83,7 @@ def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own ret
         UserError: the folder has none.
     """
     try:
-        return AutoTokenizer.from_pretrained(str(folder))
+        return AutoTokenizer.from_pretrained(str(model_root(folder)))
     except (OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"no tokenizer in {folder}: {first}") from error

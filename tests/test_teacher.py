@@ -1,5 +1,6 @@
 import inspect
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,19 @@ def test_a_model_without_token_types(tmp_path: Path) -> None:
     queries, titles = some_pairs(10)
     found = make(folder).logits(queries, titles)
     assert np.isfinite(found).all() and np.std(found) > 0
+
+
+@pytest.mark.parametrize("path", ["", "0_Transformer"])
+def test_a_cross_encoder_of_sentence_transformers(
+    tmp_path: Path, tiny_bert: Path, path: str
+) -> None:
+    """Both ways in which it writes its folder; what its files say beside the model is not read."""
+    shutil.copytree(tiny_bert, tmp_path / "model" / path)
+    modules = [{"idx": 0, "name": "0", "path": path, "type": "...modules.transformer.Transformer"}]
+    (tmp_path / "model" / "modules.json").write_text(json.dumps(modules))
+    queries, titles = some_pairs(5)
+    expected = make(tiny_bert).logits(queries, titles)
+    assert np.array_equal(make(tmp_path / "model").logits(queries, titles), expected)
 
 
 def test_single_texts_are_not_pairs(tiny_bert: Path) -> None:
