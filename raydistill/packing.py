@@ -68,12 +68,14 @@ class PackedEncoder:
         )[0]
         for layer in self.layers[:-1]:
             x_TD = layer(x_TD, groups)
-        first_B = torch.from_numpy(starts_B).to(self.device)
-        x_BD = self.layers[-1](x_TD, groups, first_B=first_B)
+        x_BD = self.layers[-1](x_TD, groups, first_B=self._row(starts_B)[0])
         return self._head(x_BD[:, None])
 
     def _row(self, values: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(values.astype(np.int64)).to(self.device)[None]
+        row = torch.from_numpy(values.astype(np.int64))
+        if self.device.type == "cuda":  # else the copy would wait for the batch before
+            row = row.pin_memory()
+        return row.to(self.device, non_blocking=True)[None]
 
     def _head(self, x_B1D: Tensor) -> Tensor:
         """What the model makes of the first wordpieces: BERT has a pooler, RoBERTa's head all."""

@@ -136,12 +136,13 @@ class Teacher:
         order = np.argsort(-tokens.lengths_B, kind="stable")
         order = order[: np.count_nonzero(tokens.lengths_B)]
         lengths = tokens.lengths_B[order]
+        margins: list[Tensor] = []
         at = 0
         while at < len(order):
             num = self._batch_rows(lengths[at:])
             batch = tokens.take(order[at : at + num])
             try:
-                out[order[at : at + num]] = self._margins(batch)
+                margins.append(self._margins(batch))
             except torch.OutOfMemoryError:
                 if num == 1:
                     raise
@@ -149,6 +150,8 @@ class Teacher:
                 continue
             at += num
             self._count(batch)
+        if margins:  # fetched at the end: a GPU works on one batch while the next is laid out
+            out[order] = torch.cat(margins).cpu().numpy()
         return out
 
     def _batch_rows(self, lengths: NDArray[np.int64]) -> int:
@@ -156,11 +159,10 @@ class Teacher:
             return packed_rows(lengths, tokens_per_batch=self.tokens_per_batch)
         return padded_rows(lengths, tokens_per_batch=self.tokens_per_batch)
 
-    def _margins(self, batch: Tokens) -> NDArray[np.float32]:
+    def _margins(self, batch: Tokens) -> Tensor:
         with torch.inference_mode():
-            logits = self._run(batch).float().cpu().numpy()
-        margin = logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
-        return np.asarray(margin, np.float32)
+            logits = self._run(batch).float()
+            return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
 
     def _halve(self) -> None:
         """A batch did not fit in the device's memory: from now on half as many tokens."""
