@@ -77,14 +77,7 @@ def _label(run: Run, name: str, cluster: Cluster) -> bool:
             f"{len(still)} shards were scored but are not in {logits}, {still[0].target} among "
             "them; do all machines see the run folder?"
         )
-    num_rows = sum(shard.num_rows for shard in shards)
-    num_bad = count_bad(run.rejected_logits(name), [shard.target for shard in shards])
-    allowed = run.config.label.max_bad_fraction
-    if num_bad > allowed * num_rows:
-        raise UserError(
-            f"teacher {name}: {too_many_bad(num_bad, num_rows, allowed)}; "
-            f"the pairs and reasons are in {run.rejected_logits(name)}"
-        )
+    num_rows, num_bad = count_rows(run, name)
     summary = {
         "fingerprint": run.label_fingerprint(name),
         "rows_in": num_rows,
@@ -95,6 +88,24 @@ def _label(run: Run, name: str, cluster: Cluster) -> bool:
     }
     logits.write_json(SUCCESS, summary)
     return True
+
+
+def count_rows(run: Run, name: str) -> tuple[int, int]:
+    """Pairs of all shards, and those of them that the teacher could not score.
+
+    Raises:
+        UserError: more than `label.max_bad_fraction` of them.
+    """
+    shards, rejected = shards_to_score(run), run.rejected_logits(name)
+    num_rows = sum(shard.num_rows for shard in shards)
+    num_bad = count_bad(rejected, [shard.target for shard in shards])
+    allowed = run.config.label.max_bad_fraction
+    if num_bad > allowed * num_rows:
+        raise UserError(
+            f"teacher {name}: {too_many_bad(num_bad, num_rows, allowed)}; "
+            f"the pairs and reasons are in {rejected}"
+        )
+    return num_rows, num_bad
 
 
 @dataclass(frozen=True)

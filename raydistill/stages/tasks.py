@@ -64,8 +64,8 @@ def run_chain(
 
     Where there are GPUs, reading and writing run on the cores beside them, ahead of and behind the
     actors, so that no GPU waits. On cores alone there is nothing to gain: the actors, a core each,
-    do all three. An item whose step raised, or whose actors died again and again, comes back with
-    the error in `FAILED`; the others are done.
+    do all three. An item whose step raised comes back with the error in `FAILED`, one whose actors
+    died again and again does not come back; the others are done.
     """
     if not items:
         return

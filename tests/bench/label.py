@@ -271,7 +271,7 @@ def ray_efficiency(teacher: Path, pairs: Pairs, scratch: Path) -> tuple[float, f
     """Pairs a second on two cores: through Ray, and by two bare engines; medians of two."""
     rays, bares = [], []
     for attempt in range(2):
-        config, shards = prepared_run(scratch / f"run{attempt}", teacher, pairs, shard_rows=1_024)
+        config, shards = prepared_run(scratch / f"run{attempt}", teacher, pairs, shard_rows=512)
         rays.append(ray_rate(config, scratch / f"run{attempt}" / "logits"))
         bares.append(bare_rate(teacher, scratch / f"run{attempt}" / "pairs", shards))
     return float(np.median(rays)), float(np.median(bares))
@@ -306,7 +306,7 @@ def main() -> None:
     parser.add_argument("--relevant-at", type=float, default=0.75)
     parser.add_argument("--num-pairs", type=int, default=2_048)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ray-pairs", type=int, default=24_576, help="0: leave Ray out")
+    parser.add_argument("--ray-pairs", type=int, default=16_384, help="0: leave Ray out")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     quiet_transformers()

@@ -96,6 +96,22 @@ def test_a_pair_without_a_logit_is_null_and_in_quarantine(prepared: Run, tmp_pat
     assert np.allclose(scored[~found], good[~found], atol=1e-5)  # the neighbours' are unharmed
 
 
+def test_bad_pairs_of_all_shards_are_counted_together(prepared: Run) -> None:
+    """A few of each shard stop no shard; all together they may stop the run."""
+    names = [shard.target for shard in shards_to_score(prepared)]
+    num_rows = sum(shard.num_rows for shard in shards_to_score(prepared))
+    few = pa.table([["pairs"] * 10, range(10), ["the teacher gave nan"] * 10, [""] * 10, [""] * 10],
+                   schema=QUARANTINE)  # fmt: skip
+    for at, name in enumerate(names):
+        prepared.rejected_logits("tiny").write_table(name, few)
+        allowed = with_teacher(
+            prepared, Path(prepared.teacher("tiny").uri), max_bad_fraction=10 * (at + 1) / num_rows
+        )
+        assert label.count_rows(allowed, "tiny") == (num_rows, 10 * (at + 1))
+    with pytest.raises(UserError, match=f"{10 * len(names)} of {num_rows:,} pairs got no logit"):
+        label.count_rows(prepared, "tiny")
+
+
 def label_targets(run: Run, name: str) -> np.ndarray:
     label_without_ray(run, {name})
     return np.asarray(run.logits("tiny").read_table(name)["logit"].to_numpy())
