@@ -268,12 +268,13 @@ def ray_rate(config: Path, logits: Path) -> float:
 
 
 def ray_efficiency(teacher: Path, pairs: Pairs, scratch: Path) -> tuple[float, float]:
-    """Pairs a second on two cores: through Ray, and by two bare engines; medians of two."""
+    """Pairs a second on two cores: through Ray, and by two bare engines; medians of three."""
     rays, bares = [], []
-    for attempt in range(2):
+    for attempt in range(3):
         config, shards = prepared_run(scratch / f"run{attempt}", teacher, pairs, shard_rows=512)
         rays.append(ray_rate(config, scratch / f"run{attempt}" / "logits"))
         bares.append(bare_rate(teacher, scratch / f"run{attempt}" / "pairs", shards))
+        print(f"through Ray {rays[-1]:.0f} pairs/s, two bare engines {bares[-1]:.0f}", flush=True)
     return float(np.median(rays)), float(np.median(bares))
 
 
@@ -298,6 +299,28 @@ def figures(
     }
 
 
+def one_core(
+    given: argparse.Namespace, teacher: Path, scratch: Path
+) -> tuple[dict[str, float], dict[str, float | None]]:
+    """Rates and figures of all that runs on one core, without Ray."""
+    base = make_bert_base(scratch / "base", teacher)
+    pairs = read_pairs(given.pairs, given.num_pairs)
+    lengths = lengths_of(teacher, pairs)
+    entries = contestants(teacher, base, num=given.num_pairs)
+    rates, logits, peak = race(entries, pairs, rounds=given.rounds)
+    flop = {
+        "minilm": flop_per_pair(teacher, lengths),
+        "base": flop_per_pair(base, lengths[: entries["BERT-Base, ours, bf16"][1]]),
+    }
+    found = figures(rates, logits, peak, flop)
+    if given.judged:
+        aucs = judged_aucs(teacher, given.judged, given.relevant_at)
+        found |= {f"auc_{dtype}": value for dtype, value in aucs.items()}
+    print(f"{lengths.mean():.1f} wordpieces a pair, the longest {lengths.max()}; ", end="")
+    print(f"{flop['minilm'] / 1e9:.3f} GFLOP a pair; bf16 peak {peak:.0f} GFLOP/s")
+    return rates, found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--teacher", type=Path, help="a fine-tuned cross-encoder")
@@ -305,7 +328,7 @@ def main() -> None:
     parser.add_argument("--judged", help="a Parquet file with label too: AUC of fp32 and bf16")
     parser.add_argument("--relevant-at", type=float, default=0.75)
     parser.add_argument("--num-pairs", type=int, default=2_048)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0: Ray against bare engines alone")
     parser.add_argument("--ray-pairs", type=int, default=16_384, help="0: leave Ray out")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -314,29 +337,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         teacher = given.teacher or with_head(_minilm(), scratch / "minilm")
-        base = make_bert_base(scratch / "base", teacher)
-        pairs = read_pairs(given.pairs, given.num_pairs)
-        lengths = lengths_of(teacher, pairs)
-        entries = contestants(teacher, base, num=given.num_pairs)
-        rates, logits, peak = race(entries, pairs, rounds=given.rounds)
-        flop = {
-            "minilm": flop_per_pair(teacher, lengths),
-            "base": flop_per_pair(base, lengths[: entries["BERT-Base, ours, bf16"][1]]),
-        }
-        found = figures(rates, logits, peak, flop)
-        if given.judged:
-            found |= {
-                f"auc_{dtype}": value
-                for dtype, value in judged_aucs(teacher, given.judged, given.relevant_at).items()
-            }
+        rates, found = {}, {}
+        if given.rounds:
+            rates, found = one_core(given, teacher, scratch)
         found["ray_efficiency"] = None
         if given.ray_pairs:
             many = read_pairs(given.pairs, given.ray_pairs)
             through_ray, bare = ray_efficiency(teacher, many, scratch)
             rates |= {"label through Ray, 2 cores": through_ray, "two bare engines": bare}
             found["ray_efficiency"] = through_ray / bare
-    print(f"{lengths.mean():.1f} wordpieces a pair, the longest {lengths.max()}; ", end="")
-    print(f"{flop['minilm'] / 1e9:.3f} GFLOP a pair; bf16 peak {peak:.0f} GFLOP/s")
     for name, rate in rates.items():
         print(f"{name:<32} {rate:10,.1f} pairs/s")
     rounded = {name: None if v is None else round(v, 5) for name, v in found.items()}
