@@ -1,6 +1,7 @@
 import inspect
 import json
 import shutil
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from raydistill.packing import equal_lengths, has_onednn
 from raydistill.teacher import Teacher, packed_rows, padded_rows, resolve_dtype
 from raydistill.tokens import Tokens
 from tests.conftest import WORDS, make_bert
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """As in an actor; two threads for so little work wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def make(
@@ -167,19 +177,18 @@ def test_a_batch_that_does_not_fit_is_halved(tiny_bert: Path) -> None:
     assert teacher.counters.num_pairs == 20
 
 
-@pytest.mark.parametrize("kind", ["Roberta", "XLMRoberta"])
-def test_roberta_is_packed_too(tmp_path: Path, tiny_bert: Path, kind: str) -> None:
+def test_roberta_is_packed_too(tmp_path: Path, tiny_bert: Path) -> None:
     """Other positions and another head than BERT's, on the same layers."""
-    config = getattr(transformers, f"{kind}Config")(
+    config = transformers.RobertaConfig(
         vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=64, type_vocab_size=2, num_labels=1,
         initializer_range=0.5, pad_token_id=1,
     )  # fmt: skip
-    model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
+    model = transformers.RobertaForSequenceClassification(config)
     check_families(tmp_path, tiny_bert, model, is_packed=True)
 
 
-@pytest.mark.parametrize("kind", ["Electra", "MPNet", "ModernBert"])
+@pytest.mark.parametrize("kind", ["MPNet", "ModernBert"])
 def test_any_other_model_is_padded(tmp_path: Path, tiny_bert: Path, kind: str) -> None:
     config = getattr(transformers, f"{kind}Config")(
         vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_labels=1,
@@ -206,9 +215,10 @@ def check_families(folder: Path, tiny_bert: Path, model: Any, *, is_packed: bool
 def test_bfloat16_is_close_to_float32(tiny_bert: Path) -> None:
     queries, titles = some_pairs(60)
     exact = make(tiny_bert).logits(queries, titles)
-    rough = make(tiny_bert, dtype="bfloat16").logits(queries, titles)
+    teacher = make(tiny_bert, dtype="bfloat16", tokens_per_batch=4_096)
+    rough = teacher.logits(queries, titles)
     assert np.corrcoef(exact, rough)[0, 1] > 0.999
-    assert np.array_equal(rough, make(tiny_bert, dtype="bfloat16").logits(queries, titles))
+    assert np.array_equal(rough, teacher.logits(queries, titles))
 
 
 def test_onednn_is_used_where_it_is_right() -> None:
