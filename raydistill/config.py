@@ -22,12 +22,6 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-# One input or a list of them: `input = "log/*.parquet"` is what people write first.
-Inputs = Annotated[
-    tuple[str, ...],
-    Field(min_length=1),
-    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
-]
 
 
 class Section(BaseModel):
@@ -41,6 +35,28 @@ class Section(BaseModel):
         return self.model_dump(mode="json", exclude=set(self.SPEED))
 
 
+class InputConfig(Section):
+    """One input; columns that are not named here are named as the section says."""
+
+    path: str  # a file, a folder or a glob, local or s3://
+    query: str | None = None
+    title: str | None = None
+    label: str | None = None
+    source: str | None = None
+
+
+def _to_inputs(given: object) -> object:
+    """`input = "log/*.parquet"` is what people write first; a list of those, or of tables."""
+    if isinstance(given, (str, dict, InputConfig)):
+        given = [given]
+    if not isinstance(given, (list, tuple)):
+        return given
+    return tuple({"path": one} if isinstance(one, str) else one for one in given)
+
+
+Inputs = Annotated[tuple[InputConfig, ...], Field(min_length=1), BeforeValidator(_to_inputs)]
+
+
 class TextRules(Section):
     """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
 
@@ -48,9 +64,18 @@ class TextRules(Section):
     input: Inputs
     query: str = "query"  # "": the task has single texts, in `title`
     title: str = "title"
+    source: str | None = None  # a column that is kept beside the pairs: the shop, the month
     lowercase: bool = False
     max_query_chars: Count = 200
     max_title_chars: Count = 1_000
+
+    def columns(self, given: InputConfig) -> dict[str, str]:
+        """Our name of each column that is read, and its name in the files of an input."""
+        own = {"query": self.query, "title": self.title, "source": self.source}
+        if isinstance(self, JudgedConfig):
+            own["label"] = self.label
+        names = {ours: getattr(given, ours) or theirs for ours, theirs in own.items() if theirs}
+        return {ours: str(theirs) for ours, theirs in names.items()}
 
 
 class PairsConfig(TextRules):
@@ -58,6 +83,7 @@ class PairsConfig(TextRules):
 
     shard_rows: Count = 65_536  # 20 s of an H100: what a lost machine costs
     dedupe: bool = True
+    hold_out: bool = True  # leave out the pairs of dev and test queries
 
 
 class JudgedConfig(TextRules):

@@ -143,29 +143,57 @@ def check_columns(file: InputFile, columns: Sequence[str]) -> None:
             )
 
 
+def row_group_spans(file: InputFile, *, max_rows: int) -> list[tuple[int, int]]:
+    """A Parquet file cut into spans [first, stop) of row groups; (0, 0), all, for other formats.
+
+    A span has at most `max_rows` rows, or one row group.
+    """
+    if file.format != "parquet":
+        return [(0, 0)]
+    filesystem, path = open_uri(file.uri)
+    metadata = pq.read_metadata(path, filesystem=filesystem)
+    spans, first, num_rows = [], 0, 0
+    for at in range(metadata.num_row_groups):
+        here = metadata.row_group(at).num_rows
+        if at > first and num_rows + here > max_rows:
+            spans.append((first, at))
+            first, num_rows = at, 0
+        num_rows += here
+    return [*spans, (first, metadata.num_row_groups)]
+
+
 def read_raw(
     file: InputFile,
     *,
     columns: Sequence[str] | None = None,
+    span: tuple[int, int] = (0, 0),
     max_block_bytes: int = _BLOCK_BYTES,
 ) -> Iterator[RawRows]:
     """The rows of a file, some at a time, in constant memory; all columns unless told.
 
+    `span` is one of `row_group_spans`.
+
     Raises:
         UserError: the file is not what its name says, or is cut off.
     """
-    wanted = list(columns) if columns is not None else None
+    wanted = list(dict.fromkeys(columns)) if columns is not None else None
     try:
-        yield from _read(file, wanted, max_block_bytes=max_block_bytes)
+        yield from _read(file, wanted, span=span, max_block_bytes=max_block_bytes)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"cannot read {file.uri} as {file.format}: {error}") from error
 
 
-def _read(file: InputFile, wanted: list[str] | None, *, max_block_bytes: int) -> Iterator[RawRows]:
+def _read(
+    file: InputFile,
+    wanted: list[str] | None,
+    *,
+    max_block_bytes: int,
+    span: tuple[int, int] = (0, 0),
+) -> Iterator[RawRows]:
     filesystem, path = open_uri(file.uri)
     if file.format == "parquet":
         with filesystem.open_input_file(path) as source:
-            yield from _read_parquet(source, columns=wanted)
+            yield from _read_parquet(source, columns=wanted, span=span)
         return
     if file.format == "jsonl":
         with filesystem.open_input_stream(path, compression="detect") as stream:
@@ -180,12 +208,16 @@ def _read(file: InputFile, wanted: list[str] | None, *, max_block_bytes: int) ->
         )
 
 
-def _read_parquet(source: pa.NativeFile, *, columns: list[str] | None) -> Iterator[RawRows]:
+def _read_parquet(
+    source: pa.NativeFile, *, columns: list[str] | None, span: tuple[int, int]
+) -> Iterator[RawRows]:
     file = pq.ParquetFile(source)
     if file.metadata.num_rows == 0:
         yield RawRows(file.read(columns=columns), np.empty(0, np.int64))
-    start = 0
-    for batch in file.iter_batches(batch_size=131_072, columns=columns):
+    first, stop = span if span[1] else (0, file.num_row_groups)
+    start = sum(file.metadata.row_group(at).num_rows for at in range(first))
+    groups = list(range(first, stop))
+    for batch in file.iter_batches(batch_size=131_072, row_groups=groups, columns=columns):
         rows = np.arange(start, start + batch.num_rows)
         start += batch.num_rows
         yield RawRows(pa.Table.from_batches([batch]), rows)

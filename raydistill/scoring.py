@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from raydistill.cleaning import normalise
 from raydistill.errors import UserError
 from raydistill.hashing import utf8_buffers
-from raydistill.pairs import decode, normalise, one_chunk
+from raydistill.pairs import decode, one_chunk
 from raydistill.readers import (
     COMPRESSIONS,
     RawRows,

@@ -32,7 +32,7 @@ def test_reads_a_file_and_overrides(file: str) -> None:
                    "student.hidden=[8, 4]", "teachers.c.model=x"],
     )  # fmt: skip
     assert config.train.epochs == 7
-    assert config.pairs.input == ("a.parquet",)
+    assert [one.path for one in config.pairs.input] == ["a.parquet"]
     assert config.run_dir == "s3://bucket/run"
     assert config.student.hidden == (8, 4)
     assert list(config.teachers) == ["a", "b", "c"]

@@ -65,7 +65,7 @@ def finish_prepare(run: Run) -> None:
         rows = prepare._shard_rows(dataset)
         dataset.folder.write_json(
             "_SUCCESS.json",
-            {"fingerprint": run.prepare_fingerprint(), "shards": rows, "seconds": 1.0,
+            {"fingerprint": run.prepare_fingerprint("pairs"), "shards": rows, "seconds": 1.0,
              "rows_in": sum(rows.values()), "rows_out": sum(rows.values())},
         )  # fmt: skip
 
