@@ -251,15 +251,28 @@ def load_config(path: str, *, overrides: Sequence[str] = ()) -> RunConfig:
     if not file.is_file():
         raise UserError(f"no such config file: {path}")
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
+    return parse_config(text, name=path, overrides=overrides)
+
+
+def parse_config(text: str, *, name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The content of a run file; `name` is what error messages call it.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{name} is not valid TOML: {error}") from error
     for override in overrides:
         _apply_override(raw, override)
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{path}: " + "; ".join(map(_explain, error.errors()))) from error
+        raise UserError(f"{name}: " + "; ".join(map(_explain, error.errors()))) from error
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
+import pyarrow.json as pajson
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import fs
@@ -295,12 +296,37 @@ def _read_jsonl(
 ) -> Iterator[RawRows]:
     start, rest = 0, b""
     while block := stream.read(block_bytes):
-        *lines, rest = (rest + block).split(b"\n")
-        if lines:
-            yield _parse_lines(lines, start=start, columns=columns)
-            start += len(lines)
+        whole, newline, rest = (rest + block).rpartition(b"\n")
+        if newline:
+            yield _parse_block(whole + newline, start=start, columns=columns)
+            start += whole.count(b"\n") + 1
     if rest:
-        yield _parse_lines([rest], start=start, columns=columns)
+        yield _parse_block(rest + b"\n", start=start, columns=columns)
+
+
+def _parse_block(block: bytes, *, start: int, columns: list[str] | None) -> RawRows:
+    """Whole lines: by Arrow where all are objects with strings, else line by line."""
+    if columns is not None:
+        table = _parse_texts(block, columns)
+        if table is not None:
+            return RawRows(table, np.arange(start, start + table.num_rows))
+    return _parse_lines(block[:-1].split(b"\n"), start=start, columns=columns)
+
+
+def _parse_texts(block: bytes, columns: list[str]) -> pa.Table | None:
+    """One row a line with the columns as strings; None where a line is anything else."""
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    parse = pajson.ParseOptions(
+        explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior="ignore"
+    )
+    read = pajson.ReadOptions(use_threads=False, block_size=len(block) + 1)
+    try:
+        table = pajson.read_json(pa.BufferReader(block), read_options=read, parse_options=parse)
+        table.validate(full=True)
+    except pa.ArrowInvalid:  # a number, a list, a line that is no JSON: which, Arrow does not say
+        return None
+    is_line_by_line = table.num_rows == block.count(b"\n") and b"\n\n" not in block
+    return table if is_line_by_line else None
 
 
 def _parse_lines(lines: list[bytes], *, start: int, columns: list[str] | None) -> RawRows:

@@ -20,6 +20,7 @@ FLOORS = [
     {"ledger"},
     {"run", "dataset"},
     {"shards", "scoring", "cluster"},
+    {"inspection"},
     {"stages.tasks", "stages.fit"},
     {"stages.prepare", "stages.finetune", "stages.label", "stages.synthesize"},
     {"stages.train"},

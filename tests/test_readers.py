@@ -8,7 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.readers import InputFile, check_columns, expand_inputs, file_format, read_raw
+from raydistill.readers import (
+    InputFile,
+    check_columns,
+    expand_inputs,
+    file_format,
+    read_raw,
+    row_group_spans,
+)
 
 ROWS = [("sofa", 'a "big" one'), ("tap", "x"), ("größe", "沙发")]
 
@@ -174,3 +181,44 @@ def test_s3(s3: str, tmp_path: Path) -> None:
     files = expand_inputs([f"{s3}/raw/a*"])
     assert [f.uri for f in files] == ["s3://bucket/raw/a.csv.gz", "s3://bucket/raw/a.parquet"]
     assert sum(len(raw.rows) for f in files for raw in read_raw(f, columns=["query"])) == 6
+
+
+def test_spans_of_row_groups_are_the_file_with_its_row_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": list(range(1_000))}), path, row_group_size=150)
+    file = InputFile(str(path), 1)
+    spans = row_group_spans(file, max_rows=400)
+    assert spans == [(0, 2), (2, 4), (4, 7)]
+    parts = [raw for span in spans for raw in read_raw(file, columns=["n"], span=span)]
+    assert np.concatenate([part.rows for part in parts]).tolist() == list(range(1_000))
+    assert [n for part in parts for n in part.table["n"].to_pylist()] == list(range(1_000))
+    assert row_group_spans(file, max_rows=10) == [(n, n + 1) for n in range(7)]
+    assert row_group_spans(InputFile(str(write(tmp_path, "a.csv")), 1), max_rows=1) == [(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("line", "is_bad"),
+    [
+        (b'{"query": "b", "title": "c", "x": [1]}', False),
+        (b'{"query": 7, "title": "c"}', False),
+        (b'{"title": "c"}', False),
+        (b"", False),
+        (b'{"query": "b", "title": "\\ud800"}', True),
+        (b'{"query": "b", "title": "\xff"}', True),
+        (b'{"query": "b"} {"query": "b"}', True),
+        (b"[1]", True),
+    ],
+)
+def test_a_block_of_json_is_read_as_its_lines_are(
+    tmp_path: Path, line: bytes, is_bad: bool
+) -> None:
+    """A block of plain lines goes through Arrow, one odd line sends it through Python."""
+    plain = b'{"query": "a", "title": "\\u00e9"}\n'
+    (tmp_path / "a.jsonl").write_bytes(plain * 2 + line + b"\n" + plain)
+    file = InputFile(str(tmp_path / "a.jsonl"), 1)
+    (raw,) = read_raw(file, columns=["query", "title"])
+    assert raw.table.schema.field("title").type == pa.string()
+    expected = [0, 1, 3] if is_bad or not line else [0, 1, 2, 3]
+    assert raw.rows.tolist() == expected
+    assert [row for row, _ in raw.bad] == ([2] if is_bad else [])
+    assert raw.table["title"].to_pylist()[-1] == "é"

@@ -9,21 +9,18 @@ from raydistill.config import LabelConfig
 from raydistill.errors import UserError
 from raydistill.run import Run
 from raydistill.shards import SCORED_SPLITS, missing_shards, shards_to_score
-from raydistill.stages import label
+from raydistill.stages import label, prepare
 from raydistill.storage import Folder
 from raydistill.teacher import Teacher
 from tests.conftest import make_bert, run_config
-from tests.stages.test_prepare import run_without_ray
 
 ONE = Cluster(num_cores=1, num_gpus=0)
 TWO = Cluster(num_cores=2, num_gpus=0)
 
 
 @pytest.fixture
-def prepared(raw_files: Path, tiny_bert: Path, tmp_path: Path) -> Run:
-    run = Run(run_config(tmp_path / "run", raw_files, tiny_bert))
-    finish_prepare(run)
-    return run
+def prepared(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
+    return Run(run_config(prepared_dir, raw_files, tiny_bert))
 
 
 @pytest.mark.ray
@@ -54,20 +51,6 @@ def test_a_teacher_that_gives_nan_is_stopped(prepared: Run, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"the teacher gave nan for .*label.dtype"):
         labeler({"folder": shard.folder.uri, "name": shard.name, "target": shard.target})
     assert not (tmp_path / "out").exists()
-
-
-def finish_prepare(run: Run) -> None:
-    """prepare without Ray, with the summary that later stages read."""
-    from raydistill.stages import prepare
-
-    run_without_ray(run)
-    for dataset in prepare._datasets(run):
-        rows = prepare._shard_rows(dataset)
-        dataset.folder.write_json(
-            "_SUCCESS.json",
-            {"fingerprint": run.prepare_fingerprint("pairs"), "shards": rows, "seconds": 1.0,
-             "rows_in": sum(rows.values()), "rows_out": sum(rows.values())},
-        )  # fmt: skip
 
 
 def logits_of(run: Run) -> dict[str, bytes]:
@@ -125,7 +108,7 @@ def test_a_cut_off_labeling_does_only_the_rest(
     scored = sum(s.num_rows for s in shards_to_score(prepared) if s.target not in some)
     assert done["rows_scored"] == scored
     other = Run(run_config(tmp_path / "whole", raw_files, tiny_bert))
-    finish_prepare(other)
+    prepare.run(other)
     label_without_ray(other)
     assert logits_of(other) == logits_of(prepared)  # the same bytes as in one go
 
@@ -154,13 +137,13 @@ def test_rows_of_another_schema_are_refused(prepared: Run, tmp_path: Path) -> No
         labeler({"target": "x.parquet", "folder": folder.uri, "name": "part-00000.parquet"})
 
 
-def test_stages_out_of_order(raw_files: Path, tiny_bert: Path, tmp_path: Path) -> None:
-    run = Run(run_config(tmp_path / "run", raw_files, tiny_bert))
+def test_stages_out_of_order(
+    prepared: Run, raw_files: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="run `prepare` first"):
-        label.run(run, ONE)
-    finish_prepare(run)
-    raw = Run(run.config.model_copy(update={"teachers": {
-        "tiny": run.config.teachers["tiny"].model_copy(
+        label.run(Run(run_config(tmp_path / "other", raw_files, tiny_bert)), ONE)
+    raw = Run(prepared.config.model_copy(update={"teachers": {
+        "tiny": prepared.config.teachers["tiny"].model_copy(
             update={"model": None, "base": str(tiny_bert)})}}))  # fmt: skip
     with pytest.raises(UserError, match="not fine-tuned yet: run `finetune` first"):
         label.run(raw, ONE)

@@ -1,0 +1,252 @@
+"""What is in the data: a run's datasets, or raw files, to figures, rejects and a sample.
+
+Memory and time are bounded: of many shards (or of long raw files) a share is read, and the figures
+say how much.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from raydistill.config import InputConfig, PairsConfig
+from raydistill.ledger import find_files, look_into
+from raydistill.pairs import clean, collapse, one_chunk, pair_ids, query_keys, unparsed
+from raydistill.readers import read_raw
+from raydistill.run import Run, model_folder
+from raydistill.schema import COUNTS, SPLITS
+from raydistill.shards import judged_shards, pair_shards
+from raydistill.storage import Folder
+
+_MAX_SHARDS = 32  # of a dataset: 2 million pairs, some seconds
+_MAX_RAW_ROWS = 2_000_000
+_MAX_REJECT_FILES = 64
+_NUM_SAMPLED = 8
+_NUM_TOKENISED = 4_096
+_QUANTILES = (0.5, 0.95, 1.0)
+
+
+@dataclass
+class _Tally:
+    """Adds up clean pairs, a table at a time; the pairs of a table are distinct."""
+
+    num_pairs: int = 0
+    weight: float = 0.0
+    num_relevant: int = 0
+    keys: list[NDArray[np.uint64]] = field(default_factory=list)  # of distinct queries
+    titles: list[NDArray[np.int64]] = field(default_factory=list)
+    ids: list[NDArray[np.int64]] = field(default_factory=list)
+    lengths: dict[str, list[NDArray[np.int32]]] = field(default_factory=dict)
+    sample: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[pa.Table] = field(default_factory=list)  # for the wordpieces
+
+    def add(self, table: pa.Table, *, relevant_at: float | None = None) -> None:
+        self.num_pairs += table.num_rows
+        self.weight += float(pc.sum(table["weight"]).as_py() or 0)
+        self.ids.append(table["pair_id"].to_numpy())
+        queries, titles = one_chunk(table["query"]), one_chunk(table["title"])
+        self.keys.append(np.unique(query_keys(queries)))
+        nothing = pa.array([""] * len(titles), pa.string())
+        self.titles.append(np.unique(np.asarray(pair_ids(nothing, titles))))
+        for name, texts in {"query": queries, "title": titles}.items():
+            self.lengths.setdefault(name, []).append(_num_words(texts))
+        if relevant_at is not None:
+            self.num_relevant += int(np.sum(table["label"].to_numpy() >= relevant_at))
+        rows = np.unique(np.linspace(0, table.num_rows - 1, _NUM_SAMPLED).astype(int))
+        shown = table.take(pa.array(rows[: table.num_rows])).drop_columns(["pair_id"])
+        self.sample += shown.to_pylist()
+        self.texts.append(table.select(["query", "title"]).slice(0, _NUM_TOKENISED))
+
+    def figures(
+        self, *, share_read: float = 1, by_query: bool = True, tokenizer: Tokenizer | None = None
+    ) -> dict[str, Any]:
+        """The numbers; `by_query`: a query's pairs lie in one shard, so its number is scaled."""
+        shown = np.random.default_rng(0).permutation(len(self.sample))[:_NUM_SAMPLED]
+        found: dict[str, Any] = {
+            "pairs_read": self.num_pairs,
+            "share_read": round(share_read, 4),
+            "queries": round(_num_distinct(self.keys) / (share_read if by_query else 1)),
+            "titles_read": _num_distinct(self.titles),
+            "rows_a_pair": round(self.weight / max(self.num_pairs, 1), 3),
+            "words": {name: _quantiles(parts) for name, parts in self.lengths.items()},
+            "sample": [self.sample[at] for at in sorted(shown)],
+        }
+        if tokenizer is not None and self.texts:
+            found["wordpieces"] = {"pair": _quantiles([_num_wordpieces(self.texts, tokenizer)])}
+        return found
+
+
+def inspect_run(run: Run) -> dict[str, Any]:
+    """Figures of everything that prepare has made.
+
+    Raises:
+        UserError: prepare is not complete.
+    """
+    tokenizer = _tokenizer(run)
+    shards = pair_shards(run)
+    datasets: dict[str, Any] = {}
+    judged: dict[str, _Tally] = {}
+    for split in SPLITS:
+        names = list(judged_shards(run, split))
+        tally = judged[split] = _Tally()
+        for table in _tables(run.judged(split), names):
+            tally.add(table, relevant_at=run.config.judged.relevant_at)
+        found = tally.figures(tokenizer=tokenizer)
+        found["relevant_share"] = round(tally.num_relevant / max(tally.num_pairs, 1), 4)
+        datasets[f"judged {split}"] = found
+    read = _some(list(shards))
+    tally = _Tally()
+    for table in _tables(run.pairs, read):
+        tally.add(table)
+    share = sum(shards[name] for name in read) / max(sum(shards.values()), 1) or 1.0
+    by_query = run.config.pairs.dedupe
+    datasets["pairs"] = tally.figures(share_read=share, by_query=by_query, tokenizer=tokenizer)
+    return {
+        "rows": {
+            name: {count: (run.root / name).success()[count] for count in COUNTS}  # type: ignore[index]
+            for name in ("judged", "pairs")
+        },
+        "num_shards": len(shards),
+        "max_length": run.config.label.max_length,
+        "datasets": datasets,
+        "overlap": _overlap(judged, tally),
+        "rejects": {n: _rejects(_quarantined(run, n)) for n in ("judged", "pairs")},
+    }
+
+
+def inspect_files(path: str, *, query: str, title: str) -> dict[str, Any]:
+    """Figures of raw files as prepare would clean them, of at most two million rows.
+
+    Raises:
+        UserError: no such file, or no such column.
+    """
+    rules = PairsConfig(input=(InputConfig(path=path),), query=query, title=title)
+    files = look_into(find_files(rules))
+    goods: list[pa.Table] = []
+    bads: list[pa.Table] = []
+    num_rows = 0
+    for file in files:
+        for raw in read_raw(file.input, columns=list(file.columns.values())):
+            cleaned = clean(
+                raw.table, rows=raw.rows, columns=file.columns, rules=rules, source=file.uri
+            )
+            goods.append(cleaned.pairs)
+            bads += [cleaned.rejects, unparsed(raw.bad, source=file.uri)]
+            num_rows += len(raw.rows) + len(raw.bad)
+            if num_rows >= _MAX_RAW_ROWS:
+                break
+        if num_rows >= _MAX_RAW_ROWS:
+            break
+    rows = pa.concat_tables(goods)
+    distinct = collapse(rows, dedupe=True)
+    tally = _Tally()
+    tally.add(distinct)
+    counts = dict.fromkeys(COUNTS, 0) | {
+        "rows_in": num_rows,
+        "rows_out": distinct.num_rows,
+        "duplicates": rows.num_rows - distinct.num_rows,
+        "quarantined": num_rows - rows.num_rows,
+    }
+    return {
+        "rows": {"pairs": counts},
+        "is_cut": num_rows >= _MAX_RAW_ROWS,
+        "datasets": {"pairs": tally.figures()},
+        "rejects": {"pairs": _rejects(bads)},
+    }
+
+
+def _tables(folder: Folder, names: Iterable[str]) -> Iterator[pa.Table]:
+    return (folder.read_table(name) for name in names)
+
+
+def _some(names: list[str]) -> list[str]:
+    """At most so many of the names, evenly spread."""
+    if len(names) <= _MAX_SHARDS:
+        return names
+    return [names[at] for at in np.linspace(0, len(names) - 1, _MAX_SHARDS).astype(int)]
+
+
+def _num_words(texts: pa.StringArray) -> NDArray[np.int32]:
+    has_text = pc.not_equal(texts, "").cast(pa.int32())
+    return np.asarray(pc.add(pc.count_substring(texts, " "), has_text))
+
+
+def _num_wordpieces(texts: list[pa.Table], tokenizer: Tokenizer) -> NDArray[np.int32]:
+    rows = pa.concat_tables(texts)
+    step = max(1, rows.num_rows // _NUM_TOKENISED)
+    rows = rows.take(pa.array(np.arange(0, rows.num_rows, step)))
+    pairs = [
+        (row["query"], row["title"]) if row["query"] else row["title"] for row in rows.to_pylist()
+    ]
+    return np.array([len(found.ids) for found in tokenizer.encode_batch_fast(pairs)], np.int32)
+
+
+def _tokenizer(run: Run) -> Tokenizer | None:
+    """The first teacher's tokenizer, uncut; None where it has no tokenizer.json."""
+    for name, teacher in run.config.teachers.items():
+        folder = model_folder(teacher.base) if teacher.base else run.teacher(name)
+        if folder.exists("tokenizer.json"):
+            tokenizer = Tokenizer.from_str(folder.read_bytes("tokenizer.json").decode())
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            return tokenizer
+    return None
+
+
+def _num_distinct(parts: list[NDArray[Any]]) -> int:
+    return len(np.unique(np.concatenate(parts))) if parts else 0
+
+
+def _quantiles(parts: list[NDArray[np.int32]]) -> list[int]:
+    values = np.concatenate(parts) if parts else np.zeros(1, np.int32)
+    values = values if len(values) else np.zeros(1, np.int32)
+    return [int(value) for value in np.quantile(values, _QUANTILES, method="nearest")]
+
+
+def _overlap(judged: dict[str, _Tally], pairs: _Tally) -> dict[str, dict[str, float]]:
+    """For each split: the share of its queries, and of its pairs, that the shards read hold."""
+    keys, ids = (np.concatenate(parts or [np.empty(0)]) for parts in (pairs.keys, pairs.ids))
+    return {
+        split: {
+            "queries": _share_in(np.unique(np.concatenate(tally.keys)), keys),
+            "pairs": _share_in(np.concatenate(tally.ids), ids),
+        }
+        for split, tally in judged.items()
+        if tally.num_pairs
+    }
+
+
+def _share_in(these: NDArray[Any], those: NDArray[Any]) -> float:
+    return round(float(np.mean(np.isin(these, those))), 4) if len(these) else 0.0
+
+
+def _quarantined(run: Run, name: str) -> Iterator[pa.Table]:
+    folder = run.root / "quarantine" / name
+    return (folder.read_table(shard) for shard in folder.shards()[:_MAX_REJECT_FILES])
+
+
+def _rejects(tables: Iterable[pa.Table]) -> list[dict[str, Any]]:
+    """Each reason with its number of rows and one example, most frequent first."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, dict[str, Any]] = {}
+    for table in tables:
+        for found in table["reason"].value_counts().to_pylist():
+            counts[found["values"]] += found["counts"]
+            if found["values"] not in examples:
+                first = table.filter(pc.equal(table["reason"], found["values"])).slice(0, 1)
+                examples[found["values"]] = first.to_pylist()[0]
+    return [{**examples[reason], "rows": rows} for reason, rows in counts.most_common(10)]
+
+
+def to_json(found: dict[str, Any]) -> str:
+    """The figures as JSON."""
+    return json.dumps(found, indent=2, ensure_ascii=False)
