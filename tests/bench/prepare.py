@@ -75,18 +75,9 @@ def prepare(folder: Path, *, num: int, dedupe: bool) -> dict[str, float]:
     shutil.rmtree(folder / "run", ignore_errors=True)
     (folder / "run.toml").write_text(RUN.format(folder=folder, num=num))
     start_s = time.perf_counter()
-    peaks = watch(
-        [
-            sys.executable,
-            "-m",
-            "raydistill.cli",
-            "prepare",
-            "--config",
-            str(folder / "run.toml"),
-            "--set",
-            f"pairs.dedupe={str(dedupe).lower()}",
-        ]
-    )
+    command = [sys.executable, "-m", "raydistill.cli", "prepare"]
+    command += ["--config", str(folder / "run.toml")]
+    peaks = watch([*command, "--set", f"pairs.dedupe={str(dedupe).lower()}"])
     wall_s = time.perf_counter() - start_s
     done = json.loads((folder / "run" / "pairs" / "_SUCCESS.json").read_text())
     size = sum(p.stat().st_size for p in (folder / "run" / "pairs").glob("*.parquet"))

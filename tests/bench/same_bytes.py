@@ -96,7 +96,7 @@ def main() -> None:
                 shard_rows=given.shard_rows,
                 judged=given.judged.absolute(),
                 label=given.label,
-            )  # fmt: skip
+            )
         )
         return path
 
