@@ -71,11 +71,19 @@ class TextRules(Section):
 
     def columns(self, given: InputConfig) -> dict[str, str]:
         """Our name of each column that is read, and its name in the files of an input."""
+        own: dict[str, str | None]
         own = {"query": self.query, "title": self.title, "source": self.source}
         if isinstance(self, JudgedConfig):
             own["label"] = self.label
-        names = {ours: getattr(given, ours) or theirs for ours, theirs in own.items() if theirs}
-        return {ours: str(theirs) for ours, theirs in names.items()}
+        if not self.query:
+            del own["query"]
+        names = {ours: getattr(given, ours) or theirs for ours, theirs in own.items()}
+        return {ours: theirs for ours, theirs in names.items() if theirs}
+
+    @property
+    def keeps_source(self) -> bool:
+        """Whether any input names a source column: the shards then have one."""
+        return bool(self.source) or any(given.source for given in self.input)
 
 
 class PairsConfig(TextRules):

@@ -60,9 +60,11 @@ def clean(
     if "label" in columns:
         found["label"], problem = _clean_label(table[columns["label"]])
         reasons = pc.coalesce(reasons, problem)
-    if "source" in columns:
-        texts, _ = decode(one_chunk(table[columns["source"]]))
-        found["source"] = normalise(pc.fill_null(texts, ""))
+    if rules.keeps_source:
+        nothing = pa.nulls(table.num_rows, pa.string())
+        texts = decode(one_chunk(table[columns["source"]]))[0] if "source" in columns else nothing
+        texts = normalise(pc.fill_null(texts, ""))
+        found["source"] = pc.if_else(pc.equal(texts, ""), None, texts)
     good = pc.is_null(reasons)
     bad = np.flatnonzero(~np.asarray(good))
     rejected = pa.table({"query": found["query"], "title": found["title"]}).take(pa.array(bad))
@@ -113,8 +115,8 @@ def collapse(table: pa.Table, *, dedupe: bool) -> pa.Table:
     """Clean pairs of whole queries, sorted by query and title, as PAIRS or JUDGED rows.
 
     Equal pairs (compared as texts, not by their ids) become one whose weight is the sum of theirs,
-    whose label is their mean and whose source is the first by the alphabet. Without `dedupe` every
-    row stays. Rows without a weight count once.
+    whose label is their mean and whose source is the first by the alphabet, if one has any.
+    Without `dedupe` every row stays. Rows without a weight count once.
     """
     keys = [name for name in ("query", "title", "label", "source") if name in table.column_names]
     table = table.sort_by([(key, "ascending") for key in keys]).combine_chunks()

@@ -93,15 +93,16 @@ def sort_rows(rows: pa.Table, keys: NDArray[np.uint64], *, dedupe: bool) -> pa.T
     """Clean rows with `key`, sorted by it; equal pairs, if `dedupe`, become one with a weight.
 
     The low half of the key is replaced by one of the pair, so that equal pairs become neighbours:
-    a pair that occurs ten million times leaves its chunks as a few rows. Pairs with labels stay
-    as they are: their mean is taken when all are together.
+    a pair that occurs ten million times leaves its chunks as a few rows. Pairs with a label or a
+    source stay as they are: those are settled when all of them are together.
     """
-    if dedupe and "label" not in rows.column_names:
+    dedupe = dedupe and not {"label", "source"} & set(rows.column_names)
+    if dedupe:
         ids = np.asarray(pair_ids(one_chunk(rows["query"]), one_chunk(rows["title"])))
         keys = (keys & _HIGH) | (ids.view(np.uint64) >> _32)
     order = np.argsort(keys)
     rows = rows.take(pa.array(order)).append_column("key", pa.array(keys[order])).combine_chunks()
-    if not dedupe or "label" in rows.column_names:
+    if not dedupe:
         return rows
     starts = run_starts(rows)
     weights = np.diff(starts, append=rows.num_rows).astype(np.float32)

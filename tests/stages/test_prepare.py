@@ -353,19 +353,18 @@ def test_without_dedupe_every_row_stays(local_ray: None, raw_files: Path, tmp_pa
 @pytest.mark.ray
 def test_inputs_have_their_own_columns_and_their_source(local_ray: None, tmp_path: Path) -> None:
     write_messy(tmp_path / "raw")
-    (tmp_path / "raw" / "mine.csv").write_text("q,name,shop\nsofa,red sofa,north\nsofa,x,south\n")
-    (tmp_path / "raw" / "yours.csv").write_text("query,title,from\nsofa,red sofa,east\n")
+    mine, yours = tmp_path / "raw" / "mine.csv", tmp_path / "raw" / "yours.csv"
+    mine.write_text("q,name,shop\nsofa,red sofa,north\nsofa,red sofa,east\nsofa,x,south\n")
+    yours.write_text("query,title\nsofa,red sofa\nsofa,y\n")
     inputs = [
-        {"path": str(tmp_path / "raw" / "mine.csv"), "query": "q", "title": "name"},
-        {"path": str(tmp_path / "raw" / "yours.csv"), "source": "from"},
+        {"path": str(mine), "query": "q", "title": "name", "source": "shop"},
+        {"path": str(yours)},
     ]
-    run = make(
-        tmp_path / "run", tmp_path / "raw", pairs={"input": inputs, "source": "shop"}
-    )  # fmt: skip
+    run = make(tmp_path / "run", tmp_path / "raw", pairs={"input": inputs})
     assert prepare.run(run)
     rows = [row for name in run.pairs.shards() for row in run.pairs.read_table(name).to_pylist()]
     assert [(r["title"], r["weight"], r["source"]) for r in rows] == [
-        ("red sofa", 2.0, "east"), ("x", 1.0, "south"),
+        ("red sofa", 3.0, "east"), ("x", 1.0, "south"), ("y", 1.0, None),
     ]  # fmt: skip
 
 
