@@ -22,7 +22,7 @@ from raydistill.config import InputConfig, PairsConfig
 from raydistill.ledger import find_files, look_into
 from raydistill.pairs import clean, collapse, one_chunk, pair_ids, query_keys, unparsed
 from raydistill.readers import read_raw
-from raydistill.run import Run, model_folder
+from raydistill.run import DATASETS, Run, model_folder
 from raydistill.schema import COUNTS, SPLITS
 from raydistill.shards import judged_shards, pair_shards
 from raydistill.storage import Folder
@@ -109,17 +109,19 @@ def inspect_run(run: Run) -> dict[str, Any]:
         tally.add(table)
     share = sum(shards[name] for name in read) / max(sum(shards.values()), 1) or 1.0
     by_query = run.config.pairs.dedupe
-    datasets["pairs"] = tally.figures(share_read=share, by_query=by_query, tokenizer=tokenizer)
+    found = tally.figures(share_read=share, by_query=by_query, tokenizer=tokenizer)
+    rows = {name: _counts(run.root / name) for name in DATASETS}
+    # With what later additions found of known pairs.
+    kept = rows["pairs"]["rows_out"] + rows["pairs"]["duplicates"]
+    found["rows_a_pair"] = round(kept / max(rows["pairs"]["rows_out"], 1), 3)
+    datasets["pairs"] = found
     return {
-        "rows": {
-            name: {count: (run.root / name).success()[count] for count in COUNTS}  # type: ignore[index]
-            for name in ("judged", "pairs")
-        },
+        "rows": rows,
         "num_shards": len(shards),
         "max_length": run.config.label.max_length,
         "datasets": datasets,
         "overlap": _overlap(judged, tally),
-        "rejects": {n: _rejects(_quarantined(run, n)) for n in ("judged", "pairs")},
+        "rejects": {name: _rejects(_quarantined(run, name)) for name in DATASETS},
     }
 
 
@@ -162,6 +164,12 @@ def inspect_files(path: str, *, query: str, title: str) -> dict[str, Any]:
         "datasets": {"pairs": tally.figures()},
         "rejects": {"pairs": _rejects(bads)},
     }
+
+
+def _counts(folder: Folder) -> dict[str, int]:
+    done = folder.success()
+    assert done is not None, "the listing of its shards has found it complete"
+    return {name: done[name] for name in COUNTS}
 
 
 def _tables(folder: Folder, names: Iterable[str]) -> Iterator[pa.Table]:

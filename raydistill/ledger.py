@@ -69,6 +69,10 @@ class Ledger:
         content = root.read_json(PREPARED)
         if content is None:
             return None
+        if not {"settings", "judged", "pairs"} <= content.keys():
+            raise UserError(
+                f"{root}/{PREPARED} is of an earlier version of raydistill; give another run_dir"
+            )
         judged, pairs = (
             tuple(tuple(RawFile(**file) for file in files) for files in content[name])
             for name in ("judged", "pairs")
