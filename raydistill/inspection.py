@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from raydistill.config import InputConfig, PairsConfig
 from raydistill.ledger import find_files, look_into
-from raydistill.pairs import clean, collapse, one_chunk, pair_ids, query_keys, unparsed
+from raydistill.pairs import clean, collapse, group_keys, one_chunk, pair_ids, unparsed
 from raydistill.readers import read_raw
 from raydistill.run import DATASETS, Run, model_folder
 from raydistill.schema import COUNTS, SPLITS
@@ -42,7 +42,7 @@ class _Tally:
     num_pairs: int = 0
     weight: float = 0.0
     num_relevant: int = 0
-    keys: list[NDArray[np.uint64]] = field(default_factory=list)  # of distinct queries
+    keys: list[NDArray[np.uint64]] = field(default_factory=list)  # of queries, or single texts
     titles: list[NDArray[np.int64]] = field(default_factory=list)
     ids: list[NDArray[np.int64]] = field(default_factory=list)
     lengths: dict[str, list[NDArray[np.int32]]] = field(default_factory=dict)
@@ -54,10 +54,12 @@ class _Tally:
         self.weight += float(pc.sum(table["weight"]).as_py() or 0)
         self.ids.append(table["pair_id"].to_numpy())
         queries, titles = one_chunk(table["query"]), one_chunk(table["title"])
-        self.keys.append(np.unique(query_keys(queries)))
+        self.keys.append(np.unique(group_keys(table)))
         nothing = pa.array([""] * len(titles), pa.string())
         self.titles.append(np.unique(np.asarray(pair_ids(nothing, titles))))
         for name, texts in {"query": queries, "title": titles}.items():
+            if name == "query" and pc.all(pc.equal(texts, "")).as_py():
+                continue  # single texts
             self.lengths.setdefault(name, []).append(_num_words(texts))
         if relevant_at is not None:
             self.num_relevant += int(np.sum(table["label"].to_numpy() >= relevant_at))

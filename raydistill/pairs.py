@@ -119,7 +119,8 @@ def collapse(table: pa.Table, *, dedupe: bool) -> pa.Table:
     Without `dedupe` every row stays. Rows without a weight count once.
     """
     keys = [name for name in ("query", "title", "label", "source") if name in table.column_names]
-    table = table.sort_by([(key, "ascending") for key in keys]).combine_chunks()
+    # One chunk: Arrow sorts a hundred small ones at a third of the speed.
+    table = table.combine_chunks().sort_by([(key, "ascending") for key in keys]).combine_chunks()
     starts = run_starts(table) if dedupe else np.arange(table.num_rows)
     return to_pairs(
         table.take(pa.array(starts)), weights=_weights(table, starts), labels=_labels(table, starts)
