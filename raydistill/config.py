@@ -11,7 +11,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -79,6 +79,19 @@ class TextRules(Section):
             del own["query"]
         names = {ours: getattr(given, ours) or theirs for ours, theirs in own.items()}
         return {ours: theirs for ours, theirs in names.items() if theirs}
+
+    @model_validator(mode="after")
+    def _inputs_fit(self) -> Self:
+        for given in self.input:
+            if given.query and not self.query:
+                raise ValueError(f'{given.path} names a query column, but query is ""')
+            if given.label and not isinstance(self, JudgedConfig):
+                raise ValueError(f"{given.path} names a label column; only judged pairs have one")
+        return self
+
+    def results(self) -> dict[str, Any]:
+        """As of any section; of the source columns only whether there is one."""
+        return {**super().results(), "source": self.keeps_source}
 
     @property
     def keeps_source(self) -> bool:

@@ -8,7 +8,7 @@ done again after a kill, to the same bytes, unless its last file is there. No Ra
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,8 @@ from raydistill.store import (
 )
 
 PART_ROWS = 1 << 20  # of a Parquet file for one task; clean rows that a task holds: 100 to 200 MB
+_MOST_BYTES = 1 << 30  # an Arrow array of texts ends at 2 GiB
+_FLOAT_EXACT = 1 << 24  # a float32 holds every whole number below
 _CHUNK_SUFFIX = ".arrow"
 
 
@@ -67,6 +69,19 @@ class Dataset:
     def split_folder(self, split: str) -> Folder:
         """Where the shards of a split lie."""
         return self.folder / split if split else self.folder
+
+    def delete(self) -> None:
+        """Remove what this addition, which is not complete, has written."""
+        if self.addition == 0:
+            self.folder.delete()
+            self.quarantine.delete()
+            return
+        self.chunks.delete()
+        prefix = Grid(1, 1, self.addition).name(0).rpartition("-")[0]
+        for place in (self.folder, self.weights, self.quarantine):
+            for name in place.shards():
+                if name.startswith(prefix):
+                    place.delete_file(name)
 
     def part_name(self, number: int) -> str:
         """What a part of the raw files is called, in quarantine and, if not gathered, as shard."""
@@ -126,7 +141,7 @@ class _PartWriter:
     ) -> None:
         self.dataset, self.name, self.counts, self.shards = dataset, name, counts, shards
         self.max_rows = PART_ROWS if dataset.dedupe else dataset.shard_rows
-        self.num_chunks = self.num_rows = 0
+        self.num_chunks = self.num_rows = self.num_rejects = self.num_bytes = 0
         self.waiting: list[tuple[pa.Table, pa.Table, NDArray[np.uint64]]] = []
 
     def add(self, good: pa.Table, bad: pa.Table, keys: NDArray[np.uint64]) -> None:
@@ -139,9 +154,14 @@ class _PartWriter:
         self._hold(good, bad, keys)
 
     def _hold(self, good: pa.Table, bad: pa.Table, keys: NDArray[np.uint64]) -> None:
-        if good.num_rows or bad.num_rows:
-            self.waiting.append((good, bad, keys))
-            self.num_rows += good.num_rows
+        if not (good.num_rows or bad.num_rows):
+            return
+        self.waiting.append((good, bad, keys))
+        self.num_rows += good.num_rows
+        self.num_rejects += bad.num_rows
+        self.num_bytes += good.nbytes
+        if self.num_rejects >= PART_ROWS or self.num_bytes >= _MOST_BYTES:
+            self.write()
 
     def close(self) -> None:
         """Write what is left."""
@@ -164,7 +184,8 @@ class _PartWriter:
             self.shards[name] = rows.num_rows
             self.counts["kept_"] += rows.num_rows
         self.num_chunks += 1
-        self.num_rows, self.waiting = 0, []
+        self.num_rows = self.num_rejects = self.num_bytes = 0
+        self.waiting = []
 
     def _write_chunks(self, name: str, rows: pa.Table, keys: NDArray[np.uint64]) -> None:
         for split, mask in _split_masks(self.dataset, keys):
@@ -200,22 +221,25 @@ def gather_groups(
     chunks = dataset.chunks / (split or "all")
     there = set(folder.shards())
     missing = [g for g in range(first, last + 1) if shard_name(grid.name(g), 0) not in there]
-    if not missing:
-        return _count_groups(range(first, last + 1), grid, dataset, split)
-    names = [name for name in chunks.files() if name.endswith(_CHUNK_SUFFIX)]
-    tables = read_range(chunks, names, *grid.key_range(missing[0], missing[-1]))
-    before = Known(folder, tuple(Grid(**one) for one in known[split]))
+    finished = sorted(set(range(first, last + 1)) - set(missing))
+    num_raw, shards, is_exact = _count_groups(finished, grid, dataset, split)
+    if missing:
+        names = [name for name in chunks.files() if name.endswith(_CHUNK_SUFFIX)]
+        tables = read_range(chunks, names, *grid.key_range(missing[0], missing[-1]))
+        before = Known(folder, tuple(Grid(**one) for one in known[split]))
     for group in missing:
-        rows = gather(tables, *grid.key_range(group, group), dedupe=dataset.dedupe)
-        if rows is not None:
-            _write_group(rows, group, grid=grid, dataset=dataset, folder=folder, known=before)
-    return _count_groups(range(first, last + 1), grid, dataset, split)
+        found = gather(tables, *grid.key_range(group, group), dedupe=dataset.dedupe)
+        if found is not None:
+            rows, num_here = found
+            num_raw += num_here
+            shards |= _write_group(rows, grid, group, dataset=dataset, split=split, known=before)
+    return {"rows_in": num_raw, "shards": shards, "is_exact": is_exact}
 
 
 def _write_group(
-    rows: pa.Table, group: int, *, grid: Grid, dataset: Dataset, folder: Folder, known: Known
-) -> None:
-    """Write the pairs that are new as shards; of the known ones, their weights.
+    rows: pa.Table, grid: Grid, group: int, *, dataset: Dataset, split: str, known: Known
+) -> dict[str, int]:
+    """Write the pairs that are new as shards; of the known ones, their weights. The shards' rows.
 
     The first shard is written last: a group that has it was finished.
     """
@@ -224,23 +248,34 @@ def _write_group(
         rows, deltas = known.split(rows, buckets=buckets)
         if deltas.num_rows:
             dataset.weights.write_table(grid.name(group) + SHARD_SUFFIX, deltas)
+    shards: dict[str, int] = {}
     starts = range(0, rows.num_rows, dataset.shard_rows)
     for piece, start in reversed(list(enumerate(starts))):
         name = shard_name(grid.name(group), piece)
-        folder.write_table(name, rows.slice(start, dataset.shard_rows))
+        piece_rows = rows.slice(start, dataset.shard_rows)
+        dataset.split_folder(split).write_table(name, piece_rows)
+        shards[f"{split}/{name}" if split else name] = piece_rows.num_rows
+    return shards
 
 
-def _count_groups(groups: range, grid: Grid, dataset: Dataset, split: str) -> dict[str, Any]:
-    """Rows that went into finished groups (the sum of the weights), and the shards' rows."""
+def _count_groups(
+    groups: Iterable[int], grid: Grid, dataset: Dataset, split: str
+) -> tuple[int, dict[str, int], bool]:
+    """Of groups that were finished before a kill: raw rows (the sum of the weights), and shards.
+
+    And whether the sum is exact: a pair that came 2^24 times has a rounded weight.
+    """
+    is_exact = True
     wanted = {grid.name(group) for group in groups}
     folder = dataset.split_folder(split)
     shards: dict[str, int] = {}
-    rows_in = 0.0
-    for place in (folder, dataset.weights):
+    num_raw = 0.0
+    for place in (folder, dataset.weights) if wanted else ():
         for name in place.shards():
             if group_of(name) in wanted:
                 weights = place.read_table(name, columns=["weight"])["weight"].to_numpy()
-                rows_in += weights.sum(dtype=np.float64)
+                num_raw += weights.sum(dtype=np.float64)
+                is_exact &= bool(np.all(weights < _FLOAT_EXACT))
                 if place is folder:
                     shards[f"{split}/{name}" if split else name] = len(weights)
-    return {"rows_in": int(rows_in), "shards": shards}
+    return round(num_raw), shards, is_exact

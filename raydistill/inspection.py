@@ -1,7 +1,7 @@
 """What is in the data: a run's datasets, or raw files, to figures, rejects and a sample.
 
 Memory and time are bounded: of many shards (or of long raw files) a share is read, and the figures
-say how much.
+say how much. That share is a range of buckets, of every addition: a query is in it or it is not.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from raydistill.run import DATASETS, Run, model_folder
 from raydistill.schema import COUNTS, SPLITS
 from raydistill.shards import judged_shards, pair_shards
 from raydistill.storage import Folder
+from raydistill.store import Grid, Known, bucket_of
 
 _MAX_SHARDS = 32  # of a dataset: 2 million pairs, some seconds
 _MAX_RAW_ROWS = 2_000_000
@@ -42,7 +43,7 @@ class _Tally:
     num_pairs: int = 0
     weight: float = 0.0
     num_relevant: int = 0
-    keys: list[NDArray[np.uint64]] = field(default_factory=list)  # of queries, or single texts
+    keys: list[NDArray[np.uint64]] = field(default_factory=list)  # of each pair
     titles: list[NDArray[np.int64]] = field(default_factory=list)
     ids: list[NDArray[np.int64]] = field(default_factory=list)
     lengths: dict[str, list[NDArray[np.int32]]] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class _Tally:
         self.weight += float(pc.sum(table["weight"]).as_py() or 0)
         self.ids.append(table["pair_id"].to_numpy())
         queries, titles = one_chunk(table["query"]), one_chunk(table["title"])
-        self.keys.append(np.unique(group_keys(table)))
+        self.keys.append(group_keys(table))
         nothing = pa.array([""] * len(titles), pa.string())
         self.titles.append(np.unique(np.asarray(pair_ids(nothing, titles))))
         for name, texts in {"query": queries, "title": titles}.items():
@@ -71,7 +72,7 @@ class _Tally:
     def figures(
         self, *, share_read: float = 1, by_query: bool = True, tokenizer: Tokenizer | None = None
     ) -> dict[str, Any]:
-        """The numbers; `by_query`: a query's pairs lie in one shard, so its number is scaled."""
+        """The numbers; `by_query`: whole queries were read, so that their number is scaled."""
         shown = np.random.default_rng(0).permutation(len(self.sample))[:_NUM_SAMPLED]
         found: dict[str, Any] = {
             "pairs_read": self.num_pairs,
@@ -105,13 +106,9 @@ def inspect_run(run: Run) -> dict[str, Any]:
         found = tally.figures(tokenizer=tokenizer)
         found["relevant_share"] = round(tally.num_relevant / max(tally.num_pairs, 1), 4)
         datasets[f"judged {split}"] = found
-    read = _some(list(shards))
-    tally = _Tally()
-    for table in _tables(run.pairs, read):
-        tally.add(table)
-    share = sum(shards[name] for name in read) / max(sum(shards.values()), 1) or 1.0
-    by_query = run.config.pairs.dedupe
-    found = tally.figures(share_read=share, by_query=by_query, tokenizer=tokenizer)
+    region = _region(run, num_shards=len(shards))
+    tally, share = _tally_pairs(run, shards, region)
+    found = tally.figures(share_read=share, by_query=region is not None, tokenizer=tokenizer)
     rows = {name: _counts(run.root / name) for name in DATASETS}
     # With what later additions found of known pairs.
     kept = rows["pairs"]["rows_out"] + rows["pairs"]["duplicates"]
@@ -122,9 +119,56 @@ def inspect_run(run: Run) -> dict[str, Any]:
         "num_shards": len(shards),
         "max_length": run.config.label.max_length,
         "datasets": datasets,
-        "overlap": _overlap(judged, tally),
+        "overlap": _overlap(judged, tally, region),
         "rejects": {name: _rejects(_quarantined(run, name)) for name in DATASETS},
+        "are_rejects_cut": any(
+            len(_quarantine(run, n).shards()) > _MAX_REJECT_FILES for n in DATASETS
+        ),
     }
+
+
+@dataclass(frozen=True)
+class _Region:
+    """The buckets 0..last: keys are hashes, so that they are as good as any others."""
+
+    grids: tuple[Grid, ...]
+    last: int
+
+    @property
+    def share(self) -> float:
+        """Of all buckets."""
+        return (self.last + 1) / self.grids[0].num_buckets
+
+    def holds(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Whether each key lies in one of the buckets."""
+        return np.asarray(bucket_of(keys, self.grids[0].num_buckets) <= np.uint64(self.last))
+
+
+def _region(run: Run, *, num_shards: int) -> _Region | None:
+    """What to read of a store of distinct pairs; None where pairs lie as they came."""
+    if not run.config.pairs.dedupe:
+        return None
+    done = run.pairs.success()
+    assert done is not None, "the listing of its shards has found it complete"
+    grids = tuple(Grid(**one["grids"][""]) for one in done["additions"])
+    num = max(1, grids[0].num_buckets * _MAX_SHARDS // max(num_shards, _MAX_SHARDS))
+    return _Region(grids, num - 1)
+
+
+def _tally_pairs(run: Run, shards: dict[str, int], region: _Region | None) -> tuple[_Tally, float]:
+    """The pairs of a region, or of some shards; and which share of all they are."""
+    tally = _Tally()
+    if region is None:
+        names = _some(list(shards))
+        for table in _tables(run.pairs, names):
+            tally.add(table)
+        return tally, sum(shards[name] for name in names) / max(sum(shards.values()), 1) or 1.0
+    for names, _, high in Known(run.pairs, region.grids).groups((0, region.last)):
+        for table in _tables(run.pairs, names):
+            if high > region.last:
+                table = table.filter(pa.array(region.holds(group_keys(table))))
+            tally.add(table)
+    return tally, region.share
 
 
 def inspect_files(path: str, *, query: str, title: str) -> dict[str, Any]:
@@ -212,8 +256,12 @@ def _tokenizer(run: Run) -> Tokenizer | None:
     return None
 
 
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
 def _num_distinct(parts: list[NDArray[Any]]) -> int:
-    return len(np.unique(np.concatenate(parts))) if parts else 0
+    return len(np.unique(_joined(parts)))
 
 
 def _quantiles(parts: list[NDArray[np.int32]]) -> list[int]:
@@ -222,17 +270,20 @@ def _quantiles(parts: list[NDArray[np.int32]]) -> list[int]:
     return [int(value) for value in np.quantile(values, _QUANTILES, method="nearest")]
 
 
-def _overlap(judged: dict[str, _Tally], pairs: _Tally) -> dict[str, dict[str, float]]:
-    """For each split: the share of its queries, and of its pairs, that the shards read hold."""
-    keys, ids = (np.concatenate(parts or [np.empty(0)]) for parts in (pairs.keys, pairs.ids))
-    return {
-        split: {
-            "queries": _share_in(np.unique(np.concatenate(tally.keys)), keys),
-            "pairs": _share_in(np.concatenate(tally.ids), ids),
-        }
-        for split, tally in judged.items()
-        if tally.num_pairs
-    }
+def _overlap(
+    judged: dict[str, _Tally], pairs: _Tally, region: _Region | None
+) -> dict[str, dict[str, float]]:
+    """For each split: the share of its queries, and of its pairs, that the transfer set holds."""
+    there_keys, there_ids = _joined(pairs.keys), _joined(pairs.ids)
+    found: dict[str, dict[str, float]] = {}
+    for split, tally in judged.items():
+        keys, ids = _joined(tally.keys), _joined(tally.ids)
+        if region is not None:
+            inside = region.holds(keys)
+            keys, ids = keys[inside], ids[inside]
+        queries, pairs_share = _share_in(np.unique(keys), there_keys), _share_in(ids, there_ids)
+        found[split] = {"queries": queries, "pairs": pairs_share}
+    return found
 
 
 def _share_in(these: NDArray[Any], those: NDArray[Any]) -> float:
@@ -240,8 +291,12 @@ def _share_in(these: NDArray[Any], those: NDArray[Any]) -> float:
 
 
 def _quarantined(run: Run, name: str) -> Iterator[pa.Table]:
-    folder = run.root / "quarantine" / name
+    folder = _quarantine(run, name)
     return (folder.read_table(shard) for shard in folder.shards()[:_MAX_REJECT_FILES])
+
+
+def _quarantine(run: Run, name: str) -> Folder:
+    return run.root / "quarantine" / name
 
 
 def _rejects(tables: Iterable[pa.Table]) -> list[dict[str, Any]]:

@@ -200,7 +200,7 @@ def _clean_label(column: pa.ChunkedArray) -> tuple[pa.FloatArray, pa.StringArray
             texts, r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
         )
         raw = pc.utf8_trim_whitespace(pc.if_else(is_number, texts, None))
-    labels = raw.cast(pa.float64())
+    labels = raw.cast(pa.float64(), safe=False)  # an integer that no float holds is out of range
     in_range = pc.and_(pc.greater_equal(labels, 0.0), pc.less_equal(labels, 1.0))
     problem = pc.case_when(
         pc.make_struct(pc.is_null(labels), pc.invert(pc.fill_null(in_range, False))),

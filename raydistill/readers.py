@@ -34,12 +34,17 @@ COMPRESSIONS = (".gz", ".zst")
 _BLOCK_BYTES = 8 << 20  # one CSV or JSONL block: about 100,000 pairs
 
 
+class MissingInput(UserError):
+    """An input that names nothing; unlike one that cannot be looked into."""
+
+
 @dataclass(frozen=True)
 class InputFile:
-    """One raw file; `size_bytes` is part of what tells whether an input has changed."""
+    """One raw file; size and time are part of what tells whether it has changed."""
 
     uri: str
     size_bytes: int
+    mtime_ns: int = 0
 
     @property
     def format(self) -> str:
@@ -70,7 +75,8 @@ def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
     """Every file that files, folders, globs and `s3://` URIs name, sorted, each once.
 
     Raises:
-        UserError: a pattern that names nothing, or no file of a known format.
+        MissingInput: a pattern that names nothing, or no file of a known format.
+        UserError: a place that cannot be looked into.
     """
     found = {file.uri: file for pattern in patterns for file in _expand(pattern)}
     return [found[uri] for uri in sorted(found)]
@@ -85,24 +91,29 @@ def _expand(pattern: str) -> list[InputFile]:
     except OSError as error:
         raise UserError(f"cannot look into {pattern}: {error}") from error
     if info.type == fs.FileType.NotFound:
-        raise UserError(f"no such input: {pattern}")
+        raise MissingInput(f"no such input: {pattern}")
     if info.type == fs.FileType.Directory:
         infos = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
     else:
         infos = [info]
     to_uri = _uri_maker(pattern)
     files = [
-        InputFile(uri=to_uri(one.path), size_bytes=one.size)
+        InputFile(to_uri(one.path), one.size, one.mtime_ns or 0)
         for one in infos
         if one.is_file
         and file_format(one.path)
-        and not one.base_name.startswith((".", "_"))
+        and not _is_hidden(one.path.removeprefix(base))
         and one.size > 0  # an hour without traffic
         and (wildcard is None or fnmatch.fnmatchcase(one.path, path))
     ]
     if not files:
-        raise UserError(f"no {', '.join(FORMATS)} file in input: {pattern}")
+        raise MissingInput(f"no {', '.join(FORMATS)} file in input: {pattern}")
     return files
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether a file, or a folder on the way to it, is the work of another program."""
+    return any(part.startswith((".", "_")) for part in path.split("/"))
 
 
 def _uri_maker(pattern: str) -> Callable[[str], str]:
@@ -119,7 +130,7 @@ def column_names(file: InputFile) -> list[str]:
     filesystem, path = open_uri(file.uri)
     if file.format == "parquet":
         schema = pq.read_schema(path, filesystem=filesystem)
-        return [str(field.name) for field in schema if not pa.types.is_nested(field.type)]
+        return [str(field.name) for field in schema if _holds_text(field.type)]
     if file.format == "jsonl":
         first = next(_read(file, None, max_block_bytes=1 << 16), None)
         return list(first.table.column_names) if first else []
@@ -127,11 +138,20 @@ def column_names(file: InputFile) -> list[str]:
         return _header(stream, is_tsv=file.format == "tsv")
 
 
+def _holds_text(kind: pa.DataType) -> bool:
+    """Whether values of a type can be written as text: not lists, not intervals."""
+    try:
+        pa.nulls(0, kind).cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return not pa.types.is_nested(kind)
+
+
 def check_columns(file: InputFile, columns: Sequence[str]) -> None:
     """Raise UserError when a named column is not in the file, with those that are."""
     try:
         found = column_names(file)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file.uri} as {file.format}: {error}") from error
     twice = sorted({name for name in found if found.count(name) > 1})
     if twice:
@@ -180,7 +200,7 @@ def read_raw(
     wanted = list(dict.fromkeys(columns)) if columns is not None else None
     try:
         yield from _read(file, wanted, span=span, max_block_bytes=max_block_bytes)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file.uri} as {file.format}: {error}") from error
 
 
@@ -238,9 +258,8 @@ def _read_delimited(
     bad: list[tuple[int, str]] = []
 
     def reject(row: pacsv.InvalidRow) -> str:
-        nonlocal bad
         # The parser counts from 1 and counts the header.
-        bad = [*bad, (row.number - 2, f"{row.actual_columns} fields, not {row.expected_columns}")]
+        bad.append((row.number - 2, f"{row.actual_columns} fields, not {row.expected_columns}"))
         return "skip"
 
     convert = pacsv.ConvertOptions(
@@ -262,7 +281,7 @@ def _read_delimited(
             rows = ahead[~np.isin(ahead, [row for row, _ in bad])][: batch.num_rows]
             start = int(rows[-1]) + 1 if len(rows) else start
             passed = [(row, reason) for row, reason in bad if row < start]
-            bad = [(row, reason) for row, reason in bad if row >= start]
+            bad[:] = [(row, reason) for row, reason in bad if row >= start]
             yield RawRows(pa.Table.from_batches([batch]), rows, passed)
     if bad or not start:  # bad lines at the end, or no good line at all
         empty = pa.table({name: pa.array([], pa.binary()) for name in columns or names})
@@ -338,7 +357,7 @@ def _parse_lines(lines: list[bytes], *, start: int, columns: list[str] | None) -
             continue
         try:
             content = json.loads(line)
-        except ValueError as error:  # not JSON, or not UTF-8
+        except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8, or too deep
             bad.append((row, f"not JSON: {error}"))
             continue
         if not isinstance(content, dict):

@@ -149,6 +149,8 @@ def _data_notes(found: dict[str, Any]) -> Iterator[str]:
             f"{share:.1%} of the pairs were read. The number of queries is scaled to all of them "
             "(not where pairs.dedupe is off); all else is of the pairs read."
         )
+    if found.get("are_rejects_cut"):
+        yield "Rejects are those of the first files in quarantine."
     if found.get("is_cut"):
         yield "Only the first rows were read."
 

@@ -61,9 +61,10 @@ class Run:
         if not self._ledger:
             ledger = Ledger.read(self.root)
             if ledger is None:
-                found = (new_files([], find_files(self.rules[name])) for name in DATASETS)
-                judged, pairs = ((tuple(files),) for files in found)
-                ledger = Ledger(self.prepare_settings(), judged, pairs)
+                empty = Ledger(self.prepare_settings(), (), (), self.patterns)
+                found = {name: new_files([], find_files(self.rules[name])) for name in DATASETS}
+                ledger = empty.with_additions("judged", [found["judged"]])
+                ledger = ledger.with_additions("pairs", [found["pairs"]])
             self._ledger.append(ledger)
         return self._ledger[0]
 
@@ -81,23 +82,23 @@ class Run:
         """
         if dataset not in self._new:
             known = [file for files in self.ledger.additions(dataset) for file in files]
-            try:
-                self._new[dataset] = new_files(known, find_files(self.rules[dataset]))
-            except UserError:
-                if not self._is_gone(dataset):
-                    raise
-                self._new[dataset] = []  # prepared, and the raw files are gone: that is allowed
+            self._new[dataset] = new_files(known, self.found_files(dataset))
         return self._new[dataset]
 
-    def _is_gone(self, dataset: str) -> bool:
-        """Whether a prepared dataset's inputs are there no more."""
-        if (self.root / dataset).success() is None:
-            return False
-        try:
-            find_files(self.rules[dataset])
-        except UserError:
-            return True
-        return False
+    def found_files(self, dataset: str) -> list[RawFile]:
+        """The raw files that the inputs name now; those of a prepared dataset may be gone.
+
+        Raises:
+            UserError: an input that names nothing.
+        """
+        is_prepared = (self.root / dataset).success() is not None
+        may_be_gone = self.ledger.patterns if is_prepared else ()
+        return find_files(self.rules[dataset], may_be_gone=may_be_gone)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The inputs of both datasets, as written."""
+        return tuple(dict.fromkeys(g.path for rules in self.rules.values() for g in rules.input))
 
     @property
     def rules(self) -> dict[str, TextRules]:

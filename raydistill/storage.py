@@ -93,9 +93,16 @@ class Folder:
 
     def read_table(self, name: str, *, columns: list[str] | None = None) -> pa.Table:
         """The Parquet file `name`, or some of its columns."""
-        data = self.read_bytes(name) if not self.is_local else None
-        source = io.BytesIO(data) if data is not None else self.path(name)
-        return pq.ParquetFile(source).read(columns=columns)
+        return self.open_table(name).read(columns=columns)
+
+    def open_table(self, name: str) -> pq.ParquetFile:
+        """The Parquet file `name`, to read some columns of now and others later.
+
+        From an object store it is fetched in one GET.
+        """
+        return pq.ParquetFile(
+            self.path(name) if self.is_local else io.BytesIO(self.read_bytes(name))
+        )
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write `content` as the JSON file `name`."""
@@ -130,6 +137,10 @@ class Folder:
         """Remove the folder and all it holds, if it is there."""
         if self.exists():
             self.filesystem.delete_dir(self.path())
+
+    def delete_file(self, name: str) -> None:
+        """Remove the file `name`."""
+        self.filesystem.delete_file(self.path(name))
 
     def upload(self, source: Path) -> None:
         """Copy every file of a local folder in here, each whole or not at all."""

@@ -9,6 +9,7 @@ written again. No Ray.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +24,7 @@ from raydistill.storage import SHARD_SUFFIX, Folder
 
 FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a crumb
 _BATCH_ROWS = 1 << 12  # a gather reads only the batches of a chunk that overlap its range
+_NUM_THREADS = 16  # a look into a chunk in a bucket is four requests, each 20 ms of waiting
 _INDEX = b"first_keys"
 _HALF = 32  # buckets divide the high half of the keys; the low half decides splits
 _HIGH = np.uint64(0xFFFFFFFF00000000)
@@ -76,9 +78,8 @@ def bucket_of(keys: NDArray[np.uint64], num_buckets: int) -> NDArray[np.uint64]:
 
 def group_of(name: str) -> str:
     """What Grid.name gave: a shard's name without its piece and its ending."""
-    stem = name.removesuffix(SHARD_SUFFIX)
-    parts = stem.split("-")
-    return "-".join(parts[: 3 if parts[1].startswith("a") else 2])
+    parts = name.removesuffix(SHARD_SUFFIX).split("-")
+    return "-".join(parts[: 3 if parts[1:2] and parts[1].startswith("a") else 2])
 
 
 def shard_name(group: str, piece: int) -> str:
@@ -123,17 +124,21 @@ def write_chunk(folder: Folder, name: str, rows: pa.Table) -> None:
 
 def read_range(folder: Folder, names: Sequence[str], low: int, high: int) -> list[pa.Table]:
     """The rows with low <= key <= high of each chunk that has some, sorted by key."""
-    found: list[pa.Table] = []
-    for name in names:
-        with folder.filesystem.open_input_file(folder.path(name)) as source:
-            reader = pa.ipc.open_file(source)
-            firsts = np.frombuffer(reader.schema.metadata[_INDEX], np.uint64)
-            start = max(0, int(np.searchsorted(firsts, np.uint64(low))) - 1)
-            stop = int(np.searchsorted(firsts, np.uint64(high), side="right"))
-            batches = [reader.get_batch(at) for at in range(start, stop)]
-        if batches:
-            found.append(_between(pa.Table.from_batches(batches), low, high))
-    return [table.replace_schema_metadata() for table in found if table.num_rows]
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        found = list(threads.map(lambda name: _read_chunk(folder, name, low, high), names))
+    return [table for table in found if table is not None and table.num_rows]
+
+
+def _read_chunk(folder: Folder, name: str, low: int, high: int) -> pa.Table | None:
+    with folder.filesystem.open_input_file(folder.path(name)) as source:
+        reader = pa.ipc.open_file(source)
+        firsts = np.frombuffer(reader.schema.metadata[_INDEX], np.uint64)
+        start = max(0, int(np.searchsorted(firsts, np.uint64(low))) - 1)
+        stop = int(np.searchsorted(firsts, np.uint64(high), side="right"))
+        batches = [reader.get_batch(at) for at in range(start, stop)]
+    if not batches:
+        return None
+    return _between(pa.Table.from_batches(batches), low, high).replace_schema_metadata()
 
 
 def _between(table: pa.Table, low: int, high: int) -> pa.Table:
@@ -143,10 +148,18 @@ def _between(table: pa.Table, low: int, high: int) -> pa.Table:
     return table.slice(start, stop - start)
 
 
-def gather(tables: Sequence[pa.Table], low: int, high: int, *, dedupe: bool) -> pa.Table | None:
-    """The rows of a key range out of sorted tables as PAIRS or JUDGED rows; None where none is."""
+def gather(
+    tables: Sequence[pa.Table], low: int, high: int, *, dedupe: bool
+) -> tuple[pa.Table, int] | None:
+    """PAIRS or JUDGED rows of a key range out of sorted tables, and how many raw rows they were."""
     parts = [part for part in (_between(table, low, high) for table in tables) if part.num_rows]
-    return collapse(pa.concat_tables(parts), dedupe=dedupe) if parts else None
+    if not parts:
+        return None
+    rows = pa.concat_tables(parts)
+    num_raw = rows.num_rows
+    if "weight" in rows.column_names:
+        num_raw = int(rows["weight"].to_numpy().sum(dtype=np.float64))
+    return collapse(rows, dedupe=dedupe), num_raw
 
 
 # --- shards
@@ -169,10 +182,15 @@ class Known:
     def shards(self, pairs: pa.Table, *, buckets: tuple[int, int]) -> Iterator[str]:
         """Names of the shards that may hold any of the pairs, which lie in buckets first..last."""
         wanted = np.unique(bucket_of(group_keys(pairs), self.grids[0].num_buckets))
+        for names, low, high in self.groups(buckets):
+            if np.any((wanted >= low) & (wanted <= high)):
+                yield from names
+
+    def groups(self, buckets: tuple[int, int]) -> Iterator[tuple[list[str], int, int]]:
+        """Shards, first and last bucket of each group that holds any bucket of first..last."""
         for grid in self.grids:
             for group, low, high in grid.overlapping(buckets):
-                if np.any((wanted >= low) & (wanted <= high)):
-                    yield from self._names.get(grid.name(group), [])
+                yield self._names.get(grid.name(group), []), low, high
 
     def split(self, pairs: pa.Table, *, buckets: tuple[int, int]) -> tuple[pa.Table, pa.Table]:
         """Pairs that no shard has yet; and WEIGHTS rows for those that one has.
@@ -184,10 +202,11 @@ class Known:
         is_known = np.zeros(len(ids), bool)
         deltas: list[pa.Table] = []
         for name in self.shards(pairs, buckets=buckets):
-            there = self.folder.read_table(name, columns=["pair_id"])["pair_id"].to_numpy()
+            shard = self.folder.open_table(name)
+            there = shard.read(columns=["pair_id"])["pair_id"].to_numpy()
             if not np.isin(ids, there).any():
                 continue
-            here, rows = _same_pairs(pairs, self.folder.read_table(name), there)
+            here, rows = _same_pairs(pairs, shard.read(columns=["query", "title"]), there)
             is_known[here] = True
             weights = pairs["weight"].to_numpy()[here]
             columns = [pa.array([name] * len(rows)), pa.array(rows.astype(np.int32)), weights]

@@ -233,12 +233,14 @@ def _sum_of_letters(points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint
         kind = _kind_at(points, at, num, kinds, True) if at < num else _SPACE
         if kind == _SKIP:
             continue
-        if kind in (_WORD, _SOLO):
+        if kind == _WORD:
             points[length] = points[at]
             length += 1
-        if kind != _WORD:
-            total += _sum_of_word(points, _stem(points, length))
-            length = 0
+            continue
+        total += _sum_of_word(points, _stem(points, length))
+        length = 0
+        if kind == _SOLO:
+            total += mix64(np.uint64(points[at]))
     return total
 
 

@@ -58,6 +58,8 @@ def test_what_is_stored_reads_back_the_same(file: str, tmp_path: Path) -> None:
         ("train.epoch=3", ["unknown field train.epoch", "epochs"]),
         ("trian.epochs=3", ["unknown field trian", "train"]),
         ("pairs.input=[{path='a', titel='t'}]", ["unknown field pairs.input.0.titel", "title"]),
+        ("pairs.input=[{path='a', label='l'}]", ["names a label column; only judged pairs"]),
+        ("pairs={input=[{path='a', query='q'}], query=''}", ["names a query column, but query is"]),
         ("pairs.input=[]", ["pairs.input", "at least 1"]),
         ("pairs.input=3", ["pairs.input", "given: 3"]),
         ("teachers.a.modle=x", ["unknown field teachers.a.modle", "model"]),

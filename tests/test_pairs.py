@@ -124,3 +124,12 @@ def test_split_shares_and_case() -> None:
 def test_unparsed_lines_are_quarantined() -> None:
     assert unparsed([(3, "3 fields, not 2")], source="f").to_pylist()[0]["row"] == 3
     assert unparsed([], source="f").num_rows == 0
+
+
+def test_a_label_that_no_float_holds_is_out_of_range() -> None:
+    raw = pa.table({"query": ["a", "b"], "title": ["x", "y"], "label": [2**53 + 1, 1]})
+    names = {name: name for name in raw.column_names}
+    rules = JudgedConfig(input=("x",))
+    found = clean(raw, rows=np.arange(2), columns=names, rules=rules, source="f")
+    assert found.pairs["label"].to_pylist() == [1.0]
+    assert found.rejects["reason"].to_pylist() == ["label is outside 0..1"]

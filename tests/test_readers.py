@@ -129,8 +129,9 @@ def test_blocks_do_not_change_rows(tmp_path: Path) -> None:
 
 def test_inputs_are_files_folders_and_globs(tmp_path: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
-    for name in ("in/b.csv", "in/a.csv", "in/deep/c.csv", "in/_SUCCESS.json", "in/.x.csv"):
-        (tmp_path / name).write_text("query,title\n")
+    (tmp_path / "in" / "_temporary" / "0").mkdir(parents=True)
+    for name in ("b.csv", "a.csv", "deep/c.csv", "_SUCCESS.json", ".x.csv", "_temporary/0/d.csv"):
+        (tmp_path / "in" / name).write_text("query,title\n")
     names = lambda *patterns: [  # noqa: E731
         Path(f.uri).name for f in expand_inputs([str(tmp_path / p) for p in patterns])
     ]
@@ -222,3 +223,21 @@ def test_a_block_of_json_is_read_as_its_lines_are(
     assert raw.rows.tolist() == expected
     assert [row for row, _ in raw.bad] == ([2] if is_bad else [])
     assert raw.table["title"].to_pylist()[-1] == "é"
+
+
+def test_a_file_of_bad_lines_alone_is_read_to_its_end(tmp_path: Path) -> None:
+    """An export without quotes: every line has a field too many; time must not go by its square."""
+    (tmp_path / "a.csv").write_text("query,title\n" + "a,b,c\n" * 60_000)
+    raws = list(read_raw(InputFile(str(tmp_path / "a.csv"), 1), columns=["query", "title"]))
+    assert [row for raw in raws for row, _ in raw.bad] == list(range(60_000))
+
+
+def test_rubbish_is_named(tmp_path: Path) -> None:
+    (tmp_path / "wide.csv").write_bytes("query,title\na,b\n".encode("utf-16"))
+    (tmp_path / "latin.csv").write_bytes("query,tïtle\na,b\n".encode("latin-1"))
+    for name in ("wide.csv", "latin.csv"):
+        with pytest.raises(UserError, match=rf"cannot read .*{name} as csv"):
+            check_columns(InputFile(str(tmp_path / name), 1), ["query"])
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000 + '\n{"query": "a"}\n')
+    (raw,) = read_raw(InputFile(str(tmp_path / "deep.jsonl"), 1), columns=["query"])
+    assert raw.rows.tolist() == [1] and [row for row, _ in raw.bad] == [0]

@@ -68,6 +68,10 @@ def test_names() -> None:
         assert [group_of(shard_name(name, piece)) for piece in (0, 1)] == [name, name]
 
 
+def test_a_stray_file_belongs_to_no_group() -> None:
+    assert group_of("notes.parquet") == "notes"
+
+
 def test_a_later_grid_keeps_the_buckets_of_the_first() -> None:
     first = make_grid(75_000, shard_rows=1_000, first=None, addition=0)
     assert (first.num_buckets, first.num_groups) == (100, 100)
@@ -89,8 +93,10 @@ def test_chunks_gathered_are_all_rows_collapsed(tmp_path: Path, dedupe: bool) ->
     for first, last in ((0, 3), (4, 9), (10, 10)):
         pieces = read_range(folder, names, *grid.key_range(first, last))
         for group in range(first, last + 1):
-            part = gather(pieces, *grid.key_range(group, group), dedupe=dedupe)
-            assert part is not None
+            gathered = gather(pieces, *grid.key_range(group, group), dedupe=dedupe)
+            assert gathered is not None
+            part, num_raw = gathered
+            assert num_raw == part["weight"].to_numpy().sum()
             assert set(bucket_of(group_keys(part), 11).tolist()) == {group}
             found.append(part)
     expected = collapse(pa.concat_tables(tables), dedupe=dedupe)
@@ -102,6 +108,15 @@ def test_a_pair_asked_for_again_and_again_leaves_a_chunk_as_one_row() -> None:
     rows = pa.table({"query": ["sofa"] * 5_000 + ["tap"], "title": ["grey sofa"] * 5_000 + ["x"]})
     chunk = sort_rows(rows, group_keys(rows), dedupe=True)
     assert sorted(chunk["weight"].to_pylist()) == [1.0, 5_000.0]
+
+
+def test_raw_rows_are_counted_exactly_where_a_weight_is_rounded() -> None:
+    """A float32 holds 2^24 and not 2^24 + 1."""
+    one = pa.table({"query": ["sofa"], "title": ["grey sofa"], "key": pa.array([5], pa.uint64())})
+    often, again = (one.append_column("weight", pa.array([w], pa.float32())) for w in (2**24, 1))
+    gathered = gather([often, again], 0, 9, dedupe=True)
+    assert gathered is not None
+    assert gathered[1] == 2**24 + 1 and gathered[0]["weight"].to_pylist() == [2**24]
 
 
 def pairs_of(rows: list[tuple[str, str]], *, ids: list[int] | None = None) -> pa.Table:

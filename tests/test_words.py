@@ -21,6 +21,8 @@ from raydistill.words import encode, query_keys
         ("women's dress", "womens dresses"),
         ("12V drill", "drill 12 v", "12-v drills"),
         ("灰色沙发", "沙发 灰色"),
+        ("nike鞋", "nike 鞋"),
+        ("iphones手机壳", "iphone 手机壳", "手机壳 iPhone"),
         ("Ångström", "ångström"),
     ],
 )

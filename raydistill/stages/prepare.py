@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from raydistill.dataset import PART_ROWS, Dataset, gather_groups, scatter_part
 from raydistill.errors import UserError
-from raydistill.ledger import RawFile, find_files, locate
+from raydistill.ledger import Ledger, RawFile, locate, new_files
 from raydistill.pairs import query_keys
 from raydistill.progress import Progress
 from raydistill.readers import row_group_spans
@@ -46,9 +46,10 @@ def run(run: Run) -> bool:
         UserError: inputs that are missing, have other columns, or have changed since.
     """
     check_inputs(run)
-    new = tuple(run.new_files("pairs"))
-    ledger = run.ledger
-    run.write_ledger(replace(ledger, pairs=(*ledger.pairs, new)) if new else ledger)
+    new, ledger = run.new_files("pairs"), run.ledger
+    if new:
+        ledger = ledger.with_additions("pairs", [*ledger.pairs, new])
+    run.write_ledger(replace(ledger, patterns=tuple({*ledger.patterns, *run.patterns})))
     judged, pairs = _datasets(run)
     did_judged = _build(judged, run=run)
     check_splits(run)
@@ -60,17 +61,41 @@ def check_inputs(run: Run) -> None:
     """Look into every raw file that is new.
 
     Raises:
-        UserError: an input is missing, has other columns, or has changed since prepare began.
+        UserError: an input is missing, has other columns, or has changed since prepare was done
+            with it.
     """
     run.check_owner()
-    assert run.ledger.judged  # made, and so looked into, where prepare has not begun
-    run.new_files("pairs")
+    if Ledger.read(run.root) is not None:
+        _forget_unfinished(run)
     new = run.new_files("judged")
+    run.new_files("pairs")
     if new:
         raise UserError(
             f"{new[0].uri} is not among the judged pairs that {run.root} was begun with; pairs of "
             "a new dev or test query may lie in its shards already: give another run_dir"
         )
+
+
+def _forget_unfinished(run: Run) -> None:
+    """Begin an addition anew whose files are gone or have changed before prepare was done.
+
+    A file that was cut off, and is now mended, costs the work on the others and no more.
+    """
+    for dataset in _datasets(run):
+        additions = run.ledger.additions(dataset.name)
+        num_done = _num_done(dataset)
+        pending = [file for files in additions[num_done:] for file in files]
+        if not pending:
+            continue
+        found = run.found_files(dataset.name)
+        try:
+            locate(pending, found)
+        except UserError as error:
+            logger.warning("prepare   %s; beginning again with what was not finished", error)
+            kept: list[Sequence[RawFile]] = [*additions[:num_done]] or [new_files([], found)]
+            for number in range(num_done, len(additions)):
+                replace(dataset, addition=number).delete()
+            run.write_ledger(run.ledger.with_additions(dataset.name, kept))
 
 
 def check_splits(run: Run) -> None:
@@ -108,16 +133,25 @@ def _build(dataset: Dataset, *, run: Run) -> bool:
     done = dataset.folder.success() or {"additions": [], "shards": {}}
     num_done = len(done["additions"])
     if num_done == len(additions):
+        dataset.all_chunks.delete()  # of a job that was killed at its very end
         return False
     held_out = _held_out_keys(run) if dataset.name == "pairs" else None
     for number, files in enumerate(additions[num_done:], num_done):
-        added = _add(replace(dataset, addition=number), files, done["additions"], held_out=held_out)
+        places = locate(files, run.found_files(dataset.name))
+        addition = replace(dataset, addition=number)
+        added = _add(addition, places, done["additions"], held_out=held_out)
         shards = {**done["shards"], **added.pop("shards")}
         done = {"additions": [*done["additions"], added], "shards": shards}
         is_last = number == len(additions) - 1
         fingerprint = run.prepare_fingerprint(dataset.name) if is_last else ""
         dataset.folder.write_json(SUCCESS, _summary(done, fingerprint=fingerprint))
+        dataset.all_chunks.delete()  # not before: a resume would take the rest for all
     return True
+
+
+def _num_done(dataset: Dataset) -> int:
+    done = dataset.folder.success()
+    return len(done["additions"]) if done else 0
 
 
 def _summary(done: dict[str, Any], *, fingerprint: str) -> dict[str, Any]:
@@ -137,15 +171,17 @@ def _add(
 ) -> dict[str, Any]:
     """Make one addition; its counts, its grids and its shards."""
     start_s = time.monotonic()
-    parts = plan_parts(locate(files, find_files(dataset.rules)))
+    parts = plan_parts(files)
     counts, shards = _scatter(dataset, parts, held_out=held_out)
+    _check_some(dataset, counts)
     grids: dict[str, Grid] = {}
     rows_out = sum(shards.values())
     if dataset.dedupe:
         grids = _grids(dataset, counts, earlier)
         totals, shards = _gather(dataset, grids, earlier, counts=counts)
         rows_out = totals["rows_out"]
-        _check_sum(dataset, "gathered", totals["rows_in"], _kept(dataset, counts))
+        if totals["is_exact"]:
+            _check_sum(dataset, "gathered", totals["rows_in"], _kept(dataset, counts))
     seconds = time.monotonic() - start_s
     lost = counts["rows_in"] - counts["quarantined"] - counts["held_out"]
     _check_sum(dataset, "cleaned", _kept(dataset, counts), lost)
@@ -160,7 +196,6 @@ def _add(
         "grids": {split: asdict(grid) for split, grid in grids.items()},
         "shards": shards,
     }
-    dataset.all_chunks.delete()
     again = f" (addition {dataset.addition})" if dataset.addition else ""
     logger.info(
         "prepare   %s%s: %s rows in = %s out + %s duplicates + %s quarantined + %s held out "
@@ -173,6 +208,16 @@ def _add(
 
 def _kept(dataset: Dataset, counts: Counter[str]) -> int:
     return sum(counts[f"kept_{split}"] for split in dataset.splits)
+
+
+def _check_some(dataset: Dataset, counts: Counter[str]) -> None:
+    """A store is laid out by its first addition: one without a pair would be of one bucket."""
+    if dataset.addition == 0 and not _kept(dataset, counts):
+        raise UserError(
+            f"no pair is left of the {counts['rows_in']:,} rows of {dataset.name}.input: "
+            f"{counts['quarantined']:,} are in {dataset.quarantine} with the reason, "
+            f"{counts['held_out']:,} are of dev and test queries"
+        )
 
 
 def _check_sum(dataset: Dataset, what: str, found: int, expected: int) -> None:
@@ -215,7 +260,7 @@ def _scatter(
 def _grids(
     dataset: Dataset, counts: Counter[str], earlier: list[dict[str, Any]]
 ) -> dict[str, Grid]:
-    return {
+    grids = {
         split: make_grid(
             counts[f"kept_{split}"],
             shard_rows=dataset.shard_rows,
@@ -224,6 +269,14 @@ def _grids(
         )
         for split in dataset.splits
     }
+    for split, grid in grids.items():
+        rows = counts[f"kept_{split}"] // grid.num_groups
+        if rows > _GATHER_ROWS:
+            raise UserError(
+                f"{dataset.folder} was begun with few pairs and has {grid.num_buckets:,} buckets; "
+                f"these files would put {rows:,} rows into each: begin another run_dir with them"
+            )
+    return grids
 
 
 def _gather(
@@ -244,13 +297,15 @@ def _gather(
         "prepare", num_items=len(items), num_rows=_kept(dataset, counts), unit="ranges"
     )
     totals: Counter[str] = Counter(rows_in=0, rows_out=0)
+    is_exact = True
     shards: dict[str, int] = {}
-    for result in run_tasks(
-        items, partial(gather_groups, dataset=dataset, grids=grids, known=known), cpus=1
-    ):
+    work = partial(gather_groups, dataset=dataset, grids=grids, known=known)
+    for result in run_tasks(items, work, cpus=1):
         totals.update(rows_in=result["rows_in"], rows_out=sum(result["shards"].values()))
         shards.update(result["shards"])
+        is_exact &= result["is_exact"]
         progress.add(rows=result["rows_in"], note=f"{dataset.name} distinct")
+    totals["is_exact"] = int(is_exact)
     return totals, dict(sorted(shards.items()))
 
 

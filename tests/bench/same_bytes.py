@@ -1,5 +1,7 @@
 """prepare in many ways, one result: workers, names and order of files, kill -9 of everything.
 
+A store of all files at once, and a store of half of them with an addition of the others.
+
 python tests/bench/same_bytes.py --pairs 'DATA/*.parquet' --judged JUDGED.parquet --label label
 """
 
@@ -41,7 +43,8 @@ sys.exit(main(["prepare", "--config", sys.argv[2]]))
 def digest(run_dir: Path) -> str:
     """Of the names and bytes of every shard, of the rows left out, and of the counts."""
     found = hashlib.sha256()
-    for file in sorted([*run_dir.glob("pairs/*.parquet"), *run_dir.glob("judged/*/*.parquet")]):
+    places = ("pairs/*.parquet", "pairs/_weights/*.parquet", "judged/*/*.parquet")
+    for file in sorted(path for place in places for path in run_dir.glob(place)):
         found.update(file.relative_to(run_dir).as_posix().encode() + file.read_bytes())
     for name in ("pairs", "judged"):
         done = json.loads((run_dir / name / "_SUCCESS.json").read_text())
@@ -74,6 +77,7 @@ def main() -> None:
     parser.add_argument("--judged", type=Path, required=True)
     parser.add_argument("--label", default="label")
     parser.add_argument("--shard-rows", type=int, default=65_536)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 8])
     parser.add_argument("--kill-after", type=float, default=15, help="at most so many seconds")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-same"))
     given = parser.parse_args()
@@ -101,23 +105,32 @@ def main() -> None:
         return path
 
     found: dict[str, str] = {}
-    for num in (1, 2, 8):
+    for num in given.workers:
         name = f"workers-{num}"
         path = str(config(name, files))
         subprocess.run([sys.executable, "-c", WITH_WORKERS, str(num), path], check=True)
         found[name] = digest(folder / name)
     path = str(config("renamed-run", [str(file) for file in renamed]))
-    subprocess.run(
-        [sys.executable, "-m", "raydistill.cli", "prepare", "--config", path], check=True
-    )
+    command = [sys.executable, "-m", "raydistill.cli", "prepare", "--config"]
+    subprocess.run([*command, path], check=True)
     found["files in reverse"] = digest(folder / "renamed-run")
-    num_kills = run_killed(
-        config("killed", files), chance=random.Random(0), most_s=given.kill_after
-    )
+    chance = random.Random(0)
+    num_kills = run_killed(config("killed", files), chance=chance, most_s=given.kill_after)
     found[f"killed {num_kills} times"] = digest(folder / "killed")
+    grown: dict[str, str] = {}
+    for inputs in (files[::2], files):
+        subprocess.run([*command, str(config("grown", inputs))], check=True)
+    grown["an addition"] = digest(folder / "grown")
+    num_kills = 0
+    for inputs in (files[::2], files):
+        path = config("grown-killed", inputs)
+        num_kills += run_killed(path, chance=chance, most_s=given.kill_after)
+    grown[f"an addition, killed {num_kills} times"] = digest(folder / "grown-killed")
+    num_results = len(set(found.values())) + len(set(grown.values())) - 1
+    found |= grown
     for name, value in found.items():
-        print(f"{name:24}{value}")
-    print(json.dumps({"bench": "same_bytes", "figures": {"num_results": len(set(found.values()))}}))
+        print(f"{name:32}{value}")
+    print(json.dumps({"bench": "same_bytes", "figures": {"num_results": num_results}}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 import gzip
 import json
+import os
 import re
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from raydistill.errors import UserError
 from raydistill.readers import InputFile, read_raw
 from raydistill.run import Run
 from raydistill.schema import COUNTS
+from raydistill.shards import pair_shards
 from raydistill.stages import prepare
 from raydistill.stages.distill import is_complete
 from raydistill.storage import Folder
@@ -107,6 +111,12 @@ def test_a_split_without_both_kinds_is_named(
         prepare.run(run)
 
 
+def held_out(run: Run) -> np.ndarray:
+    keys = prepare._held_out_keys(run)
+    assert keys is not None
+    return keys
+
+
 @pytest.mark.ray
 def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
     local_ray: None, raw_files: Path, tmp_path: Path
@@ -119,8 +129,7 @@ def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
     for part in prepare.plan_parts(cut.ledger.judged[0]):
         scatter_part(part, dataset=judged, held_out=None)
     for part in prepare.plan_parts(cut.ledger.pairs[0])[1:]:
-        scatter_part(part, dataset=pairs, held_out=np.empty(0, np.uint64))
-    (tmp_path / "2" / "pairs" / "_chunks" / "0" / "part-00001.json").unlink()
+        scatter_part(part, dataset=pairs, held_out=held_out(whole))
     (tmp_path / "2" / "pairs" / "_chunks" / "0" / "part-00002.json").unlink()
     assert prepare.run(make(tmp_path / "2", raw_files))
     assert contents(whole) == contents(cut)
@@ -254,7 +263,7 @@ def test_with_ray_on_s3_as_without_on_disk(
     there = make(Path("x"), raw_files)
     there = Run(there.config.model_copy(update={"run_dir": f"{s3}/prepare"}))
     assert prepare.run(there)
-    assert (there.root / "pairs" / "_chunks").shards() == []
+    assert not (there.root / "pairs" / "_chunks").exists()
     for name, data in contents(here).items():
         assert Folder(f"{s3}/prepare").read_bytes(name) == data, name
 
@@ -390,3 +399,114 @@ def test_near_identical_queries_are_held_out_too(local_ray: None, tmp_path: Path
     prepare.run(free)
     done = free.pairs.success()
     assert done and done["rows_out"] == 3 and done["held_out"] == 0
+
+
+@pytest.mark.ray
+def test_an_input_that_is_not_there_is_an_error_unless_it_was_taken(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    january, february = tmp_path / "january", tmp_path / "february"
+    january.mkdir(), february.mkdir()
+    shutil.copy(raw_files / "pairs" / "part-0.parquet", january / "a.parquet")
+    shutil.copy(raw_files / "pairs" / "part-1.parquet", february / "a.parquet")
+    inputs = lambda *names: {"input": [f"{tmp_path}/{name}/*.parquet" for name in names]}  # noqa: E731
+    assert prepare.run(make(tmp_path / "run", raw_files, pairs=inputs("january")))
+    shutil.rmtree(january)
+    with pytest.raises(UserError, match=r"no such input: .*/febuary/"):
+        prepare.run(make(tmp_path / "run", raw_files, pairs=inputs("january", "febuary")))
+    both = make(tmp_path / "run", raw_files, pairs=inputs("january", "february"))
+    assert prepare.run(both)
+    done = both.pairs.success()
+    assert done and done["rows_in"] == 2_000
+
+
+@pytest.mark.ray
+def test_nothing_goes_on_with_a_half_made_addition(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    months = [str(raw_files / "pairs" / f"part-{n}.parquet") for n in range(2)]
+    prepare.run(make(tmp_path, raw_files, pairs={"input": months[:1]}))
+    grown = make(tmp_path, raw_files, pairs={"input": months})
+    assert pair_shards(grown)
+    ledger = grown.ledger
+    grown.write_ledger(ledger.with_additions("pairs", [*ledger.pairs, grown.new_files("pairs")]))
+    with pytest.raises(UserError, match="half-made pairs yet: run `prepare` first"):
+        pair_shards(grown)
+    assert prepare.run(grown)
+    assert pair_shards(grown)
+
+
+@pytest.mark.ray
+def test_a_file_that_was_cut_off_may_be_mended(
+    local_ray: None, raw_files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "a.csv").write_text("query,title\nsofa,grey sofa\n")
+    write_cut_off(raw / "b.csv.gz")
+    given = {"input": str(raw)}
+    with pytest.raises(UserError, match=r"cannot read .*b\.csv\.gz"):
+        prepare.run(make(tmp_path / "run", raw_files, pairs=given))
+    (raw / "b.csv.gz").write_bytes(gzip.compress(b"query,title\ntap,big tap\n"))
+    mended = make(tmp_path / "run", raw_files, pairs=given)
+    assert prepare.run(mended)
+    assert "b.csv.gz has changed" in caplog.text and "beginning again" in caplog.text
+    assert table_of(mended) == {("sofa", "grey sofa"): 1, ("tap", "big tap"): 1}
+
+
+@pytest.mark.ray
+def test_a_file_changed_in_its_place_is_noticed(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("query,title\nsofa,grey sofa\n")
+    given = {"input": str(tmp_path / "a.csv")}
+    prepare.run(make(tmp_path / "run", raw_files, pairs=given))
+    os.utime(tmp_path / "a.csv", (1, 1))  # touched, and the same
+    assert not prepare.run(make(tmp_path / "run", raw_files, pairs=given))
+    (tmp_path / "a.csv").write_text("query,title\nsofa,blue sofa\n")
+    with pytest.raises(UserError, match=r"a\.csv has changed since it was prepared"):
+        prepare.run(make(tmp_path / "run", raw_files, pairs=given))
+
+
+@pytest.mark.ray
+def test_a_kill_at_the_very_end_leaves_chunks_that_go(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    run = make(tmp_path, raw_files)
+    prepare.run(run)
+    (run.pairs / "_chunks" / "0").write_bytes("part-00000.json", b"{}")
+    assert not prepare.run(make(tmp_path, raw_files))
+    assert not (run.pairs / "_chunks").exists()
+
+
+@pytest.mark.ray
+def test_a_source_that_comes_later_is_refused(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    first = str(raw_files / "pairs" / "part-0.parquet")
+    prepare.run(make(tmp_path, raw_files, pairs={"input": first}))
+    second = {"path": str(raw_files / "pairs" / "part-1.parquet"), "source": "query"}
+    with pytest.raises(UserError, match=r"pairs\.source: False there, True here"):
+        prepare.run(make(tmp_path, raw_files, pairs={"input": [first, second]}))
+
+
+@pytest.mark.ray
+def test_no_pair_at_all_is_an_error(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("query,title\n,x\n,y\n")
+    run = make(tmp_path / "run", raw_files, pairs={"input": str(tmp_path / "a.csv")})
+    with pytest.raises(UserError, match=r"no pair is left of the 2 rows of pairs\.input: 2 are in"):
+        prepare.run(run)
+
+
+def test_a_store_begun_small_does_not_take_a_flood(raw_files: Path, tmp_path: Path) -> None:
+    _, pairs = prepare._datasets(make(tmp_path, raw_files))
+    first = {"grids": {"": {"num_buckets": 1, "num_groups": 1, "addition": 0}}}
+    with pytest.raises(UserError, match="1 buckets; these files would put 5,000,000 rows"):
+        prepare._grids(replace(pairs, addition=1), Counter(kept_=5_000_000), [first])
+
+
+def test_one_file_in_two_inputs_is_named(raw_files: Path, tmp_path: Path) -> None:
+    path = str(raw_files / "pairs" / "part-0.parquet")
+    inputs = [{"path": path}, {"path": path, "title": "query"}]
+    with pytest.raises(UserError, match="is in two inputs, with other columns"):
+        prepare.check_inputs(make(tmp_path, raw_files, pairs={"input": inputs}))
