@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64, utf8_buffers
+from raydistill.hashing import FNV_OFFSET, FNV_PRIME, hash_texts, mix64, utf8_buffers
 
 # Zero-width space, byte-order mark and soft hyphen carry no text; other white space and control
 # characters separate words.
@@ -69,16 +69,12 @@ def _decode_entities(texts: pa.StringArray) -> pa.StringArray:
 @cache
 def _named() -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint8]]:
     """Hashes of the names that end in a semicolon, sorted; where each one's UTF-8 begins."""
-    names = sorted((name_hash(name[:-1].encode()), text.encode())
-                   for name, text in html5.items() if name.endswith(";"))  # fmt: skip
-    starts = np.cumsum([0, *(len(text) for _, text in names)])
-    hashes = np.array([key for key, _ in names], np.uint64)
-    return hashes, starts, np.frombuffer(b"".join(text for _, text in names), np.uint8)
-
-
-def name_hash(name: bytes) -> int:
-    """64-bit hash of an entity's name."""
-    return int(_hash_bytes(np.frombuffer(name, np.uint8), 0, len(name)))
+    texts = {name[:-1]: text.encode() for name, text in html5.items() if name.endswith(";")}
+    hashes = hash_texts(pa.array(list(texts)))
+    order = np.argsort(hashes)
+    parts = [list(texts.values())[at] for at in order]
+    starts = np.cumsum([0, *map(len, parts)])
+    return hashes[order], starts, np.frombuffer(b"".join(parts), np.uint8)
 
 
 @cache

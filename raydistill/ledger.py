@@ -15,7 +15,8 @@ from typing import Any
 
 from raydistill.config import TextRules
 from raydistill.errors import UserError
-from raydistill.readers import InputFile, MissingInput, check_columns, expand_inputs
+from raydistill.inputs import InputFile, MissingInput, expand_inputs
+from raydistill.readers import check_columns
 from raydistill.storage import Folder, open_uri
 
 logger = logging.getLogger("raydistill")

@@ -16,6 +16,7 @@ FLOORS = [
     {"words", "cleaning"},
     {"pairs", "labels", "ngrams", "metrics", "shop_text"},
     {"synthetic", "storage"},
+    {"inputs"},
     {"readers", "store", "loader", "teacher", "student", "scorer", "report"},
     {"ledger"},
     {"run", "dataset"},

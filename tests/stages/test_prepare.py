@@ -15,7 +15,8 @@ import pytest
 from raydistill.cleaning import normalise
 from raydistill.dataset import scatter_part
 from raydistill.errors import UserError
-from raydistill.readers import InputFile, read_raw
+from raydistill.inputs import InputFile
+from raydistill.readers import read_raw
 from raydistill.run import Run
 from raydistill.schema import COUNTS
 from raydistill.shards import pair_shards
