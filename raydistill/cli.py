@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in _HELP.items():
         _add_stage(commands.add_parser(name, parents=[common], help=text, description=text), name)
     _add_score(commands.add_parser("score", parents=[common], help="score a file of pairs"))
+    text = "say what is in a run's data, or in raw files of pairs"
+    _add_inspect(commands.add_parser("inspect", parents=[common], help=text, description=text))
     _add_synthesize(
         commands.add_parser("synthesize", parents=[common], help="write a made-up shop's raw files")
     )
@@ -88,6 +90,16 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query", default="query", help="name of the column (default: query)")
     parser.add_argument("--title", default="title", help="name of the column (default: title)")
     parser.set_defaults(command=_run_score)
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", metavar="RUN", help="a run folder; or raw files: file, folder, glob"
+    )
+    parser.add_argument("--query", default="query", help='of raw files; "" for single texts')
+    parser.add_argument("--title", default="title", help="of raw files (default: title)")
+    parser.add_argument("--json", action="store_true", help="all figures as JSON")
+    parser.set_defaults(command=_run_inspect)
 
 
 def _add_synthesize(parser: argparse.ArgumentParser) -> None:
@@ -165,6 +177,24 @@ def _run_score(arguments: argparse.Namespace) -> int:
     )
     unscored = f", {num_null:,} of them without a score (no text)" if num_null else ""
     print(json.dumps({"rows": num_rows, "output": arguments.output}) + unscored)  # noqa: T201
+    return 0
+
+
+def _run_inspect(arguments: argparse.Namespace) -> int:
+    from raydistill.config import parse_config
+    from raydistill.inspection import inspect_files, inspect_run, to_json
+    from raydistill.report import data_text
+    from raydistill.run import Run
+    from raydistill.storage import Folder
+
+    folder = Folder(arguments.path)
+    if folder.exists("run.toml"):
+        config = parse_config(folder.read_bytes("run.toml").decode(), name=f"{folder}/run.toml")
+        # A run folder that was moved is still the run.
+        found = inspect_run(Run(config.model_copy(update={"run_dir": folder.uri})))
+    else:
+        found = inspect_files(arguments.path, query=arguments.query, title=arguments.title)
+    print(to_json(found) if arguments.json else data_text(found))  # noqa: T201
     return 0
 
 

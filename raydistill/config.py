@@ -11,7 +11,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -22,12 +22,6 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-# One input or a list of them: `input = "log/*.parquet"` is what people write first.
-Inputs = Annotated[
-    tuple[str, ...],
-    Field(min_length=1),
-    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
-]
 
 
 class Section(BaseModel):
@@ -41,6 +35,28 @@ class Section(BaseModel):
         return self.model_dump(mode="json", exclude=set(self.SPEED))
 
 
+class InputConfig(Section):
+    """One input; columns that are not named here are named as the section says."""
+
+    path: str  # a file, a folder or a glob, local or s3://
+    query: str | None = None
+    title: str | None = None
+    label: str | None = None
+    source: str | None = None
+
+
+def _to_inputs(given: object) -> object:
+    """`input = "log/*.parquet"` is what people write first; a list of those, or of tables."""
+    if isinstance(given, (str, dict, InputConfig)):
+        given = [given]
+    if not isinstance(given, (list, tuple)):
+        return given
+    return tuple({"path": one} if isinstance(one, str) else one for one in given)
+
+
+Inputs = Annotated[tuple[InputConfig, ...], Field(min_length=1), BeforeValidator(_to_inputs)]
+
+
 class TextRules(Section):
     """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
 
@@ -48,9 +64,39 @@ class TextRules(Section):
     input: Inputs
     query: str = "query"  # "": the task has single texts, in `title`
     title: str = "title"
+    source: str | None = None  # a column that is kept beside the pairs: the shop, the month
     lowercase: bool = False
     max_query_chars: Count = 200
     max_title_chars: Count = 1_000
+
+    def columns(self, given: InputConfig) -> dict[str, str]:
+        """Our name of each column that is read, and its name in the files of an input."""
+        own: dict[str, str | None]
+        own = {"query": self.query, "title": self.title, "source": self.source}
+        if isinstance(self, JudgedConfig):
+            own["label"] = self.label
+        if not self.query:
+            del own["query"]
+        names = {ours: getattr(given, ours) or theirs for ours, theirs in own.items()}
+        return {ours: theirs for ours, theirs in names.items() if theirs}
+
+    @model_validator(mode="after")
+    def _inputs_fit(self) -> Self:
+        for given in self.input:
+            if given.query and not self.query:
+                raise ValueError(f'{given.path} names a query column, but query is ""')
+            if given.label and not isinstance(self, JudgedConfig):
+                raise ValueError(f"{given.path} names a label column; only judged pairs have one")
+        return self
+
+    def results(self) -> dict[str, Any]:
+        """As of any section; of the source columns only whether there is one."""
+        return {**super().results(), "source": self.keeps_source}
+
+    @property
+    def keeps_source(self) -> bool:
+        """Whether any input names a source column: the shards then have one."""
+        return bool(self.source) or any(given.source for given in self.input)
 
 
 class PairsConfig(TextRules):
@@ -58,6 +104,7 @@ class PairsConfig(TextRules):
 
     shard_rows: Count = 65_536  # 20 s of an H100: what a lost machine costs
     dedupe: bool = True
+    hold_out: bool = True  # leave out the pairs of dev and test queries
 
 
 class JudgedConfig(TextRules):
@@ -226,15 +273,28 @@ def load_config(path: str, *, overrides: Sequence[str] = ()) -> RunConfig:
     if not file.is_file():
         raise UserError(f"no such config file: {path}")
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
+    return parse_config(text, name=path, overrides=overrides)
+
+
+def parse_config(text: str, *, name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The content of a run file; `name` is what error messages call it.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{name} is not valid TOML: {error}") from error
     for override in overrides:
         _apply_override(raw, override)
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{path}: " + "; ".join(map(_explain, error.errors()))) from error
+        raise UserError(f"{name}: " + "; ".join(map(_explain, error.errors()))) from error
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:

@@ -5,47 +5,23 @@ A line that cannot be parsed is not an error: it comes out beside the table, wit
 
 from __future__ import annotations
 
-import fnmatch
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
+import pyarrow.json as pajson
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pyarrow import fs
 
 from raydistill.errors import UserError
+from raydistill.inputs import InputFile
 from raydistill.storage import open_uri
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
-COMPRESSIONS = (".gz", ".zst")
 _BLOCK_BYTES = 8 << 20  # one CSV or JSONL block: about 100,000 pairs
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """One raw file; `size_bytes` is part of what tells whether an input has changed."""
-
-    uri: str
-    size_bytes: int
-
-    @property
-    def format(self) -> str:
-        """One of `parquet csv tsv jsonl`."""
-        found = file_format(self.uri)
-        assert found, "only files of a known format become InputFiles"
-        return found
 
 
 @dataclass(frozen=True)
@@ -57,68 +33,12 @@ class RawRows:
     bad: list[tuple[int, str]] = field(default_factory=list)  # row number, reason
 
 
-def file_format(uri: str) -> str | None:
-    """`parquet`, `csv`, `tsv` or `jsonl` by the file's ending; None for anything else."""
-    name = uri.lower()
-    for ending in COMPRESSIONS:
-        name = name.removesuffix(ending)
-    return next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix)), None)
-
-
-def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
-    """Every file that files, folders, globs and `s3://` URIs name, sorted, each once.
-
-    Raises:
-        UserError: a pattern that names nothing, or no file of a known format.
-    """
-    found = {file.uri: file for pattern in patterns for file in _expand(pattern)}
-    return [found[uri] for uri in sorted(found)]
-
-
-def _expand(pattern: str) -> list[InputFile]:
-    filesystem, path = open_uri(pattern)
-    wildcard = next((at for at, char in enumerate(path) if char in "*?["), None)
-    base = path if wildcard is None else path[:wildcard].rpartition("/")[0]
-    try:
-        info = filesystem.get_file_info(base)
-    except OSError as error:
-        raise UserError(f"cannot look into {pattern}: {error}") from error
-    if info.type == fs.FileType.NotFound:
-        raise UserError(f"no such input: {pattern}")
-    if info.type == fs.FileType.Directory:
-        infos = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
-    else:
-        infos = [info]
-    to_uri = _uri_maker(pattern)
-    files = [
-        InputFile(uri=to_uri(one.path), size_bytes=one.size)
-        for one in infos
-        if one.is_file
-        and file_format(one.path)
-        and not one.base_name.startswith((".", "_"))
-        and one.size > 0  # an hour without traffic
-        and (wildcard is None or fnmatch.fnmatchcase(one.path, path))
-    ]
-    if not files:
-        raise UserError(f"no {', '.join(FORMATS)} file in input: {pattern}")
-    return files
-
-
-def _uri_maker(pattern: str) -> Callable[[str], str]:
-    """How a path on the pattern's file system is written as a URI of the same kind."""
-    if "://" not in pattern:
-        return lambda path: path
-    scheme, _, rest = pattern.partition("://")
-    options = "".join(rest.partition("?")[1:]) if "=" in rest.partition("?")[2] else ""
-    return lambda path: f"{scheme}://{quote(path)}{options}"
-
-
 def column_names(file: InputFile) -> list[str]:
     """The columns of a file that hold texts or numbers, read from its head alone."""
     filesystem, path = open_uri(file.uri)
     if file.format == "parquet":
         schema = pq.read_schema(path, filesystem=filesystem)
-        return [str(field.name) for field in schema if not pa.types.is_nested(field.type)]
+        return [str(field.name) for field in schema if _holds_text(field.type)]
     if file.format == "jsonl":
         first = next(_read(file, None, max_block_bytes=1 << 16), None)
         return list(first.table.column_names) if first else []
@@ -126,11 +46,20 @@ def column_names(file: InputFile) -> list[str]:
         return _header(stream, is_tsv=file.format == "tsv")
 
 
+def _holds_text(kind: pa.DataType) -> bool:
+    """Whether values of a type can be written as text: not lists, not intervals."""
+    try:
+        pa.nulls(0, kind).cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return not pa.types.is_nested(kind)
+
+
 def check_columns(file: InputFile, columns: Sequence[str]) -> None:
     """Raise UserError when a named column is not in the file, with those that are."""
     try:
         found = column_names(file)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file.uri} as {file.format}: {error}") from error
     twice = sorted({name for name in found if found.count(name) > 1})
     if twice:
@@ -143,29 +72,57 @@ def check_columns(file: InputFile, columns: Sequence[str]) -> None:
             )
 
 
+def row_group_spans(file: InputFile, *, max_rows: int) -> list[tuple[int, int]]:
+    """A Parquet file cut into spans [first, stop) of row groups; (0, 0), all, for other formats.
+
+    A span has at most `max_rows` rows, or one row group.
+    """
+    if file.format != "parquet":
+        return [(0, 0)]
+    filesystem, path = open_uri(file.uri)
+    metadata = pq.read_metadata(path, filesystem=filesystem)
+    spans, first, num_rows = [], 0, 0
+    for at in range(metadata.num_row_groups):
+        here = metadata.row_group(at).num_rows
+        if at > first and num_rows + here > max_rows:
+            spans.append((first, at))
+            first, num_rows = at, 0
+        num_rows += here
+    return [*spans, (first, metadata.num_row_groups)]
+
+
 def read_raw(
     file: InputFile,
     *,
     columns: Sequence[str] | None = None,
+    span: tuple[int, int] = (0, 0),
     max_block_bytes: int = _BLOCK_BYTES,
 ) -> Iterator[RawRows]:
     """The rows of a file, some at a time, in constant memory; all columns unless told.
 
+    `span` is one of `row_group_spans`.
+
     Raises:
         UserError: the file is not what its name says, or is cut off.
     """
-    wanted = list(columns) if columns is not None else None
+    wanted = list(dict.fromkeys(columns)) if columns is not None else None
     try:
-        yield from _read(file, wanted, max_block_bytes=max_block_bytes)
-    except (pa.ArrowInvalid, OSError) as error:
+        yield from _read(file, wanted, span=span, max_block_bytes=max_block_bytes)
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file.uri} as {file.format}: {error}") from error
 
 
-def _read(file: InputFile, wanted: list[str] | None, *, max_block_bytes: int) -> Iterator[RawRows]:
+def _read(
+    file: InputFile,
+    wanted: list[str] | None,
+    *,
+    max_block_bytes: int,
+    span: tuple[int, int] = (0, 0),
+) -> Iterator[RawRows]:
     filesystem, path = open_uri(file.uri)
     if file.format == "parquet":
         with filesystem.open_input_file(path) as source:
-            yield from _read_parquet(source, columns=wanted)
+            yield from _read_parquet(source, columns=wanted, span=span)
         return
     if file.format == "jsonl":
         with filesystem.open_input_stream(path, compression="detect") as stream:
@@ -180,12 +137,16 @@ def _read(file: InputFile, wanted: list[str] | None, *, max_block_bytes: int) ->
         )
 
 
-def _read_parquet(source: pa.NativeFile, *, columns: list[str] | None) -> Iterator[RawRows]:
+def _read_parquet(
+    source: pa.NativeFile, *, columns: list[str] | None, span: tuple[int, int]
+) -> Iterator[RawRows]:
     file = pq.ParquetFile(source)
     if file.metadata.num_rows == 0:
         yield RawRows(file.read(columns=columns), np.empty(0, np.int64))
-    start = 0
-    for batch in file.iter_batches(batch_size=131_072, columns=columns):
+    first, stop = span if span[1] else (0, file.num_row_groups)
+    start = sum(file.metadata.row_group(at).num_rows for at in range(first))
+    groups = list(range(first, stop))
+    for batch in file.iter_batches(batch_size=131_072, row_groups=groups, columns=columns):
         rows = np.arange(start, start + batch.num_rows)
         start += batch.num_rows
         yield RawRows(pa.Table.from_batches([batch]), rows)
@@ -205,9 +166,8 @@ def _read_delimited(
     bad: list[tuple[int, str]] = []
 
     def reject(row: pacsv.InvalidRow) -> str:
-        nonlocal bad
         # The parser counts from 1 and counts the header.
-        bad = [*bad, (row.number - 2, f"{row.actual_columns} fields, not {row.expected_columns}")]
+        bad.append((row.number - 2, f"{row.actual_columns} fields, not {row.expected_columns}"))
         return "skip"
 
     convert = pacsv.ConvertOptions(
@@ -229,7 +189,7 @@ def _read_delimited(
             rows = ahead[~np.isin(ahead, [row for row, _ in bad])][: batch.num_rows]
             start = int(rows[-1]) + 1 if len(rows) else start
             passed = [(row, reason) for row, reason in bad if row < start]
-            bad = [(row, reason) for row, reason in bad if row >= start]
+            bad[:] = [(row, reason) for row, reason in bad if row >= start]
             yield RawRows(pa.Table.from_batches([batch]), rows, passed)
     if bad or not start:  # bad lines at the end, or no good line at all
         empty = pa.table({name: pa.array([], pa.binary()) for name in columns or names})
@@ -263,12 +223,37 @@ def _read_jsonl(
 ) -> Iterator[RawRows]:
     start, rest = 0, b""
     while block := stream.read(block_bytes):
-        *lines, rest = (rest + block).split(b"\n")
-        if lines:
-            yield _parse_lines(lines, start=start, columns=columns)
-            start += len(lines)
+        whole, newline, rest = (rest + block).rpartition(b"\n")
+        if newline:
+            yield _parse_block(whole + newline, start=start, columns=columns)
+            start += whole.count(b"\n") + 1
     if rest:
-        yield _parse_lines([rest], start=start, columns=columns)
+        yield _parse_block(rest + b"\n", start=start, columns=columns)
+
+
+def _parse_block(block: bytes, *, start: int, columns: list[str] | None) -> RawRows:
+    """Whole lines: by Arrow where all are objects with strings, else line by line."""
+    if columns is not None:
+        table = _parse_texts(block, columns)
+        if table is not None:
+            return RawRows(table, np.arange(start, start + table.num_rows))
+    return _parse_lines(block[:-1].split(b"\n"), start=start, columns=columns)
+
+
+def _parse_texts(block: bytes, columns: list[str]) -> pa.Table | None:
+    """One row a line with the columns as strings; None where a line is anything else."""
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    parse = pajson.ParseOptions(
+        explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior="ignore"
+    )
+    read = pajson.ReadOptions(use_threads=False, block_size=len(block) + 1)
+    try:
+        table = pajson.read_json(pa.BufferReader(block), read_options=read, parse_options=parse)
+        table.validate(full=True)
+    except pa.ArrowInvalid:  # a number, a list, a line that is no JSON: which, Arrow does not say
+        return None
+    is_line_by_line = table.num_rows == block.count(b"\n") and b"\n\n" not in block
+    return table if is_line_by_line else None
 
 
 def _parse_lines(lines: list[bytes], *, start: int, columns: list[str] | None) -> RawRows:
@@ -280,7 +265,7 @@ def _parse_lines(lines: list[bytes], *, start: int, columns: list[str] | None) -
             continue
         try:
             content = json.loads(line)
-        except ValueError as error:  # not JSON, or not UTF-8
+        except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8, or too deep
             bad.append((row, f"not JSON: {error}"))
             continue
         if not isinstance(content, dict):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from raydistill.schema import COUNTS
 
+_MAX_SHOWN = 60  # characters of a text in a table
 _HEAD = ("", "AUC", "accuracy", "log loss", "calibration error", "AUC kept", "us a pair")
 
 
@@ -31,14 +33,135 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def console_table(found: dict[str, Any]) -> str:
     """The table as aligned text."""
-    rows = [_HEAD, *table_rows(found)]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(_HEAD))]
+    return text_table([_HEAD, *table_rows(found)])
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, of which the first is the head, as aligned text: first column left, others right."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = []
     for row in rows:
         first, *rest = (cell.ljust(w) if at == 0 else cell.rjust(w)
                         for at, (cell, w) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
         lines.append("  ".join([first, *rest]).rstrip())
     return "\n".join(lines)
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = (
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
+    )
+    return "\n".join([head, "|---|" + "---:|" * (len(rows[0]) - 1), *body])
+
+
+def data_text(found: dict[str, Any]) -> str:
+    """What `inspection` found, for the console."""
+    parts = [f"{title}\n{text_table(rows)}" for title, rows in _data_tables(found)]
+    return "\n\n".join([*parts, *_data_notes(found)])
+
+
+def data_markdown(found: dict[str, Any]) -> str:
+    """What `inspection` found, as a section of the report."""
+    parts = [f"### {title}\n\n{_markdown_table(rows)}" for title, rows in _data_tables(found)]
+    return "\n\n".join(["## The data", *parts, *_data_notes(found)])
+
+
+def _data_tables(found: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    yield (
+        "Rows",
+        [
+            ("", *(name.replace("_", " ") for name in COUNTS)),
+            *(
+                (name, *(f"{counts[c]:,}" for c in COUNTS))
+                for name, counts in found["rows"].items()
+            ),
+        ],
+    )
+    yield "Pairs", [
+        ("", "read", "queries", "titles", "rows a pair", "relevant"),
+        *(
+            (
+                name, f"{one['pairs_read']:,}", f"{one['queries']:,}", f"{one['titles_read']:,}",
+                f"{one['rows_a_pair']:.2f}",
+                f"{one['relevant_share']:.1%}" if "relevant_share" in one else "",
+            )
+            for name, one in found["datasets"].items()
+        ),
+    ]  # fmt: skip
+    yield (
+        "Lengths",
+        [
+            ("", "median", "95 %", "longest"),
+            *(
+                (f"{name}, {unit} of {text}", *(f"{value:,}" for value in values))
+                for name, one in found["datasets"].items()
+                for unit in ("words", "wordpieces")
+                for text, values in one.get(unit, {}).items()
+            ),
+        ],
+    )
+    if found.get("overlap"):
+        yield (
+            "Judged queries and pairs that are in the transfer set as well",
+            [
+                ("", "queries", "pairs"),
+                *(
+                    (n, f"{o['queries']:.1%}", f"{o['pairs']:.1%}")
+                    for n, o in found["overlap"].items()
+                ),
+            ],
+        )
+    rejects = [(name, one) for name, those in found["rejects"].items() for one in those]
+    if rejects:
+        yield (
+            "Rejects",
+            [
+                ("reason", "rows", "in", "query", "title"),
+                *(
+                    (
+                        one["reason"],
+                        f"{one['rows']:,}",
+                        name,
+                        _short(one["query"]),
+                        _short(one["title"]),
+                    )
+                    for name, one in rejects
+                ),
+            ],
+        )
+    yield (
+        "Some pairs",
+        [
+            ("title", "query", "label", "in"),
+            *(
+                (_short(row["title"]), _short(row["query"]), _label(row), name)
+                for name, one in found["datasets"].items()
+                for row in one["sample"]
+            ),
+        ],
+    )
+
+
+def _data_notes(found: dict[str, Any]) -> Iterator[str]:
+    share = min(one["share_read"] for one in found["datasets"].values())
+    if share < 1:
+        yield (
+            f"{share:.1%} of the pairs were read. The number of queries is scaled to all of them "
+            "(not where pairs.dedupe is off); all else is of the pairs read."
+        )
+    if found.get("are_rejects_cut"):
+        yield "Rejects are those of the first files in quarantine."
+    if found.get("is_cut"):
+        yield "Only the first rows were read."
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{row['label']:.2f}" if "label" in row else ""
+
+
+def _short(text: str | None) -> str:
+    text = " ".join((text or "").split())
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -68,5 +191,7 @@ def markdown(found: dict[str, Any]) -> str:
         "Times are of one actor (a core or a GPU) for a teacher while it labeled, of one core "
         "for the student in batches from raw text; "
         f"one call with one pair takes the student {found['single_us']:,.0f} us.",
+        "",
+        data_markdown(found["data"]),
     ]
     return "\n".join(lines) + "\n"

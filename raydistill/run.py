@@ -7,7 +7,6 @@ made them, so that changed settings make another folder and nothing stale is tru
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +14,14 @@ from typing import Any
 
 from raydistill.config import RunConfig, TextRules, fingerprint
 from raydistill.errors import UserError
-from raydistill.readers import InputFile, expand_inputs
+from raydistill.ledger import PREPARED, Ledger, RawFile, find_files, new_files
 from raydistill.schema import SPLITS
 from raydistill.storage import Folder, model_fingerprint
 
 _WEIGHTS = "*.safetensors"
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 ROLES = ("student", "judged_only")
-PREPARED = "prepare.json"  # written before prepare begins: what the folder is made from
+DATASETS = ("judged", "pairs")
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class Run:
 
     config: RunConfig
     _models: dict[str, str] = field(default_factory=dict)  # source -> fingerprint, once a process
+    _ledger: list[Ledger] = field(default_factory=list)  # at most one: read once a process
+    _new: dict[str, list[RawFile]] = field(default_factory=dict)  # by dataset: found once
 
     @cached_property
     def root(self) -> Folder:
@@ -47,18 +48,57 @@ class Run:
         assert split in SPLITS
         return self.root / "judged" / split
 
-    def prepare_fingerprint(self) -> str:
-        """What made `pairs/` and `judged/`: settings, and names and sizes of the raw files."""
-        return fingerprint("prepare", self.prepare_settings(), self.inputs)
+    def prepare_fingerprint(self, dataset: str) -> str:
+        """What made `judged/` or `pairs/`: settings, and sizes and digests of the raw files."""
+        settings, ledger = self.prepare_settings(), self.ledger
+        if dataset == "judged":
+            return fingerprint("prepare", settings["judged"], ledger.identities("judged"))
+        return fingerprint("prepare", settings, *map(ledger.identities, DATASETS))
 
-    @cached_property
-    def inputs(self) -> dict[str, list[list[Any]]]:
-        """Name and size of the raw files of both datasets, as they were when prepare began."""
-        began = self.root.read_json(PREPARED)
-        if began is not None:
-            recorded: dict[str, list[list[Any]]] = began["inputs"]
-            return recorded
-        return {name: describe(expand_inputs(rules.input)) for name, rules in self.rules.items()}
+    @property
+    def ledger(self) -> Ledger:
+        """The raw files that prepare has taken; before it has begun, those that it will take."""
+        if not self._ledger:
+            ledger = Ledger.read(self.root)
+            if ledger is None:
+                empty = Ledger(self.prepare_settings(), (), (), self.patterns)
+                found = {name: new_files([], find_files(self.rules[name])) for name in DATASETS}
+                ledger = empty.with_additions("judged", [found["judged"]])
+                ledger = ledger.with_additions("pairs", [found["pairs"]])
+            self._ledger.append(ledger)
+        return self._ledger[0]
+
+    def write_ledger(self, ledger: Ledger) -> None:
+        """Record the raw files that prepare is about to take."""
+        self.root.write_json(PREPARED, ledger.to_dict())
+        self._ledger[:] = [ledger]
+        self._new.clear()
+
+    def new_files(self, dataset: str) -> list[RawFile]:
+        """Raw files of a dataset that came after prepare had begun.
+
+        Raises:
+            UserError: files that have changed, or cannot be used.
+        """
+        if dataset not in self._new:
+            known = [file for files in self.ledger.additions(dataset) for file in files]
+            self._new[dataset] = new_files(known, self.found_files(dataset))
+        return self._new[dataset]
+
+    def found_files(self, dataset: str) -> list[RawFile]:
+        """The raw files that the inputs name now; those of a prepared dataset may be gone.
+
+        Raises:
+            UserError: an input that names nothing.
+        """
+        is_prepared = (self.root / dataset).success() is not None
+        may_be_gone = self.ledger.patterns if is_prepared else ()
+        return find_files(self.rules[dataset], may_be_gone=may_be_gone)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The inputs of both datasets, as written."""
+        return tuple(dict.fromkeys(g.path for rules in self.rules.values() for g in rules.input))
 
     @property
     def rules(self) -> dict[str, TextRules]:
@@ -87,7 +127,7 @@ class Run:
         assert base is not None, "only a base encoder is fine-tuned"
         settings = self.config.finetune.results()
         relevant_at = self.config.judged.relevant_at if settings["target"] == "binary" else None
-        judged = [self._judged_settings(), self.inputs["judged"]]
+        judged = [self._judged_settings(), self.ledger.identities("judged")]
         return fingerprint("finetune", self._model_hash(base), settings, judged, relevant_at)
 
     def logits(self, name: str) -> Folder:
@@ -117,14 +157,15 @@ class Run:
         assert role in ROLES
         config = self.config
         if role == "student":
+            dataset = "pairs"
             teachers = {name: self.label_fingerprint(name) for name in config.teachers}
             targets: object = [teachers, config.labels.results(), config.stacking_weights()]
         else:
-            targets = "judged"
+            dataset = targets = "judged"
         settings = [config.ngrams.results(), config.student.results(), config.train.results()]
         relevant_at = config.judged.relevant_at  # of the dev AUC that chooses the best epoch
         return fingerprint(
-            "train", role, self.prepare_fingerprint(), targets, settings, relevant_at
+            "train", role, self.prepare_fingerprint(dataset), targets, settings, relevant_at
         )
 
     @property
@@ -152,10 +193,10 @@ class Run:
 
     def check_owner(self) -> None:
         """Raise UserError when the run folder was begun with other settings of the pairs."""
-        began = self.root.read_json(PREPARED)
-        if began is None or began["settings"] == self.prepare_settings():
+        ledger, mine = Ledger.read(self.root), self.prepare_settings()
+        if ledger is None or ledger.settings == mine:
             return
-        stored, mine = began["settings"], self.prepare_settings()
+        stored = ledger.settings
         changed = [
             f"{section}.{name}: {stored.get(section, {}).get(name)!r} there, {value!r} here"
             for section, fields in mine.items()
@@ -166,11 +207,6 @@ class Run:
             f"run folder {self.root} was prepared with other settings "
             f"({'; '.join(changed)}); restore them or give another run_dir"
         )
-
-
-def describe(files: Sequence[InputFile]) -> list[list[Any]]:
-    """Name and size of each raw file, sorted: what tells whether an input has changed."""
-    return sorted([file.uri.rpartition("/")[2], file.size_bytes] for file in files)
 
 
 def model_folder(source: str) -> Folder:

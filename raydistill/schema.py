@@ -12,6 +12,9 @@ PAIRS = pa.schema(
 )
 JUDGED = PAIRS.append(pa.field("label", pa.float32()))  # 0..1, the mean over duplicates
 LOGITS = pa.schema([("pair_id", pa.int64()), ("logit", pa.float32())])
+SOURCE = pa.field("source", pa.string())  # the last column, where `source` names one
+# How much more often known pairs occurred in files that came later: rows of shards, by position.
+WEIGHTS = pa.schema([("shard", pa.string()), ("row", pa.int32()), ("weight", pa.float32())])
 QUARANTINE = pa.schema(
     [
         ("source", pa.string()),  # the input file
@@ -27,6 +30,10 @@ SPLITS = ("train", "dev", "test")
 
 
 def check_schema(found: pa.Schema, expected: pa.Schema, *, what: str) -> None:
-    """Raise ValueError, with both schemas, when a file does not hold what its folder promises."""
-    if not found.equals(expected, check_metadata=False):
+    """Raise ValueError, with both schemas, when a file does not hold what its folder promises.
+
+    Columns beyond those expected (`source`) may follow.
+    """
+    first = pa.schema(list(found)[: len(expected)])
+    if not first.equals(expected, check_metadata=False):
         raise ValueError(f"{what} has another schema.\nfound:\n{found}\nexpected:\n{expected}")

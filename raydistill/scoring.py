@@ -16,17 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from raydistill.cleaning import normalise
 from raydistill.errors import UserError
 from raydistill.hashing import utf8_buffers
-from raydistill.pairs import decode, normalise, one_chunk
-from raydistill.readers import (
-    COMPRESSIONS,
-    RawRows,
-    check_columns,
-    expand_inputs,
-    file_format,
-    read_raw,
-)
+from raydistill.inputs import COMPRESSIONS, expand_inputs, file_format
+from raydistill.pairs import decode, one_chunk
+from raydistill.readers import RawRows, check_columns, read_raw
 from raydistill.scorer import Scorer
 
 logger = logging.getLogger("raydistill")

@@ -27,7 +27,7 @@ def pair_shards(run: Run) -> dict[str, int]:
     Raises:
         UserError: prepare is not complete.
     """
-    return _counted(run, run.pairs)
+    return _counted(run, "pairs")
 
 
 def judged_shards(run: Run, split: str) -> dict[str, int]:
@@ -37,14 +37,15 @@ def judged_shards(run: Run, split: str) -> dict[str, int]:
         UserError: prepare is not complete.
     """
     prefix = f"{split}/"
-    found = _counted(run, run.root / "judged")
+    found = _counted(run, "judged")
     return {name.removeprefix(prefix): n for name, n in found.items() if name.startswith(prefix)}
 
 
-def _counted(run: Run, folder: Folder) -> dict[str, int]:
-    done = folder.success()
-    if done is None:
-        raise UserError(f"{run.root} has no complete {folder} yet: run `prepare` first")
+def _counted(run: Run, dataset: str) -> dict[str, int]:
+    done = (run.root / dataset).success()
+    if done is None or done["fingerprint"] != run.prepare_fingerprint(dataset):
+        state = "a half-made" if done else "no complete"
+        raise UserError(f"{run.root} has {state} {dataset} yet: run `prepare` first")
     shards: dict[str, int] = done["shards"]
     return shards
 

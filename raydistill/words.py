@@ -6,6 +6,8 @@ specification. Needs numpy and numba alone.
 
 from __future__ import annotations
 
+import html
+import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -32,16 +34,19 @@ _SOLO_RANGES = (
 )
 _INVISIBLE = (0x200B, 0xFEFF, 0x00AD)  # as in pairs.py
 _APOSTROPHES = (0x27, 0x2019)
+# With its semicolon only: `&copy` in a URL is not a sign. The longest name has 31 letters.
+ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{0,30});", re.ASCII)
 _21, _42 = np.uint64(21), np.uint64(42)
 
 
 def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
-    """Python strings as UTF-8 bytes and offsets; NFKC, as `prepare` made the training texts.
+    """Python strings as UTF-8 bytes and offsets; entities and NFKC as `prepare` made its texts.
 
     A text longer than `max_chars` is cut: the time of a pair grows with the product of lengths.
     """
     if max_chars is not None:
         texts = [text[:max_chars] for text in texts]
+    texts = [unescape(text) if "&" in text else text for text in texts]
     parts = [
         text.encode()
         if text.isascii()
@@ -51,6 +56,11 @@ def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
     offsets = np.zeros(len(parts) + 1, np.int32)
     np.cumsum([len(part) for part in parts], out=offsets[1:])
     return np.frombuffer(b"".join(parts), np.uint8), offsets
+
+
+def unescape(text: str) -> str:
+    """The text with its HTML entities decoded once, as `cleaning.normalise` does it."""
+    return ENTITY.sub(lambda found: html.unescape(found[0]), text)
 
 
 @cache
@@ -179,3 +189,92 @@ def trigrams(
             count += 1
         first, second = second, code
     return count
+
+
+def query_keys(texts: Texts) -> NDArray[np.uint64]:
+    """A 64-bit key of each text; case, spaces, word order and plurals do not change it.
+
+    It is the sum of the hashes of letters and whole numbers, each word without its plural: `Sofa
+    beds`, `bed sofa` and `sofabed` have one key, and so have `12V` and `12 v`. That some other
+    texts share it does no harm where keys decide which queries stay together. A text of signs
+    alone has the key of its bytes.
+    """
+    return np.asarray(_query_keys(*texts, *character_tables()))
+
+
+@njit(cache=True, nogil=True)
+def _query_keys(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int32],
+    kinds: NDArray[np.uint8],
+    lower: NDArray[np.uint32],
+) -> NDArray[np.uint64]:
+    keys = np.empty(len(offsets) - 1, np.uint64)
+    longest = 0
+    for row in range(len(keys)):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    points = np.empty(longest, np.uint32)
+    for row in range(len(keys)):
+        start, stop = offsets[row], offsets[row + 1]
+        total = _sum_of_letters(points, decode(data, start, stop, lower, points), kinds)
+        if total == 0:
+            total = FNV_OFFSET
+            for at in range(start, stop):
+                total = (total ^ np.uint64(data[at])) * FNV_PRIME
+        keys[row] = mix64(total)
+    return keys
+
+
+@njit(cache=True, nogil=True)
+def _sum_of_letters(points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8]) -> np.uint64:
+    total = np.uint64(0)
+    length = 0  # of the word so far, whose letters lie at the front of `points`
+    for at in range(num + 1):
+        kind = _kind_at(points, at, num, kinds, True) if at < num else _SPACE
+        if kind == _SKIP:
+            continue
+        if kind == _WORD:
+            points[length] = points[at]
+            length += 1
+            continue
+        total += _sum_of_word(points, _stem(points, length))
+        length = 0
+        if kind == _SOLO:
+            total += mix64(np.uint64(points[at]))
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _sum_of_word(points: NDArray[np.uint32], length: int) -> np.uint64:
+    total, number = np.uint64(0), FNV_OFFSET
+    for at in range(length):
+        code = points[at]
+        if _is_digit(code) or code in (46, 47):  # 12, 1.5, 1/2: their order counts
+            number = (number ^ np.uint64(code)) * FNV_PRIME
+            if at + 1 < length and (_is_digit(points[at + 1]) or points[at + 1] in (46, 47)):
+                continue
+            total += mix64(number)
+            number = FNV_OFFSET
+        else:
+            total += mix64(np.uint64(code))
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _stem(points: NDArray[np.uint32], length: int) -> int:
+    """Length of a word without its English plural; its last letter in `points` may be changed.
+
+    Box and boxes, house and houses, knife and knives, battery and batteries become one.
+    """
+    e, f, i, s, u, v, y = 101, 102, 105, 115, 117, 118, 121
+    if length > 1 and _is_digit(points[length - 2]):  # 12v
+        return length
+    if length > 3 and points[length - 1] == s and points[length - 2] not in (i, s, u):
+        length -= 1
+    if length > 3 and points[length - 1] == e:
+        length -= 1
+    if length > 1 and points[length - 1] == y:
+        points[length - 1] = i
+    elif length > 1 and points[length - 1] == v:
+        points[length - 1] = f
+    return length

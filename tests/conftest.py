@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shutil
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # models come from folders, never from a hub
 
@@ -131,6 +132,22 @@ def local_ray(s3: str) -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def _prepared(local_ray: None, raw_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from raydistill.run import Run
+    from raydistill.stages import prepare
+
+    folder = tmp_path_factory.mktemp("prepared") / "run"
+    prepare.run(Run(run_config(folder, raw_files, Path("no-model"))))
+    return folder
+
+
+@pytest.fixture
+def prepared_dir(_prepared: Path, tmp_path: Path) -> Path:
+    """A run folder of `raw_files` with prepare behind it; the test's own copy."""
+    return Path(shutil.copytree(_prepared, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")

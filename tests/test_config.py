@@ -32,14 +32,22 @@ def test_reads_a_file_and_overrides(file: str) -> None:
                    "student.hidden=[8, 4]", "teachers.c.model=x"],
     )  # fmt: skip
     assert config.train.epochs == 7
-    assert config.pairs.input == ("a.parquet",)
+    assert [one.path for one in config.pairs.input] == ["a.parquet"]
     assert config.run_dir == "s3://bucket/run"
     assert config.student.hidden == (8, 4)
     assert list(config.teachers) == ["a", "b", "c"]
 
 
+def test_an_input_may_name_its_own_columns(file: str) -> None:
+    tables = "pairs.input=['a.csv', {path='b.csv', title='name', source='shop'}]"
+    pairs = load_config(file, overrides=[tables, "pairs.query=q"]).pairs
+    first, second = (pairs.columns(one) for one in pairs.input)
+    assert first == {"query": "q", "title": "title"}
+    assert second == {"query": "q", "title": "name", "source": "shop"}
+
+
 def test_what_is_stored_reads_back_the_same(file: str, tmp_path: Path) -> None:
-    config = load_config(file)
+    config = load_config(file, overrides=["pairs.input=['a.csv', {path='b.csv', title='name'}]"])
     (tmp_path / "stored.toml").write_text(config.to_toml())
     assert load_config(str(tmp_path / "stored.toml")) == config
 
@@ -49,6 +57,11 @@ def test_what_is_stored_reads_back_the_same(file: str, tmp_path: Path) -> None:
     [
         ("train.epoch=3", ["unknown field train.epoch", "epochs"]),
         ("trian.epochs=3", ["unknown field trian", "train"]),
+        ("pairs.input=[{path='a', titel='t'}]", ["unknown field pairs.input.0.titel", "title"]),
+        ("pairs.input=[{path='a', label='l'}]", ["names a label column; only judged pairs"]),
+        ("pairs={input=[{path='a', query='q'}], query=''}", ["names a query column, but query is"]),
+        ("pairs.input=[]", ["pairs.input", "at least 1"]),
+        ("pairs.input=3", ["pairs.input", "given: 3"]),
         ("teachers.a.modle=x", ["unknown field teachers.a.modle", "model"]),
         ("train.epochs=0", ["train.epochs", "greater than or equal to 1", "given: 0"]),
         ("teachers.a.base=y", ["teachers.a", "not both"]),

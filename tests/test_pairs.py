@@ -3,30 +3,20 @@ import pyarrow as pa
 import pytest
 
 from raydistill.config import JudgedConfig, PairsConfig
-from raydistill.pairs import clean, collapse, normalise, pair_ids, query_hashes, split_of, unparsed
+from raydistill.pairs import clean, collapse, pair_ids, query_keys, split_of, unparsed
 
 RULES = PairsConfig(input=("x",), max_query_chars=10, max_title_chars=20)
 
 
 def cleaned(queries: list[object], titles: list[object], rules: PairsConfig = RULES) -> object:
     rows = np.arange(len(queries)) + 100
-    return clean(pa.table({"query": queries, "title": titles}), rows=rows, rules=rules, source="f")
-
-
-@pytest.mark.parametrize(
-    ("raw", "expected"),
-    [
-        ("  grey \t\n sofa ", "grey sofa"),
-        ("grey\u00a0sofa", "grey sofa"),  # no-break space
-        ("gr\u200bey\ufeff so\u00adfa", "grey sofa"),  # invisible characters
-        ("\uff11\uff12 \ufb01x", "12 fix"),  # full-width digits, ligature: NFKC
-        ("a\x00b\x1fc", "a b c"),
-        ("沙发 灰色", "沙发 灰色"),
-        ("\u3000", ""),
-    ],
-)
-def test_normalise(raw: str, expected: str) -> None:
-    assert normalise(pa.array([raw])).to_pylist() == [expected]
+    return clean(
+        pa.table({"query": queries, "title": titles}),
+        rows=rows,
+        columns={"query": "query", "title": "title"},
+        rules=rules,
+        source="f",
+    )
 
 
 def test_rejects_have_source_row_and_reason() -> None:
@@ -59,7 +49,13 @@ def test_case_is_kept_unless_asked() -> None:
 
 def test_numbers_become_text_and_single_texts_need_no_query() -> None:
     single = RULES.model_copy(update={"query": ""})
-    found = clean(pa.table({"title": [12, 7]}), rows=np.arange(2), rules=single, source="f")
+    found = clean(
+        pa.table({"title": [12, 7]}),
+        rows=np.arange(2),
+        columns={"title": "title"},
+        rules=single,
+        source="f",
+    )
     assert found.pairs.to_pylist() == [{"query": "", "title": "12"}, {"query": "", "title": "7"}]
 
 
@@ -73,7 +69,9 @@ def test_labels(kind: str) -> None:
         given = given.dictionary_encode()
     rules = JudgedConfig(input=("x",))
     raw = pa.table({"query": list("abcde"), "title": list("vwxyz"), "label": given})
-    found = clean(raw, rows=np.arange(5), rules=rules, source="f")
+    found = clean(
+        raw, rows=np.arange(5), columns={n: n for n in raw.column_names}, rules=rules, source="f"
+    )
     assert found.pairs["label"].to_pylist() == [0.5, 1.0]
     reasons = found.rejects["reason"].to_pylist()
     assert [r.split()[2] for r in reasons] in (
@@ -112,11 +110,11 @@ def test_query_and_title_are_kept_apart_in_the_id() -> None:
 
 def test_split_shares_and_case() -> None:
     queries = pa.array([f"query {n}" for n in range(20_000)])
-    splits = split_of(query_hashes(queries), dev_share=0.1, test_share=0.2)
+    splits = split_of(query_keys(queries), dev_share=0.1, test_share=0.2)
     shares = np.bincount(splits) / len(splits)
     assert np.allclose(shares, [0.7, 0.1, 0.2], atol=0.01)
     upper = split_of(
-        query_hashes(pa.array([q.upper() for q in queries.to_pylist()])),
+        query_keys(pa.array([q.upper() for q in queries.to_pylist()])),
         dev_share=0.1,
         test_share=0.2,
     )
@@ -126,3 +124,12 @@ def test_split_shares_and_case() -> None:
 def test_unparsed_lines_are_quarantined() -> None:
     assert unparsed([(3, "3 fields, not 2")], source="f").to_pylist()[0]["row"] == 3
     assert unparsed([], source="f").num_rows == 0
+
+
+def test_a_label_that_no_float_holds_is_out_of_range() -> None:
+    raw = pa.table({"query": ["a", "b"], "title": ["x", "y"], "label": [2**53 + 1, 1]})
+    names = {name: name for name in raw.column_names}
+    rules = JudgedConfig(input=("x",))
+    found = clean(raw, rows=np.arange(2), columns=names, rules=rules, source="f")
+    assert found.pairs["label"].to_pylist() == [1.0]
+    assert found.rejects["reason"].to_pylist() == ["label is outside 0..1"]

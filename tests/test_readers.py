@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.readers import InputFile, check_columns, expand_inputs, file_format, read_raw
+from raydistill.inputs import InputFile, expand_inputs, file_format
+from raydistill.readers import check_columns, read_raw, row_group_spans
 
 ROWS = [("sofa", 'a "big" one'), ("tap", "x"), ("größe", "沙发")]
 
@@ -122,8 +123,9 @@ def test_blocks_do_not_change_rows(tmp_path: Path) -> None:
 
 def test_inputs_are_files_folders_and_globs(tmp_path: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
-    for name in ("in/b.csv", "in/a.csv", "in/deep/c.csv", "in/_SUCCESS.json", "in/.x.csv"):
-        (tmp_path / name).write_text("query,title\n")
+    (tmp_path / "in" / "_temporary" / "0").mkdir(parents=True)
+    for name in ("b.csv", "a.csv", "deep/c.csv", "_SUCCESS.json", ".x.csv", "_temporary/0/d.csv"):
+        (tmp_path / "in" / name).write_text("query,title\n")
     names = lambda *patterns: [  # noqa: E731
         Path(f.uri).name for f in expand_inputs([str(tmp_path / p) for p in patterns])
     ]
@@ -174,3 +176,62 @@ def test_s3(s3: str, tmp_path: Path) -> None:
     files = expand_inputs([f"{s3}/raw/a*"])
     assert [f.uri for f in files] == ["s3://bucket/raw/a.csv.gz", "s3://bucket/raw/a.parquet"]
     assert sum(len(raw.rows) for f in files for raw in read_raw(f, columns=["query"])) == 6
+
+
+def test_spans_of_row_groups_are_the_file_with_its_row_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": list(range(1_000))}), path, row_group_size=150)
+    file = InputFile(str(path), 1)
+    spans = row_group_spans(file, max_rows=400)
+    assert spans == [(0, 2), (2, 4), (4, 7)]
+    parts = [raw for span in spans for raw in read_raw(file, columns=["n"], span=span)]
+    assert np.concatenate([part.rows for part in parts]).tolist() == list(range(1_000))
+    assert [n for part in parts for n in part.table["n"].to_pylist()] == list(range(1_000))
+    assert row_group_spans(file, max_rows=10) == [(n, n + 1) for n in range(7)]
+    assert row_group_spans(InputFile(str(write(tmp_path, "a.csv")), 1), max_rows=1) == [(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("line", "is_bad"),
+    [
+        (b'{"query": "b", "title": "c", "x": [1]}', False),
+        (b'{"query": 7, "title": "c"}', False),
+        (b'{"title": "c"}', False),
+        (b"", False),
+        (b'{"query": "b", "title": "\\ud800"}', True),
+        (b'{"query": "b", "title": "\xff"}', True),
+        (b'{"query": "b"} {"query": "b"}', True),
+        (b"[1]", True),
+    ],
+)
+def test_a_block_of_json_is_read_as_its_lines_are(
+    tmp_path: Path, line: bytes, is_bad: bool
+) -> None:
+    """A block of plain lines goes through Arrow, one odd line sends it through Python."""
+    plain = b'{"query": "a", "title": "\\u00e9"}\n'
+    (tmp_path / "a.jsonl").write_bytes(plain * 2 + line + b"\n" + plain)
+    file = InputFile(str(tmp_path / "a.jsonl"), 1)
+    (raw,) = read_raw(file, columns=["query", "title"])
+    assert raw.table.schema.field("title").type == pa.string()
+    expected = [0, 1, 3] if is_bad or not line else [0, 1, 2, 3]
+    assert raw.rows.tolist() == expected
+    assert [row for row, _ in raw.bad] == ([2] if is_bad else [])
+    assert raw.table["title"].to_pylist()[-1] == "é"
+
+
+def test_a_file_of_bad_lines_alone_is_read_to_its_end(tmp_path: Path) -> None:
+    """An export without quotes: every line has a field too many; time must not go by its square."""
+    (tmp_path / "a.csv").write_text("query,title\n" + "a,b,c\n" * 5_000)
+    raws = list(read_raw(InputFile(str(tmp_path / "a.csv"), 1), columns=["query", "title"]))
+    assert [row for raw in raws for row, _ in raw.bad] == list(range(5_000))
+
+
+def test_rubbish_is_named(tmp_path: Path) -> None:
+    (tmp_path / "wide.csv").write_bytes("query,title\na,b\n".encode("utf-16"))
+    (tmp_path / "latin.csv").write_bytes("query,tïtle\na,b\n".encode("latin-1"))
+    for name in ("wide.csv", "latin.csv"):
+        with pytest.raises(UserError, match=rf"cannot read .*{name} as csv"):
+            check_columns(InputFile(str(tmp_path / name), 1), ["query"])
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000 + '\n{"query": "a"}\n')
+    (raw,) = read_raw(InputFile(str(tmp_path / "deep.jsonl"), 1), columns=["query"])
+    assert raw.rows.tolist() == [1] and [row for row, _ in raw.bad] == [0]

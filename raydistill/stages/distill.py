@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from raydistill.cluster import Cluster, connect, warn_if_apart
-from raydistill.run import ROLES, STAGES, Run
+from raydistill.run import DATASETS, ROLES, STAGES, Run
 from raydistill.shards import missing_shards
 from raydistill.storage import Folder
 
@@ -89,6 +89,8 @@ def is_complete(name: str, run: Run) -> bool:
     """Whether every output of a stage is there and of the current settings."""
     if not all(_has(folder, wanted) for folder, wanted in outputs(name, run).items()):
         return False
+    if name == "prepare":
+        return not any(run.new_files(dataset) for dataset in DATASETS)
     # A logits file that was lost or deleted is scored again.
     return name != "label" or not any(missing_shards(run, t) for t in run.config.teachers)
 
@@ -102,8 +104,7 @@ def outputs(name: str, run: Run) -> dict[Folder, str]:
     """The folders that a stage makes, with the fingerprint each must carry."""
     teachers = run.config.teachers
     if name == "prepare":
-        made = run.prepare_fingerprint()
-        return {run.root / "judged": made, run.pairs: made}
+        return {run.root / dataset: run.prepare_fingerprint(dataset) for dataset in DATASETS}
     if name == "finetune":
         based = [teacher for teacher, given in teachers.items() if given.base is not None]
         return {run.teacher(t): run.finetune_fingerprint(t) for t in based}

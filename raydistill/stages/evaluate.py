@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from raydistill.errors import UserError
+from raydistill.inspection import inspect_run
 from raydistill.labels import soft_labels
 from raydistill.loader import read_logits
 from raydistill.metrics import best_threshold, measure, retention
@@ -93,6 +94,7 @@ def figures(run: Run) -> dict[str, Any]:
         "teacher": reference,
         "single_us": single_us,
         "stages": _stage_counts(run),
+        "data": inspect_run(run),
     }
 
 

@@ -1,9 +1,9 @@
 """prepare: raw files to `judged/`, `pairs/` and `quarantine/`.
 
-Two passes of Ray Data tasks over files, not over rows in memory. Scatter: a raw file becomes clean
-chunks sorted by the hash of the query. Gather: a range of hashes (a bucket) is read from all
-chunks, sorted, made distinct and cut into shards. The result depends on neither the cluster nor
-the order of files.
+Two passes of Ray Data tasks. Scatter: a part of a raw file becomes clean chunks sorted by the key
+of the query. Gather: a range of keys is read from all chunks, made distinct, and written as
+shards. The result depends on neither the cluster nor the order of files. Without `dedupe` there
+is one pass: a part becomes shards. Files that come later are an addition: shards of new pairs.
 """
 
 from __future__ import annotations
@@ -11,50 +11,32 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from raydistill.config import JudgedConfig, TextRules
+from raydistill.dataset import PART_ROWS, Dataset, gather_groups, scatter_part
 from raydistill.errors import UserError
-from raydistill.pairs import clean, collapse, query_hashes, split_of, unparsed
+from raydistill.ledger import Ledger, RawFile, locate, new_files
+from raydistill.pairs import query_keys
 from raydistill.progress import Progress
-from raydistill.readers import InputFile, RawRows, check_columns, expand_inputs, read_raw
-from raydistill.run import PREPARED, Run, describe
+from raydistill.readers import row_group_spans
+from raydistill.run import Run
 from raydistill.schema import COUNTS, SPLITS
 from raydistill.stages.tasks import Item, run_tasks
-from raydistill.storage import SUCCESS, Folder
+from raydistill.storage import SUCCESS
+from raydistill.store import Grid, make_grid
 
 logger = logging.getLogger("raydistill")
-_CHUNK_ROWS = 1 << 20  # clean rows held in memory before they are sorted and written: 100 MB
-_CHUNK_GROUP_ROWS = 1 << 14  # a gather reads only the row groups whose hashes overlap its range
-_FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a crumb
-_HASHES = 1 << 64
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """One of the two datasets, as a worker needs it."""
-
-    name: str  # "pairs" or "judged"
-    rules: TextRules
-    folder: Folder
-    quarantine: Folder
-    splits: tuple[str, ...]  # subfolders; ("",) for the pairs
-    shard_rows: int
-    dedupe: bool
-
-    @property
-    def chunks(self) -> Folder:
-        """What the scatter leaves for the gather; gone when the dataset is complete."""
-        return self.folder / "_chunks"
+_GATHER_ROWS = 1 << 21  # clean rows that a task that gathers holds: 200 to 400 MB
+_GATHER_TASKS = 16  # at least, where there are as many shards: a cluster has work for all
+_NUM_THREADS = 16
 
 
 def run(run: Run) -> bool:
@@ -63,24 +45,57 @@ def run(run: Run) -> bool:
     Raises:
         UserError: inputs that are missing, have other columns, or have changed since.
     """
-    files = check_inputs(run)
-    if not run.root.exists(PREPARED):
-        run.root.write_json(PREPARED, {"settings": run.prepare_settings(), "inputs": run.inputs})
+    check_inputs(run)
+    new, ledger = run.new_files("pairs"), run.ledger
+    if new:
+        ledger = ledger.with_additions("pairs", [*ledger.pairs, new])
+    run.write_ledger(replace(ledger, patterns=tuple({*ledger.patterns, *run.patterns})))
     judged, pairs = _datasets(run)
-    did_judged = _build(judged, files["judged"], run=run, held_out=None)
+    did_judged = _build(judged, run=run)
     check_splits(run)
-    did_pairs = _build(pairs, files["pairs"], run=run, held_out=_held_out_queries(run))
+    did_pairs = _build(pairs, run=run)
     return did_judged or did_pairs
 
 
-def check_inputs(run: Run) -> dict[str, list[InputFile]]:
-    """The input files of both datasets.
+def check_inputs(run: Run) -> None:
+    """Look into every raw file that is new.
 
     Raises:
-        UserError: an input is missing, has other columns, or has changed since prepare began.
+        UserError: an input is missing, has other columns, or has changed since prepare was done
+            with it.
     """
     run.check_owner()
-    return {dataset.name: _checked_inputs(dataset, run) for dataset in _datasets(run)}
+    if Ledger.read(run.root) is not None:
+        _forget_unfinished(run)
+    new = run.new_files("judged")
+    run.new_files("pairs")
+    if new:
+        raise UserError(
+            f"{new[0].uri} is not among the judged pairs that {run.root} was begun with; pairs of "
+            "a new dev or test query may lie in its shards already: give another run_dir"
+        )
+
+
+def _forget_unfinished(run: Run) -> None:
+    """Begin an addition anew whose files are gone or have changed before prepare was done.
+
+    A file that was cut off, and is now mended, costs the work on the others and no more.
+    """
+    for dataset in _datasets(run):
+        additions = run.ledger.additions(dataset.name)
+        num_done = _num_done(dataset)
+        pending = [file for files in additions[num_done:] for file in files]
+        if not pending:
+            continue
+        found = run.found_files(dataset.name)
+        try:
+            locate(pending, found)
+        except UserError as error:
+            logger.warning("prepare   %s; beginning again with what was not finished", error)
+            kept: list[Sequence[RawFile]] = [*additions[:num_done]] or [new_files([], found)]
+            for number in range(num_done, len(additions)):
+                replace(dataset, addition=number).delete()
+            run.write_ledger(run.ledger.with_additions(dataset.name, kept))
 
 
 def check_splits(run: Run) -> None:
@@ -112,225 +127,204 @@ def _datasets(run: Run) -> tuple[Dataset, Dataset]:
     return judged, pairs
 
 
-def _build(
-    dataset: Dataset, files: list[InputFile], *, run: Run, held_out: NDArray[np.uint64] | None
-) -> bool:
-    if dataset.folder.success() is not None:
+def _build(dataset: Dataset, *, run: Run) -> bool:
+    """Make the additions that are not complete, one after the other; False if there was none."""
+    additions = run.ledger.additions(dataset.name)
+    done = dataset.folder.success() or {"additions": [], "shards": {}}
+    num_done = len(done["additions"])
+    if num_done == len(additions):
+        dataset.all_chunks.delete()  # of a job that was killed at its very end
         return False
-    start_s = time.monotonic()
-    counts = _scatter(dataset, files, held_out=held_out)
-    totals = _gather(dataset, counts)
-    kept = sum(counts[f"kept_{split}"] for split in dataset.splits)
-    if kept + counts["quarantined"] + counts["held_out"] != counts["rows_in"]:
-        raise RuntimeError(f"{dataset.name}: rows were lost while cleaning: {dict(counts)}")
-    if totals["rows_in"] != kept:
-        raise RuntimeError(f"{dataset.name}: {kept} clean rows, but {dict(totals)} in the shards")
-    seconds = time.monotonic() - start_s
-    summary: dict[str, Any] = {
-        "fingerprint": run.prepare_fingerprint(),
-        "rows_in": counts["rows_in"],
-        "rows_out": totals["rows_out"],
-        "duplicates": totals["rows_in"] - totals["rows_out"],
-        "quarantined": counts["quarantined"],
-        "held_out": counts["held_out"],
-        "seconds": round(seconds, 1),
-        "rows_per_s": round(counts["rows_in"] / max(seconds, 1e-9)),
-        "shards": _shard_rows(dataset),
-    }
-    dataset.chunks.delete()
-    dataset.folder.write_json(SUCCESS, summary)
-    logger.info(
-        "prepare   %s: %s rows in = %s out + %s duplicates + %s quarantined + %s held out "
-        "(dev and test queries); %d shards, %.0f s",
-        dataset.name, *(f"{summary[name]:,}" for name in COUNTS), len(summary["shards"]), seconds,
-    )  # fmt: skip
+    held_out = _held_out_keys(run) if dataset.name == "pairs" else None
+    for number, files in enumerate(additions[num_done:], num_done):
+        places = locate(files, run.found_files(dataset.name))
+        addition = replace(dataset, addition=number)
+        added = _add(addition, places, done["additions"], held_out=held_out)
+        shards = {**done["shards"], **added.pop("shards")}
+        done = {"additions": [*done["additions"], added], "shards": shards}
+        is_last = number == len(additions) - 1
+        fingerprint = run.prepare_fingerprint(dataset.name) if is_last else ""
+        dataset.folder.write_json(SUCCESS, _summary(done, fingerprint=fingerprint))
+        dataset.all_chunks.delete()  # not before: a resume would take the rest for all
     return True
 
 
-def _checked_inputs(dataset: Dataset, run: Run) -> list[InputFile]:
-    """The input files, which must be those that were there when prepare began."""
-    try:
-        files = expand_inputs(dataset.rules.input)
-    except UserError:
-        if dataset.folder.success() is None:
-            raise
-        return []  # complete, and the raw files are gone: that is allowed
-    now, then = describe(files), run.inputs[dataset.name]
-    if now != then:
+def _num_done(dataset: Dataset) -> int:
+    done = dataset.folder.success()
+    return len(done["additions"]) if done else 0
+
+
+def _summary(done: dict[str, Any], *, fingerprint: str) -> dict[str, Any]:
+    """What _SUCCESS.json says: the sums over all additions, each addition, every shard's rows."""
+    additions = done["additions"]
+    totals = {name: sum(one[name] for one in additions) for name in (*COUNTS, "seconds")}
+    rate = round(totals["rows_in"] / max(totals["seconds"], 1e-9))
+    return {"fingerprint": fingerprint, **totals, "rows_per_s": rate, **done}
+
+
+def _add(
+    dataset: Dataset,
+    files: Sequence[RawFile],
+    earlier: list[dict[str, Any]],
+    *,
+    held_out: NDArray[np.uint64] | None,
+) -> dict[str, Any]:
+    """Make one addition; its counts, its grids and its shards."""
+    start_s = time.monotonic()
+    parts = plan_parts(files)
+    counts, shards = _scatter(dataset, parts, held_out=held_out)
+    _check_some(dataset, counts)
+    grids: dict[str, Grid] = {}
+    rows_out = sum(shards.values())
+    if dataset.dedupe:
+        grids = _grids(dataset, counts, earlier)
+        totals, shards = _gather(dataset, grids, earlier, counts=counts)
+        rows_out = totals["rows_out"]
+        if totals["is_exact"]:
+            _check_sum(dataset, "gathered", totals["rows_in"], _kept(dataset, counts))
+    seconds = time.monotonic() - start_s
+    lost = counts["rows_in"] - counts["quarantined"] - counts["held_out"]
+    _check_sum(dataset, "cleaned", _kept(dataset, counts), lost)
+    added: dict[str, Any] = {
+        "rows_in": counts["rows_in"],
+        "rows_out": rows_out,
+        "duplicates": _kept(dataset, counts) - rows_out,
+        "quarantined": counts["quarantined"],
+        "held_out": counts["held_out"],
+        "seconds": round(seconds, 1),
+        "files": len(files),
+        "grids": {split: asdict(grid) for split, grid in grids.items()},
+        "shards": shards,
+    }
+    again = f" (addition {dataset.addition})" if dataset.addition else ""
+    logger.info(
+        "prepare   %s%s: %s rows in = %s out + %s duplicates + %s quarantined + %s held out "
+        "(dev and test queries); %d shards, %.0f s, %s rows/s",
+        dataset.name, again, *(f"{added[name]:,}" for name in COUNTS), len(shards), seconds,
+        f"{counts['rows_in'] / max(seconds, 1e-9):,.0f}",
+    )  # fmt: skip
+    return added
+
+
+def _kept(dataset: Dataset, counts: Counter[str]) -> int:
+    return sum(counts[f"kept_{split}"] for split in dataset.splits)
+
+
+def _check_some(dataset: Dataset, counts: Counter[str]) -> None:
+    """A store is laid out by its first addition: one without a pair would be of one bucket."""
+    if dataset.addition == 0 and not _kept(dataset, counts):
         raise UserError(
-            f"the files of {dataset.name}.input have changed since {run.root} was begun "
-            f"({len(then)} files then, {len(now)} now, or other sizes); give another run_dir"
+            f"no pair is left of the {counts['rows_in']:,} rows of {dataset.name}.input: "
+            f"{counts['quarantined']:,} are in {dataset.quarantine} with the reason, "
+            f"{counts['held_out']:,} are of dev and test queries"
         )
-    if dataset.folder.success() is None:
-        for file in files:
-            check_columns(file, _columns(dataset.rules))
-    return files
 
 
-def _columns(rules: TextRules) -> list[str]:
-    label = [rules.label] if isinstance(rules, JudgedConfig) else []
-    return [name for name in (rules.query, rules.title) if name] + label
+def _check_sum(dataset: Dataset, what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise RuntimeError(f"{dataset.name}: {found:,} rows {what}, {expected:,} expected")
+
+
+# --- scatter
+
+
+def plan_parts(files: Sequence[RawFile]) -> list[Item]:
+    """What each task of the scatter reads: some row groups of a Parquet file, or a whole file."""
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        spans = threads.map(lambda f: row_group_spans(f.input, max_rows=PART_ROWS), files)
+        found = [(file, span) for file, spans in zip(files, spans, strict=True) for span in spans]
+    return [
+        {"number": number, "span": span, "file": asdict(file)}
+        for number, (file, span) in enumerate(found)
+    ]
 
 
 def _scatter(
-    dataset: Dataset, files: list[InputFile], *, held_out: NDArray[np.uint64] | None
-) -> Counter[str]:
-    """Clean every file into chunks; the sum of all files' counts."""
-    items = [{"index": at, "uri": f.uri, "size_bytes": f.size_bytes} for at, f in enumerate(files)]
-    progress = Progress("prepare", num_items=len(items), num_rows=None, unit="files")
-    work = partial(scatter_file, dataset=dataset, held_out=held_out)
+    dataset: Dataset, parts: list[Item], *, held_out: NDArray[np.uint64] | None
+) -> tuple[Counter[str], dict[str, int]]:
+    """Clean every part into chunks, or shards where there is no dedupe; counts and shards."""
+    progress = Progress("prepare", num_items=len(parts), num_rows=None, unit="parts")
+    work = partial(scatter_part, dataset=dataset, held_out=held_out)
     totals: Counter[str] = Counter()
-    for result in run_tasks(items, work, cpus=1):
-        totals.update(result)
-        progress.add(rows=result["rows_in"], note=f"{dataset.name} cleaned")
-    return totals
+    shards: dict[str, int] = {}
+    for result in run_tasks(parts, work, cpus=1):
+        totals.update(result["counts"])
+        shards.update(result["shards"])
+        progress.add(rows=result["counts"]["rows_in"], note=f"{dataset.name} cleaned")
+    return totals, dict(sorted(shards.items()))
 
 
-def scatter_file(
-    item: Item, *, dataset: Dataset, held_out: NDArray[np.uint64] | None
-) -> dict[str, int]:
-    """Clean one raw file into sorted chunks and quarantine rows; its counts.
-
-    The counts are written last: a file that has them was finished, and is not read again.
-    """
-    name = f"part-{item['index']:05d}"
-    found = dataset.chunks.read_json(f"{name}.json")
-    if found is not None:
-        return found
-    counts: Counter[str] = Counter(rows_in=0, quarantined=0, held_out=0)
-    waiting: list[tuple[pa.Table, pa.Table]] = []
-    chunk = 0
-    file = InputFile(item["uri"], item["size_bytes"])
-    for raw in read_raw(file, columns=_columns(dataset.rules)):
-        good, bad = _clean_rows(raw, dataset=dataset, source=item["uri"], held_out=held_out)
-        counts.update(rows_in=len(raw.rows) + len(raw.bad), quarantined=bad.num_rows)
-        counts["held_out"] += len(raw.rows) + len(raw.bad) - good.num_rows - bad.num_rows
-        waiting.append((good, bad))
-        if sum(good.num_rows + bad.num_rows for good, bad in waiting) >= _CHUNK_ROWS:
-            _write_chunk(dataset, f"{name}-{chunk:04d}", waiting, counts)
-            waiting, chunk = [], chunk + 1
-    if waiting:
-        _write_chunk(dataset, f"{name}-{chunk:04d}", waiting, counts)
-    dataset.chunks.write_json(f"{name}.json", counts)
-    return dict(counts)
+# --- gather
 
 
-def _clean_rows(
-    raw: RawRows, *, dataset: Dataset, source: str, held_out: NDArray[np.uint64] | None
-) -> tuple[pa.Table, pa.Table]:
-    """Clean rows with their query's hash and split, without the held-out queries; and rejects."""
-    cleaned = clean(raw.table, rows=raw.rows, rules=dataset.rules, source=source)
-    good, has_query = cleaned.pairs, bool(dataset.rules.query)
-    hashes = query_hashes(good["query" if has_query else "title"].combine_chunks())
-    splits = np.zeros(len(hashes), np.int8)
-    if isinstance(dataset.rules, JudgedConfig):
-        shares = {"dev_share": dataset.rules.dev_share, "test_share": dataset.rules.test_share}
-        splits = split_of(hashes, **shares)
-    good = good.append_column("hash", pa.array(hashes)).append_column("split", pa.array(splits))
-    if held_out is not None:
-        good = good.filter(pa.array(~np.isin(hashes, held_out)))
-    return good, pa.concat_tables([cleaned.rejects, unparsed(raw.bad, source=source)])
-
-
-def _write_chunk(
-    dataset: Dataset, name: str, tables: list[tuple[pa.Table, pa.Table]], counts: Counter[str]
-) -> None:
-    """Write clean rows, sorted by hash, and rejects; add the clean ones to the counts."""
-    rejects = pa.concat_tables([bad for _, bad in tables])
-    if rejects.num_rows:
-        dataset.quarantine.write_table(f"{name}.parquet", rejects)
-    rows = pa.concat_tables([good for good, _ in tables])
-    for at, split in enumerate(dataset.splits):
-        part = rows.filter(pc.equal(rows["split"], at)).drop_columns(["split"])
-        counts[f"kept_{split}"] += part.num_rows
-        if part.num_rows:
-            folder = dataset.chunks / (split or "all")
-            part = part.sort_by("hash")
-            folder.write_table(f"{name}.parquet", part, row_group_rows=_CHUNK_GROUP_ROWS)
-
-
-def _gather(dataset: Dataset, counts: Mapping[str, int]) -> Counter[str]:
-    """Make the shards of every bucket; rows read from the chunks and rows written."""
-    items = list(_buckets(dataset, counts))
-    kept = sum(counts[f"kept_{split}"] for split in dataset.splits)
-    progress = Progress("prepare", num_items=len(items), num_rows=kept, unit="buckets")
-    totals: Counter[str] = Counter(rows_in=0, rows_out=0)
-    for result in run_tasks(items, partial(gather_bucket, dataset=dataset), cpus=1):
-        totals.update(result)
-        progress.add(rows=result["rows_in"], note=f"{dataset.name} distinct")
-    return totals
-
-
-def _buckets(dataset: Dataset, counts: Mapping[str, int]) -> Iterator[Item]:
-    """Equal ranges of hashes, as many as the row count asks for."""
-    for split in dataset.splits:
-        num = max(1, round(counts[f"kept_{split}"] / (dataset.shard_rows * _FILL)))
-        for bucket in range(num):
-            low, high = _HASHES * bucket // num, _HASHES * (bucket + 1) // num - 1
-            yield {"split": split, "bucket": bucket, "low": low, "high": high}
-
-
-def gather_bucket(item: Item, *, dataset: Dataset) -> dict[str, int]:
-    """Read one bucket from all chunks, make it distinct, write its shards.
-
-    The first shard is written last: a bucket that has it was finished.
-    """
-    folder = dataset.folder / item["split"] if item["split"] else dataset.folder
-    name = f"part-{item['bucket']:05d}"
-    if folder.exists(f"{name}.parquet"):
-        return _count_bucket(folder, name)
-    rows = _read_bucket(dataset.chunks / (item["split"] or "all"), item["low"], item["high"])
-    if rows is None:
-        return {"rows_in": 0, "rows_out": 0}
-    distinct = collapse(rows, dedupe=dataset.dedupe)
-    starts = range(0, distinct.num_rows, dataset.shard_rows)
-    for piece, start in reversed(list(enumerate(starts))):
-        suffix = f"-{piece:03d}" if piece else ""
-        folder.write_table(f"{name}{suffix}.parquet", distinct.slice(start, dataset.shard_rows))
-    return {"rows_in": rows.num_rows, "rows_out": distinct.num_rows}
-
-
-def _read_bucket(chunks: Folder, low: int, high: int) -> pa.Table | None:
-    """The rows of all chunks whose hash is in [low, high]; None where there are none."""
-    inside = [
-        ("hash", ">=", pa.scalar(low, pa.uint64())),
-        ("hash", "<=", pa.scalar(high, pa.uint64())),
-    ]
-    parts = [
-        pq.read_table(chunks.path(name), filesystem=chunks.filesystem, filters=inside)
-        for name in chunks.shards()
-    ]
-    parts = [part for part in parts if part.num_rows]
-    return pa.concat_tables(parts) if parts else None
-
-
-def _count_bucket(folder: Folder, name: str) -> dict[str, int]:
-    """Rows that went into a finished bucket (the sum of the weights) and came out of it."""
-    shards = [s for s in folder.shards() if s == f"{name}.parquet" or s.startswith(f"{name}-")]
-    weights = [folder.read_table(s, columns=["weight"])["weight"].to_numpy() for s in shards]
-    return {
-        "rows_in": int(sum(w.sum(dtype=np.float64) for w in weights)),
-        "rows_out": sum(len(w) for w in weights),
+def _grids(
+    dataset: Dataset, counts: Counter[str], earlier: list[dict[str, Any]]
+) -> dict[str, Grid]:
+    grids = {
+        split: make_grid(
+            counts[f"kept_{split}"],
+            shard_rows=dataset.shard_rows,
+            first=Grid(**earlier[0]["grids"][split]) if earlier else None,
+            addition=dataset.addition,
+        )
+        for split in dataset.splits
     }
+    for split, grid in grids.items():
+        rows = counts[f"kept_{split}"] // grid.num_groups
+        if rows > _GATHER_ROWS:
+            raise UserError(
+                f"{dataset.folder} was begun with few pairs and has {grid.num_buckets:,} buckets; "
+                f"these files would put {rows:,} rows into each: begin another run_dir with them"
+            )
+    return grids
 
 
-def _shard_rows(dataset: Dataset) -> dict[str, int]:
-    """Every shard (with its split, where there are splits) and its rows."""
-    rows: dict[str, int] = {}
-    for split in dataset.splits:
-        folder = dataset.folder / split if split else dataset.folder
-        for name in folder.shards():
-            metadata = pq.read_metadata(folder.path(name), filesystem=folder.filesystem)
-            rows[f"{split}/{name}" if split else name] = metadata.num_rows
-    return rows
+def _gather(
+    dataset: Dataset,
+    grids: dict[str, Grid],
+    earlier: list[dict[str, Any]],
+    *,
+    counts: Counter[str],
+) -> tuple[Counter[str], dict[str, int]]:
+    """Make the shards of every group; rows read from the chunks and written, and the shards."""
+    items = [
+        {"split": split, "groups": groups}
+        for split, grid in grids.items()
+        for groups in _plan_groups(grid, num_rows=counts[f"kept_{split}"])
+    ]
+    known = {split: [one["grids"][split] for one in earlier] for split in dataset.splits}
+    progress = Progress(
+        "prepare", num_items=len(items), num_rows=_kept(dataset, counts), unit="ranges"
+    )
+    totals: Counter[str] = Counter(rows_in=0, rows_out=0)
+    is_exact = True
+    shards: dict[str, int] = {}
+    work = partial(gather_groups, dataset=dataset, grids=grids, known=known)
+    for result in run_tasks(items, work, cpus=1):
+        totals.update(rows_in=result["rows_in"], rows_out=sum(result["shards"].values()))
+        shards.update(result["shards"])
+        is_exact &= result["is_exact"]
+        progress.add(rows=result["rows_in"], note=f"{dataset.name} distinct")
+    totals["is_exact"] = int(is_exact)
+    return totals, dict(sorted(shards.items()))
 
 
-def _held_out_queries(run: Run) -> NDArray[np.uint64]:
-    """Hashes of the dev and test queries: their pairs are left out of the transfer set."""
+def _plan_groups(grid: Grid, *, num_rows: int) -> Iterator[tuple[int, int]]:
+    """First and last group of each task: as many as a task may hold, fewer where few are there."""
+    most = _GATHER_ROWS * grid.num_groups // max(num_rows, 1)
+    step = max(1, min(most, grid.num_groups // _GATHER_TASKS))
+    for first in range(0, grid.num_groups, step):
+        yield first, min(first + step, grid.num_groups) - 1
+
+
+def _held_out_keys(run: Run) -> NDArray[np.uint64] | None:
+    """Keys of the dev and test queries: their pairs are left out of the transfer set."""
+    if not run.config.pairs.hold_out:
+        return None
     column = "query" if run.config.judged.query else "title"
-    hashes = [
-        query_hashes(folder.read_table(name, columns=[column])[column].combine_chunks())
+    keys = [
+        query_keys(folder.read_table(name, columns=[column])[column].combine_chunks())
         for folder in (run.judged("dev"), run.judged("test"))
         for name in folder.shards()
     ]
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *keys]))

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from raydistill.config import RunConfig
 from raydistill.pairs import collapse
-from raydistill.run import PREPARED, Run
+from raydistill.run import Run
 from raydistill.storage import SUCCESS
 
 
@@ -34,8 +34,8 @@ def prepared_run(
         shard = table.slice(at, shard_rows)
         run.pairs.write_table(name, shard)
         shards[name] = shard.num_rows
-    run.root.write_json(PREPARED, {"settings": run.prepare_settings(), "inputs": run.inputs})
-    done = {"fingerprint": run.prepare_fingerprint(), "rows_in": table.num_rows}
-    run.pairs.write_json(SUCCESS, {**done, "shards": shards})
-    (run.root / "judged").write_json(SUCCESS, {**done, "shards": {}})
+    run.write_ledger(run.ledger)
+    for dataset, names in {"judged": {}, "pairs": shards}.items():
+        done = {"fingerprint": run.prepare_fingerprint(dataset), "rows_in": table.num_rows}
+        (run.root / dataset).write_json(SUCCESS, {**done, "shards": names})
     return file, list(shards)

@@ -9,7 +9,6 @@ from raydistill.run import Run
 from raydistill.stages import finetune
 from raydistill.teacher import check_model, quiet_transformers
 from tests.conftest import run_config
-from tests.stages.test_label import finish_prepare
 
 
 @pytest.fixture(scope="session")
@@ -23,16 +22,14 @@ def encoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(raw_files: Path, encoder: Path, tmp_path: Path) -> Run:
-    run = Run(
+def run(raw_files: Path, encoder: Path, prepared_dir: Path) -> Run:
+    return Run(
         run_config(
-            tmp_path / "run", raw_files, encoder,
+            prepared_dir, raw_files, encoder,
             teachers={"tiny": TeacherConfig(base=str(encoder))},
             finetune={"epochs": 2, "learning_rate": 1e-2, "dtype": "float32"},
         )
     )  # fmt: skip
-    finish_prepare(run)
-    return run
 
 
 def make(run: Run, folder: Path) -> tuple[finetune.Trainer, finetune.Keeper, list[str]]:

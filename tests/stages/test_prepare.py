@@ -1,5 +1,10 @@
 import gzip
+import json
+import os
+import re
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raydistill.cleaning import normalise
+from raydistill.dataset import scatter_part
 from raydistill.errors import UserError
-from raydistill.readers import InputFile, read_raw
+from raydistill.inputs import InputFile
+from raydistill.readers import read_raw
 from raydistill.run import Run
+from raydistill.schema import COUNTS
+from raydistill.shards import pair_shards
 from raydistill.stages import prepare
+from raydistill.stages.distill import is_complete
 from raydistill.storage import Folder
 from tests.conftest import run_config
 
@@ -36,30 +47,21 @@ def make(run_dir: Path, raw: Path, **sections: object) -> Run:
     return Run(run_config(run_dir, raw, Path("no-model"), **sections))
 
 
-def run_without_ray(run: Run) -> None:
-    """The same functions that Ray calls, one after the other."""
-    judged, pairs = prepare._datasets(run)
-    for dataset, held_out in ((judged, None), (pairs, "later")):
-        if held_out:
-            held_out = prepare._held_out_queries(run)
-        files = prepare.check_inputs(run)[dataset.name]
-        counts: dict[str, int] = {}
-        for at, file in enumerate(files):
-            item = {"index": at, "uri": file.uri, "size_bytes": file.size_bytes}
-            for name, n in prepare.scatter_file(item, dataset=dataset, held_out=held_out).items():
-                counts[name] = counts.get(name, 0) + n
-        for bucket in prepare._buckets(dataset, counts):
-            prepare.gather_bucket(bucket, dataset=dataset)
-        dataset.chunks.delete()
-
-
 def contents(run: Run) -> dict[str, bytes]:
     root = Path(run.root.uri)
-    files = [p for p in root.rglob("*.parquet") if "quarantine" not in p.parts]
+    files = [p for p in root.rglob("*.parquet") if not {"quarantine", "_chunks"} & set(p.parts)]
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(files)}
 
 
-def test_the_order_of_files_and_rows_does_not_matter(raw_files: Path, tmp_path: Path) -> None:
+def first_shards(names: list[str]) -> list[str]:
+    """The shards that a gather writes last: a kill leaves some groups without theirs."""
+    return [name for name in names if re.search(r"part(-a\d{3})?-\d{5}\.parquet$", name)]
+
+
+@pytest.mark.ray
+def test_the_order_of_files_and_rows_does_not_matter(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
     shuffled = tmp_path / "shuffled"
     (shuffled / "pairs").mkdir(parents=True)
     rows = pa.concat_tables(
@@ -74,55 +76,88 @@ def test_the_order_of_files_and_rows_does_not_matter(raw_files: Path, tmp_path: 
         pa.concat_tables([judged.slice(600), judged.slice(0, 600)]), shuffled / "judged.parquet"
     )
     first, second = make(tmp_path / "1", raw_files), make(tmp_path / "2", shuffled)
-    run_without_ray(first)
-    run_without_ray(second)
+    prepare.run(first)
+    prepare.run(second)
     assert contents(first) == contents(second)
     assert len(contents(first)) > 6
 
 
-def test_moved_raw_files_are_the_same_and_other_ones_are_not(
-    raw_files: Path, tmp_path: Path
+@pytest.mark.ray
+def test_moved_raw_files_are_the_same_and_changed_ones_are_not(
+    local_ray: None, raw_files: Path, tmp_path: Path
 ) -> None:
-    run = make(tmp_path / "run", raw_files)
-    run.root.write_json("prepare.json", {"settings": run.prepare_settings(), "inputs": run.inputs})
-    run_without_ray(run)
-    shutil.copytree(raw_files, tmp_path / "moved")
-    moved = make(tmp_path / "run", tmp_path / "moved")
-    assert moved.prepare_fingerprint() == run.prepare_fingerprint()
-    prepare.check_inputs(moved)
-    shutil.copy(tmp_path / "moved" / "judged.parquet", tmp_path / "moved" / "pairs" / "new.parquet")
-    with pytest.raises(UserError, match="3 files then, 4 now"):
-        prepare.check_inputs(make(tmp_path / "run", tmp_path / "moved"))
+    shutil.copytree(raw_files, tmp_path / "here")
+    assert prepare.run(make(tmp_path / "run", tmp_path / "here"))
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = make(tmp_path / "run", tmp_path / "there")
+    assert not prepare.run(moved)
+    pairs = tmp_path / "there" / "pairs"
+    shutil.move(pairs / "part-0.parquet", pairs / "renamed.parquet")
+    assert not prepare.run(make(tmp_path / "run", tmp_path / "there"))
+    fresh = make(tmp_path / "other", tmp_path / "there")
+    assert fresh.prepare_fingerprint("pairs") == moved.prepare_fingerprint("pairs")
+    shutil.copy(raw_files / "judged.parquet", tmp_path / "there" / "extra.parquet")
+    both = {"input": [str(tmp_path / "there" / n) for n in ("judged.parquet", "extra.parquet")]}
+    grown = make(tmp_path / "run", tmp_path / "there", judged=both)
+    with pytest.raises(UserError, match=r"judged\.parquet is not among the judged pairs"):
+        prepare.run(grown)
 
 
-def test_a_split_without_both_kinds_is_named(raw_files: Path, tmp_path: Path) -> None:
+@pytest.mark.ray
+def test_a_split_without_both_kinds_is_named(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
     run = make(tmp_path, raw_files, judged={"relevant_at": 0.0})
-    run_without_ray(run)
     with pytest.raises(UserError, match=r"judged train split has \d+ pairs, .* needs both kinds"):
-        prepare.check_splits(run)
+        prepare.run(run)
 
 
-def test_a_killed_gather_goes_on_to_the_same_bytes(raw_files: Path, tmp_path: Path) -> None:
+def held_out(run: Run) -> np.ndarray:
+    keys = prepare._held_out_keys(run)
+    assert keys is not None
+    return keys
+
+
+@pytest.mark.ray
+def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    """As a kill leaves it: some parts without their counts, some groups without first shard."""
     whole, cut = make(tmp_path / "1", raw_files), make(tmp_path / "2", raw_files)
-    run_without_ray(whole)
-    run_without_ray(cut)
-    for name in list(contents(cut))[::2]:
-        (tmp_path / "2" / name).unlink()
-    run_without_ray(cut)
+    assert prepare.run(whole)
+    cut.write_ledger(cut.ledger)
+    judged, pairs = prepare._datasets(cut)
+    for part in prepare.plan_parts(cut.ledger.judged[0]):
+        scatter_part(part, dataset=judged, held_out=None)
+    for part in prepare.plan_parts(cut.ledger.pairs[0])[1:]:
+        scatter_part(part, dataset=pairs, held_out=held_out(whole))
+    (tmp_path / "2" / "pairs" / "_chunks" / "0" / "part-00002.json").unlink()
+    assert prepare.run(make(tmp_path / "2", raw_files))
     assert contents(whole) == contents(cut)
+    done = whole.pairs.success()
+    for name in first_shards(list(contents(cut)))[::2]:
+        (tmp_path / "2" / name).unlink()
+    for dataset in ("pairs", "judged"):
+        (tmp_path / "2" / dataset / "_SUCCESS.json").unlink()
+    assert prepare.run(make(tmp_path / "2", raw_files))
+    assert contents(whole) == contents(cut)
+    again = cut.pairs.success()
+    assert done and again and all(done[n] == again[n] for n in ("shards", *COUNTS))
 
 
-def test_a_big_bucket_is_cut(raw_files: Path, tmp_path: Path) -> None:
+@pytest.mark.ray
+def test_a_big_bucket_is_cut(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
     run = make(tmp_path, raw_files, pairs={"shard_rows": 100})
-    run_without_ray(run)
+    prepare.run(run)
     sizes = {name: run.pairs.read_table(name).num_rows for name in run.pairs.shards()}
     assert max(sizes.values()) == 100
     assert any("-001" in name for name in sizes)
 
 
-def test_held_out_queries_are_in_no_pair(raw_files: Path, tmp_path: Path) -> None:
+@pytest.mark.ray
+def test_held_out_queries_are_in_no_pair(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
     run = make(tmp_path, raw_files)
-    run_without_ray(run)
+    prepare.run(run)
     queries = {
         split: {
             q.lower()
@@ -183,10 +218,11 @@ def test_changed_settings_and_inputs_are_refused(local_ray: None, tmp_path: Path
     with pytest.raises(UserError, match=r"pairs\.lowercase: False there, True here"):
         prepare.run(other)
     (tmp_path / "raw" / "c.tsv").write_text("query\ttitle\na\tb\n")
-    with pytest.raises(UserError, match="have changed since"):
-        prepare.run(run)
+    with pytest.raises(UserError, match=r"c\.tsv has changed since it was prepared"):
+        prepare.run(make(tmp_path / "run", tmp_path / "raw", pairs=raw))
     shutil.rmtree(tmp_path / "raw")
-    assert not prepare.run(run)  # complete, and the raw files are gone
+    gone = make(tmp_path / "run", tmp_path / "raw", pairs=raw)
+    assert not prepare.run(gone)  # complete, and the raw files are gone
 
 
 @pytest.mark.ray
@@ -224,10 +260,254 @@ def test_with_ray_on_s3_as_without_on_disk(
     local_ray: None, s3: str, raw_files: Path, tmp_path: Path
 ) -> None:
     here = make(tmp_path, raw_files)
-    run_without_ray(here)
+    prepare.run(here)
     there = make(Path("x"), raw_files)
     there = Run(there.config.model_copy(update={"run_dir": f"{s3}/prepare"}))
     assert prepare.run(there)
-    assert (there.root / "pairs" / "_chunks").shards() == []
+    assert not (there.root / "pairs" / "_chunks").exists()
     for name, data in contents(here).items():
         assert Folder(f"{s3}/prepare").read_bytes(name) == data, name
+
+
+def table_of(run: Run) -> dict[tuple[str, str], float]:
+    """Weight of every pair of the transfer set, with what later additions found of it."""
+    found: dict[tuple[str, str], float] = {}
+    for name in run.pairs.shards():
+        rows = run.pairs.read_table(name).to_pylist()
+        assert rows == sorted(rows, key=lambda row: (row["query"], row["title"]))
+        for row in rows:
+            key = (row["query"], row["title"])
+            assert key not in found
+            found[key] = row["weight"]
+    for name in (run.pairs / "_weights").shards():
+        for delta in (run.pairs / "_weights").read_table(name).to_pylist():
+            row = run.pairs.read_table(delta["shard"]).slice(delta["row"], 1).to_pylist()[0]
+            found[(row["query"], row["title"])] += delta["weight"]
+    return found
+
+
+@pytest.mark.ray
+def test_an_addition_holds_only_what_is_new(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    whole = make(tmp_path / "1", raw_files, pairs={"shard_rows": 128})
+    prepare.run(whole)
+    months = [str(raw_files / "pairs" / f"part-{n}.parquet") for n in range(3)]
+    for upto in (1, 2, 3):  # the file of a month more each time
+        grown = make(
+            tmp_path / "2", raw_files, pairs={"shard_rows": 128, "input": months[:upto]}
+        )  # fmt: skip
+        before = contents(grown)
+        assert prepare.run(grown)
+        after = contents(grown)
+        assert before.items() <= after.items()  # no earlier file was written again
+        assert not prepare.run(grown)
+    assert table_of(grown) == table_of(whole)
+    done, expected = grown.pairs.success(), whole.pairs.success()
+    assert done and expected
+    assert {n: done[n] for n in COUNTS} == {n: expected[n] for n in COUNTS}
+    assert [one["rows_in"] for one in done["additions"]] == [1_000] * 3
+    assert done["shards"] == {
+        name: grown.pairs.read_table(name).num_rows for name in grown.pairs.shards()
+    }
+    alone = make(tmp_path / "2", raw_files, pairs={"shard_rows": 128, "input": months[2]})
+    assert not prepare.run(alone)  # the earlier months need not stay
+
+
+@pytest.mark.ray
+def test_an_addition_cut_off_goes_on_to_the_same_bytes(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    months = [str(raw_files / "pairs" / f"part-{n}.parquet") for n in range(3)]
+    small = {"shard_rows": 64}
+    for name in ("1", "2"):
+        prepare.run(make(tmp_path / name, raw_files, pairs={**small, "input": months[:1]}))
+        prepare.run(make(tmp_path / name, raw_files, pairs={**small, "input": months}))
+    done = tmp_path / "2" / "pairs" / "_SUCCESS.json"
+    summary = json.loads(done.read_text())
+    summary["additions"].pop()
+    summary["fingerprint"] = "that of the first"
+    summary["shards"] = {n: r for n, r in summary["shards"].items() if "a001" not in n}
+    done.write_text(json.dumps(summary))
+    for name in first_shards(list(contents(make(tmp_path / "2", raw_files))))[::2]:
+        if "a001" in name:
+            (tmp_path / "2" / name).unlink()
+    late = make(tmp_path / "2", raw_files, pairs={**small, "input": months})
+    assert not is_complete("prepare", late)
+    assert prepare.run(late)
+    assert contents(late) == contents(make(tmp_path / "1", raw_files))
+    assert is_complete("prepare", late)
+
+
+@pytest.mark.ray
+def test_without_dedupe_every_row_stays(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
+    run = make(tmp_path, raw_files, pairs={"dedupe": False, "shard_rows": 300, "hold_out": False})
+    assert prepare.run(run)
+    done = run.pairs.success()
+    assert done and done["rows_in"] == done["rows_out"] == sum(done["shards"].values()) == 3_000
+    assert max(done["shards"].values()) == 300
+    raw = [
+        (row["query"], row["title"])
+        for n in range(3)
+        for row in pq.read_table(raw_files / "pairs" / f"part-{n}.parquet").to_pylist()
+    ]
+    found = [
+        (row["query"], row["title"])
+        for name in run.pairs.shards()
+        for row in run.pairs.read_table(name).to_pylist()
+    ]
+    clean = normalise(pa.array([f"{q}\t{t}" for q, t in raw])).to_pylist()
+    assert sorted(f"{q} {t}" for q, t in found) == sorted(clean)
+
+
+@pytest.mark.ray
+def test_inputs_have_their_own_columns_and_their_source(local_ray: None, tmp_path: Path) -> None:
+    write_messy(tmp_path / "raw")
+    mine, yours = tmp_path / "raw" / "mine.csv", tmp_path / "raw" / "yours.csv"
+    mine.write_text("q,name,shop\nsofa,red sofa,north\nsofa,red sofa,east\nsofa,x,south\n")
+    yours.write_text("query,title\nsofa,red sofa\nsofa,y\n")
+    inputs = [
+        {"path": str(mine), "query": "q", "title": "name", "source": "shop"},
+        {"path": str(yours)},
+    ]
+    run = make(tmp_path / "run", tmp_path / "raw", pairs={"input": inputs})
+    assert prepare.run(run)
+    rows = [row for name in run.pairs.shards() for row in run.pairs.read_table(name).to_pylist()]
+    assert [(r["title"], r["weight"], r["source"]) for r in rows] == [
+        ("red sofa", 3.0, "east"), ("x", 1.0, "south"), ("y", 1.0, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.ray
+def test_near_identical_queries_are_held_out_too(local_ray: None, tmp_path: Path) -> None:
+    write_messy(tmp_path / "raw")
+    first = make(tmp_path / "1", tmp_path / "raw", pairs={"input": str(tmp_path / "raw" / "c.tsv")})
+    prepare.run(first)
+    queries = {
+        split: first.judged(split).read_table(name)["query"].to_pylist()
+        for split in ("train", "dev", "test")
+        for name in first.judged(split).shards()
+    }
+    odd = {split: f"{queries[split][0].split()[1]}  JUDGEDS" for split in queries}
+    lines = "".join(f"{query},x\n" for query in odd.values())
+    (tmp_path / "raw" / "odd.csv").write_text("query,title\n" + lines)
+    raw = {"input": str(tmp_path / "raw" / "odd.csv")}
+    run = make(tmp_path / "2", tmp_path / "raw", pairs=raw)
+    prepare.run(run)
+    kept = [q for n in run.pairs.shards() for q in run.pairs.read_table(n)["query"].to_pylist()]
+    assert kept == [" ".join(odd["train"].split())]
+    free = make(tmp_path / "3", tmp_path / "raw", pairs={**raw, "hold_out": False})
+    prepare.run(free)
+    done = free.pairs.success()
+    assert done and done["rows_out"] == 3 and done["held_out"] == 0
+
+
+@pytest.mark.ray
+def test_an_input_that_is_not_there_is_an_error_unless_it_was_taken(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    january, february = tmp_path / "january", tmp_path / "february"
+    january.mkdir(), february.mkdir()
+    shutil.copy(raw_files / "pairs" / "part-0.parquet", january / "a.parquet")
+    shutil.copy(raw_files / "pairs" / "part-1.parquet", february / "a.parquet")
+    inputs = lambda *names: {"input": [f"{tmp_path}/{name}/*.parquet" for name in names]}  # noqa: E731
+    assert prepare.run(make(tmp_path / "run", raw_files, pairs=inputs("january")))
+    shutil.rmtree(january)
+    with pytest.raises(UserError, match=r"no such input: .*/febuary/"):
+        prepare.run(make(tmp_path / "run", raw_files, pairs=inputs("january", "febuary")))
+    both = make(tmp_path / "run", raw_files, pairs=inputs("january", "february"))
+    assert prepare.run(both)
+    done = both.pairs.success()
+    assert done and done["rows_in"] == 2_000
+
+
+@pytest.mark.ray
+def test_nothing_goes_on_with_a_half_made_addition(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    months = [str(raw_files / "pairs" / f"part-{n}.parquet") for n in range(2)]
+    prepare.run(make(tmp_path, raw_files, pairs={"input": months[:1]}))
+    grown = make(tmp_path, raw_files, pairs={"input": months})
+    assert pair_shards(grown)
+    ledger = grown.ledger
+    grown.write_ledger(ledger.with_additions("pairs", [*ledger.pairs, grown.new_files("pairs")]))
+    with pytest.raises(UserError, match="half-made pairs yet: run `prepare` first"):
+        pair_shards(grown)
+    assert prepare.run(grown)
+    assert pair_shards(grown)
+
+
+@pytest.mark.ray
+def test_a_file_that_was_cut_off_may_be_mended(
+    local_ray: None, raw_files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "a.csv").write_text("query,title\nsofa,grey sofa\n")
+    write_cut_off(raw / "b.csv.gz")
+    given = {"input": str(raw)}
+    with pytest.raises(UserError, match=r"cannot read .*b\.csv\.gz"):
+        prepare.run(make(tmp_path / "run", raw_files, pairs=given))
+    (raw / "b.csv.gz").write_bytes(gzip.compress(b"query,title\ntap,big tap\n"))
+    mended = make(tmp_path / "run", raw_files, pairs=given)
+    assert prepare.run(mended)
+    assert "b.csv.gz has changed" in caplog.text and "beginning again" in caplog.text
+    assert table_of(mended) == {("sofa", "grey sofa"): 1, ("tap", "big tap"): 1}
+
+
+@pytest.mark.ray
+def test_a_file_changed_in_its_place_is_noticed(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("query,title\nsofa,grey sofa\n")
+    given = {"input": str(tmp_path / "a.csv")}
+    prepare.run(make(tmp_path / "run", raw_files, pairs=given))
+    os.utime(tmp_path / "a.csv", (1, 1))  # touched, and the same
+    assert not prepare.run(make(tmp_path / "run", raw_files, pairs=given))
+    (tmp_path / "a.csv").write_text("query,title\nsofa,blue sofa\n")
+    with pytest.raises(UserError, match=r"a\.csv has changed since it was prepared"):
+        prepare.run(make(tmp_path / "run", raw_files, pairs=given))
+
+
+@pytest.mark.ray
+def test_a_kill_at_the_very_end_leaves_chunks_that_go(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    run = make(tmp_path, raw_files)
+    prepare.run(run)
+    (run.pairs / "_chunks" / "0").write_bytes("part-00000.json", b"{}")
+    assert not prepare.run(make(tmp_path, raw_files))
+    assert not (run.pairs / "_chunks").exists()
+
+
+@pytest.mark.ray
+def test_a_source_that_comes_later_is_refused(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    first = str(raw_files / "pairs" / "part-0.parquet")
+    prepare.run(make(tmp_path, raw_files, pairs={"input": first}))
+    second = {"path": str(raw_files / "pairs" / "part-1.parquet"), "source": "query"}
+    with pytest.raises(UserError, match=r"pairs\.source: False there, True here"):
+        prepare.run(make(tmp_path, raw_files, pairs={"input": [first, second]}))
+
+
+@pytest.mark.ray
+def test_no_pair_at_all_is_an_error(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("query,title\n,x\n,y\n")
+    run = make(tmp_path / "run", raw_files, pairs={"input": str(tmp_path / "a.csv")})
+    with pytest.raises(UserError, match=r"no pair is left of the 2 rows of pairs\.input: 2 are in"):
+        prepare.run(run)
+
+
+def test_a_store_begun_small_does_not_take_a_flood(raw_files: Path, tmp_path: Path) -> None:
+    _, pairs = prepare._datasets(make(tmp_path, raw_files))
+    first = {"grids": {"": {"num_buckets": 1, "num_groups": 1, "addition": 0}}}
+    with pytest.raises(UserError, match="1 buckets; these files would put 5,000,000 rows"):
+        prepare._grids(replace(pairs, addition=1), Counter(kept_=5_000_000), [first])
+
+
+def test_one_file_in_two_inputs_is_named(raw_files: Path, tmp_path: Path) -> None:
+    path = str(raw_files / "pairs" / "part-0.parquet")
+    inputs = [{"path": path}, {"path": path, "title": "query"}]
+    with pytest.raises(UserError, match="is in two inputs, with other columns"):
+        prepare.check_inputs(make(tmp_path, raw_files, pairs={"input": inputs}))

@@ -11,7 +11,6 @@ from raydistill.schema import LOGITS
 from raydistill.shards import shards_to_score
 from raydistill.stages import train
 from tests.conftest import run_config
-from tests.stages.test_label import finish_prepare
 
 
 def share_of_words(query: str, title: str) -> float:
@@ -32,9 +31,8 @@ def write_logits(run: Run) -> None:
 
 
 @pytest.fixture
-def labeled(raw_files: Path, tiny_bert: Path, tmp_path: Path) -> Run:
-    run = Run(run_config(tmp_path / "run", raw_files, tiny_bert))
-    finish_prepare(run)
+def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
+    run = Run(run_config(prepared_dir, raw_files, tiny_bert))
     write_logits(run)
     return run
 
@@ -95,9 +93,8 @@ def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
     assert [e["dev_auc"] for e in resumed.history] == [e["dev_auc"] for e in whole.history]
 
 
-def test_the_judged_only_student_needs_no_teacher(raw_files: Path, tmp_path: Path) -> None:
-    run = Run(run_config(tmp_path / "run", raw_files, Path("no-model")))
-    finish_prepare(run)
+def test_the_judged_only_student_needs_no_teacher(raw_files: Path, prepared_dir: Path) -> None:
+    run = Run(run_config(prepared_dir, raw_files, Path("no-model")))
     job = train.make_job(run, "judged_only")
     train._measure_features(job)
     state = train.new_state(job, device="cpu")

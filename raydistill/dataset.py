@@ -1,0 +1,281 @@
+"""One addition to a dataset: what a Ray task of prepare does to a part, or to a range of keys.
+
+Scatter: a part of a raw file becomes chunks sorted by key (shards, without `dedupe`), and
+quarantine rows. Gather: groups of buckets are read from all chunks and become shards. Each is
+done again after a kill, to the same bytes, unless its last file is there. No Ray.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydistill.config import JudgedConfig, TextRules
+from raydistill.ledger import RawFile
+from raydistill.pairs import clean, collapse, group_keys, split_of, unparsed
+from raydistill.readers import RawRows, read_raw
+from raydistill.storage import SHARD_SUFFIX, Folder
+from raydistill.store import (
+    Grid,
+    Known,
+    gather,
+    group_of,
+    read_range,
+    shard_name,
+    sort_rows,
+    write_chunk,
+)
+
+PART_ROWS = 1 << 20  # of a Parquet file for one task; clean rows that a task holds: 100 to 200 MB
+_MOST_BYTES = 1 << 30  # an Arrow array of texts ends at 2 GiB
+_FLOAT_EXACT = 1 << 24  # a float32 holds every whole number below
+_CHUNK_SUFFIX = ".arrow"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One addition to one of the two datasets, as a worker needs it."""
+
+    name: str  # "pairs" or "judged"
+    rules: TextRules
+    folder: Folder
+    quarantine: Folder
+    splits: tuple[str, ...]  # subfolders; ("",) for the pairs
+    shard_rows: int
+    dedupe: bool
+    addition: int = 0
+
+    @property
+    def all_chunks(self) -> Folder:
+        """What scatters leave for their gathers; gone when an addition is complete."""
+        return self.folder / "_chunks"
+
+    @property
+    def chunks(self) -> Folder:
+        """The chunks of this addition."""
+        return self.all_chunks / str(self.addition)
+
+    @property
+    def weights(self) -> Folder:
+        """How often pairs of earlier additions came again."""
+        return self.folder / "_weights"
+
+    def split_folder(self, split: str) -> Folder:
+        """Where the shards of a split lie."""
+        return self.folder / split if split else self.folder
+
+    def delete(self) -> None:
+        """Remove what this addition, which is not complete, has written."""
+        if self.addition == 0:
+            self.folder.delete()
+            self.quarantine.delete()
+            return
+        self.chunks.delete()
+        prefix = Grid(1, 1, self.addition).name(0).rpartition("-")[0]
+        for place in (self.folder, self.weights, self.quarantine):
+            for name in place.shards():
+                if name.startswith(prefix):
+                    place.delete_file(name)
+
+    def part_name(self, number: int) -> str:
+        """What a part of the raw files is called, in quarantine and, if not gathered, as shard."""
+        return Grid(1, 1, self.addition).name(number)
+
+
+def scatter_part(
+    item: dict[str, Any], *, dataset: Dataset, held_out: NDArray[np.uint64] | None
+) -> dict[str, Any]:
+    """Clean one part into sorted chunks (or shards) and quarantine rows; counts and shards.
+
+    They are written last: a part that has them was finished, and is not read again.
+    """
+    name = dataset.part_name(item["number"])
+    found = dataset.chunks.read_json(f"{name}.json")
+    if found is not None:
+        return found
+    file = RawFile(**item["file"])
+    columns = list(file.columns.values())
+    counts: Counter[str] = Counter(rows_in=0, quarantined=0, held_out=0)
+    shards: dict[str, int] = {}
+    writer = _PartWriter(dataset, name, counts, shards)
+    for raw in read_raw(file.input, columns=columns, span=tuple(item["span"])):
+        num_rows = len(raw.rows) + len(raw.bad)
+        good, bad, keys = _clean_rows(raw, file=file, dataset=dataset, held_out=held_out)
+        counts.update(rows_in=num_rows, quarantined=bad.num_rows)
+        counts["held_out"] += num_rows - good.num_rows - bad.num_rows
+        writer.add(good, bad, keys)
+    writer.close()
+    result = {"counts": dict(counts), "shards": shards}
+    dataset.chunks.write_json(f"{name}.json", result)
+    return result
+
+
+def _clean_rows(
+    raw: RawRows, *, file: RawFile, dataset: Dataset, held_out: NDArray[np.uint64] | None
+) -> tuple[pa.Table, pa.Table, NDArray[np.uint64]]:
+    """Clean rows without those of held-out queries; rejects; the query key of each clean row."""
+    cleaned = clean(
+        raw.table, rows=raw.rows, columns=file.columns, rules=dataset.rules, source=file.uri
+    )
+    good, keys = cleaned.pairs, group_keys(cleaned.pairs)
+    if held_out is not None and len(held_out):
+        free = ~np.isin(keys, held_out)
+        good, keys = good.filter(pa.array(free)), keys[free]
+    bad = cleaned.rejects
+    if raw.bad:
+        bad = pa.concat_tables([bad, unparsed(raw.bad, source=file.uri)])
+    return good, bad, keys
+
+
+class _PartWriter:
+    """Holds a part's clean rows and rejects until they are many, then writes them."""
+
+    def __init__(
+        self, dataset: Dataset, name: str, counts: Counter[str], shards: dict[str, int]
+    ) -> None:
+        self.dataset, self.name, self.counts, self.shards = dataset, name, counts, shards
+        self.max_rows = PART_ROWS if dataset.dedupe else dataset.shard_rows
+        self.num_chunks = self.num_rows = self.num_rejects = self.num_bytes = 0
+        self.waiting: list[tuple[pa.Table, pa.Table, NDArray[np.uint64]]] = []
+
+    def add(self, good: pa.Table, bad: pa.Table, keys: NDArray[np.uint64]) -> None:
+        """Take some rows; write when there are as many as a task may hold, or a shard takes."""
+        while self.num_rows + good.num_rows >= self.max_rows:
+            room = self.max_rows - self.num_rows
+            self._hold(good.slice(0, room), bad, keys[:room])
+            self.write()
+            good, bad, keys = good.slice(room), bad.slice(0, 0), keys[room:]
+        self._hold(good, bad, keys)
+
+    def _hold(self, good: pa.Table, bad: pa.Table, keys: NDArray[np.uint64]) -> None:
+        if not (good.num_rows or bad.num_rows):
+            return
+        self.waiting.append((good, bad, keys))
+        self.num_rows += good.num_rows
+        self.num_rejects += bad.num_rows
+        self.num_bytes += good.nbytes
+        if self.num_rejects >= PART_ROWS or self.num_bytes >= _MOST_BYTES:
+            self.write()
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self.waiting:
+            self.write()
+
+    def write(self) -> None:
+        """Write the rows that wait: a chunk of each split, or a shard; and the rejects."""
+        good, bad, all_keys = zip(*self.waiting, strict=True)
+        rows, rejects, keys = (
+            pa.concat_tables(good), pa.concat_tables(bad), np.concatenate(all_keys),
+        )  # fmt: skip
+        name = shard_name(self.name, self.num_chunks)
+        if rejects.num_rows:
+            self.dataset.quarantine.write_table(name, rejects)
+        if self.dataset.dedupe:
+            self._write_chunks(name.removesuffix(SHARD_SUFFIX) + _CHUNK_SUFFIX, rows, keys)
+        elif rows.num_rows:
+            self.dataset.folder.write_table(name, collapse(rows, dedupe=False))
+            self.shards[name] = rows.num_rows
+            self.counts["kept_"] += rows.num_rows
+        self.num_chunks += 1
+        self.num_rows = self.num_rejects = self.num_bytes = 0
+        self.waiting = []
+
+    def _write_chunks(self, name: str, rows: pa.Table, keys: NDArray[np.uint64]) -> None:
+        for split, mask in _split_masks(self.dataset, keys):
+            part, part_keys = (rows.filter(pa.array(mask)), keys[mask]) if split else (rows, keys)
+            self.counts[f"kept_{split}"] += part.num_rows
+            if part.num_rows:
+                chunk = sort_rows(part, part_keys, dedupe=self.dataset.dedupe)
+                write_chunk(self.dataset.chunks / (split or "all"), name, chunk)
+
+
+def _split_masks(
+    dataset: Dataset, keys: NDArray[np.uint64]
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    if not isinstance(dataset.rules, JudgedConfig):
+        yield "", np.ones(len(keys), bool)
+        return
+    rules = dataset.rules
+    splits = split_of(keys, dev_share=rules.dev_share, test_share=rules.test_share)
+    for at, split in enumerate(dataset.splits):
+        yield split, splits == at
+
+
+def gather_groups(
+    item: dict[str, Any],
+    *,
+    dataset: Dataset,
+    grids: dict[str, Grid],
+    known: dict[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """Read some groups from all chunks, make them distinct, write their shards; the shards."""
+    split, (first, last) = item["split"], item["groups"]
+    grid, folder = grids[split], dataset.split_folder(item["split"])
+    chunks = dataset.chunks / (split or "all")
+    there = set(folder.shards())
+    missing = [g for g in range(first, last + 1) if shard_name(grid.name(g), 0) not in there]
+    finished = sorted(set(range(first, last + 1)) - set(missing))
+    num_raw, shards, is_exact = _count_groups(finished, grid, dataset, split)
+    if missing:
+        names = [name for name in chunks.files() if name.endswith(_CHUNK_SUFFIX)]
+        tables = read_range(chunks, names, *grid.key_range(missing[0], missing[-1]))
+        before = Known(folder, tuple(Grid(**one) for one in known[split]))
+    for group in missing:
+        found = gather(tables, *grid.key_range(group, group), dedupe=dataset.dedupe)
+        if found is not None:
+            rows, num_here = found
+            num_raw += num_here
+            shards |= _write_group(rows, grid, group, dataset=dataset, split=split, known=before)
+    return {"rows_in": num_raw, "shards": shards, "is_exact": is_exact}
+
+
+def _write_group(
+    rows: pa.Table, grid: Grid, group: int, *, dataset: Dataset, split: str, known: Known
+) -> dict[str, int]:
+    """Write the pairs that are new as shards; of the known ones, their weights. The shards' rows.
+
+    The first shard is written last: a group that has it was finished.
+    """
+    if known.grids:
+        buckets = grid.first_bucket(group), grid.first_bucket(group + 1) - 1
+        rows, deltas = known.split(rows, buckets=buckets)
+        if deltas.num_rows:
+            dataset.weights.write_table(grid.name(group) + SHARD_SUFFIX, deltas)
+    shards: dict[str, int] = {}
+    starts = range(0, rows.num_rows, dataset.shard_rows)
+    for piece, start in reversed(list(enumerate(starts))):
+        name = shard_name(grid.name(group), piece)
+        piece_rows = rows.slice(start, dataset.shard_rows)
+        dataset.split_folder(split).write_table(name, piece_rows)
+        shards[f"{split}/{name}" if split else name] = piece_rows.num_rows
+    return shards
+
+
+def _count_groups(
+    groups: Iterable[int], grid: Grid, dataset: Dataset, split: str
+) -> tuple[int, dict[str, int], bool]:
+    """Of groups that were finished before a kill: raw rows (the sum of the weights), and shards.
+
+    And whether the sum is exact: a pair that came 2^24 times has a rounded weight.
+    """
+    is_exact = True
+    wanted = {grid.name(group) for group in groups}
+    folder = dataset.split_folder(split)
+    shards: dict[str, int] = {}
+    num_raw = 0.0
+    for place in (folder, dataset.weights) if wanted else ():
+        for name in place.shards():
+            if group_of(name) in wanted:
+                weights = place.read_table(name, columns=["weight"])["weight"].to_numpy()
+                num_raw += weights.sum(dtype=np.float64)
+                is_exact &= bool(np.all(weights < _FLOAT_EXACT))
+                if place is folder:
+                    shards[f"{split}/{name}" if split else name] = len(weights)
+    return round(num_raw), shards, is_exact

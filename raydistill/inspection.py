@@ -1,0 +1,317 @@
+"""What is in the data: a run's datasets, or raw files, to figures, rejects and a sample.
+
+Memory and time are bounded: of many shards (or of long raw files) a share is read, and the figures
+say how much. That share is a range of buckets, of every addition: a query is in it or it is not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from raydistill.config import InputConfig, PairsConfig
+from raydistill.ledger import find_files, look_into
+from raydistill.pairs import clean, collapse, group_keys, one_chunk, pair_ids, unparsed
+from raydistill.readers import read_raw
+from raydistill.run import DATASETS, Run, model_folder
+from raydistill.schema import COUNTS, SPLITS
+from raydistill.shards import judged_shards, pair_shards
+from raydistill.storage import Folder
+from raydistill.store import Grid, Known, bucket_of
+
+_MAX_SHARDS = 32  # of a dataset: 2 million pairs, some seconds
+_MAX_RAW_ROWS = 2_000_000
+_MAX_REJECT_FILES = 64
+_NUM_SAMPLED = 8
+_NUM_TOKENISED = 4_096
+_QUANTILES = (0.5, 0.95, 1.0)
+
+
+@dataclass
+class _Tally:
+    """Adds up clean pairs, a table at a time; the pairs of a table are distinct."""
+
+    num_pairs: int = 0
+    weight: float = 0.0
+    num_relevant: int = 0
+    keys: list[NDArray[np.uint64]] = field(default_factory=list)  # of each pair
+    titles: list[NDArray[np.int64]] = field(default_factory=list)
+    ids: list[NDArray[np.int64]] = field(default_factory=list)
+    lengths: dict[str, list[NDArray[np.int32]]] = field(default_factory=dict)
+    sample: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[pa.Table] = field(default_factory=list)  # for the wordpieces
+
+    def add(self, table: pa.Table, *, relevant_at: float | None = None) -> None:
+        self.num_pairs += table.num_rows
+        self.weight += float(pc.sum(table["weight"]).as_py() or 0)
+        self.ids.append(table["pair_id"].to_numpy())
+        queries, titles = one_chunk(table["query"]), one_chunk(table["title"])
+        self.keys.append(group_keys(table))
+        nothing = pa.array([""] * len(titles), pa.string())
+        self.titles.append(np.unique(np.asarray(pair_ids(nothing, titles))))
+        for name, texts in {"query": queries, "title": titles}.items():
+            if name == "query" and pc.all(pc.equal(texts, "")).as_py():
+                continue  # single texts
+            self.lengths.setdefault(name, []).append(_num_words(texts))
+        if relevant_at is not None:
+            self.num_relevant += int(np.sum(table["label"].to_numpy() >= relevant_at))
+        rows = np.unique(np.linspace(0, table.num_rows - 1, _NUM_SAMPLED).astype(int))
+        shown = table.take(pa.array(rows[: table.num_rows])).drop_columns(["pair_id"])
+        self.sample += shown.to_pylist()
+        self.texts.append(table.select(["query", "title"]).slice(0, _NUM_TOKENISED))
+
+    def figures(
+        self, *, share_read: float = 1, by_query: bool = True, tokenizer: Tokenizer | None = None
+    ) -> dict[str, Any]:
+        """The numbers; `by_query`: whole queries were read, so that their number is scaled."""
+        shown = np.random.default_rng(0).permutation(len(self.sample))[:_NUM_SAMPLED]
+        found: dict[str, Any] = {
+            "pairs_read": self.num_pairs,
+            "share_read": round(share_read, 4),
+            "queries": round(_num_distinct(self.keys) / (share_read if by_query else 1)),
+            "titles_read": _num_distinct(self.titles),
+            "rows_a_pair": round(self.weight / max(self.num_pairs, 1), 3),
+            "words": {name: _quantiles(parts) for name, parts in self.lengths.items()},
+            "sample": [self.sample[at] for at in sorted(shown)],
+        }
+        if tokenizer is not None and self.texts:
+            found["wordpieces"] = {"pair": _quantiles([_num_wordpieces(self.texts, tokenizer)])}
+        return found
+
+
+def inspect_run(run: Run) -> dict[str, Any]:
+    """Figures of everything that prepare has made.
+
+    Raises:
+        UserError: prepare is not complete.
+    """
+    tokenizer = _tokenizer(run)
+    shards = pair_shards(run)
+    datasets: dict[str, Any] = {}
+    judged: dict[str, _Tally] = {}
+    for split in SPLITS:
+        names = list(judged_shards(run, split))
+        tally = judged[split] = _Tally()
+        for table in _tables(run.judged(split), names):
+            tally.add(table, relevant_at=run.config.judged.relevant_at)
+        found = tally.figures(tokenizer=tokenizer)
+        found["relevant_share"] = round(tally.num_relevant / max(tally.num_pairs, 1), 4)
+        datasets[f"judged {split}"] = found
+    region = _region(run, num_shards=len(shards))
+    tally, share = _tally_pairs(run, shards, region)
+    found = tally.figures(share_read=share, by_query=region is not None, tokenizer=tokenizer)
+    rows = {name: _counts(run.root / name) for name in DATASETS}
+    # With what later additions found of known pairs.
+    kept = rows["pairs"]["rows_out"] + rows["pairs"]["duplicates"]
+    found["rows_a_pair"] = round(kept / max(rows["pairs"]["rows_out"], 1), 3)
+    datasets["pairs"] = found
+    return {
+        "rows": rows,
+        "num_shards": len(shards),
+        "max_length": run.config.label.max_length,
+        "datasets": datasets,
+        "overlap": _overlap(judged, tally, region),
+        "rejects": {name: _rejects(_quarantined(run, name)) for name in DATASETS},
+        "are_rejects_cut": any(
+            len(_quarantine(run, n).shards()) > _MAX_REJECT_FILES for n in DATASETS
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class _Region:
+    """The buckets 0..last: keys are hashes, so that they are as good as any others."""
+
+    grids: tuple[Grid, ...]
+    last: int
+
+    @property
+    def share(self) -> float:
+        """Of all buckets."""
+        return (self.last + 1) / self.grids[0].num_buckets
+
+    def holds(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Whether each key lies in one of the buckets."""
+        return np.asarray(bucket_of(keys, self.grids[0].num_buckets) <= np.uint64(self.last))
+
+
+def _region(run: Run, *, num_shards: int) -> _Region | None:
+    """What to read of a store of distinct pairs; None where pairs lie as they came."""
+    if not run.config.pairs.dedupe:
+        return None
+    done = run.pairs.success()
+    assert done is not None, "the listing of its shards has found it complete"
+    grids = tuple(Grid(**one["grids"][""]) for one in done["additions"])
+    num = max(1, grids[0].num_buckets * _MAX_SHARDS // max(num_shards, _MAX_SHARDS))
+    return _Region(grids, num - 1)
+
+
+def _tally_pairs(run: Run, shards: dict[str, int], region: _Region | None) -> tuple[_Tally, float]:
+    """The pairs of a region, or of some shards; and which share of all they are."""
+    tally = _Tally()
+    if region is None:
+        names = _some(list(shards))
+        for table in _tables(run.pairs, names):
+            tally.add(table)
+        return tally, sum(shards[name] for name in names) / max(sum(shards.values()), 1) or 1.0
+    for names, _, high in Known(run.pairs, region.grids).groups((0, region.last)):
+        for table in _tables(run.pairs, names):
+            if high > region.last:
+                table = table.filter(pa.array(region.holds(group_keys(table))))
+            tally.add(table)
+    return tally, region.share
+
+
+def inspect_files(path: str, *, query: str, title: str) -> dict[str, Any]:
+    """Figures of raw files as prepare would clean them, of at most two million rows.
+
+    Raises:
+        UserError: no such file, or no such column.
+    """
+    rules = PairsConfig(input=(InputConfig(path=path),), query=query, title=title)
+    files = look_into(find_files(rules))
+    goods: list[pa.Table] = []
+    bads: list[pa.Table] = []
+    num_rows = 0
+    for file in files:
+        for raw in read_raw(file.input, columns=list(file.columns.values())):
+            cleaned = clean(
+                raw.table, rows=raw.rows, columns=file.columns, rules=rules, source=file.uri
+            )
+            goods.append(cleaned.pairs)
+            bads += [cleaned.rejects, unparsed(raw.bad, source=file.uri)]
+            num_rows += len(raw.rows) + len(raw.bad)
+            if num_rows >= _MAX_RAW_ROWS:
+                break
+        if num_rows >= _MAX_RAW_ROWS:
+            break
+    rows = pa.concat_tables(goods)
+    distinct = collapse(rows, dedupe=True)
+    tally = _Tally()
+    tally.add(distinct)
+    counts = dict.fromkeys(COUNTS, 0) | {
+        "rows_in": num_rows,
+        "rows_out": distinct.num_rows,
+        "duplicates": rows.num_rows - distinct.num_rows,
+        "quarantined": num_rows - rows.num_rows,
+    }
+    return {
+        "rows": {"pairs": counts},
+        "is_cut": num_rows >= _MAX_RAW_ROWS,
+        "datasets": {"pairs": tally.figures()},
+        "rejects": {"pairs": _rejects(bads)},
+    }
+
+
+def _counts(folder: Folder) -> dict[str, int]:
+    done = folder.success()
+    assert done is not None, "the listing of its shards has found it complete"
+    return {name: done[name] for name in COUNTS}
+
+
+def _tables(folder: Folder, names: Iterable[str]) -> Iterator[pa.Table]:
+    return (folder.read_table(name) for name in names)
+
+
+def _some(names: list[str]) -> list[str]:
+    """At most so many of the names, evenly spread."""
+    if len(names) <= _MAX_SHARDS:
+        return names
+    return [names[at] for at in np.linspace(0, len(names) - 1, _MAX_SHARDS).astype(int)]
+
+
+def _num_words(texts: pa.StringArray) -> NDArray[np.int32]:
+    has_text = pc.not_equal(texts, "").cast(pa.int32())
+    return np.asarray(pc.add(pc.count_substring(texts, " "), has_text))
+
+
+def _num_wordpieces(texts: list[pa.Table], tokenizer: Tokenizer) -> NDArray[np.int32]:
+    rows = pa.concat_tables(texts)
+    step = max(1, rows.num_rows // _NUM_TOKENISED)
+    rows = rows.take(pa.array(np.arange(0, rows.num_rows, step)))
+    pairs = [
+        (row["query"], row["title"]) if row["query"] else row["title"] for row in rows.to_pylist()
+    ]
+    return np.array([len(found.ids) for found in tokenizer.encode_batch_fast(pairs)], np.int32)
+
+
+def _tokenizer(run: Run) -> Tokenizer | None:
+    """The first teacher's tokenizer, uncut; None where it has no tokenizer.json."""
+    for name, teacher in run.config.teachers.items():
+        folder = model_folder(teacher.base) if teacher.base else run.teacher(name)
+        if folder.exists("tokenizer.json"):
+            tokenizer = Tokenizer.from_str(folder.read_bytes("tokenizer.json").decode())
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            return tokenizer
+    return None
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
+def _num_distinct(parts: list[NDArray[Any]]) -> int:
+    return len(np.unique(_joined(parts)))
+
+
+def _quantiles(parts: list[NDArray[np.int32]]) -> list[int]:
+    values = np.concatenate(parts) if parts else np.zeros(1, np.int32)
+    values = values if len(values) else np.zeros(1, np.int32)
+    return [int(value) for value in np.quantile(values, _QUANTILES, method="nearest")]
+
+
+def _overlap(
+    judged: dict[str, _Tally], pairs: _Tally, region: _Region | None
+) -> dict[str, dict[str, float]]:
+    """For each split: the share of its queries, and of its pairs, that the transfer set holds."""
+    there_keys, there_ids = _joined(pairs.keys), _joined(pairs.ids)
+    found: dict[str, dict[str, float]] = {}
+    for split, tally in judged.items():
+        keys, ids = _joined(tally.keys), _joined(tally.ids)
+        if region is not None:
+            inside = region.holds(keys)
+            keys, ids = keys[inside], ids[inside]
+        queries, pairs_share = _share_in(np.unique(keys), there_keys), _share_in(ids, there_ids)
+        found[split] = {"queries": queries, "pairs": pairs_share}
+    return found
+
+
+def _share_in(these: NDArray[Any], those: NDArray[Any]) -> float:
+    return round(float(np.mean(np.isin(these, those))), 4) if len(these) else 0.0
+
+
+def _quarantined(run: Run, name: str) -> Iterator[pa.Table]:
+    folder = _quarantine(run, name)
+    return (folder.read_table(shard) for shard in folder.shards()[:_MAX_REJECT_FILES])
+
+
+def _quarantine(run: Run, name: str) -> Folder:
+    return run.root / "quarantine" / name
+
+
+def _rejects(tables: Iterable[pa.Table]) -> list[dict[str, Any]]:
+    """Each reason with its number of rows and one example, most frequent first."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, dict[str, Any]] = {}
+    for table in tables:
+        for found in table["reason"].value_counts().to_pylist():
+            counts[found["values"]] += found["counts"]
+            if found["values"] not in examples:
+                first = table.filter(pc.equal(table["reason"], found["values"])).slice(0, 1)
+                examples[found["values"]] = first.to_pylist()[0]
+    return [{**examples[reason], "rows": rows} for reason, rows in counts.most_common(10)]
+
+
+def to_json(found: dict[str, Any]) -> str:
+    """The figures as JSON."""
+    return json.dumps(found, indent=2, ensure_ascii=False)

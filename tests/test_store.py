@@ -1,0 +1,144 @@
+"""The pair store by hand: buckets, chunks, and what is known from earlier additions."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raydistill.pairs import collapse, group_keys, to_pairs
+from raydistill.storage import Folder
+from raydistill.store import (
+    Grid,
+    Known,
+    bucket_of,
+    gather,
+    group_of,
+    make_grid,
+    read_range,
+    shard_name,
+    sort_rows,
+    write_chunk,
+)
+
+
+def some_rows(num: int, *, seed: int) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    return pa.table(
+        {
+            "query": [f"query {n}" for n in rng.integers(0, num // 4, num)],
+            "title": [f"title {n}" for n in rng.integers(0, 3, num)],
+        }
+    )
+
+
+@pytest.mark.parametrize(("num_buckets", "num_groups"), [(1, 1), (7, 7), (7, 3), (1000, 13)])
+def test_every_key_is_in_one_bucket_and_every_bucket_in_one_group(
+    num_buckets: int, num_groups: int
+) -> None:
+    grid = Grid(num_buckets, num_groups, addition=2)
+    ranges = [grid.key_range(group, group) for group in range(num_groups)]
+    assert ranges[0][0] == 0 and ranges[-1][1] == 2**64 - 1
+    assert all(high + 1 == low for (_, high), (low, _) in itertools.pairwise(ranges))
+    keys = np.random.default_rng(0).integers(0, 2**64, 2_000, np.uint64)
+    keys = np.concatenate([keys, np.array([edge for pair in ranges for edge in pair], np.uint64)])
+    for key, bucket in zip(keys.tolist(), bucket_of(keys, num_buckets).tolist(), strict=True):
+        ((group, first, last),) = grid.overlapping((bucket, bucket))
+        assert first <= bucket <= last
+        assert ranges[group][0] <= key <= ranges[group][1]
+    assert len(list(grid.overlapping((0, num_buckets - 1)))) == num_groups
+
+
+def test_the_low_half_of_a_key_never_decides_the_bucket() -> None:
+    keys = np.array([(high << 32) | low for high in range(50) for low in (0, 2**32 - 1)], np.uint64)
+    buckets = bucket_of(keys * np.uint64(1 << 26), 977)
+    assert np.array_equal(buckets[::2], bucket_of(keys[::2] * np.uint64(1 << 26), 977))
+    same = bucket_of(np.array([7 << 60, (7 << 60) | 0xFFFFFFFF], np.uint64), 977)
+    assert same[0] == same[1]
+
+
+def test_names() -> None:
+    grid = Grid(9, 9, addition=0)
+    assert shard_name(grid.name(3), 0) == "part-00003.parquet"
+    assert shard_name(grid.name(3), 12) == "part-00003-012.parquet"
+    later = Grid(9, 9, addition=4)
+    assert shard_name(later.name(3), 1) == "part-a004-00003-001.parquet"
+    for name in (grid.name(3), later.name(3)):
+        assert [group_of(shard_name(name, piece)) for piece in (0, 1)] == [name, name]
+
+
+def test_a_stray_file_belongs_to_no_group() -> None:
+    assert group_of("notes.parquet") == "notes"
+
+
+def test_a_later_grid_keeps_the_buckets_of_the_first() -> None:
+    first = make_grid(75_000, shard_rows=1_000, first=None, addition=0)
+    assert (first.num_buckets, first.num_groups) == (100, 100)
+    later = make_grid(7_500, shard_rows=1_000, first=first, addition=1)
+    assert (later.num_buckets, later.num_groups) == (100, 10)
+    assert make_grid(10**9, shard_rows=1_000, first=first, addition=2).num_groups == 100
+    assert make_grid(0, shard_rows=1_000, first=None, addition=0).num_groups == 1
+
+
+@pytest.mark.parametrize("dedupe", [True, False])
+def test_chunks_gathered_are_all_rows_collapsed(tmp_path: Path, dedupe: bool) -> None:
+    folder = Folder(str(tmp_path))
+    tables = [some_rows(num, seed=num) for num in (12_000, 40, 9_000)]
+    for at, rows in enumerate(tables):
+        write_chunk(folder, f"{at}.arrow", sort_rows(rows, group_keys(rows), dedupe=dedupe))
+    grid = Grid(11, 11, addition=0)
+    names = folder.files()
+    found = []
+    for first, last in ((0, 3), (4, 9), (10, 10)):
+        pieces = read_range(folder, names, *grid.key_range(first, last))
+        for group in range(first, last + 1):
+            gathered = gather(pieces, *grid.key_range(group, group), dedupe=dedupe)
+            assert gathered is not None
+            part, num_raw = gathered
+            assert num_raw == part["weight"].to_numpy().sum()
+            assert set(bucket_of(group_keys(part), 11).tolist()) == {group}
+            found.append(part)
+    expected = collapse(pa.concat_tables(tables), dedupe=dedupe)
+    order = [("query", "ascending"), ("title", "ascending")]
+    assert pa.concat_tables(found).sort_by(order).equals(expected.sort_by(order))
+
+
+def test_a_pair_asked_for_again_and_again_leaves_a_chunk_as_one_row() -> None:
+    rows = pa.table({"query": ["sofa"] * 5_000 + ["tap"], "title": ["grey sofa"] * 5_000 + ["x"]})
+    chunk = sort_rows(rows, group_keys(rows), dedupe=True)
+    assert sorted(chunk["weight"].to_pylist()) == [1.0, 5_000.0]
+
+
+def test_raw_rows_are_counted_exactly_where_a_weight_is_rounded() -> None:
+    """A float32 holds 2^24 and not 2^24 + 1."""
+    one = pa.table({"query": ["sofa"], "title": ["grey sofa"], "key": pa.array([5], pa.uint64())})
+    often, again = (one.append_column("weight", pa.array([w], pa.float32())) for w in (2**24, 1))
+    gathered = gather([often, again], 0, 9, dedupe=True)
+    assert gathered is not None
+    assert gathered[1] == 2**24 + 1 and gathered[0]["weight"].to_pylist() == [2**24]
+
+
+def pairs_of(rows: list[tuple[str, str]], *, ids: list[int] | None = None) -> pa.Table:
+    queries, titles = zip(*rows, strict=True)
+    table = to_pairs(
+        pa.table({"query": list(queries), "title": list(titles)}),
+        weights=np.arange(1, len(rows) + 1, dtype=np.float32),
+    )
+    return table if ids is None else table.set_column(0, "pair_id", pa.array(ids, pa.int64()))
+
+
+def test_known_pairs_are_known_by_their_texts_and_not_by_their_ids(tmp_path: Path) -> None:
+    folder, grid = Folder(str(tmp_path)), Grid(1, 1, addition=0)
+    folder.write_table(
+        shard_name(grid.name(0), 0), pairs_of([("a", "x"), ("a", "y"), ("b", "x")], ids=[1, 2, 3])
+    )
+    folder.write_table(shard_name(grid.name(0), 1), pairs_of([("c", "x")], ids=[4]))
+    given = pairs_of([("a", "y"), ("b", "z"), ("c", "x"), ("d", "x")], ids=[2, 3, 4, 5])
+    new, deltas = Known(folder, (grid,)).split(given, buckets=(0, 0))
+    assert new["title"].to_pylist() == ["z", "x"]  # (b, z) has the id of (b, x)
+    assert new["query"].to_pylist() == ["b", "d"]
+    assert deltas.to_pylist() == [
+        {"shard": "part-00000-001.parquet", "row": 0, "weight": 3.0},
+        {"shard": "part-00000.parquet", "row": 1, "weight": 1.0},
+    ]
