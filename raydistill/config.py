@@ -167,10 +167,11 @@ class FinetuneConfig(Section):
 class LabelConfig(Section):
     """How teachers score pairs."""
 
-    SPEED = frozenset({"tokens_per_batch", "num_gpus", "num_actors"})
+    SPEED = frozenset({"tokens_per_batch", "num_gpus", "num_actors", "max_bad_fraction"})
     dtype: Dtype = "auto"
     max_length: int = Field(default=128, ge=8)
-    tokens_per_batch: Count = 8_192
+    tokens_per_batch: Count | None = None  # None: 65,536 on a GPU, 4,096 on a core
+    max_bad_fraction: float = Field(default=0.01, ge=0, le=1)  # of pairs without a finite logit
     num_gpus: float = Field(default=1, ge=0)  # an actor, where the cluster has GPUs
     num_actors: Count | None = None  # None: as many as the cluster holds
 

@@ -34,7 +34,10 @@ class Targets:
     temperature: float = 1.0
 
     def of(self, shard: str, pairs: pa.Table) -> NDArray[np.float32]:
-        """Targets in 0..1 of the rows of a shard; the ids are checked, never joined."""
+        """Targets in 0..1 of the rows of a shard; the ids are checked, never joined.
+
+        NaN for a pair that a teacher could not score.
+        """
         if not self.logits:
             return np.asarray(pairs["label"].to_numpy())
         columns = [read_logits(folder, shard, pairs) for folder in self.logits]
@@ -62,7 +65,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Batch:
-    """This worker's share of one step, and how many pairs all workers have in it."""
+    """This worker's share of one step, and how many pairs all workers have in it.
+
+    `num_global` counts those without a target too: they have no weight, and change no plan.
+    """
 
     features: Features
     targets_B: NDArray[np.float32]
@@ -70,7 +76,7 @@ class Batch:
 
 
 def read_logits(folder: Folder, shard: str, pairs: pa.Table) -> NDArray[np.float32]:
-    """The logits of a shard, after a check that they belong to its pairs, row by row."""
+    """The logits of a shard, NaN for null, after a check that they belong to its pairs."""
     table = folder.read_table(shard)
     if not table["pair_id"].equals(pairs["pair_id"]):
         raise ValueError(f"{folder}/{shard} does not hold the pairs of its namesake; delete it")
@@ -184,6 +190,7 @@ def _cut(
     at = 0
     for step, size in enumerate(sizes[rank]):
         rows = order[at : at + size]
+        rows = rows[~np.isnan(targets[rows])]  # no logit, no say
         at += size
         num_global = sum(worker[step] for worker in sizes)
         yield Batch(features.take(rows), targets[rows], num_global)

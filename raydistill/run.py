@@ -134,6 +134,11 @@ class Run:
         """Logits of one teacher: shards of the pairs, and below `judged/` those of the splits."""
         return self.root / "logits" / f"{name}-{self.label_fingerprint(name)}"
 
+    def rejected_logits(self, name: str) -> Folder:
+        """Pairs that a teacher could not score, in files of their shards' names."""
+        folder = f"{name}-{self.label_fingerprint(name)}"
+        return self.root / "quarantine" / "logits" / folder
+
     def label_fingerprint(self, name: str) -> str:
         """What makes logits: the teacher and how it reads; not which pairs, nor how fast."""
         teacher = self.config.teachers[name]

@@ -1,13 +1,13 @@
-"""Pairs to logits: load a Hugging Face cross-encoder, tokenise, batch by token budget, run.
+"""Pairs to logits: load a cross-encoder, sort by length, batch by token budget, run.
 
-Comes in: queries and titles. Goes out: one float32 logit a pair, in order. No Ray.
+Comes in: queries and titles, or their Tokens. Goes out: one float32 logit a pair, in order. No Ray.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-from raydistill.errors import UserError
-
-# Before transformers is imported: its fork notice and its progress bars are of no use here.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as hf_logging
 
+from raydistill.errors import UserError
+from raydistill.packing import PackedEncoder, can_pack
+from raydistill.tokens import PairTokenizer, Tokens, load_tokenizer, model_root
+
+logger = logging.getLogger("raydistill")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# CPU: the widest activations of MiniLM take 12 MB in bfloat16, a core's share of the cache; more
+# gained nothing. GPU: 2,000 pairs of 32 wordpieces keep its matrix units full.
+_TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
+_MOST_PADDING = 0.03  # of a batch, unless it is small
+_SMALL_BATCH_TOKENS = 512
 
 
 @dataclass
@@ -39,6 +39,10 @@ class Counters:
     num_pairs: int = 0
     num_tokens: int = 0
     num_padded_tokens: int = 0
+
+    def reset(self) -> None:
+        """Count from zero again."""
+        self.num_pairs = self.num_tokens = self.num_padded_tokens = 0
 
     @property
     def padding(self) -> float:
@@ -62,25 +66,13 @@ def quiet_transformers() -> None:
     hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own return type is a union
-    """The tokenizer of a model folder.
-
-    Raises:
-        UserError: the folder has none.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
-        raise UserError(f"no tokenizer in {folder}: {_first_line(error)}") from error
-
-
 def check_model(folder: Path, *, max_length: int) -> None:
     """Raise UserError unless the folder holds a cross-encoder with 1 or 2 outputs.
 
     Its positions must hold `max_length` wordpieces.
     """
     try:
-        config = AutoConfig.from_pretrained(str(folder))
+        config = AutoConfig.from_pretrained(str(model_root(folder)))
     except (OSError, ValueError) as error:
         raise UserError(f"no model in {folder}: {_first_line(error)}") from error
     if config.num_labels not in (1, 2):
@@ -100,20 +92,32 @@ class Teacher:
     """A cross-encoder that lives on one device."""
 
     def __init__(
-        self, folder: Path, *, device: str, dtype: str, max_length: int, tokens_per_batch: int
+        self,
+        folder: Path,
+        *,
+        device: str,
+        dtype: str,
+        max_length: int,
+        tokens_per_batch: int | None = None,
     ) -> None:
         """Load the model in `folder`; `max_length` and `tokens_per_batch` count wordpieces."""
         quiet_transformers()
         check_model(folder, max_length=max_length)
-        self.device, self.max_length = device, max_length
-        self.tokens_per_batch = tokens_per_batch
+        self.device = device
+        self.tokens_per_batch = tokens_per_batch or _TOKENS_PER_BATCH[device]
         self.dtype = resolve_dtype(dtype, device=device)
         self.tokenizer = load_tokenizer(folder)
-        model = AutoModelForSequenceClassification.from_pretrained(str(folder), dtype=self.dtype)
-        self.model = model.to(device).eval()
-        if self.model.config.pad_token_id is None:
-            self.model.config.pad_token_id = self.tokenizer.pad_token_id
-        self._inputs = set(inspect.signature(self.model.forward).parameters)
+        self.tokenise = PairTokenizer(self.tokenizer, max_length=max_length)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(model_root(folder)), dtype=self.dtype
+        )
+        model = model.to(device).eval()
+        self.is_packed = can_pack(model)
+        self._run: Callable[[Tokens], Tensor] = (
+            PackedEncoder(model)
+            if self.is_packed
+            else _PaddedModel(model, self.tokenizer, has_types=self.tokenise.has_types)
+        )
         self.counters = Counters()
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
@@ -121,65 +125,99 @@ class Teacher:
 
         A model with two outputs gives its margin: class 1 minus class 0.
         """
-        out = np.empty(len(titles), np.float32)
-        if not len(titles):
-            return out
-        encoded = self._tokenise(queries, titles)
-        lengths = np.fromiter(map(len, encoded["input_ids"]), np.int64, len(titles))
-        for rows in token_batches(lengths, tokens_per_batch=self.tokens_per_batch):
-            batch = {name: [values[row] for row in rows] for name, values in encoded.items()}
-            out[rows] = self._forward(batch)
-        self.counters.num_pairs += len(titles)
-        self.counters.num_tokens += int(lengths.sum())
+        return self.score(self.tokenise(queries, titles))
+
+    def score(self, tokens: Tokens) -> NDArray[np.float32]:
+        """One logit a pair, in order; NaN for a pair without tokens.
+
+        Pairs go through the model longest first: a batch too big for the device shows at once.
+        """
+        out = np.full(len(tokens.lengths_B), np.nan, np.float32)
+        order = np.argsort(-tokens.lengths_B, kind="stable")
+        order = order[: np.count_nonzero(tokens.lengths_B)]
+        lengths = tokens.lengths_B[order]
+        margins: list[Tensor] = []
+        at = 0
+        while at < len(order):
+            num = self._batch_rows(lengths[at:])
+            batch = tokens.take(order[at : at + num])
+            try:
+                margins.append(self._margins(batch))
+            except torch.OutOfMemoryError:
+                if num == 1:
+                    raise
+                self._halve()
+                continue
+            at += num
+            self._count(batch)
+        if margins:  # fetched at the end: a GPU works on one batch while the next is laid out
+            out[order] = torch.cat(margins).cpu().numpy()
         return out
 
-    def _tokenise(self, queries: Sequence[str], titles: Sequence[str]) -> dict[str, list[Any]]:
-        single = not any(queries)
-        texts = (list(titles),) if single else (list(queries), list(titles))
-        encoded = self.tokenizer(
-            *texts,
-            truncation="longest_first" if not single else True,
-            max_length=self.max_length,
-            return_attention_mask=False,
-        )
+    def _batch_rows(self, lengths: NDArray[np.int64]) -> int:
+        if self.is_packed:
+            return packed_rows(lengths, tokens_per_batch=self.tokens_per_batch)
+        return padded_rows(lengths, tokens_per_batch=self.tokens_per_batch)
+
+    def _margins(self, batch: Tokens) -> Tensor:
+        with torch.inference_mode():
+            logits = self._run(batch).float()
+            return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
+
+    def _halve(self) -> None:
+        """A batch did not fit in the device's memory: from now on half as many tokens."""
+        self.tokens_per_batch //= 2
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        logger.warning("out of memory: %d tokens a batch from now on", self.tokens_per_batch)
+
+    def _count(self, batch: Tokens) -> None:
+        self.counters.num_pairs += len(batch.lengths_B)
+        self.counters.num_tokens += len(batch.ids_T)
+        padded = len(batch.lengths_B) * int(batch.lengths_B[0])
+        self.counters.num_padded_tokens += len(batch.ids_T) if self.is_packed else padded
+
+
+class _PaddedModel:
+    """Any cross-encoder: a batch padded to its longest pair, with a mask."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, has_types: bool) -> None:  # noqa: ANN401
+        self.model, self.tokenizer = model, tokenizer
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.pad_token_id
         # Some tokenizers make token types that their model does not take.
-        return {name: values for name, values in encoded.items() if name in self._inputs}
+        self.has_types = (
+            has_types and "token_type_ids" in inspect.signature(model.forward).parameters
+        )
 
-    def _forward(self, batch: dict[str, list[Any]]) -> NDArray[np.float32]:
-        """Run one batch; a batch that does not fit in the GPU's memory is run in two halves."""
-        rows = len(batch["input_ids"])
-        try:
-            padded = self.tokenizer.pad(batch, return_tensors="pt", return_attention_mask=True)
-            with torch.inference_mode():
-                logits = self.model(**padded.to(self.device)).logits.float().cpu().numpy()
-        except torch.cuda.OutOfMemoryError:
-            if rows == 1:
-                raise
-            half = rows // 2
-            parts = (
-                {k: v[:half] for k, v in batch.items()},
-                {k: v[half:] for k, v in batch.items()},
-            )
-            return np.concatenate([self._forward(part) for part in parts])
-        self.counters.num_padded_tokens += padded["input_ids"].numel()
-        margin = logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
-        return np.asarray(margin, np.float32)
+    def __call__(self, tokens: Tokens) -> Tensor:
+        """Logits (B, outputs)."""
+        edges = np.cumsum(tokens.lengths_B)[:-1]
+        batch = {"input_ids": np.split(tokens.ids_T, edges)}
+        if self.has_types:
+            batch["token_type_ids"] = np.split(tokens.types_T, edges)
+        padded = self.tokenizer.pad(batch, return_tensors="pt", return_attention_mask=True)
+        logits: Tensor = self.model(**padded.to(self.model.device)).logits
+        return logits
 
 
-def token_batches(
-    lengths: NDArray[np.int64], *, tokens_per_batch: int
-) -> Iterator[NDArray[np.int64]]:
-    """Row numbers of each batch: rows of like length together, longest first.
+def packed_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
+    """How many of the first rows hold at most `tokens_per_batch` tokens together; at least one."""
+    most = lengths[:tokens_per_batch]  # a pair has a token at least
+    return max(1, int(np.searchsorted(np.cumsum(most), tokens_per_batch, side="right")))
 
-    Rows x longest row of a batch is at most `tokens_per_batch`, or the batch has one row. The
-    longest come first, so that a batch too big for the device shows at once.
+
+def padded_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
+    """How many of the first rows, longest first, make a batch that is padded to its longest.
+
+    Rows x longest row is at most `tokens_per_batch`, and at most 3 % of it padding once it has 512
+    tokens; at least one row.
     """
-    order = np.argsort(-lengths, kind="stable")
-    at = 0
-    while at < len(order):
-        num = max(1, tokens_per_batch // max(1, int(lengths[order[at]])))
-        yield order[at : at + num]
-        at += num
+    longest = int(lengths[0])
+    most = lengths[: max(1, tokens_per_batch // longest)]
+    padded = longest * np.arange(1, len(most) + 1)
+    is_good = (np.cumsum(most) >= (1 - _MOST_PADDING) * padded) | (padded <= _SMALL_BATCH_TOKENS)
+    return len(most) if is_good.all() else max(1, int(np.argmin(is_good)))
 
 
 def _first_line(error: Exception) -> str:

@@ -17,10 +17,11 @@ FLOORS = [
     {"pairs", "labels", "ngrams", "metrics", "shop_text"},
     {"synthetic", "storage"},
     {"inputs"},
-    {"readers", "store", "loader", "teacher", "student", "scorer", "report"},
-    {"ledger"},
+    {"readers", "store", "loader", "tokens", "student", "scorer", "report"},
+    {"packing"},
+    {"teacher", "ledger"},
     {"run", "dataset"},
-    {"shards", "scoring", "cluster"},
+    {"shards", "labeling", "scoring", "cluster"},
     {"inspection"},
     {"stages.tasks", "stages.fit"},
     {"stages.prepare", "stages.finetune", "stages.label", "stages.synthesize"},
@@ -32,8 +33,8 @@ FLOORS = [
 ]
 FLOOR = {name: at for at, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {
-    "torch": {"teacher", "student", "stages"},
-    "transformers": {"teacher", "stages.finetune"},
+    "torch": {"packing", "teacher", "student", "stages"},
+    "transformers": {"tokens", "teacher", "stages.finetune"},
     "ray": {"cluster", "stages"},
 }
 

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raydistill.labels import soft_labels
 from raydistill.loader import (
     Loader,
     Targets,
@@ -114,6 +115,24 @@ def test_logits_of_other_pairs_are_refused(store: tuple[Folder, Folder, dict[str
     table = pairs.read_table("part-00001.parquet")
     with pytest.raises(ValueError, match="does not hold the pairs of its namesake"):
         read_logits(logits, "part-00002.parquet", table)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_a_pair_without_a_logit_has_no_say(
+    store: tuple[Folder, Folder, dict[str, int]], num_workers: int
+) -> None:
+    """It stays in the plan: no other pair moves to another batch, or is lost."""
+    pairs, logits, shards = store
+    loader = Loader(pairs, Targets((logits,), (1.0,)), spec=SPEC, idf_V=IDF)
+    before = seen(loader, shards, num_workers=num_workers, batch_rows=4)
+    name = "part-00002.parquet"
+    table = logits.read_table(name)
+    lost = soft_labels(table["logit"].to_numpy()[1:3, None], weights_M=[1.0]).tolist()
+    values = pa.array(table["logit"].to_numpy(), mask=np.isin(np.arange(5), (1, 2)))
+    logits.write_table(name, pa.table([table["pair_id"], values], schema=LOGITS))
+    after = seen(loader, shards, num_workers=num_workers, batch_rows=4)
+    assert after == [[target for target in worker if target not in lost] for worker in before]
+    assert sum(map(len, before)) - sum(map(len, after)) == 2
 
 
 def test_a_plan_of_other_rows_is_refused(store: tuple[Folder, Folder, dict[str, int]]) -> None:

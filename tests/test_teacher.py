@@ -1,21 +1,40 @@
+import inspect
 import json
+import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from raydistill.errors import UserError
-from raydistill.teacher import Teacher, resolve_dtype, token_batches
+from raydistill.packing import equal_lengths, has_onednn
+from raydistill.teacher import Teacher, packed_rows, padded_rows, resolve_dtype
+from raydistill.tokens import Tokens
 from tests.conftest import WORDS, make_bert
 
 
-def make(folder: Path, *, tokens_per_batch: int = 256, max_length: int = 32) -> Teacher:
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """As in an actor; two threads for so little work wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make(
+    folder: Path, *, tokens_per_batch: int = 256, max_length: int = 32, dtype: str = "float32"
+) -> Teacher:
     return Teacher(
         folder,
         device="cpu",
-        dtype="float32",
+        dtype=dtype,
         max_length=max_length,
         tokens_per_batch=tokens_per_batch,
     )
@@ -27,19 +46,29 @@ def some_pairs(num: int, *, seed: int = 0) -> tuple[list[str], list[str]]:
     return [text(5) for _ in range(num)], [text(20) for _ in range(num)]
 
 
+@cache
+def stock(folder: Path) -> tuple[Any, Any]:
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def alone(folder: Path, *texts: str) -> list[float]:
+    """The outputs that transformers gives for one pair, or one text, by itself."""
+    model, tokenizer = stock(folder)
+    tokens = tokenizer(*texts, truncation=True, max_length=32, return_tensors="pt")
+    with torch.inference_mode():
+        found: list[float] = model(**tokens).logits[0].tolist()
+    return found
+
+
 def test_a_logit_is_what_transformers_gives_for_the_pair_alone(tiny_bert: Path) -> None:
     queries, titles = some_pairs(40)
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    with torch.inference_mode():
-        alone = [
-            model(
-                **tokenizer(q, t, truncation=True, max_length=32, return_tensors="pt")
-            ).logits.item()
-            for q, t in zip(queries, titles, strict=True)
-        ]
-    assert np.std(alone) > 0.1  # else the comparison says nothing
-    assert make(tiny_bert).logits(queries, titles) == pytest.approx(alone, abs=1e-4)
+    teacher = make(tiny_bert)
+    assert teacher.is_packed
+    expected = [alone(tiny_bert, q, t)[0] for q, t in zip(queries, titles, strict=True)]
+    assert np.std(expected) > 0.1  # else the comparison says nothing
+    assert teacher.logits(queries, titles) == pytest.approx(expected, abs=1e-4)
+    assert teacher.counters.padding == 0
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 64, 100_000])
@@ -56,9 +85,7 @@ def test_neither_batches_nor_order_matter(tiny_bert: Path, tokens_per_batch: int
 def test_two_outputs_give_the_margin(tmp_path: Path) -> None:
     folder = make_bert(tmp_path / "two", num_labels=2)
     teacher = make(folder)
-    tokens = teacher.tokenizer("sofa", "grey sofa", return_tensors="pt")
-    with torch.inference_mode():
-        no, yes = teacher.model(**tokens).logits[0].tolist()
+    no, yes = alone(folder, "sofa", "grey sofa")
     assert teacher.logits(["sofa"], ["grey sofa"])[0] == pytest.approx(yes - no, abs=1e-5)
 
 
@@ -81,12 +108,23 @@ def test_a_model_without_token_types(tmp_path: Path) -> None:
     assert np.isfinite(found).all() and np.std(found) > 0
 
 
+@pytest.mark.parametrize("path", ["", "0_Transformer"])
+def test_a_cross_encoder_of_sentence_transformers(
+    tmp_path: Path, tiny_bert: Path, path: str
+) -> None:
+    """Both ways in which it writes its folder; what its files say beside the model is not read."""
+    shutil.copytree(tiny_bert, tmp_path / "model" / path)
+    modules = [{"idx": 0, "name": "0", "path": path, "type": "...modules.transformer.Transformer"}]
+    (tmp_path / "model" / "modules.json").write_text(json.dumps(modules))
+    queries, titles = some_pairs(5)
+    expected = make(tiny_bert).logits(queries, titles)
+    assert np.array_equal(make(tmp_path / "model").logits(queries, titles), expected)
+
+
 def test_single_texts_are_not_pairs(tiny_bert: Path) -> None:
     teacher = make(tiny_bert)
-    tokens = teacher.tokenizer("grey sofa", return_tensors="pt")
-    with torch.inference_mode():
-        expected = teacher.model(**tokens).logits.item()
-    assert teacher.logits([""], ["grey sofa"])[0] == pytest.approx(expected, abs=1e-5)
+    expected = alone(tiny_bert, "grey sofa")
+    assert teacher.logits([""], ["grey sofa"]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_nothing_in_nothing_out(tiny_bert: Path) -> None:
@@ -100,17 +138,92 @@ def test_long_pairs_are_cut(tiny_bert: Path) -> None:
     assert teacher.counters.num_tokens == 16
 
 
-def test_padding_is_counted(tiny_bert: Path) -> None:
-    teacher = make(tiny_bert, tokens_per_batch=10_000)
-    teacher.logits(["sofa", "sofa"], ["grey", "grey grey grey"])  # 5 and 7 wordpieces: 12 of 14
-    assert teacher.counters.padding == pytest.approx(2 / 14)
+def test_batches_by_token_budget() -> None:
+    lengths = np.array([20, 9, 4, 4, 3, 1])
+    assert [packed_rows(lengths[at:], tokens_per_batch=9) for at in (0, 1, 2, 5)] == [1, 1, 2, 1]
+    assert [padded_rows(lengths[at:], tokens_per_batch=9) for at in (0, 1, 2, 5)] == [1, 1, 2, 1]
 
 
-def test_token_batches() -> None:
-    lengths = np.array([3, 9, 1, 4, 4, 20])
-    batches = [b.tolist() for b in token_batches(lengths, tokens_per_batch=9)]
-    assert batches == [[5], [1], [3, 4], [0, 2]]
-    assert sorted(row for batch in batches for row in batch) == list(range(6))
+def test_padding_stays_under_three_percent() -> None:
+    lengths = np.sort(np.random.default_rng(0).integers(5, 90, 4_000))[::-1]
+    at = padded = 0
+    while at < len(lengths):
+        num = padded_rows(lengths[at:], tokens_per_batch=8_192)
+        padded += num * lengths[at]
+        at += num
+    assert at == len(lengths)
+    assert 0 < 1 - lengths.sum() / padded < 0.03
+
+
+def test_runs_of_equal_lengths() -> None:
+    assert equal_lengths(np.array([7, 7, 5, 3, 3, 3])) == [(7, 2), (5, 1), (3, 3)]
+
+
+def test_a_batch_that_does_not_fit_is_halved(tiny_bert: Path) -> None:
+    """A device of little memory: batches of more than 40 wordpieces do not fit."""
+    queries, titles = some_pairs(20)
+    expected = make(tiny_bert).logits(queries, titles)
+    teacher = make(tiny_bert)
+    run = teacher._run
+
+    def small_device(tokens: Tokens) -> torch.Tensor:
+        if len(tokens.ids_T) > 40:
+            raise torch.OutOfMemoryError("out of memory")
+        return run(tokens)
+
+    teacher._run = small_device
+    assert teacher.logits(queries, titles) == pytest.approx(expected, abs=1e-5)
+    assert teacher.tokens_per_batch == 32  # 256, 128, 64, 32
+    assert teacher.counters.num_pairs == 20
+
+
+def test_roberta_is_packed_too(tmp_path: Path, tiny_bert: Path) -> None:
+    """Other positions and another head than BERT's, on the same layers."""
+    config = transformers.RobertaConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64, type_vocab_size=2, num_labels=1,
+        initializer_range=0.5, pad_token_id=1,
+    )  # fmt: skip
+    model = transformers.RobertaForSequenceClassification(config)
+    check_families(tmp_path, tiny_bert, model, is_packed=True)
+
+
+@pytest.mark.parametrize("kind", ["MPNet", "ModernBert"])
+def test_any_other_model_is_padded(tmp_path: Path, tiny_bert: Path, kind: str) -> None:
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_labels=1,
+        intermediate_size=64, max_position_embeddings=64, initializer_range=0.5, pad_token_id=0,
+    )  # fmt: skip
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
+    check_families(tmp_path, tiny_bert, model, is_packed=False)
+
+
+def check_families(folder: Path, tiny_bert: Path, model: Any, *, is_packed: bool) -> None:  # noqa: ANN401
+    model.save_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    if "token_type_ids" not in inspect.signature(model.forward).parameters:
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.save_pretrained(folder / "model")
+    queries, titles = some_pairs(20)
+    expected = [alone(folder / "model", q, t)[0] for q, t in zip(queries, titles, strict=True)]
+    teacher = make(folder / "model")
+    assert teacher.is_packed == is_packed
+    assert teacher.logits(queries, titles) == pytest.approx(expected, abs=1e-4)
+    assert np.std(expected) > 1e-3
+
+
+def test_bfloat16_is_close_to_float32(tiny_bert: Path) -> None:
+    queries, titles = some_pairs(60)
+    exact = make(tiny_bert).logits(queries, titles)
+    teacher = make(tiny_bert, dtype="bfloat16", tokens_per_batch=4_096)
+    rough = teacher.logits(queries, titles)
+    assert np.corrcoef(exact, rough)[0, 1] > 0.999
+    assert np.array_equal(rough, teacher.logits(queries, titles))
+
+
+def test_onednn_is_used_where_it_is_right() -> None:
+    assert has_onednn(torch.float32) in (True, False)
+    assert not has_onednn(torch.complex64)  # an operator that fails is not used
 
 
 def test_what_is_no_teacher(tmp_path: Path, tiny_bert: Path) -> None:

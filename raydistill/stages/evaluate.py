@@ -49,9 +49,9 @@ def run(run: Run) -> bool:
     run.report.write_bytes(REPORT, markdown(found).encode())
     summary = {
         "fingerprint": wanted,
-        "rows_in": found["num_pairs"],
+        "rows_in": found["num_pairs"] + found["num_unscored"],
         "rows_out": found["num_pairs"],
-        "quarantined": 0,
+        "quarantined": found["num_unscored"],
         "seconds": round(time.monotonic() - start_s, 1),
     }
     run.report.write_json(SUCCESS, summary)
@@ -68,6 +68,7 @@ def figures(run: Run) -> dict[str, Any]:
     for name, scorer in {"student": student, "judged-only student": judged_only}.items():
         scored[name] = {split: score_split(run, scorer, split)[0] for split in splits}
     labels = {split: _column(run, split, "label") for split in splits}
+    num_unscored = leave_out_unscored(scored, labels)["test"]
     relevant = labels["test"] >= run.config.judged.relevant_at
     if relevant.all() or not relevant.any():
         raise UserError(
@@ -85,6 +86,7 @@ def figures(run: Run) -> dict[str, Any]:
         entries[f"teacher {name}"]["us_per_pair"] = labeled.get("actor_us_per_pair")
     return {
         "num_pairs": len(relevant),
+        "num_unscored": num_unscored,
         "num_queries": len(set(_texts(run, "test"))),
         "relevant_at": run.config.judged.relevant_at,
         "scorers": entries,
@@ -94,6 +96,18 @@ def figures(run: Run) -> dict[str, Any]:
         "stages": _stage_counts(run),
         "data": inspect_run(run),
     }
+
+
+def leave_out_unscored(scored: dict[str, _Scores], labels: _Scores) -> dict[str, int]:
+    """Drop, for all scorers alike, the pairs without a finite score; how many of each split."""
+    num_unscored = {}
+    for split, label in labels.items():
+        is_scored = np.logical_and.reduce([np.isfinite(found[split]) for found in scored.values()])
+        num_unscored[split] = int((~is_scored).sum())
+        labels[split] = label[is_scored]
+        for found in scored.values():
+            found[split] = found[split][is_scored]
+    return num_unscored
 
 
 def _teacher_scores(run: Run) -> dict[str, _Scores]:

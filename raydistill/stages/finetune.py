@@ -35,7 +35,8 @@ from raydistill.run import Run, model_folder
 from raydistill.shards import judged_shards
 from raydistill.stages.fit import Log, device_of_worker, fit
 from raydistill.storage import SUCCESS
-from raydistill.teacher import load_tokenizer, quiet_transformers, resolve_dtype
+from raydistill.teacher import quiet_transformers, resolve_dtype
+from raydistill.tokens import load_tokenizer
 
 logger = logging.getLogger("raydistill")
 RESULT = "result.json"

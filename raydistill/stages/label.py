@@ -7,35 +7,39 @@ of shards minus the list of logits files.
 from __future__ import annotations
 
 import logging
-import time
+import os
+import socket
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
 
 from raydistill.cluster import Cluster
 from raydistill.config import LabelConfig
 from raydistill.errors import UserError
+from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
 from raydistill.progress import Progress
-from raydistill.run import Run, model_folder
-from raydistill.schema import JUDGED, LOGITS, PAIRS, check_schema
+from raydistill.run import Run
 from raydistill.shards import Shard, missing_shards, shards_to_score
 from raydistill.stages.fit import has_gpu
-from raydistill.stages.tasks import Item, run_actors
-from raydistill.storage import SUCCESS, Folder
-from raydistill.teacher import Teacher, check_model
+from raydistill.stages.tasks import FAILED, Item, Step, run_chain
+from raydistill.storage import SUCCESS
+from raydistill.teacher import check_model
 
 logger = logging.getLogger("raydistill")
+_ATTEMPTS = 3  # at a shard, before it is given up and named
 
 
 def run(run: Run, cluster: Cluster) -> bool:
     """Score the missing shards of every teacher; False if none was missing.
 
     Raises:
-        UserError: no pairs yet, a teacher that is not fine-tuned yet or is no cross-encoder.
+        UserError: no pairs yet, a teacher that is not fine-tuned yet, is no cross-encoder or is
+            broken.
+        RuntimeError: shards that failed again and again; the others are done.
     """
     shards_to_score(run)  # prepare is complete
     for name in run.config.teachers:  # every teacher is looked at before the first one works
@@ -53,107 +57,174 @@ def check_teacher(run: Run, name: str) -> None:
 
 def _label(run: Run, name: str, cluster: Cluster) -> bool:
     shards, left = shards_to_score(run), missing_shards(run, name)
-    logits, settings = run.logits(name), run.config.label
+    logits = run.logits(name)
     if not left and logits.success() is not None:
         return False
-    if 0 < len(left) < len(shards):
-        done = len(shards) - len(left)
-        logger.info("label     %s: %d of %d shards are there", name, done, len(shards))
-    gpus = settings.num_gpus if cluster.num_gpus else 0.0
-    num_actors = settings.num_actors or cluster.num_actors(gpus_each=settings.num_gpus)
-    # A ready-made teacher goes by its name: another machine has it in another folder.
-    model = run.config.teachers[name].model or run.teacher(name).uri
-    make = partial(Labeler, model=model, logits=logits.uri, settings=settings)
-    totals = _score(name, left, make, num_actors=num_actors, gpus=gpus)
+    work = _Work.of(run, name, cluster)
+    logger.info(
+        "label     %s: %d of %d shards are there; %s pairs to score, %d actors at most",
+        name,
+        len(shards) - len(left),
+        len(shards),
+        f"{sum(shard.num_rows for shard in left):,}",
+        work.num_actors,
+    )
+    tally = _Tally(name, left, num_actors=work.num_actors)
+    _score(left, work, tally)
     still = missing_shards(run, name)
     if still:
         raise RuntimeError(
             f"{len(still)} shards were scored but are not in {logits}, {still[0].target} among "
             "them; do all machines see the run folder?"
         )
-    num_rows = sum(shard.num_rows for shard in shards)
+    num_rows, num_bad = count_rows(run, name)
     summary = {
         "fingerprint": run.label_fingerprint(name),
         "rows_in": num_rows,
-        "rows_out": num_rows,
-        "quarantined": 0,
+        "rows_out": num_rows - num_bad,
+        "quarantined": num_bad,
         "shards": len(shards),
-        **totals,
+        **tally.summary(),
     }
     logits.write_json(SUCCESS, summary)
     return True
 
 
-def _score(
-    name: str,
-    shards: list[Shard],
-    make: Callable[[], Callable[[Item], Item]],
-    *,
-    num_actors: int,
-    gpus: float,
-) -> dict[str, Any]:
-    """Score the items; what this attempt did."""
-    start_s = time.monotonic()
-    rows = sum(shard.num_rows for shard in shards)
-    items = [{"folder": s.folder.uri, "name": s.name, "target": s.target} for s in shards]
-    progress = Progress("label", num_items=len(items), num_rows=rows, unit="shards")
-    tokens = padded = 0
-    busy_s = 0.0
-    for result in run_actors(items, make, num_actors=num_actors, gpus=gpus):
-        tokens += result["tokens"]
-        padded += result["padded_tokens"]
-        busy_s += result["busy_s"]
-        padding = 1 - tokens / max(padded, 1)
-        progress.add(
-            rows=result["rows"], note=f"{name}, {padding:.1%} padding, {num_actors} actors"
+def count_rows(run: Run, name: str) -> tuple[int, int]:
+    """Pairs of all shards, and those of them that the teacher could not score.
+
+    Raises:
+        UserError: more than `label.max_bad_fraction` of them.
+    """
+    shards, rejected = shards_to_score(run), run.rejected_logits(name)
+    num_rows = sum(shard.num_rows for shard in shards)
+    num_bad = count_bad(rejected, [shard.target for shard in shards])
+    allowed = run.config.label.max_bad_fraction
+    if num_bad > allowed * num_rows:
+        raise UserError(
+            f"teacher {name}: {too_many_bad(num_bad, num_rows, allowed)}; "
+            f"the pairs and reasons are in {rejected}"
         )
-    return {
-        "seconds": round(time.monotonic() - start_s, 1),
-        "rows_scored": rows,
-        "rows_per_s": round(progress.rate()) if items else 0,
-        "actor_us_per_pair": round(1e6 * busy_s / rows, 1) if rows else None,
-        "tokens": tokens,
-        "padding": round(1 - tokens / max(padded, 1), 4),
-    }
+    return num_rows, num_bad
 
 
-class Labeler:
-    """An actor that holds a teacher: a shard's name in, its logits file written."""
+@dataclass(frozen=True)
+class _Work:
+    """What is done with a shard, and by how many actors."""
 
-    def __init__(self, *, model: str, logits: str, settings: LabelConfig) -> None:
-        """Load the teacher on the GPU that Ray gave this actor, else on one core."""
-        device = "cuda" if has_gpu() else "cpu"
-        if device == "cpu":
-            torch.set_num_threads(1)  # an actor a core does more than one actor on all of them
-        self.logits = Folder(logits)
-        self.teacher = Teacher(
-            model_folder(model).download(),
-            device=device,
-            dtype=settings.dtype,
-            max_length=settings.max_length,
-            tokens_per_batch=settings.tokens_per_batch,
+    before: Step
+    make: Callable[[], Step]
+    after: Step
+    num_actors: int
+    gpus: float
+
+    @staticmethod
+    def of(run: Run, name: str, cluster: Cluster) -> _Work:
+        settings = run.config.label
+        # A ready-made teacher goes by its name: another machine has it in another folder.
+        model = run.config.teachers[name].model or run.teacher(name).uri
+        return _Work(
+            before=partial(read_tokens, model=model, max_length=settings.max_length),
+            make=partial(make_scorer, model=model, settings=settings),
+            after=partial(
+                write_logits, logits=run.logits(name), quarantine=run.rejected_logits(name)
+            ),
+            num_actors=settings.num_actors or cluster.num_actors(gpus_each=settings.num_gpus),
+            gpus=settings.num_gpus if cluster.num_gpus else 0.0,
         )
 
-    def __call__(self, item: Item) -> Item:
-        """Score one shard; rows, tokens and padding of it."""
-        start_s = time.monotonic()
-        pairs = Folder(item["folder"]).read_table(item["name"])
-        expected = JUDGED if "label" in pairs.column_names else PAIRS
-        check_schema(pairs.schema, expected, what=f"{item['folder']}/{item['name']}")
-        before = (self.teacher.counters.num_tokens, self.teacher.counters.num_padded_tokens)
-        logits = self.teacher.logits(pairs["query"].to_pylist(), pairs["title"].to_pylist())
-        if not np.isfinite(logits).all():
-            bad = int(np.flatnonzero(~np.isfinite(logits))[0])
-            raise UserError(
-                f"the teacher gave {logits[bad]} for {pairs.slice(bad, 1).to_pylist()[0]}; "
-                'set label.dtype = "float32", or mend the teacher'
-            )
-        table = pa.table([pairs["pair_id"], pa.array(logits)], schema=LOGITS)
-        self.logits.write_table(item["target"], table)
-        after = (self.teacher.counters.num_tokens, self.teacher.counters.num_padded_tokens)
+
+def make_scorer(*, model: str, settings: LabelConfig) -> ScoreTokens:
+    """The teacher of an actor: on the GPU that Ray gave it, else on one core."""
+    device = "cuda" if has_gpu() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)  # an actor a core does more than one actor on all of them
+    worker = f"{socket.gethostname()} {os.getpid()}"
+    return ScoreTokens(model=model, settings=settings, device=device, worker=worker)
+
+
+def _score(shards: list[Shard], work: _Work, tally: _Tally) -> None:
+    """Score the shards; those that fail are tried again when the others are done.
+
+    Raises:
+        RuntimeError: shards that failed at every attempt, with the last error of the first.
+    """
+    left = {s.target: {"folder": s.folder.uri, "name": s.name, "target": s.target} for s in shards}
+    errors: dict[str, str] = {}
+    for _ in range(_ATTEMPTS):
+        errors = dict.fromkeys(left, "its workers died")
+        for result in run_chain(
+            list(left.values()),
+            before=work.before,
+            make=work.make,
+            after=work.after,
+            num_actors=work.num_actors,
+            gpus=work.gpus,
+        ):
+            if FAILED in result:
+                errors[result["target"]] = result[FAILED]
+                logger.warning("label     %s failed: %s", result["target"], result[FAILED])
+                continue
+            del errors[result["target"]]
+            tally.add(result)
+        left = {target: left[target] for target in errors}
+        if not left:
+            return
+    names = ", ".join(sorted(left))
+    first = errors[min(errors)]
+    raise RuntimeError(f"{len(left)} shards failed {_ATTEMPTS} times: {names}; the first: {first}")
+
+
+@dataclass
+class _Tally:
+    """What this attempt has done so far, and its lines."""
+
+    name: str
+    shards: list[Shard]
+    num_actors: int
+    tokens: int = 0
+    padded_tokens: int = 0
+    busy_s: float = 0.0
+    most_actors: int = 0
+    _progress: Progress = field(init=False)
+    _workers: deque[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = sum(shard.num_rows for shard in self.shards)
+        self._progress = Progress("label", num_items=len(self.shards), num_rows=rows, unit="shards")
+        # Whoever wrote one of the last shards is at work; two rounds of all, as some are slower.
+        self._workers = deque(maxlen=2 * self.num_actors)
+
+    def add(self, result: Item) -> None:
+        """Count a shard that is done."""
+        self.tokens += result["tokens"]
+        self.padded_tokens += result["padded_tokens"]
+        self.busy_s += result["read_s"] + result["score_s"]
+        self._workers.append(result["worker"])
+        actors = len(set(self._workers))
+        self.most_actors = max(self.most_actors, actors)
+        self._progress.add(
+            rows=result["rows"],
+            note=f"{self.name}, {self._tokens_per_s():,.0f} tokens/s, {self._padding():.1%} "
+            f"padding, {actors} actors",
+        )
+
+    def _padding(self) -> float:
+        return 1 - self.tokens / max(self.padded_tokens, 1)
+
+    def _tokens_per_s(self) -> float:
+        return self._progress.rate() * self.tokens / max(self._progress.rows, 1)
+
+    def summary(self) -> dict[str, Any]:
+        """What this attempt did, for _SUCCESS.json."""
+        rows = self._progress.rows
         return {
-            "rows": len(logits),
-            "tokens": after[0] - before[0],
-            "padded_tokens": after[1] - before[1],
-            "busy_s": time.monotonic() - start_s,
+            "seconds": round(self._progress.seconds, 1),
+            "rows_scored": rows,
+            "rows_per_s": round(self._progress.rate()) if rows else 0,
+            "tokens": self.tokens,
+            "tokens_per_s": round(self._tokens_per_s()),
+            "padding": round(self._padding(), 4) if rows else 0.0,
+            "actors": self.most_actors,
+            "actor_us_per_pair": round(1e6 * self.busy_s / rows, 1) if rows else None,
         }

@@ -1,4 +1,4 @@
-"""Run one function or actor over many items with Ray Data, and hand each result over as it comes.
+"""Run a function or a chain of steps over many items with Ray Data; results as they come.
 
 An item is a dict (a shard's name, a range of buckets) and so is a result: rows stay on the workers.
 """
@@ -6,17 +6,26 @@ An item is a dict (a shard's name, a range of buckets) and so is a result: rows 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray.data
+from ray.util.annotations import RayDeprecationWarning
 
 from raydistill.errors import UserError
 
 Item = dict[str, Any]
+# A step of a chain: an item and its bytes in, both out.
+Step = Callable[[Item, bytes], tuple[Item, bytes]]
 _MISTAKE = "user_error"
+FAILED = "failed"  # the error of a step that was not the user's mistake; the next steps pass it on
+_BLOCK = pa.schema([("item", pa.string()), ("data", pa.large_binary())])
+_WHOLE: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
+_DEATHS = 3  # of the actors that work on an item, before the item counts as failed
 
 
 def _apply(work: Callable[[Item], Item], block: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -33,16 +42,6 @@ def _apply(work: Callable[[Item], Item], block: Any) -> dict[str, Any]:  # noqa:
     return {"result": np.asarray(results, dtype=object)}
 
 
-class _Worker:
-    """An actor that keeps what `make()` gives, and has it work on one item after the other."""
-
-    def __init__(self, make: Callable[[], Callable[[Item], Item]]) -> None:
-        self.work = make()
-
-    def __call__(self, block: Any) -> dict[str, Any]:  # noqa: ANN401
-        return _apply(self.work, block)
-
-
 def run_tasks(
     items: Sequence[Item], work: Callable[[Item], Item], *, cpus: float
 ) -> Iterator[Item]:
@@ -52,26 +51,79 @@ def run_tasks(
         yield from _results(_dataset(items).map_batches(task, batch_size=1, num_cpus=cpus))
 
 
-def run_actors(
+def run_chain(
     items: Sequence[Item],
-    make: Callable[[], Callable[[Item], Item]],
     *,
+    before: Step,
+    make: Callable[[], Step],
+    after: Step,
     num_actors: int,
     gpus: float,
 ) -> Iterator[Item]:
-    """Like `run_tasks`, with actors that each call `make()` once and keep what it gives."""
+    """Three steps for every item: `before` and `after` as tasks, between them actors.
+
+    Where there are GPUs, reading and writing run on the cores beside them, ahead of and behind the
+    actors, so that no GPU waits. On cores alone there is nothing to gain: the actors, a core each,
+    do all three. An item whose step raised comes back with the error in `FAILED`, one whose actors
+    died again and again does not come back; the others are done.
+    """
     if not items:
         return
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(num_actors, len(items))))
-    mapped = _dataset(items).map_batches(
-        _Worker,
-        fn_constructor_args=(make,),
-        batch_size=1,
-        compute=pool,
-        num_gpus=gpus or None,
-        num_cpus=None if gpus else 1,
-    )
-    yield from _results(mapped)
+    actors: dict[str, Any] = {
+        # All are asked for at once: those that wait for a machine are what makes a cluster grow,
+        # and those that have one work meanwhile. Pools from 1 to N stayed at 1 (ray#59144).
+        "compute": ray.data.ActorPoolStrategy(size=min(num_actors, len(items))),
+        "max_task_retries": _DEATHS,
+        # Beside GPUs the cores are the tasks': actors that held them all would wait for ever.
+        **({"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}),
+        **_WHOLE,
+    }
+    rows = pa.table([[json.dumps(i) for i in items], [b""] * len(items)], schema=_BLOCK)
+    chain: ray.data.Dataset = ray.data.from_arrow([rows.slice(at, 1) for at in range(len(items))])
+    chain.context.max_errored_blocks = -1  # the items that are missing at the end have failed
+    with warnings.catch_warnings():  # `max_task_retries` goes by another name from Ray 2.64 on
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        if gpus:
+            chain = chain.map_batches(partial(_steps, (before,)), num_cpus=1, **_WHOLE)
+            chain = chain.map_batches(_StepActor, fn_constructor_args=(make,), **actors)
+            chain = chain.map_batches(partial(_steps, (after,)), num_cpus=0.5, **_WHOLE)
+        else:
+            steps = (make, before, after)
+            chain = chain.map_batches(_StepActor, fn_constructor_args=steps, **actors)
+    yield from _results(chain, column="item")
+
+
+class _StepActor:
+    """An actor that keeps what `make()` gives, and the steps it does before and after."""
+
+    def __init__(self, make: Callable[[], Step], *around: Step) -> None:
+        self.steps = (around[0], make(), around[1]) if around else (make(),)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return _steps(self.steps, block)
+
+
+def _steps(steps: Sequence[Step], block: pa.Table) -> pa.Table:
+    """Every step on every row of a block."""
+    items, results = [], []
+    for text, value in zip(block["item"].to_pylist(), block["data"], strict=True):
+        item, data = json.loads(text), value.as_buffer()
+        for step in steps:
+            item, data = _attempt(step, item, data)
+        items.append(json.dumps(item))
+        results.append(data)
+    return pa.table([items, results], schema=_BLOCK)
+
+
+def _attempt(step: Step, item: Item, data: bytes) -> tuple[Item, bytes]:
+    if _MISTAKE in item or FAILED in item:
+        return item, b""
+    try:
+        return step(item, data)
+    except UserError as error:
+        return {**item, _MISTAKE: str(error)}, b""
+    except Exception as error:  # whatever it is, it travels to the driver, which names the item
+        return {**item, FAILED: f"{type(error).__name__}: {error}"}, b""
 
 
 def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
@@ -80,9 +132,9 @@ def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
     return ray.data.from_items(rows, override_num_blocks=len(rows))
 
 
-def _results(dataset: ray.data.Dataset) -> Iterator[Item]:
+def _results(dataset: ray.data.Dataset, *, column: str = "result") -> Iterator[Item]:
     for row in dataset.iter_rows():
-        result = json.loads(row["result"])
+        result = json.loads(row[column])
         if _MISTAKE in result:
             raise UserError(result[_MISTAKE])
         yield result

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -5,11 +6,13 @@ import pyarrow as pa
 import pytest
 
 from raydistill.cluster import Cluster
-from raydistill.config import LabelConfig
 from raydistill.errors import UserError
+from raydistill.labeling import count_bad, read_tokens
 from raydistill.run import Run
+from raydistill.schema import QUARANTINE
 from raydistill.shards import SCORED_SPLITS, missing_shards, shards_to_score
 from raydistill.stages import label, prepare
+from raydistill.stages.tasks import FAILED, Item
 from raydistill.storage import Folder
 from raydistill.teacher import Teacher
 from tests.conftest import make_bert, run_config
@@ -36,21 +39,118 @@ def test_a_lost_logits_file_is_scored_again(local_ray: None, prepared: Run) -> N
     assert logits_of(prepared) == before
 
 
-def test_a_teacher_that_gives_nan_is_stopped(prepared: Run, tmp_path: Path) -> None:
+def broken_teacher(folder: Path, *, bad_word: str | None) -> Path:
+    """A teacher that gives NaN: for every pair, or for those with a word."""
     import torch
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    folder = make_bert(tmp_path / "broken", num_labels=1)
+    make_bert(folder, num_labels=1)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    torch.nn.init.constant_(model.classifier.bias, float("nan"))
+    if bad_word is None:
+        torch.nn.init.constant_(model.classifier.bias, float("nan"))
+    else:
+        word = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(bad_word)
+        with torch.no_grad():
+            model.bert.embeddings.word_embeddings.weight[word] = float("nan")
     model.save_pretrained(folder)
-    labeler = label.Labeler(
-        model=str(folder), logits=str(tmp_path / "out"), settings=prepared.config.label
+    return folder
+
+
+def with_teacher(run: Run, model: Path, **label_settings: float) -> Run:
+    teachers = {"tiny": run.config.teachers["tiny"].model_copy(update={"model": str(model)})}
+    settings = run.config.label.model_copy(update=label_settings)
+    return Run(run.config.model_copy(update={"teachers": teachers, "label": settings}))
+
+
+def test_a_teacher_that_gives_nan_is_stopped(prepared: Run, tmp_path: Path) -> None:
+    broken = with_teacher(prepared, broken_teacher(tmp_path / "broken", bad_word=None))
+    with pytest.raises(UserError, match=r"(\d+) of \1 pairs got no logit.*allows 2.*label.dtype"):
+        label_without_ray(broken, {prepared.pairs.shards()[0]})
+    assert not broken.logits("tiny").shards()
+
+
+def test_a_pair_without_a_logit_is_null_and_in_quarantine(prepared: Run, tmp_path: Path) -> None:
+    folder = broken_teacher(tmp_path / "broken", bad_word="blue")
+    run = with_teacher(prepared, folder, max_bad_fraction=0.5)
+    name = prepared.pairs.shards()[0]
+    label_without_ray(run, {name})
+    pairs = prepared.pairs.read_table(name)
+    logits = run.logits("tiny").read_table(name)
+    is_bad = np.array(
+        ["blue" in f"{p['query']} {p['title']}".lower().split() for p in pairs.to_pylist()]
     )
-    shard = shards_to_score(prepared)[0]
-    with pytest.raises(UserError, match=r"the teacher gave nan for .*label.dtype"):
-        labeler({"folder": shard.folder.uri, "name": shard.name, "target": shard.target})
-    assert not (tmp_path / "out").exists()
+    found = logits["logit"].is_null().to_numpy()
+    assert 0 < is_bad.sum() <= found.sum() < 256  # "blue" also next to a comma
+    assert found[is_bad].all()
+    rejected = run.rejected_logits("tiny").read_table(name)
+    assert rejected.schema.equals(QUARANTINE)
+    assert rejected["row"].to_pylist() == np.flatnonzero(found).tolist()
+    assert set(rejected["reason"].to_pylist()) == {"the teacher gave nan"}
+    assert rejected["title"][0] == pairs["title"][int(rejected["row"][0].as_py())]
+    assert count_bad(run.rejected_logits("tiny"), [name]) == found.sum()
+    good = label_targets(prepared, name)
+    scored = logits["logit"].to_numpy()
+    assert np.allclose(scored[~found], good[~found], atol=1e-5)  # the neighbours' are unharmed
+
+
+def test_bad_pairs_of_all_shards_are_counted_together(prepared: Run) -> None:
+    """A few of each shard stop no shard; all together they may stop the run."""
+    names = [shard.target for shard in shards_to_score(prepared)]
+    num_rows = sum(shard.num_rows for shard in shards_to_score(prepared))
+    few = pa.table([["pairs"] * 10, range(10), ["the teacher gave nan"] * 10, [""] * 10, [""] * 10],
+                   schema=QUARANTINE)  # fmt: skip
+    for at, name in enumerate(names):
+        prepared.rejected_logits("tiny").write_table(name, few)
+        allowed = with_teacher(
+            prepared, Path(prepared.teacher("tiny").uri), max_bad_fraction=10 * (at + 1) / num_rows
+        )
+        assert label.count_rows(allowed, "tiny") == (num_rows, 10 * (at + 1))
+    with pytest.raises(UserError, match=f"{10 * len(names)} of {num_rows:,} pairs got no logit"):
+        label.count_rows(prepared, "tiny")
+
+
+def label_targets(run: Run, name: str) -> np.ndarray:
+    label_without_ray(run, {name})
+    return np.asarray(run.logits("tiny").read_table(name)["logit"].to_numpy())
+
+
+@pytest.mark.ray
+def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done(
+    local_ray: None, prepared: Run
+) -> None:
+    name = prepared.pairs.shards()[2]
+    prepared.pairs.write_bytes(name, b"no Parquet")
+    with pytest.raises(RuntimeError, match=f"1 shards failed 3 times: {name}; .*ArrowInvalid"):
+        label.run(prepared, TWO)
+    done = {shard.target for shard in shards_to_score(prepared)} - {name}
+    assert set(logits_of(prepared)) == done
+    assert prepared.logits("tiny").success() is None
+
+
+@pytest.mark.ray
+def test_a_step_that_fails_stops_no_other_item(local_ray: None) -> None:
+    from raydistill.stages import tasks
+
+    def work(item: Item, data: bytes) -> tuple[Item, bytes]:
+        if item["at"] == 3:
+            raise KeyError("three")
+        if item["at"] == 5:  # takes its process with it, every time
+            os._exit(1)
+        return {**item, "data": bytes(data).decode()}, data
+
+    done = list(
+        tasks.run_chain(
+            [{"at": at} for at in range(8)],
+            before=lambda item, _: (item, b"read"),
+            make=lambda: work,
+            after=lambda item, data: ({**item, "written": bytes(data).decode()}, b""),
+            num_actors=2,
+            gpus=0.0,
+        )
+    )
+    assert {0, 1, 2, 4} <= {item["at"] for item in done} <= {0, 1, 2, 3, 4, 6, 7}
+    assert [i for i in done if FAILED in i] == [{"at": 3, FAILED: "KeyError: 'three'"}]
+    assert all(i["data"] == i["written"] == "read" for i in done if i["at"] != 3)
 
 
 def logits_of(run: Run) -> dict[str, bytes]:
@@ -64,15 +164,13 @@ def logits_of(run: Run) -> dict[str, bytes]:
 
 
 def label_without_ray(run: Run, names: set[str] | None = None) -> None:
-    settings = run.config.label
-    labeler = label.Labeler(
-        model=run.teacher("tiny").uri,
-        logits=run.logits("tiny").uri,
-        settings=settings,
-    )
+    """The three steps of label on some shards, or all, in this process."""
+    work = label._Work.of(run, "tiny", ONE)
+    score = work.make()
     for shard in missing_shards(run, "tiny"):
         if names is None or shard.target in names:
-            labeler({"folder": shard.folder.uri, "name": shard.name, "target": shard.target})
+            item = {"folder": shard.folder.uri, "name": shard.name, "target": shard.target}
+            work.after(*score(*work.before(item, b"")))
 
 
 @pytest.mark.ray
@@ -80,11 +178,9 @@ def test_every_shard_once_same_name_same_order(local_ray: None, prepared: Run) -
     assert label.run(prepared, TWO)
     found = logits_of(prepared)
     assert set(found) == {shard.target for shard in shards_to_score(prepared)}
-    settings = LabelConfig()
     teacher = Teacher(
-        Path(prepared.teacher("tiny").uri), device="cpu", dtype="float32", max_length=32,
-        tokens_per_batch=settings.tokens_per_batch,
-    )  # fmt: skip
+        Path(prepared.teacher("tiny").uri), device="cpu", dtype="float32", max_length=32
+    )
     name = prepared.pairs.shards()[1]
     pairs, logits = prepared.pairs.read_table(name), prepared.logits("tiny").read_table(name)
     assert logits["pair_id"].equals(pairs["pair_id"])
@@ -129,12 +225,9 @@ def test_a_changed_teacher_is_another_folder(prepared: Run, tmp_path: Path) -> N
 def test_rows_of_another_schema_are_refused(prepared: Run, tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "odd"))
     folder.write_table("part-00000.parquet", pa.table({"pair_id": [1], "query": ["a"]}))
-    labeler = label.Labeler(
-        model=prepared.teacher("tiny").uri, logits=str(tmp_path / "out"),
-        settings=prepared.config.label,
-    )  # fmt: skip
+    item = {"target": "x.parquet", "folder": folder.uri, "name": "part-00000.parquet"}
     with pytest.raises(ValueError, match="has another schema"):
-        labeler({"target": "x.parquet", "folder": folder.uri, "name": "part-00000.parquet"})
+        read_tokens(item, b"", model=prepared.teacher("tiny").uri, max_length=32)
 
 
 def test_stages_out_of_order(
@@ -151,27 +244,37 @@ def test_stages_out_of_order(
 
 @pytest.mark.ray
 def test_actors_are_placed_on_fractions_of_gpus() -> None:
-    """Two GPUs that Ray only believes in: four labelers of half a GPU each."""
+    """Two GPUs that Ray only believes in: four actors of half a GPU each, tasks beside them."""
     import subprocess
     import sys
 
     code = (
-        "import raydistill.cluster, ray, logging\n"
+        "import raydistill.cluster, ray, os\n"
         "ray.init(num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False,\n"
         "         logging_level='error', object_store_memory=100 * 2**20)\n"
         "from raydistill.cluster import connect\n"
         "from raydistill.config import ClusterConfig\n"
-        "from raydistill.stages.tasks import run_actors\n"
+        "from raydistill.stages.tasks import run_chain\n"
         "found = connect(ClusterConfig())\n"
         "assert found.num_gpus == 2 and found.num_actors(gpus_each=0.5) == 4\n"
+        "def read(item, data):\n"
+        "    return {'read': os.getpid()}, b'tokens'\n"
         "def make():\n"
         "    import time, ray\n"
-        "    def work(item):\n"
+        "    def work(item, data):\n"
         "        time.sleep(1.0)\n"
-        "        return {'gpus': [int(g) for g in ray.get_gpu_ids()]}\n"
+        "        assert bytes(data) == b'tokens'\n"
+        "        gpus = [int(g) for g in ray.get_gpu_ids()]\n"
+        "        return {**item, 'gpus': gpus, 'scored': os.getpid()}, b'logits'\n"
         "    return work\n"
-        "done = list(run_actors([{}] * 12, make, num_actors=4, gpus=0.5))\n"
+        "def write(item, data):\n"
+        "    assert bytes(data) == b'logits'\n"
+        "    return {**item, 'written': os.getpid()}, b''\n"
+        "done = list(run_chain([{}] * 12, before=read, make=make, after=write,\n"
+        "                      num_actors=4, gpus=0.5))\n"
+        "actors = {d['scored'] for d in done}\n"
+        "assert not actors & {d[k] for d in done for k in ('read', 'written')}\n"
         "print(sorted({tuple(d['gpus']) for d in done}), len(done))\n"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip().endswith("[(0,), (1,)] 12")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert out.stdout.strip().endswith("[(0,), (1,)] 12"), out.stderr[-2000:]

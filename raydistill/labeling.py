@@ -1,0 +1,177 @@
+"""The three steps of label on one shard: read and tokenise, score, write; without Ray.
+
+Each step takes the shard's item and bytes and gives both on: the steps may run in one process or
+in three. The bytes are an Arrow table of the shard's pairs, all of them, in their order.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raydistill.config import LabelConfig
+from raydistill.errors import UserError
+from raydistill.run import model_folder
+from raydistill.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
+from raydistill.storage import Folder
+from raydistill.teacher import Teacher
+from raydistill.tokens import PairTokenizer, Tokens, load_tokenizer
+
+Item = dict[str, Any]
+_SHOWN_CHARS = 200  # of a text in quarantine
+# A shard with so few bad pairs stops no run: of a small one they may be a large share. Those of all
+# shards are counted again at the end.
+_FEW_BAD_PAIRS = 10
+_TOKENISED = pa.schema(
+    [
+        ("pair_id", pa.int64()),
+        ("ids", pa.large_list(pa.int32())),
+        ("types", pa.large_list(pa.int32())),
+        ("reason", pa.string()),
+    ]
+)
+_SCORED = LOGITS.append(pa.field("reason", pa.string()))  # why there is no logit
+
+
+def read_tokens(item: Item, _: bytes, *, model: str, max_length: int) -> tuple[Item, bytes]:
+    """Read the pairs of `item["folder"]/item["name"]` and tokenise them."""
+    start_s = time.monotonic()
+    pairs = Folder(item["folder"]).read_table(item["name"])
+    expected = JUDGED if "label" in pairs.column_names else PAIRS
+    check_schema(pairs.schema, expected, what=f"{item['folder']}/{item['name']}")
+    tokenise = _tokenizer(model, max_length)
+    tokens = tokenise(pairs["query"].to_pylist(), pairs["title"].to_pylist())
+    edges = pa.array(np.concatenate([[0], np.cumsum(tokens.lengths_B)]), pa.int64())
+    columns = [
+        pairs["pair_id"].combine_chunks(),
+        pa.LargeListArray.from_arrays(edges, pa.array(tokens.ids_T)),
+        pa.LargeListArray.from_arrays(edges, pa.array(tokens.types_T)),
+        pa.array([tokens.reasons.get(row) for row in range(pairs.num_rows)], pa.string()),
+    ]
+    table = pa.Table.from_arrays(columns, schema=_TOKENISED)
+    return {**item, "read_s": time.monotonic() - start_s}, to_bytes(table)
+
+
+@cache
+def _tokenizer(model: str, max_length: int) -> PairTokenizer:
+    """Once a process: a task's process does many tasks."""
+    tokenizer = load_tokenizer(model_folder(model).download())
+    return PairTokenizer(tokenizer, max_length=max_length)
+
+
+class ScoreTokens:
+    """Holds a teacher on one device: a tokenised shard in, its logits out."""
+
+    def __init__(self, *, model: str, settings: LabelConfig, device: str, worker: str = "") -> None:
+        """`worker` is a name for this process, for the count of those at work."""
+        self.worker, self.max_bad_fraction = worker, settings.max_bad_fraction
+        self.teacher = Teacher(
+            model_folder(model).download(),
+            device=device,
+            dtype=settings.dtype,
+            max_length=settings.max_length,
+            tokens_per_batch=settings.tokens_per_batch,
+        )
+
+    def __call__(self, item: Item, data: bytes) -> tuple[Item, bytes]:
+        """Score a shard; a pair that has no finite logit gets null and the reason.
+
+        Raises:
+            UserError: more than `label.max_bad_fraction` of the pairs have none.
+        """
+        start_s = time.monotonic()
+        table = from_bytes(data)
+        self.teacher.counters.reset()
+        logits = self.teacher.score(_tokens(table))
+        reasons = table["reason"].to_pylist()
+        bad = np.flatnonzero(~np.isfinite(logits))
+        for row in bad:
+            reasons[row] = reasons[row] or f"the teacher gave {logits[row]}"
+        if len(bad) > max(_FEW_BAD_PAIRS, self.max_bad_fraction * len(logits)):
+            raise UserError(
+                too_many_bad(len(bad), len(logits), self.max_bad_fraction)
+                + f", the first in {item['target']}, row {bad[0]}: {reasons[bad[0]]}"
+            )
+        scored = pa.array(logits, mask=~np.isfinite(logits))
+        columns = [table["pair_id"], scored, pa.array(reasons, pa.string())]
+        counters = self.teacher.counters
+        done = {
+            "rows": len(logits),
+            "bad_rows": len(bad),
+            "tokens": counters.num_tokens,
+            "padded_tokens": counters.num_padded_tokens,
+            "score_s": time.monotonic() - start_s,
+            "worker": self.worker,
+        }
+        return {**item, **done}, to_bytes(pa.table(columns, schema=_SCORED))
+
+
+def write_logits(
+    item: Item, data: bytes, *, logits: Folder, quarantine: Folder
+) -> tuple[Item, bytes]:
+    """Write a shard's logits; before them, so that a whole shard has them, its bad pairs."""
+    table = from_bytes(data)
+    if item["bad_rows"]:
+        quarantine.write_table(item["target"], _bad_pairs(item, table))
+    logits.write_table(item["target"], table.select(LOGITS.names))
+    return item, b""
+
+
+def _bad_pairs(item: Item, table: pa.Table) -> pa.Table:
+    rows = np.flatnonzero(table["logit"].is_null().to_numpy())
+    pairs = Folder(item["folder"]).read_table(item["name"]).take(rows)
+    texts = [
+        pa.array([text[:_SHOWN_CHARS] for text in pairs[name].to_pylist()], pa.string())
+        for name in ("query", "title")
+    ]
+    source = pa.repeat(pa.scalar(f"{item['folder']}/{item['name']}"), len(rows))
+    reasons = table["reason"].take(rows)
+    return pa.table([source, pa.array(rows), reasons, *texts], schema=QUARANTINE)
+
+
+def too_many_bad(num_bad: int, num_rows: int, max_bad_fraction: float) -> str:
+    """What is wrong and what to do, where a teacher cannot score its pairs."""
+    return (
+        f"{num_bad:,} of {num_rows:,} pairs got no logit, label.max_bad_fraction allows "
+        f'{math.floor(max_bad_fraction * num_rows):,}; set label.dtype = "float32", mend the '
+        "teacher, or allow more"
+    )
+
+
+def count_bad(quarantine: Folder, targets: list[str]) -> int:
+    """How many pairs of all shards are in quarantine: few shards have any."""
+    folders = {target.rpartition("/")[0] for target in targets}
+    found = [
+        f"{folder}/{name}".removeprefix("/")
+        for folder in sorted(folders)
+        for name in (quarantine / folder if folder else quarantine).shards()
+    ]
+    wanted = set(targets)
+    return sum(quarantine.read_table(n, columns=["row"]).num_rows for n in found if n in wanted)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """The table in Arrow's own form."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_bytes(data: bytes) -> pa.Table:
+    """The table that `to_bytes` was given."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+def _tokens(table: pa.Table) -> Tokens:
+    ids, types = (table[name].combine_chunks() for name in ("ids", "types"))
+    return Tokens(
+        np.asarray(ids.flatten()),
+        np.asarray(types.flatten()),
+        np.diff(np.asarray(ids.offsets)),
+    )

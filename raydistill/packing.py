@@ -1,0 +1,191 @@
+"""A BERT-like cross-encoder run on pairs laid end to end: no padding, and no work for its sake.
+
+Comes in: a transformers model and Tokens sorted by length. Goes out: its logits. Everything but the
+attention works on wordpieces one by one and does not ask whose they are; the attention takes pairs
+of equal length together and needs no mask. The last layer is computed for the first wordpiece of
+each pair alone, since the head reads no other (exact). No Ray.
+
+T wordpieces of a batch, B pairs, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from raydistill.tokens import Tokens
+
+# Encoders of one build: a stack of `layer`s that attend, add, normalise and widen as BERT does.
+ENCODERS = {
+    "BertForSequenceClassification": "bert",
+    "RobertaForSequenceClassification": "roberta",
+    "XLMRobertaForSequenceClassification": "roberta",
+    "CamembertForSequenceClassification": "roberta",
+}
+
+
+def can_pack(model: Any) -> bool:  # noqa: ANN401
+    """Whether the model is of a build that PackedEncoder knows."""
+    config = model.config
+    return (
+        type(model).__name__ in ENCODERS
+        and not (config.is_decoder or config.add_cross_attention)
+        and getattr(config, "position_embedding_type", "absolute") == "absolute"
+    )
+
+
+class PackedEncoder:
+    """The model's own weights in another order of work; takes the layers out of the model."""
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - transformers' classes
+        """`model` is one that `can_pack`, on its device and in its dtype."""
+        encoder = getattr(model, ENCODERS[type(model).__name__])
+        self.embeddings, self.device = encoder.embeddings, model.device
+        self.pooler, self.classifier = encoder.pooler, model.classifier
+        # RoBERTa counts positions from the one after its padding id.
+        padding_id = getattr(self.embeddings, "padding_idx", None)
+        self.first_position = 0 if padding_id is None else padding_id + 1
+        num_heads = model.config.num_attention_heads
+        self.layers = [_Layer(layer, num_heads=num_heads) for layer in encoder.encoder.layer]
+        encoder.encoder.layer = torch.nn.ModuleList()  # the layers hold these weights once more
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        """Logits (B, outputs) of pairs that are sorted by length."""
+        groups = equal_lengths(tokens.lengths_B)
+        starts_B = np.cumsum(tokens.lengths_B) - tokens.lengths_B
+        places_T = np.arange(len(tokens.ids_T)) - np.repeat(starts_B, tokens.lengths_B)
+        x_TD = self.embeddings(
+            input_ids=self._row(tokens.ids_T),
+            token_type_ids=self._row(tokens.types_T),
+            position_ids=self._row(places_T + self.first_position),
+        )[0]
+        for layer in self.layers[:-1]:
+            x_TD = layer(x_TD, groups)
+        x_BD = self.layers[-1](x_TD, groups, first_B=self._row(starts_B)[0])
+        return self._head(x_BD[:, None])
+
+    def _row(self, values: np.ndarray[Any, Any]) -> Tensor:
+        row = torch.from_numpy(values.astype(np.int64))
+        if self.device.type == "cuda":  # else the copy would wait for the batch before
+            row = row.pin_memory()
+        return row.to(self.device, non_blocking=True)[None]
+
+    def _head(self, x_B1D: Tensor) -> Tensor:
+        """What the model makes of the first wordpieces: BERT has a pooler, RoBERTa's head all."""
+        logits: Tensor = self.classifier(x_B1D if self.pooler is None else self.pooler(x_B1D))
+        return logits
+
+
+def equal_lengths(lengths_B: np.ndarray[Any, Any]) -> list[tuple[int, int]]:
+    """(length, number of pairs) of every run of equal lengths."""
+    edges = np.flatnonzero(np.diff(lengths_B, prepend=-1, append=-1))
+    return [(int(lengths_B[start]), int(stop - start)) for start, stop in pairwise(edges)]
+
+
+class _Layer:
+    """One layer of the encoder."""
+
+    def __init__(self, layer: Any, *, num_heads: int) -> None:  # noqa: ANN401
+        attention = layer.attention.self
+        self.num_heads = num_heads
+        self.query = _Linear([attention.query])
+        self.key_value = _Linear([attention.key, attention.value])
+        self.project = _Linear([layer.attention.output.dense])
+        self.norm_1, self.norm_2 = layer.attention.output.LayerNorm, layer.output.LayerNorm
+        self.activation = layer.intermediate.intermediate_act_fn
+        self.is_gelu = type(self.activation).__name__ == "GELUActivation"
+        self.widen, self.shrink = _Linear([layer.intermediate.dense]), _Linear([layer.output.dense])
+
+    def __call__(
+        self, x_TD: Tensor, groups: Sequence[tuple[int, int]], *, first_B: Tensor | None = None
+    ) -> Tensor:
+        """The layer's output for all wordpieces, or for those at `first_B` alone."""
+        asking = x_TD if first_B is None else x_TD[first_B]
+        mixed = _attend(
+            self.query(asking),
+            self.key_value(x_TD),
+            groups,
+            num_heads=self.num_heads,
+            is_first_alone=first_B is not None,
+        )
+        x = self.norm_1(self.project(mixed).add_(asking))
+        wide = self.widen(x, gelu=True) if self.is_gelu else self.activation(self.widen(x))
+        out: Tensor = self.norm_2(self.shrink(wide).add_(x))
+        return out
+
+
+def _attend(
+    query: Tensor,
+    key_value_T2D: Tensor,
+    groups: Sequence[tuple[int, int]],
+    *,
+    num_heads: int,
+    is_first_alone: bool,
+) -> Tensor:
+    """Every pair's attention to itself; one unmasked call for the pairs of one length."""
+    parts, at, query_at = [], 0, 0
+    for length, num in groups:
+        asking = 1 if is_first_alone else length
+        key, value = (
+            key_value_T2D[at : at + num * length].view(num, length, 2, num_heads, -1).unbind(2)
+        )
+        q = query[query_at : query_at + num * asking].view(num, asking, num_heads, -1)
+        mixed = functional.scaled_dot_product_attention(
+            q.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        )
+        parts.append(mixed.transpose(1, 2).reshape(num * asking, -1))
+        at, query_at = at + num * length, query_at + num * asking
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class _Linear:
+    """x @ weight.T + bias of one or more linear modules side by side.
+
+    On a CPU the weight is laid out once as oneDNN's kernels read it, and GELU is part of the
+    kernel: with the operators that torch's inductor emits for a frozen graph, and without its
+    compiler. Measured on a core of an EPYC 9004, 1,024 wordpieces of MiniLM: 10 % more in bfloat16
+    and 14 % more in float32 than the plain call.
+    """
+
+    def __init__(self, modules: Sequence[torch.nn.Linear]) -> None:
+        self.weight = torch.cat([module.weight for module in modules]).detach()
+        self.bias = torch.cat([module.bias for module in modules]).detach()
+        self.is_laid_out = self.weight.device.type == "cpu" and has_onednn(self.weight.dtype)
+        if self.is_laid_out:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+
+    def __call__(self, x: Tensor, *, gelu: bool = False) -> Tensor:
+        if not self.is_laid_out:
+            out = functional.linear(x, self.weight, self.bias)
+            return functional.gelu(out) if gelu else out
+        after = "gelu" if gelu else "none"
+        laid: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self.weight, self.bias, after, [], "none"
+        )
+        return laid
+
+
+@cache
+def has_onednn(dtype: torch.dtype) -> bool:
+    """Whether this torch and CPU have oneDNN's linear operator, and it gives the right numbers.
+
+    The operators are torch's own and not of its public interface, so they are tried out.
+    """
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    x, weight = (torch.linspace(-1, 1, 1_024).view(16, 64).to(dtype) for _ in range(2))
+    bias = torch.linspace(-1, 1, 16).to(dtype)
+    try:
+        expected = functional.gelu(functional.linear(x, weight, bias))
+        laid_out = torch.ops.mkldnn._reorder_linear_weight(weight)
+        found = torch.ops.mkldnn._linear_pointwise(x, laid_out, bias, "gelu", [], "none")
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return bool(torch.allclose(found.float(), expected.float(), rtol=0.05, atol=0.05))

@@ -1,0 +1,305 @@
+"""Pairs to token ids: each distinct text is tokenised once, and a pair is put together from ids.
+
+Comes in: queries and titles. Goes out: Tokens, all pairs laid end to end. The ids are those of the
+tokenizer's own pair call; where they would not be, that call is made. No torch, no Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydistill.errors import UserError
+
+# Before transformers is imported: its fork notice and its progress bars are of no use here.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+from transformers import AutoTokenizer
+
+_CHUNK_TEXTS = 8_192  # the tokenizer's own result takes 2 KB a text, the ids 100 bytes
+# Empty, cut, of other scripts, of one long word: what templates and truncation may differ on.
+_ODD_TEXTS = ("", "grey sofa", "Sofa, 3 seats; 1/2 in.", "pied-à-terre 椅子 🪑", "a" * 99)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """B pairs laid end to end: T wordpieces, their token types, and each pair's share of them.
+
+    A pair that the tokenizer cannot handle has length 0, and its reason in `reasons`.
+    """
+
+    ids_T: NDArray[np.int32]
+    types_T: NDArray[np.int32]
+    lengths_B: NDArray[np.int64]
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def take(self, rows: NDArray[np.int64]) -> Tokens:
+        """The pairs of `rows`, in that order, without their reasons."""
+        starts_B = np.cumsum(self.lengths_B) - self.lengths_B
+        lengths = self.lengths_B[rows]
+        at_T = ranges(starts_B[rows], lengths)
+        return Tokens(self.ids_T[at_T], self.types_T[at_T], lengths)
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a tokenizer lays around one text or two: special tokens before, between and after."""
+
+    special_ids: tuple[tuple[int, ...], ...]
+    special_types: tuple[tuple[int, ...], ...]
+    text_types: tuple[int, ...]
+
+    @property
+    def num_special(self) -> int:
+        """Special tokens in all."""
+        return sum(map(len, self.special_ids))
+
+
+def model_root(folder: Path) -> Path:
+    """Where the Hugging Face model lies: `folder`, or the folder in it that `modules.json` names.
+
+    sentence-transformers writes a CrossEncoder either way.
+    """
+    modules = folder / "modules.json"
+    if (folder / "config.json").exists() or not modules.exists():
+        return folder
+    return folder / str(json.loads(modules.read_text(encoding="utf-8"))[0]["path"])
+
+
+def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own return type is a union
+    """The tokenizer of a model folder.
+
+    Raises:
+        UserError: the folder has none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(str(model_root(folder)))
+    except (OSError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"no tokenizer in {folder}: {first}") from error
+
+
+def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`start, start + 1, ...` of every row, one row after the other."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def kept_longest_first(
+    first: NDArray[np.int64], second: NDArray[np.int64], *, room: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many wordpieces of both texts stay where `room` holds both together.
+
+    Source: `truncate_encodings` of huggingface/tokenizers: the longer text is cut to what the
+    shorter one leaves; where neither fits in half of the room, each gets a half, and the longer
+    one the odd wordpiece.
+    """
+    short = np.minimum(first, second)
+    cut = np.where(short > room, short, np.maximum(short, room - short))
+    is_half = short + cut > room
+    kept_short = np.where(is_half, room // 2, short)
+    kept_long = np.where(is_half, room // 2 + room % 2, cut)
+    fits, is_swapped = first + second <= room, first > second
+    return (
+        np.where(fits, first, np.where(is_swapped, kept_long, kept_short)),
+        np.where(fits, second, np.where(is_swapped, kept_short, kept_long)),
+    )
+
+
+def _kept(lengths: list[NDArray[np.int64]], *, room: int) -> list[NDArray[np.int64]]:
+    if len(lengths) == 1:
+        return [np.minimum(lengths[0], room)]
+    return list(kept_longest_first(*lengths, room=room))
+
+
+class PairTokenizer:
+    """A tokenizer that knows how its pairs are put together."""
+
+    def __init__(self, tokenizer: Any, *, max_length: int) -> None:  # noqa: ANN401
+        """`max_length` counts wordpieces of a pair, special tokens among them."""
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.has_types = "token_type_ids" in tokenizer.model_input_names
+        self._templates = {num: self._checked_template(num) for num in (1, 2)}
+
+    def __call__(self, queries: Sequence[str], titles: Sequence[str]) -> Tokens:
+        """The token ids of every pair; "" for every query means single texts."""
+        texts = (titles,) if not any(queries) else (queries, titles)
+        template = self._templates[len(texts)]
+        return self._built(template, texts) if template else self._called(texts)
+
+    @property
+    def builds_pairs(self) -> bool:
+        """Whether pairs are put together from the ids of texts, not tokenised as pairs."""
+        return self._templates[2] is not None
+
+    def _checked_template(self, num_texts: int) -> Template | None:
+        """The template of the tokenizer, if ids built with it are the tokenizer's own."""
+        template = self._template(num_texts) if self.tokenizer.is_fast else None
+        if template is None:
+            return None
+        odd = (*_ODD_TEXTS, "oak " * self.max_length)
+        columns = zip(*((a, b) for a in odd for b in odd), strict=True)
+        texts = tuple(columns)[:num_texts]
+        built, called = self._built(template, texts), self._called(texts)
+        same = all(
+            np.array_equal(getattr(built, name), getattr(called, name))
+            for name in ("ids_T", "types_T", "lengths_B")
+        )
+        return template if same else None
+
+    def _template(self, num_texts: int) -> Template | None:
+        """What lies around short texts; None where they do not come in their order."""
+        found = self.tokenizer(*("a", "b")[:num_texts], return_token_type_ids=True)
+        ids: list[list[int]] = [[]]
+        types: list[list[int]] = [[]]
+        text_types: list[int] = []
+        parts = zip(found.sequence_ids(0), found["input_ids"], found["token_type_ids"], strict=True)
+        for text, id_, type_ in parts:
+            if text is None:
+                ids[-1].append(id_)
+                types[-1].append(type_)
+            elif text == len(text_types):  # the first wordpiece of the next text
+                text_types.append(type_)
+                ids.append([])
+                types.append([])
+        if len(text_types) != num_texts:
+            return None
+        types = types if self.has_types else [[0] * len(piece) for piece in types]
+        return Template(
+            special_ids=tuple(map(tuple, ids)),
+            special_types=tuple(map(tuple, types)),
+            text_types=tuple(text_types) if self.has_types else (0,) * num_texts,
+        )
+
+    def _built(self, template: Template, texts: Sequence[Sequence[str]]) -> Tokens:
+        """Pairs put together from the ids of their texts."""
+        ids, starts_of, lengths_of, reasons = self._texts(texts)
+        kept = _kept(lengths_of, room=self.max_length - template.num_special)
+        lengths_B = np.sum(kept, axis=0) + template.num_special
+        bad = np.fromiter(reasons, np.int64, len(reasons))
+        for count in (lengths_B, *kept):
+            count[bad] = 0
+        pieces = _Pieces(lengths_B)
+        for at, special in enumerate(template.special_ids):
+            pieces.put_same(special, template.special_types[at])
+            if at == len(texts):
+                break
+            starts = starts_of[at]
+            if self.tokenizer.truncation_side == "left":
+                starts = starts + lengths_of[at] - kept[at]
+            pieces.put(ids, starts, kept[at], type_=template.text_types[at])
+        return Tokens(pieces.ids_T, pieces.types_T, lengths_B, reasons)
+
+    def _texts(
+        self, texts: Sequence[Sequence[str]]
+    ) -> tuple[NDArray[np.int32], list[NDArray[np.int64]], list[NDArray[np.int64]], dict[int, str]]:
+        """Ids of the distinct texts end to end; for each column where its texts lie in them."""
+        joined = pa.array(chain(*texts), pa.string()).dictionary_encode()
+        encoded, bad = _encode_texts(self.tokenizer, joined.dictionary.to_pylist())
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        starts = np.cumsum(lengths) - lengths
+        ids = np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum()))
+        which = np.asarray(joined.indices).reshape(len(texts), -1)
+        rows = np.argwhere(np.isin(which.T, list(bad))) if bad else ()
+        reasons = {int(row): bad[int(which[column, row])] for row, column in rows}
+        return ids, [starts[at] for at in which], [lengths[at] for at in which], reasons
+
+    def _called(self, texts: Sequence[Sequence[str]]) -> Tokens:
+        """The tokenizer's own call, for all pairs at once; one by one where that fails."""
+        reasons: dict[int, str] = {}
+        try:
+            found = self._call(texts)
+        except Exception:  # the Rust library has no class of its own for a text it cannot handle
+            found = {"input_ids": [], "token_type_ids": []}
+            for row, pair in enumerate(zip(*texts, strict=True)):
+                one: dict[str, list[list[int]]]
+                try:
+                    one = self._call([[text] for text in pair])
+                except Exception as error:
+                    reasons[row] = _reason(error)
+                    one = {"input_ids": [[]], "token_type_ids": [[]]}
+                for name, values in found.items():
+                    values += one[name]
+        lengths_B = np.fromiter(map(len, found["input_ids"]), np.int64, len(texts[0]))
+        ids = np.fromiter(chain.from_iterable(found["input_ids"]), np.int32)
+        types = np.fromiter(chain.from_iterable(found["token_type_ids"]), np.int32)
+        return Tokens(ids, types if self.has_types else np.zeros_like(ids), lengths_B, reasons)
+
+    def _call(self, texts: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:
+        encoded = self.tokenizer(
+            *map(list, texts),
+            truncation="longest_first",
+            max_length=self.max_length,
+            return_attention_mask=False,
+            return_token_type_ids=True,
+        )
+        return {name: encoded[name] for name in ("input_ids", "token_type_ids")}
+
+
+class _Pieces:
+    """The ids and types of all pairs, filled piece by piece from each pair's start."""
+
+    def __init__(self, lengths_B: NDArray[np.int64]) -> None:
+        total = int(lengths_B.sum())
+        self.ids_T, self.types_T = np.empty(total, np.int32), np.zeros(total, np.int32)
+        self._is_there = lengths_B > 0
+        self._at_B = np.cumsum(lengths_B) - lengths_B
+
+    def put_same(self, ids: Sequence[int], types: Sequence[int]) -> None:
+        """The same special tokens in every pair that has any."""
+        for id_, type_ in zip(ids, types, strict=True):
+            at = self._at_B[self._is_there]
+            self.ids_T[at], self.types_T[at] = id_, type_
+            self._at_B = self._at_B + 1
+
+    def put(
+        self,
+        ids: NDArray[np.int32],
+        starts_B: NDArray[np.int64],
+        lengths_B: NDArray[np.int64],
+        *,
+        type_: int,
+    ) -> None:
+        """To every pair the ids of its own text."""
+        at_T = ranges(self._at_B, lengths_B)
+        self.ids_T[at_T] = ids[ranges(starts_B, lengths_B)]
+        self.types_T[at_T] = type_
+        self._at_B = self._at_B + lengths_B
+
+
+def _encode_texts(
+    tokenizer: Any,  # noqa: ANN401
+    texts: Sequence[str],
+) -> tuple[list[list[int]], dict[int, str]]:
+    """The ids of every text without special tokens; of those it cannot handle none, and why."""
+    rust = tokenizer.backend_tokenizer
+    rust.no_truncation()  # a call with truncation leaves it switched on
+    rust.no_padding()
+    ids: list[list[int]] = []
+    bad: dict[int, str] = {}
+    for at in range(0, len(texts), _CHUNK_TEXTS):
+        chunk = texts[at : at + _CHUNK_TEXTS]
+        try:
+            ids += [e.ids for e in rust.encode_batch_fast(chunk, add_special_tokens=False)]
+        except Exception:  # the Rust library has no class of its own for a text it cannot handle
+            for row, text in enumerate(chunk, start=at):
+                try:
+                    ids.append(rust.encode(text, add_special_tokens=False).ids)
+                except Exception as error:
+                    bad[row] = _reason(error)
+                    ids.append([])
+    return ids, bad
+
+
+def _reason(error: Exception) -> str:
+    return f"the tokenizer: {error}"

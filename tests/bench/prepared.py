@@ -1,0 +1,41 @@
+"""A run folder as `prepare` leaves it, made from pairs alone: for benchmarks of `label`."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raydistill.config import RunConfig
+from raydistill.pairs import collapse
+from raydistill.run import PREPARED, Run
+from raydistill.storage import SUCCESS
+
+
+def prepared_run(
+    folder: Path, teacher: Path, pairs: tuple[list[str], list[str]], *, shard_rows: int
+) -> tuple[Path, list[str]]:
+    """The run file, and the names of the shards of pairs; there are no judged ones."""
+    folder.mkdir(parents=True)
+    table = collapse(pa.table({"query": pairs[0], "title": pairs[1]}), dedupe=True)
+    pq.write_table(table, folder / "raw.parquet")
+    config = RunConfig.model_validate(
+        {
+            "run_dir": str(folder),
+            "pairs": {"input": [str(folder / "raw.parquet")]},
+            "judged": {"input": [str(folder / "raw.parquet")]},
+            "teachers": {"teacher": {"model": str(teacher)}},
+        }
+    )
+    file = folder / "bench.toml"
+    file.write_text(config.to_toml())
+    run, shards = Run(config), {}
+    for at in range(0, table.num_rows, shard_rows):
+        name = f"part-{len(shards):05d}.parquet"
+        shard = table.slice(at, shard_rows)
+        run.pairs.write_table(name, shard)
+        shards[name] = shard.num_rows
+    run.root.write_json(PREPARED, {"settings": run.prepare_settings(), "inputs": run.inputs})
+    done = {"fingerprint": run.prepare_fingerprint(), "rows_in": table.num_rows}
+    run.pairs.write_json(SUCCESS, {**done, "shards": shards})
+    (run.root / "judged").write_json(SUCCESS, {**done, "shards": {}})
+    return file, list(shards)
