@@ -213,7 +213,9 @@ class _Tally:
         return 1 - self.tokens / max(self.padded_tokens, 1)
 
     def _tokens_per_s(self) -> float:
-        return self._progress.rate() * self.tokens / max(self._progress.rows, 1)
+        if not self._progress.rows:  # the first shard: there is no rate yet
+            return self.tokens / max(self._progress.seconds, 1e-9)
+        return self._progress.rate() * self.tokens / self._progress.rows
 
     def summary(self) -> dict[str, Any]:
         """What this attempt did, for _SUCCESS.json."""
