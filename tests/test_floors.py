@@ -12,15 +12,15 @@ import raydistill
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
     {"errors", "schema"},
-    {"config", "hashing", "progress"},
+    {"config", "hashing", "prefetch", "progress"},
     {"words", "cleaning"},
-    {"pairs", "labels", "ngrams", "metrics", "shop_text"},
-    {"synthetic", "storage"},
+    {"pairs", "labels", "ngrams", "bags", "metrics", "shop_text"},
+    {"synthetic", "storage", "optimizers", "exchange"},
     {"readers", "store", "loader", "teacher", "student", "scorer", "report"},
     {"ledger"},
     {"run", "dataset"},
     {"shards", "scoring", "cluster"},
-    {"inspection"},
+    {"inspection", "learning"},
     {"stages.tasks", "stages.fit"},
     {"stages.prepare", "stages.finetune", "stages.label", "stages.synthesize"},
     {"stages.train"},
@@ -31,7 +31,7 @@ FLOORS = [
 ]
 FLOOR = {name: at for at, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {
-    "torch": {"teacher", "student", "stages"},
+    "torch": {"teacher", "student", "optimizers", "exchange", "learning", "stages"},
     "transformers": {"teacher", "stages.finetune"},
     "ray": {"cluster", "stages"},
 }
