@@ -29,7 +29,7 @@ from raydistill.storage import Folder
 from raydistill.student import Inputs, Student, Trainer, compute_dtype, predict, to_inputs
 
 _LINE_EVERY_S = 10.0
-_BATCHES_AHEAD = 8  # some MB; enough that a slow one is not waited for
+BATCHES_AHEAD = 8  # some MB; enough that a slow one is not waited for
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def fit_student(
     meter = _Meter(job, state, log=watcher.log)
     batches = prefetch(
         _batches(job, state, loader, rank=rank, num_workers=num_workers, device=device),
-        depth=_BATCHES_AHEAD,
+        depth=BATCHES_AHEAD,
     )
     window: Window | None = None
     for batch, inputs, targets_B in meter.waiting(batches):
