@@ -3,9 +3,9 @@
 Works on gloo and on NCCL, which has no sparse all-reduce. Every worker adds up the same numbers in
 the same order, so that replicas stay the same to the last bit.
 
-Bytes that a worker hands over a step: 4 P for the network (P weights), 4 for its count of rows,
-and M * (4 + 4 D) for rows of D floats and their ids, M being the most rows that any worker
-touched. Nothing follows the rows of the table.
+Bytes that a worker hands over a step: s P for the network (P weights of s bytes: 4 in float32, 2 in
+bfloat16), 8 for its count of rows, and M * (4 + s D) for M ids and rows of D, M being the most rows
+that any worker touched. Nothing follows the rows of the table.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ class Exchange:
         self.num_workers, self._device = dist.get_world_size(), device
         self.num_bytes = 0  # handed over by this worker so far
 
-    def sum_all(self, grads_P: Tensor) -> Tensor:
-        """The sum of all workers' flat gradients."""
+    def sum_all(self, grads_P: Tensor) -> None:
+        """Put the sum of all workers' flat gradients in the place of this one's."""
         self.num_bytes += grads_P.nbytes
         dist.all_reduce(grads_P)
-        return grads_P
 
     def sum_rows(self, rows_U: Tensor, grads_UD: Tensor) -> tuple[Tensor, Tensor]:
-        """The distinct rows of all workers, and the sums of their gradients."""
+        """The distinct rows of all workers, and the sums of their gradients in float32."""
         counts = self._gather(torch.tensor([len(rows_U)], device=rows_U.device)).tolist()
         rows = self._gather_padded(rows_U, counts)
-        grads = self._gather_padded(grads_UD, counts)
+        grads = self._gather_padded(grads_UD, counts).float()
         if not rows.is_cpu:
             all_U, slots = torch.unique(rows, return_inverse=True)
             sums = grads.new_zeros(len(all_U), grads.shape[1])

@@ -233,12 +233,11 @@ class Trainer:
         logits_B, read = student.forward(inputs, dropout=dropout)
         grads_B = (logits_B.sigmoid() - targets_B) / num_global
         bag_grads = student.backward(grads_B, read, out_P=self._grads_P, dropout=dropout)
-        grads_P, rows_U = self._grads_P.float(), inputs.rows_U
-        grads_UD = student.row_gradients(inputs, bag_grads)
-        if self.exchange is not None:
-            grads_P = self.exchange.sum_all(grads_P)
-            rows_U, grads_UD = self.exchange.sum_rows(rows_U, grads_UD)
-        self.optimizer.step(grads_P, learning_rate=rate * self.config.learning_rate)
+        rows_U, grads_UD = inputs.rows_U, student.row_gradients(inputs, bag_grads)
+        if self.exchange is not None:  # gradients travel in the type of the matrix work
+            self.exchange.sum_all(self._grads_P)
+            rows_U, grads_UD = self.exchange.sum_rows(rows_U, grads_UD.to(self._grads_P.dtype))
+        self.optimizer.step(self._grads_P.float(), learning_rate=rate * self.config.learning_rate)
         student.refresh()
         self._move_rows(rows_U, grads_UD, learning_rate=rate * self.config.table_rate)
         return functional.binary_cross_entropy_with_logits(logits_B, targets_B, reduction="sum")

@@ -230,7 +230,9 @@ def worker(arguments: argparse.Namespace) -> None:
         before = exchange.num_bytes if exchange else 0
         dist.barrier()
         found = bench.ours(trainer, arguments.bits, **workers)
-    found["bytes_per_step"] = ((exchange.num_bytes if exchange else 0) - before) / found["num_steps"]
+    found["bytes_per_step"] = ((exchange.num_bytes if exchange else 0) - before) / found[
+        "num_steps"
+    ]
     if arguments.rank == 0:
         print(json.dumps(found))
     dist.destroy_process_group()
@@ -324,7 +326,9 @@ def main() -> None:
         for _ in range(arguments.rounds):
             one, two = (run_workers(arguments, num, bits=20) for num in (1, 2))
             ratios.append(2 * two["pairs_per_s"] / one["pairs_per_s"])
-            print(f"1 worker {one['pairs_per_s']:,.0f}/s, 2 workers {2 * two['pairs_per_s']:,.0f}/s")
+            print(
+                f"1 worker {one['pairs_per_s']:,.0f}/s, 2 workers {2 * two['pairs_per_s']:,.0f}/s"
+            )
         figures["two_worker_speedup"] = statistics.median(ratios)
         for bits in (17, 20, 22):
             found = run_workers(arguments, 2, bits=bits)
