@@ -16,10 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-
-FREE = sorted(os.sched_getaffinity(0))
-os.sched_setaffinity(0, FREE[:1])  # before torch and numba count the cores
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +39,7 @@ from raydistill.storage import Folder
 from raydistill.student import Student, Trainer, compute_dtype, to_inputs
 from raydistill.synthetic import Shop
 
+FREE = sorted(os.sched_getaffinity(0))  # the cores it may use
 SHARD_ROWS = 65_536
 HIDDEN = (1024, 512, 128, 64)
 Shards = dict[str, int]
@@ -125,7 +124,7 @@ class Bench:
         """Multiply-adds of one pair's forward pass through the network."""
         spec = self.spec(8)
         sizes = [spec.num_bags * 64 + spec.num_dense, *HIDDEN, 1]
-        return sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+        return sum(a * b for a, b in pairwise(sizes))
 
 
 class TextRows(IterableDataset):
@@ -151,7 +150,7 @@ def words_to_ids(texts: list[str], num_rows: int) -> list[int]:
         words = text.lower().split()
         found += [hash(word) % num_rows for word in words]
         marked = ["<s>", *words, "</s>"]
-        found += [hash(pair) % num_rows for pair in zip(marked, marked[1:], strict=False)]
+        found += [hash(pair) % num_rows for pair in pairwise(marked)]
     return found
 
 
@@ -301,6 +300,7 @@ def main() -> None:
     for name in ("port", "workers", "bits", "rank"):  # of a worker that this file starts
         parser.add_argument(f"--{name}", type=int)
     arguments = parser.parse_args()
+    os.sched_setaffinity(0, FREE[:1])
     torch.set_num_threads(1)
     if arguments.rank is not None:
         worker(arguments)
