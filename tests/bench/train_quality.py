@@ -9,7 +9,6 @@ random weights. Ours: the step as it is, in bfloat16 where the CPU has it, and i
 import argparse
 import json
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 import torch
