@@ -11,6 +11,7 @@ Adam or Adagrad on its sparse gradients, a DataLoader, float32.
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from raydistill.config import StudentConfig, TrainConfig
 from raydistill.exchange import Exchange
 from raydistill.learning import BATCHES_AHEAD
-from raydistill.loader import Loader, Targets, Window, plan_windows
+from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
 from raydistill.ngrams import NgramSpec
 from raydistill.pairs import collapse
 from raydistill.prefetch import prefetch
@@ -76,15 +77,21 @@ class Bench:
     def spec(self, bits: int) -> NgramSpec:
         return NgramSpec(self.preset, bits)
 
-    def windows(self) -> list[Window]:
-        return plan_windows(self.shards, seed=0, epoch=0, window_shards=4)
+    def windows(self, epochs: int) -> list[Window]:
+        plans = (
+            plan_windows(self.shards, seed=0, epoch=epoch, window_shards=2)
+            for epoch in range(epochs)
+        )
+        return [window for plan in plans for window in plan]
 
-    def batches(self, bits: int, *, rank: int = 0, num_workers: int = 1) -> Iterator:
+    def batches(
+        self, bits: int, *, rank: int = 0, num_workers: int = 1, epochs: int = 1
+    ) -> Iterator[Batch]:
         spec = self.spec(bits)
         idf_V = np.ones(spec.num_rows, np.float32)
         loader = Loader(self.pairs, self.targets, spec=spec, idf_V=idf_V)
         return loader.batches(
-            self.windows(), rank=rank, num_workers=num_workers,
+            self.windows(epochs), rank=rank, num_workers=num_workers,
             batch_rows=self.batch_rows * num_workers, seed=0,
         )  # fmt: skip
 
@@ -289,6 +296,26 @@ def one_core(bench: Bench, *, rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in found.items()}
 
 
+def peak_memory(bench: Bench, *, bits: int, every: int = 20) -> dict[int, float]:
+    """Peak MB of this process after a million and after twenty million pairs.
+
+    The shards again and again, as epochs are; of the batches only one in `every` is stepped on.
+    """
+    trainer, found, num_pairs = bench.trainer(bits), dict[int, float](), 0
+    marks = [1_025_123, 20_000_000]
+    epochs = -(-marks[-1] // sum(bench.shards.values()))
+    for at, batch in enumerate(prefetch(bench.batches(bits, epochs=epochs), depth=BATCHES_AHEAD)):
+        if at % every == 0:
+            inputs = to_inputs(batch.lookup, batch.dense_BF, device="cpu")
+            trainer.step(inputs, torch.from_numpy(batch.targets_B), num_global=batch.num_global)
+        num_pairs += len(batch.targets_B)
+        if num_pairs >= marks[len(found)]:
+            found[num_pairs] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            if len(found) == len(marks):
+                break
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
@@ -296,7 +323,7 @@ def main() -> None:
     parser.add_argument("--batch-rows", type=int, default=1_024, help="of each worker")
     parser.add_argument("--preset", choices=("match", "bert2dnn"), default="bert2dnn")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-train"))
-    parser.add_argument("--part", choices=("all", "one", "two"), default="all")
+    parser.add_argument("--part", choices=("all", "one", "two", "memory"), default="all")
     for name in ("port", "workers", "bits", "rank"):  # of a worker that this file starts
         parser.add_argument(f"--{name}", type=int)
     arguments = parser.parse_args()
@@ -306,6 +333,10 @@ def main() -> None:
         worker(arguments)
         return
     bench, figures = bench_of(arguments), {}
+    if arguments.part == "memory":
+        for num_pairs, size_mb in peak_memory(bench, bits=20).items():
+            print(f"{num_pairs:>12,} pairs  {size_mb:,.0f} MB at the peak")
+        return
     if arguments.part != "two":
         found = one_core(bench, rounds=arguments.rounds)
         limit = found["peak_bf16_gflops"] * 1e9 / (6 * bench.macs())

@@ -1,6 +1,9 @@
+import os
+import signal
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +11,7 @@ import pytest
 import torch
 from tensorboardX.proto import event_pb2
 
+from raydistill.cluster import Cluster
 from raydistill.config import StudentConfig
 from raydistill.errors import UserError
 from raydistill.learning import Average
@@ -161,6 +165,42 @@ def read_events(file: Path) -> Iterator[event_pb2.Event]:
         (length,) = struct.unpack_from("<Q", data, at)
         yield event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
         at += 16 + length
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_worker_is_replaced_and_the_fit_ends_the_same(
+    local_ray: None, labeled: Run, tmp_path: Path
+) -> None:
+    """Both workers of a fit die with the first, and go on from the last window."""
+    run = with_train(
+        labeled, checkpoint_every_windows=1, window_shards=1, dtype="float32", num_workers=2
+    )
+    job, alone = start(run)
+    fit(job, alone)
+    was_killed = tmp_path / "killed"
+
+    def loop(config: dict[str, Any]) -> None:
+        say = config["log"]
+
+        def log(line: str) -> None:
+            say(line)
+            if "dev AUC" in line and not was_killed.exists():
+                was_killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        train.train_loop({**config, "log": log})
+
+    train.fit(
+        loop, {"job": job}, name="killed", storage=run.root / "_fits",
+        cluster=Cluster(num_cores=2, num_gpus=0), num_workers=2, gpus_each=0.0,
+    )  # fmt: skip
+    assert was_killed.exists()
+    result = job.output.read_json(train.RESULT) or {}
+    assert result["pairs"] == job.num_pairs
+    found = [entry["dev_auc"] for entry in result["evaluations"]]
+    assert found == pytest.approx([entry["dev_auc"] for entry in alone.history], abs=0.02)
 
 
 def test_the_judged_only_student_needs_no_teacher(raw_files: Path, prepared_dir: Path) -> None:
