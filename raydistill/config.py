@@ -210,6 +210,12 @@ class TrainConfig(Section):
     num_workers: Count = 1
     num_gpus: float = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _decay_has_adamw(self) -> TrainConfig:
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError('weight_decay is for optimizer = "adamw" alone; leave it out')
+        return self
+
     @property
     def table_rate(self) -> float:
         """Learning rate of the embedding table."""

@@ -179,7 +179,8 @@ def fit_student(
             window = batch.window
             # Dropout goes by the window, so that a resumed fit draws what it would have drawn.
             torch.manual_seed(hash((job.settings.seed, window.epoch, window.index, rank)))
-        rate = rate_at(job.settings, done_share=state.num_pairs / job.num_pairs)
+        middle = state.num_pairs + batch.num_global / 2  # neither end of a schedule is a rate of 0
+        rate = rate_at(job.settings, done_share=middle / job.num_pairs)
         loss = state.trainer.step(inputs, targets_B, num_global=batch.num_global, rate=rate)
         meter.step(loss, num_pairs=len(targets_B), num_global=batch.num_global)
         ends_epoch = batch.is_last and window.index + 1 == _num_windows(job)

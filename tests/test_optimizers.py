@@ -49,3 +49,8 @@ def test_the_rate_rises_and_falls() -> None:
         rates = [rate_at(config, done_share=share) for share in (0.0, 0.1, 0.2, 0.6)]
         assert rates == pytest.approx([0.0, 0.5, 1.0, half])
     assert rate_at(train_config(), done_share=0.0) == 1.0
+
+
+def test_a_setting_that_would_do_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="weight_decay is for optimizer"):
+        train_config(weight_decay=0.01)
