@@ -33,7 +33,8 @@ class Exchange:
 
     def sum_rows(self, rows_U: Tensor, grads_UD: Tensor) -> tuple[Tensor, Tensor]:
         """The distinct rows of all workers, and the sums of their gradients in float32."""
-        counts = self._gather(torch.tensor([len(rows_U)], device=rows_U.device)).tolist()
+        gathered = self._gather(torch.tensor([len(rows_U)], device=rows_U.device))
+        counts = gathered.flatten().tolist()
         rows = self._gather_padded(rows_U, counts)
         grads = self._gather_padded(grads_UD, counts).float()
         if not rows.is_cpu:
@@ -60,11 +61,11 @@ class Exchange:
         """The values of all workers, one after the other, without the padding they travel with."""
         short = max(counts) - len(values)
         padded = functional.pad(values, (0, 0) * (values.dim() - 1) + (0, short))
-        found = self._gather(padded).view(self.num_workers, *padded.shape)
+        found = self._gather(padded)
         return torch.cat([part[:num] for part, num in zip(found, counts, strict=True)])
 
     def _gather(self, values: Tensor) -> Tensor:
         self.num_bytes += values.nbytes
-        found = values.new_empty(self.num_workers * len(values), *values.shape[1:])
-        dist.all_gather_into_tensor(found, values.contiguous())
+        found = values.new_empty(self.num_workers, *values.shape)
+        dist.all_gather(list(found), values.contiguous())
         return found
