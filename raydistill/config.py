@@ -202,16 +202,38 @@ class StudentConfig(Section):
 class TrainConfig(Section):
     """How the student is fitted; `batch_rows` is the batch of all workers together."""
 
-    SPEED = frozenset({"num_workers", "num_gpus", "checkpoint_every_windows"})
+    SPEED = frozenset({"num_workers", "num_gpus", "checkpoint_every_windows", "keep_checkpoints"})
     epochs: Count = 3
-    judged_epochs: Count = 10  # of the judged-only student, whose best epoch on dev is kept
+    judged_epochs: Count = 10  # of the judged-only student
+    evaluate_every_pairs: Count | None = None  # on dev, also at each epoch's end; the best is kept
+    patience: Count | None = None  # stop after so many evaluations without a better AUC
+    average_from: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of the training from
+    # which on the mean of the weights at all evaluations competes for the best
     batch_rows: Count = 128
+    optimizer: Literal["adagrad", "adamw"] = "adagrad"  # of the network; the table has Adagrad
     learning_rate: Positive = 0.01
+    table_learning_rate: Positive | None = None  # None: as the network
+    weight_decay: float = Field(default=0.0, ge=0)  # of AdamW
+    warmup_share: float = Field(default=0.0, ge=0, lt=1)  # of the training; the rate rises from 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after it; the others end at 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix work; weights: float32
     window_shards: Count = 8  # rows are shuffled over this many shards
     checkpoint_every_windows: Count = 8
+    keep_checkpoints: Count = 2
     seed: int = 0
     num_workers: Count = 1
     num_gpus: float = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _decay_has_adamw(self) -> TrainConfig:
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError('weight_decay is for optimizer = "adamw" alone; leave it out')
+        return self
+
+    @property
+    def table_rate(self) -> float:
+        """Learning rate of the embedding table."""
+        return self.table_learning_rate or self.learning_rate
 
 
 class ClusterConfig(Section):

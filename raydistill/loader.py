@@ -8,7 +8,6 @@ together) is the unit of resuming, and does not depend on the number of workers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,9 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydistill.bags import Lookup, look_up
 from raydistill.hashing import utf8_buffers
 from raydistill.labels import soft_labels
 from raydistill.ngrams import Features, NgramSpec, concatenate, document_counts, featurize, idf
+from raydistill.prefetch import prefetch
 from raydistill.storage import Folder
 
 _IDF_SHARDS = 16  # shards hold random queries: 16 of 65,536 pairs are sample enough
@@ -32,6 +33,11 @@ class Targets:
     weights: tuple[float, ...] = ()
     bias: float = 0.0
     temperature: float = 1.0
+
+    @property
+    def columns(self) -> list[str]:
+        """What is read of a shard of pairs."""
+        return ["query", "title", "pair_id" if self.logits else "label"]
 
     def of(self, shard: str, pairs: pa.Table) -> NDArray[np.float32]:
         """Targets in 0..1 of the rows of a shard; the ids are checked, never joined.
@@ -70,9 +76,12 @@ class Batch:
     `num_global` counts those without a target too: they have no weight, and change no plan.
     """
 
-    features: Features
+    lookup: Lookup
+    dense_BF: NDArray[np.float32]
     targets_B: NDArray[np.float32]
     num_global: int
+    window: Window
+    is_last: bool  # of its window
 
 
 def read_logits(folder: Folder, shard: str, pairs: pa.Table) -> NDArray[np.float32]:
@@ -108,7 +117,7 @@ def step_sizes(num_rows: int, *, num_steps: int) -> list[int]:
 
 
 class Loader:
-    """Batches of one worker, made from shards; the next window is made while this one is used."""
+    """Batches of one worker, made from shards."""
 
     def __init__(
         self, folder: Folder, targets: Targets, *, spec: NgramSpec, idf_V: NDArray[np.float32]
@@ -120,7 +129,7 @@ class Loader:
         self, name: str, *, start: int = 0, stop: int | None = None, num_rows: int | None = None
     ) -> tuple[Features, NDArray[np.float32]]:
         """Features and targets of some rows of a shard, which must have `num_rows` in all."""
-        pairs = self.folder.read_table(name)
+        pairs = self.folder.read_table(name, columns=self.targets.columns)
         if num_rows is not None and pairs.num_rows != num_rows:
             raise ValueError(f"{self.folder}/{name} has {pairs.num_rows} rows, {num_rows} planned")
         targets = self.targets.of(name, pairs)[start:stop]
@@ -135,27 +144,33 @@ class Loader:
         num_workers: int,
         batch_rows: int,
         seed: int,
-    ) -> Iterator[tuple[Window, Iterator[Batch]]]:
-        """For each window its batches; `batch_rows` counts the pairs of all workers."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            ahead = [
-                pool.submit(self._window, window, rank=rank, num_workers=num_workers)
-                for window in windows[:1]
-            ]
-            for at, window in enumerate(windows):
-                features, targets = ahead.pop().result()
-                if at + 1 < len(windows):
-                    ahead.append(
-                        pool.submit(
-                            self._window, windows[at + 1], rank=rank, num_workers=num_workers
-                        )
-                    )
-                rng = np.random.default_rng([seed, window.epoch, window.index, rank, num_workers])
-                order = rng.permutation(len(targets))
-                sizes = worker_steps(
-                    window.num_rows, num_workers=num_workers, batch_rows=batch_rows
+    ) -> Iterator[Batch]:
+        """The batches of window after window; `batch_rows` counts the pairs of all workers.
+
+        A window is read while the one before it is cut up.
+        """
+        shares = prefetch(
+            (self._window(window, rank=rank, num_workers=num_workers) for window in windows),
+            depth=1,
+        )
+        for window, (features, targets) in zip(windows, shares, strict=True):
+            rng = np.random.default_rng([seed, window.epoch, window.index, rank, num_workers])
+            order = rng.permutation(len(targets))
+            sizes = worker_steps(window.num_rows, num_workers=num_workers, batch_rows=batch_rows)
+            at = 0
+            for step, size in enumerate(sizes[rank]):
+                rows = order[at : at + size]
+                rows = rows[~np.isnan(targets[rows])]  # no logit, no say
+                at += size
+                part = features.take(rows)
+                yield Batch(
+                    look_up(part.ids_N, part.offsets),
+                    part.dense_BF,
+                    targets[rows],
+                    num_global=sum(worker[step] for worker in sizes),
+                    window=window,
+                    is_last=step + 1 == len(sizes[rank]),
                 )
-                yield window, _cut(features, targets, order, sizes=sizes, rank=rank)
 
     def _window(
         self, window: Window, *, rank: int, num_workers: int
@@ -177,23 +192,6 @@ def worker_steps(num_rows: int, *, num_workers: int, batch_rows: int) -> list[li
     num_steps = -(-num_rows // batch_rows)
     ranges = [rank_range(num_rows, rank=r, num_workers=num_workers) for r in range(num_workers)]
     return [step_sizes(stop - start, num_steps=num_steps) for start, stop in ranges]
-
-
-def _cut(
-    features: Features,
-    targets: NDArray[np.float32],
-    order: NDArray[np.int64],
-    *,
-    sizes: list[list[int]],
-    rank: int,
-) -> Iterator[Batch]:
-    at = 0
-    for step, size in enumerate(sizes[rank]):
-        rows = order[at : at + size]
-        rows = rows[~np.isnan(targets[rows])]  # no logit, no say
-        at += size
-        num_global = sum(worker[step] for worker in sizes)
-        yield Batch(features.take(rows), targets[rows], num_global)
 
 
 def features_of(pairs: pa.Table, *, spec: NgramSpec, idf_V: NDArray[np.float32]) -> Features:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from raydistill.bags import sum_bags
 from raydistill.errors import UserError
 from raydistill.ngrams import Features, NgramSpec, featurize
 from raydistill.words import Texts, encode
@@ -93,7 +93,7 @@ class Scorer:
             stop = min(at + _BATCH_ROWS, len(out))
             x = np.empty((stop - at, bags * width + dense.shape[1]), np.float32)
             offsets = features.offsets[at * bags : stop * bags + 1]
-            _sum_bags(features.ids_N, offsets, self._table_VD, bags, x)
+            sum_bags(features.ids_N, offsets, self._table_VD, bags, x)
             x[:, bags * width :] = dense[at:stop]
             out[at:stop] = self._net(x)
         return out
@@ -105,25 +105,6 @@ class Scorer:
             x += bias
             np.maximum(x, 0, out=x)
         return np.asarray((x @ last[0] + last[1])[:, 0])
-
-
-@njit(cache=True, nogil=True)
-def _sum_bags(
-    ids_N: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    table_VD: NDArray[np.float32],
-    num_bags: int,
-    out: NDArray[np.float32],
-) -> None:
-    """Sum of each bag's rows / sqrt(count), the bags of a pair side by side in `out`."""
-    width = table_VD.shape[1]
-    for bag in range(len(offsets) - 1):
-        start, stop = offsets[bag], offsets[bag + 1]
-        row = out[bag // num_bags, (bag % num_bags) * width : (bag % num_bags + 1) * width]
-        row[:] = 0
-        for at in range(start, stop):
-            row += table_VD[ids_N[at]]
-        row *= np.float32(1 / np.sqrt(max(stop - start, 1)))
 
 
 def _local(bundle: str) -> Path:

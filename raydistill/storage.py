@@ -63,7 +63,7 @@ class Folder:
         """Where `name` lies on `filesystem`."""
         return f"{self._place[1]}/{name}" if name else self._place[1]
 
-    def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
+    def write_bytes(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         """Write the file `name`, whole or not at all."""
         if not self.is_local:
             with self.filesystem.open_output_stream(self.path(name), compression=None) as stream:

@@ -1,160 +1,275 @@
-"""N-gram ids to a logit: the feed-forward network, and how its gradients travel (torch).
+"""N-gram ids to a logit: the feed-forward network and one step of its training (torch).
 
-Shapes: B pairs, N n-gram ids laid flat, G bags a pair, D embedding, F dense features.
+The backward pass of five linear layers is written out: it leaves the gradients in one flat vector,
+which is what optimizer and workers want, and costs no graph. Tests hold it against autograd.
+
+Shapes: B pairs, N n-gram ids laid flat, U distinct rows, V rows of the table, G bags a pair,
+D embedding, F dense features, X = G * D + F, P weights of the network laid flat.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from raydistill.config import StudentConfig
+from raydistill.bags import Lookup, adagrad_rows, look_up, row_gradients, sum_bags
+from raydistill.config import StudentConfig, TrainConfig
+from raydistill.exchange import Exchange
 from raydistill.ngrams import Features, NgramSpec
+from raydistill.optimizers import make_optimizer
 
-# Adagrad makes sparse tensors out of checked parts; torch warns unless one of the two is chosen.
-torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
+_PREDICT_ROWS = 4_096
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch on the device: what `Student.forward` reads."""
+    """A batch on the device: what the student reads."""
 
-    ids_N: Tensor
+    rows_U: Tensor
+    slots_N: Tensor
     offsets: Tensor  # B * G + 1
     dense_BF: Tensor
 
 
-def to_inputs(features: Features, *, device: str) -> Inputs:
-    """Features as tensors on the device."""
-    # EmbeddingBag wants ids and offsets of one type; a batch is far below 2^31 ids.
-    parts = (features.ids_N, features.offsets.astype(np.int32), features.dense_BF)
+def to_inputs(lookup: Lookup, dense_BF: NDArray[np.float32], *, device: str) -> Inputs:
+    """A batch as tensors on the device."""
+    parts = (lookup.rows_U, lookup.slots_N, lookup.offsets, dense_BF)
     return Inputs(*(torch.from_numpy(part).to(device, non_blocking=True) for part in parts))
 
 
-class Student(nn.Module):
+def compute_dtype(name: str, *, device: str) -> torch.dtype:
+    """Type of the matrix work; `auto` is bfloat16 where the hardware multiplies in it."""
+    if name != "auto":
+        return torch.float32 if name == "float32" else torch.bfloat16
+    if device == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+class Student:
     """Bags of n-gram embeddings (sum / sqrt(count)) and dense features, then a ReLU network."""
 
-    def __init__(self, spec: NgramSpec, config: StudentConfig) -> None:
-        """Random weights from torch's global generator: seed it first."""
-        super().__init__()
-        self.spec = spec
-        # Sparse gradients: a step touches the rows of its batch, not the table.
-        self.embedding = nn.EmbeddingBag(
-            spec.num_rows,
-            config.embedding_dim,
-            mode="sum",
-            sparse=True,
-            include_last_offset=True,
-        )
-        nn.init.normal_(self.embedding.weight, std=config.embedding_dim**-0.5)
-        sizes = [spec.num_bags * config.embedding_dim + spec.num_dense, *config.hidden]
-        layers: list[nn.Module] = []
-        for size_in, size_out in pairwise(sizes):
-            layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(config.dropout)]
-        self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
-        self.dense_mean: Tensor
-        self.dense_std: Tensor
-        self.register_buffer("dense_mean", torch.zeros(spec.num_dense))
-        self.register_buffer("dense_std", torch.ones(spec.num_dense))
+    def __init__(
+        self,
+        spec: NgramSpec,
+        config: StudentConfig,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Random weights from torch's global generator: seed it first. Weights are float32."""
+        self.spec, self.dropout = spec, config.dropout
+        dim = config.embedding_dim
+        self.table_VD = torch.randn(spec.num_rows, dim).mul_(dim**-0.5).to(device)
+        sizes = [spec.num_bags * dim + spec.num_dense, *config.hidden, 1]
+        self._shapes = [(size_out, size_in) for size_in, size_out in pairwise(sizes)]
+        self.weights_P = _random_weights(self._shapes).to(device)
+        # The matrix work reads a copy of its own type, renewed after each step.
+        self._low_P = self.weights_P if dtype == torch.float32 else self.weights_P.to(dtype)
+        self.dense_mean = torch.zeros(spec.num_dense, device=device)
+        self.dense_std = torch.ones(spec.num_dense, device=device)
+
+    @property
+    def num_bag_columns(self) -> int:
+        """G * D: the columns of the network's input that come from the table."""
+        return self.spec.num_bags * self.table_VD.shape[1]
+
+    def arrays(self) -> dict[str, Tensor]:
+        """The weights under the names that the scorer reads; views, not copies."""
+        found = {"embedding": self.table_VD}
+        for at, (weight, bias) in enumerate(self.layers(self.weights_P)):
+            found |= {f"weight_{at}": weight, f"bias_{at}": bias}
+        return found | {"dense_mean": self.dense_mean, "dense_std": self.dense_std}
+
+    def load(self, arrays: dict[str, Tensor]) -> None:
+        """Take up weights that `arrays` gave."""
+        for name, value in self.arrays().items():
+            value.copy_(arrays[name])
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the copy that the matrix work reads up to date with the weights."""
+        if self._low_P is not self.weights_P:
+            self._low_P.copy_(self.weights_P)
 
     def standardise(self, *, mean_F: NDArray[np.float32], std_F: NDArray[np.float32]) -> None:
         """Take the mean and the deviation by which the dense features are standardised."""
         self.dense_mean.copy_(torch.from_numpy(mean_F))
         self.dense_std.copy_(torch.from_numpy(std_F))
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        """Logits, shape B."""
-        bags = self.embedding(inputs.ids_N, inputs.offsets)
-        counts = inputs.offsets.diff().clamp(min=1)
-        bags = bags * counts.to(bags.dtype).rsqrt().unsqueeze(1)
-        parts_BX = [bags.view(-1, self.spec.num_bags * bags.shape[1])]
+    def layers(self, flat_P: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of each layer as views of a flat vector."""
+        found, at = [], 0
+        for size_out, size_in in self._shapes:
+            stop = at + size_out * size_in
+            weight = flat_P[at:stop].view(size_out, size_in)
+            found.append((weight, flat_P[stop : stop + size_out]))
+            at = stop + size_out
+        return found
+
+    def forward(self, inputs: Inputs, *, dropout: float = 0.0) -> tuple[Tensor, list[Tensor]]:
+        """Logits, shape B, and what every layer read."""
+        x = self._input(inputs).to(self._low_P.dtype)
+        read = []
+        *hidden, last = self.layers(self._low_P)
+        for weight, bias in hidden:
+            read.append(x)
+            x = torch.addmm(bias, x, weight.t()).relu_()
+            if dropout:
+                x *= torch.empty_like(x).bernoulli_(1 - dropout).div_(1 - dropout)
+        read.append(x)
+        return torch.addmm(last[1], x, last[0].t()).squeeze(1).float(), read
+
+    def backward(
+        self, grads_B: Tensor, read: list[Tensor], *, out_P: Tensor, dropout: float = 0.0
+    ) -> Tensor:
+        """Fill `out_P` with the gradients of the network; those of the bags, shape B, G * D."""
+        grad = grads_B.unsqueeze(1).to(self._low_P.dtype)
+        layers = list(zip(self.layers(self._low_P), self.layers(out_P), read, strict=True))
+        for at, ((weight, _), (weight_out, bias_out), x) in reversed(list(enumerate(layers))):
+            torch.mm(grad.t(), x, out=weight_out)
+            torch.sum(grad, 0, out=bias_out)
+            if at == 0:
+                return torch.mm(grad, weight[:, : self.num_bag_columns]).float()
+            # What ReLU or dropout put to 0 passes nothing back.
+            grad = torch.ops.aten.threshold_backward(torch.mm(grad, weight), x, 0)
+            if dropout:
+                grad = grad.div_(1 - dropout)
+        raise AssertionError("a network has a layer")
+
+    def _input(self, inputs: Inputs) -> Tensor:
+        """Bags and standardised dense features side by side, shape B, X."""
+        bags, width = self.spec.num_bags, self.num_bag_columns
+        rows_UD = self.table_VD.index_select(0, inputs.rows_U)
+        x_BX = rows_UD.new_empty(len(inputs.dense_BF), width + self.spec.num_dense)
+        if rows_UD.is_cpu:
+            offsets, slots = inputs.offsets.numpy(), inputs.slots_N.numpy()
+            sum_bags(slots, offsets, rows_UD.numpy(), bags, x_BX.numpy())
+        else:
+            x_BX[:, :width] = sum_bags_torch(inputs, rows_UD).view(-1, width)
         if self.spec.num_dense:
-            parts_BX.append((inputs.dense_BF - self.dense_mean) / self.dense_std)
-        logits: Tensor = self.net(torch.cat(parts_BX, dim=1)).squeeze(1)
-        return logits
+            x_BX[:, width:] = (inputs.dense_BF - self.dense_mean) / self.dense_std
+        return x_BX
+
+    def row_gradients(self, inputs: Inputs, grads_BX: Tensor) -> Tensor:
+        """Gradients of the distinct rows, shape U, D."""
+        dim = self.table_VD.shape[1]
+        if not grads_BX.is_cpu:
+            return row_gradients_torch(inputs, grads_BX.reshape(-1, dim))
+        out_UD = grads_BX.new_empty(len(inputs.rows_U), dim)
+        slots, offsets = inputs.slots_N.numpy(), inputs.offsets.numpy()
+        row_gradients(slots, offsets, grads_BX.numpy(), self.spec.num_bags, out_UD.numpy())
+        return out_UD
 
 
-def make_optimizer(student: Student, *, learning_rate: float) -> torch.optim.Optimizer:
-    """Adagrad, as in BERT2DNN's published code."""
-    return torch.optim.Adagrad(student.parameters(), lr=learning_rate)
+def _random_weights(shapes: list[tuple[int, int]]) -> Tensor:
+    """Uniform in +-1 / sqrt(inputs), weights and biases: as torch.nn.Linear starts."""
+    parts = []
+    for size_out, size_in in shapes:
+        bound = 1 / math.sqrt(size_in)
+        parts.append(torch.empty(size_out * size_in + size_out).uniform_(-bound, bound))
+    return torch.cat(parts)
 
 
-def train_step(
-    student: Student,
-    optimizer: torch.optim.Optimizer,
-    inputs: Inputs,
-    targets_B: Tensor,
-    *,
-    num_global: int,
-) -> float:
-    """One step on this worker's share of a batch of `num_global` pairs; the summed loss here.
-
-    The loss is sigmoid cross-entropy on the soft label, averaged over the pairs of all workers, so
-    that a step does not depend on how many workers share it.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    logits_B = student(inputs)
-    loss = functional.binary_cross_entropy_with_logits(logits_B, targets_B, reduction="sum")
-    (loss / num_global).backward()  # type: ignore[no-untyped-call]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        exchange_gradients(student)
-    optimizer.step()
-    return float(loss.detach())
+def sum_bags_torch(inputs: Inputs, rows_UD: Tensor) -> Tensor:
+    """Sum / sqrt(count) of every bag, shape B * G, D, on any device."""
+    bags = functional.embedding_bag(
+        inputs.slots_N, rows_UD, inputs.offsets, mode="sum", include_last_offset=True
+    )
+    counts = inputs.offsets.diff().clamp(min=1)
+    return bags * counts.to(bags.dtype).rsqrt().unsqueeze(1)
 
 
-def exchange_gradients(student: Student) -> None:
-    """Sum the gradients of all workers; of the embedding table only the touched rows travel."""
-    dense = [p.grad for p in student.net.parameters() if p.grad is not None]
-    flat = torch.cat([grad.reshape(-1) for grad in dense])
-    dist.all_reduce(flat)
-    at = 0
-    for grad in dense:
-        grad.copy_(flat[at : at + grad.numel()].view_as(grad))
-        at += grad.numel()
-    weight = student.embedding.weight
-    assert weight.grad is not None
-    weight.grad = _gather_rows(weight.grad.coalesce())
+def row_gradients_torch(inputs: Inputs, grads_bag_D: Tensor) -> Tensor:
+    """`sum_bags_torch` backwards: gradients of the distinct rows, shape U, D."""
+    counts = inputs.offsets.diff()
+    scaled = grads_bag_D * counts.clamp(min=1).to(grads_bag_D.dtype).rsqrt().unsqueeze(1)
+    bag_of_N = torch.repeat_interleave(counts)
+    out_UD = grads_bag_D.new_zeros(len(inputs.rows_U), grads_bag_D.shape[1])
+    return out_UD.index_add_(0, inputs.slots_N, scaled.index_select(0, bag_of_N))
 
 
-def _gather_rows(grad: Tensor) -> Tensor:
-    """The sum of all workers' sparse gradients; padded all-gather, as NCCL has no sparse reduce."""
-    world = dist.get_world_size()
-    ids, rows = grad.indices()[0], grad.values()
-    sizes = [torch.zeros(1, dtype=torch.int64, device=ids.device) for _ in range(world)]
-    dist.all_gather(sizes, torch.tensor([len(ids)], device=ids.device))
-    most = int(max(int(size) for size in sizes))
-    ids = functional.pad(ids, (0, most - len(ids)))
-    rows = functional.pad(rows, (0, 0, 0, most - len(rows)))
-    all_ids = [torch.empty_like(ids) for _ in range(world)]
-    all_rows = [torch.empty_like(rows) for _ in range(world)]
-    dist.all_gather(all_ids, ids)
-    dist.all_gather(all_rows, rows)
-    kept = [int(size) for size in sizes]
-    indices = torch.cat([part[:num] for part, num in zip(all_ids, kept, strict=True)])
-    values = torch.cat([part[:num] for part, num in zip(all_rows, kept, strict=True)])
-    return torch.sparse_coo_tensor(
-        indices.unsqueeze(0), values, grad.shape, check_invariants=False
-    ).coalesce()
+def adagrad_rows_torch(
+    table_VD: Tensor, squares_V: Tensor, rows_U: Tensor, grads_UD: Tensor, *, learning_rate: float
+) -> None:
+    """`bags.adagrad_rows` on any device."""
+    squares_U = squares_V.index_select(0, rows_U) + grads_UD.square().mean(1)
+    squares_V.index_copy_(0, rows_U.long(), squares_U)
+    rates_U = learning_rate / (squares_U.sqrt() + 1e-10)
+    table_VD.index_add_(0, rows_U, grads_UD * rates_U.unsqueeze(1), alpha=-1)
 
 
-def predict(
-    student: Student, features: Features, *, device: str, batch_rows: int = 4_096
-) -> NDArray[np.float32]:
-    """Logits of all pairs of `features`, shape B, without dropout; weights stay as they are."""
-    was_training = student.training
-    student.eval()
+class Trainer:
+    """A student and what its training remembers: the state of both optimizers."""
+
+    def __init__(
+        self, student: Student, config: TrainConfig, *, exchange: Exchange | None = None
+    ) -> None:
+        """`exchange` joins the gradients of several workers; None: this is the only one."""
+        self.student, self.config, self.exchange = student, config, exchange
+        self.optimizer = make_optimizer(config, student.weights_P)
+        self.squares_V = student.table_VD.new_zeros(len(student.table_VD))
+        self._grads_P = torch.empty_like(student.weights_P, dtype=student._low_P.dtype)
+
+    def step(
+        self, inputs: Inputs, targets_B: Tensor, *, num_global: int, rate: float = 1.0
+    ) -> Tensor:
+        """One step on this worker's share of a batch of `num_global` pairs; the summed loss here.
+
+        The loss is sigmoid cross-entropy on the soft label, averaged over the pairs of all workers,
+        so that a step does not depend on how many workers share it. `rate` multiplies the learning
+        rates.
+        """
+        student, dropout = self.student, self.student.dropout
+        logits_B, read = student.forward(inputs, dropout=dropout)
+        grads_B = (logits_B.sigmoid() - targets_B) / num_global
+        bag_grads = student.backward(grads_B, read, out_P=self._grads_P, dropout=dropout)
+        rows_U, grads_UD = inputs.rows_U, student.row_gradients(inputs, bag_grads)
+        if self.exchange is not None:  # gradients travel in the type of the matrix work
+            self.exchange.sum_all(self._grads_P)
+            rows_U, grads_UD = self.exchange.sum_rows(rows_U, grads_UD.to(self._grads_P.dtype))
+        self.optimizer.step(self._grads_P.float(), learning_rate=rate * self.config.learning_rate)
+        student.refresh()
+        self._move_rows(rows_U, grads_UD, learning_rate=rate * self.config.table_rate)
+        return functional.binary_cross_entropy_with_logits(logits_B, targets_B, reduction="sum")
+
+    def _move_rows(self, rows_U: Tensor, grads_UD: Tensor, *, learning_rate: float) -> None:
+        table, squares = self.student.table_VD, self.squares_V
+        if not table.is_cpu:
+            adagrad_rows_torch(table, squares, rows_U, grads_UD, learning_rate=learning_rate)
+            return
+        arrays = (table.numpy(), squares.numpy(), rows_U.numpy(), grads_UD.numpy())
+        adagrad_rows(*arrays, learning_rate)
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """What a checkpoint holds."""
+        return {
+            "student": self.student.arrays(),
+            "optimizer": self.optimizer.state(),
+            "table": {"squares": self.squares_V},
+        }
+
+    def load(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Take up what `state` gave."""
+        self.student.load(state["student"])
+        self.optimizer.load(state["optimizer"])
+        self.squares_V.copy_(state["table"]["squares"])
+
+
+def predict(student: Student, features: Features, *, device: str) -> NDArray[np.float32]:
+    """Logits of all pairs of `features`, shape B, without dropout."""
     parts = [np.empty(0, np.float32)]
-    with torch.inference_mode():
-        for at in range(0, features.num_pairs, batch_rows):
-            rows = np.arange(at, min(at + batch_rows, features.num_pairs))
-            inputs = to_inputs(features.take(rows), device=device)
-            parts.append(student(inputs).float().cpu().numpy())
-    student.train(was_training)
+    for at in range(0, features.num_pairs, _PREDICT_ROWS):
+        part = features.take(np.arange(at, min(at + _PREDICT_ROWS, features.num_pairs)))
+        inputs = to_inputs(look_up(part.ids_N, part.offsets), part.dense_BF, device=device)
+        parts.append(student.forward(inputs)[0].cpu().numpy())
     return np.concatenate(parts)

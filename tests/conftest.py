@@ -66,6 +66,28 @@ def make_bert(folder: Path, *, num_labels: int, seed: int = 0) -> Path:
     return folder
 
 
+def make_mpnet(folder: Path) -> Path:
+    """An encoder of another family: other special tokens, no token types, positions from 2."""
+    import torch
+    from transformers import MPNetConfig, MPNetModel, MPNetTokenizerFast
+
+    folder.mkdir(parents=True)
+    vocab = ["<s>", "<pad>", "</s>", "[UNK]", *WORDS, "<mask>"]
+    (folder / "vocab.txt").write_text("\n".join(vocab))
+    MPNetTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = MPNetConfig(
+        vocab_size=len(vocab),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    MPNetModel(config).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _no_console_left() -> Iterator[None]:
     """The CLI logs to the stderr of its test, which pytest closes."""

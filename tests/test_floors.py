@@ -12,17 +12,17 @@ import raydistill
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
     {"errors", "schema"},
-    {"config", "hashing", "progress"},
+    {"config", "hashing", "prefetch", "progress"},
     {"words", "cleaning"},
-    {"pairs", "labels", "ngrams", "metrics", "shop_text"},
-    {"synthetic", "storage"},
+    {"pairs", "labels", "ngrams", "bags", "metrics", "shop_text"},
+    {"synthetic", "storage", "optimizers", "exchange"},
     {"inputs"},
     {"readers", "store", "loader", "tokens", "student", "scorer", "report"},
     {"packing"},
     {"teacher", "ledger"},
     {"run", "dataset"},
     {"shards", "labeling", "scoring", "cluster"},
-    {"inspection"},
+    {"inspection", "learning"},
     {"stages.tasks", "stages.fit"},
     {"stages.prepare", "stages.finetune", "stages.label", "stages.synthesize"},
     {"stages.train"},
@@ -33,7 +33,7 @@ FLOORS = [
 ]
 FLOOR = {name: at for at, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {
-    "torch": {"packing", "teacher", "student", "stages"},
+    "torch": {"packing", "teacher", "student", "optimizers", "exchange", "learning", "stages"},
     "transformers": {"tokens", "teacher", "stages.finetune"},
     "ray": {"cluster", "stages"},
 }

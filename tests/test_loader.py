@@ -52,7 +52,7 @@ def seen(
         batches = loader.batches(
             windows, rank=rank, num_workers=num_workers, batch_rows=batch_rows, seed=1
         )
-        found.append([t for _, steps in batches for b in steps for t in b.targets_B.tolist()])
+        found.append([target for batch in batches for target in batch.targets_B.tolist()])
     return found
 
 
@@ -91,10 +91,30 @@ def test_features_and_targets_are_of_the_same_pair(
         for row, target in enumerate(targets.tolist()):
             ids_of[target] = features.take(np.array([row])).ids_N.tolist()
     windows = plan_windows(shards, seed=1, epoch=0, window_shards=3)
-    for _, steps in loader.batches(windows, rank=1, num_workers=2, batch_rows=4, seed=1):
-        for batch in steps:
-            for row, target in enumerate(batch.targets_B.tolist()):
-                assert batch.features.take(np.array([row])).ids_N.tolist() == ids_of[target]
+    for batch in loader.batches(windows, rank=1, num_workers=2, batch_rows=4, seed=1):
+        lookup, bags = batch.lookup, SPEC.num_bags
+        for row, target in enumerate(batch.targets_B.tolist()):
+            start, stop = lookup.offsets[row * bags], lookup.offsets[(row + 1) * bags]
+            assert lookup.rows_U[lookup.slots_N[start:stop]].tolist() == ids_of[target]
+
+
+def test_a_fit_goes_on_with_other_workers_where_it_was(
+    store: tuple[Folder, Folder, dict[str, int]],
+) -> None:
+    """Two workers do the first window, three the rest: every pair once."""
+    pairs, logits, shards = store
+    loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, idf_V=IDF)
+    windows = plan_windows(shards, seed=1, epoch=0, window_shards=3)
+    found = [
+        target
+        for part, num_workers in ((windows[:1], 2), (windows[1:], 3))
+        for rank in range(num_workers)
+        for batch in loader.batches(
+            part, rank=rank, num_workers=num_workers, batch_rows=4, seed=1
+        )
+        for target in batch.targets_B.tolist()
+    ]  # fmt: skip
+    assert np.allclose(sorted(found), 1 / (1 + np.exp(-np.arange(42) / 20.0)), atol=1e-6)
 
 
 def test_epochs_and_seeds_shuffle_windows() -> None:

@@ -17,14 +17,7 @@ TITLES = ["Grey sofa, 3 seats", "sofa cover grey", "沙发", "", "1/2 in. tap", 
 
 
 def arrays_of(student: Student, idf: np.ndarray) -> dict[str, np.ndarray]:
-    state = {name: tensor.numpy() for name, tensor in student.state_dict().items()}
-    linear = sorted({int(n.split(".")[1]) for n in state if n.startswith("net.")})
-    arrays = {"embedding": state["embedding.weight"], "idf": idf}
-    arrays |= {name: state[name] for name in ("dense_mean", "dense_std")}
-    for at, layer in enumerate(linear):
-        arrays[f"weight_{at}"] = state[f"net.{layer}.weight"]
-        arrays[f"bias_{at}"] = state[f"net.{layer}.bias"]
-    return arrays
+    return {name: value.numpy() for name, value in student.arrays().items()} | {"idf": idf}
 
 
 @pytest.fixture(params=["match", "bert2dnn"])

@@ -6,15 +6,29 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.nn import functional
 
-from raydistill.config import StudentConfig
+from raydistill.bags import look_up
+from raydistill.config import StudentConfig, TrainConfig
+from raydistill.exchange import Exchange
 from raydistill.ngrams import Features, NgramSpec, featurize
-from raydistill.student import Student, make_optimizer, predict, to_inputs, train_step
+from raydistill.student import (
+    Inputs,
+    Student,
+    Trainer,
+    adagrad_rows_torch,
+    predict,
+    row_gradients_torch,
+    sum_bags_torch,
+    to_inputs,
+)
 from raydistill.words import encode
 
+torch.set_num_threads(1)  # the work is tiny: threads would only wait for each other
 PAPER = NgramSpec("bert2dnn", 8)
 MATCH = NgramSpec("match", 8)
 SMALL = StudentConfig(embedding_dim=4, hidden=(8,))
+DEEP = StudentConfig(embedding_dim=4, hidden=(8, 6))
 
 
 def some_features(num: int, spec: NgramSpec) -> Features:
@@ -25,14 +39,43 @@ def some_features(num: int, spec: NgramSpec) -> Features:
     )
 
 
+def inputs_of(features: Features) -> Inputs:
+    lookup = look_up(features.ids_N, features.offsets)
+    return to_inputs(lookup, features.dense_BF, device="cpu")
+
+
+def by_autograd(
+    student: Student, inputs: Inputs, targets_B: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The mean loss and the gradients of all weights, from torch's own operators."""
+    arrays = {
+        name: value.clone().requires_grad_(not name.startswith("dense"))
+        for name, value in student.arrays().items()
+    }
+    ids = inputs.rows_U[inputs.slots_N]
+    bags = functional.embedding_bag(
+        ids, arrays["embedding"], inputs.offsets, mode="sum", include_last_offset=True
+    )
+    counts = inputs.offsets.diff().clamp(min=1).unsqueeze(1)
+    x = (bags / counts.sqrt()).view(len(targets_B), -1)
+    dense = (inputs.dense_BF - arrays["dense_mean"]) / arrays["dense_std"]
+    x = torch.cat([x, dense], dim=1)
+    num_layers = sum(name.startswith("weight_") for name in arrays)
+    for at in range(num_layers):
+        x = functional.linear(x, arrays[f"weight_{at}"], arrays[f"bias_{at}"])
+        x = x.relu() if at + 1 < num_layers else x
+    loss = functional.binary_cross_entropy_with_logits(x.squeeze(1), targets_B)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach(), {n: v.grad for n, v in arrays.items() if v.grad is not None}
+
+
 def test_a_logit_by_hand() -> None:
     """Embedding of row i is i; the net adds up: the logit is sum(ids) / sqrt(count)."""
     student = Student(PAPER, StudentConfig(embedding_dim=1, hidden=(1,)))
-    with torch.no_grad():
-        student.embedding.weight.copy_(torch.arange(256.0).unsqueeze(1))
-        for layer in (student.net[0], student.net[-1]):
-            layer.weight.fill_(1.0)
-            layer.bias.zero_()
+    student.table_VD.copy_(torch.arange(256.0).unsqueeze(1))
+    for weight, bias in student.layers(student.weights_P):
+        weight.fill_(1.0)
+        bias.zero_()
     ids = np.array([3, 5, 7, 9, 10], np.int32)
     features = Features(ids, np.array([0, 4, 5]), np.empty((2, 0), np.float32))
     assert predict(student, features, device="cpu") == pytest.approx([24 / 2, 10.0])
@@ -44,6 +87,10 @@ def test_an_empty_bag_is_zero_and_no_rows_are_fine() -> None:
     assert np.isfinite(predict(student, empty, device="cpu")).all()
     none = Features(np.empty(0, np.int32), np.array([0]), np.empty((0, 0), np.float32))
     assert predict(student, none, device="cpu").shape == (0,)
+    # A worker without a pair still takes its step.
+    before = student.weights_P.clone()
+    loss = Trainer(student, TrainConfig()).step(inputs_of(none), torch.empty(0), num_global=3)
+    assert loss == 0 and torch.equal(student.weights_P, before)
 
 
 def test_dense_features_are_standardised() -> None:
@@ -58,60 +105,118 @@ def test_dense_features_are_standardised() -> None:
     assert predict(student, moved, device="cpu") == pytest.approx(before, abs=1e-5)
 
 
-def test_learns_a_word() -> None:
+def test_the_backward_pass_is_autograds() -> None:
     torch.manual_seed(0)
-    features = some_features(210, MATCH)
+    student, inputs = Student(MATCH, DEEP), inputs_of(some_features(40, MATCH))
+    targets = torch.linspace(0, 1, 40)
+    loss, expected = by_autograd(student, inputs, targets)
+    logits, read = student.forward(inputs)
+    flat = torch.empty_like(student.weights_P)
+    grads_BX = student.backward((logits.sigmoid() - targets) / 40, read, out_P=flat)
+    found = {}
+    for at, (weight, bias) in enumerate(student.layers(flat)):
+        found |= {f"weight_{at}": weight, f"bias_{at}": bias}
+    table = torch.zeros_like(student.table_VD)
+    table[inputs.rows_U] = student.row_gradients(inputs, grads_BX)
+    found["embedding"] = table
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert torch.allclose(value, expected[name], atol=1e-6), name
+    trainer = Trainer(student, TrainConfig())
+    assert trainer.step(inputs, targets, num_global=40) / 40 == pytest.approx(float(loss))
+
+
+def test_bags_of_other_devices_are_those_of_the_cpu() -> None:
+    torch.manual_seed(0)
+    student, inputs = Student(MATCH, SMALL), inputs_of(some_features(20, MATCH))
+    rows_UD = student.table_VD[inputs.rows_U]
+    bags = student._input(inputs)[:, : student.num_bag_columns]
+    assert torch.allclose(sum_bags_torch(inputs, rows_UD).view(20, -1), bags, atol=1e-6)
+    grads = torch.randn(20, student.num_bag_columns)
+    expected = student.row_gradients(inputs, grads)
+    assert torch.allclose(row_gradients_torch(inputs, grads.view(40, -1)), expected, atol=1e-5)
+    table, squares = student.table_VD.clone(), torch.zeros(256)
+    adagrad_rows_torch(table, squares, inputs.rows_U, expected, learning_rate=0.1)
+    trainer = Trainer(student, TrainConfig())
+    trainer._move_rows(inputs.rows_U, expected, learning_rate=0.1)
+    assert torch.allclose(table, student.table_VD, atol=1e-6)
+    assert torch.allclose(squares, trainer.squares_V, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("optimizer", ["adagrad", "adamw"])
+def test_learns_a_word(dtype: torch.dtype, optimizer: str) -> None:
+    torch.manual_seed(0)
     targets = torch.tensor([float(n % 7 == 0) for n in range(210)])
-    student = Student(MATCH, StudentConfig(embedding_dim=8, hidden=(16,)))
-    optimizer = make_optimizer(student, learning_rate=0.1)
-    inputs = to_inputs(features, device="cpu")
-    first = train_step(student, optimizer, inputs, targets, num_global=210) / 210
-    for _ in range(100):
-        last = train_step(student, optimizer, inputs, targets, num_global=210) / 210
-    assert first > 0.3 and last < 0.05
+    config = StudentConfig(embedding_dim=8, hidden=(16,), dropout=0.05)
+    rates = {"adagrad": 0.1, "adamw": 0.01}
+    settings = TrainConfig.model_validate(
+        {"optimizer": optimizer, "learning_rate": rates[optimizer], "table_learning_rate": 0.1}
+    )
+    trainer = Trainer(Student(MATCH, config, dtype=dtype), settings)
+    inputs = inputs_of(some_features(210, MATCH))
+    losses = [trainer.step(inputs, targets, num_global=210) / 210 for _ in range(100)]
+    assert losses[0] > 0.3 and losses[-1] < 0.07
+
+
+def test_dropout_leaves_out_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    student = Student(MATCH, StudentConfig(embedding_dim=4, hidden=(2_000,)))
+    inputs = inputs_of(some_features(50, MATCH))
+    _, (_, whole) = student.forward(inputs)
+    _, (_, dropped) = student.forward(inputs, dropout=0.25)
+    alive = whole > 0
+    assert (dropped[alive] == 0).float().mean() == pytest.approx(0.25, abs=0.01)
+    kept = dropped > 0
+    assert torch.allclose(dropped[kept], whole[kept] / 0.75)
 
 
 def test_the_loss_is_sigmoid_cross_entropy_on_the_soft_label() -> None:
     student = Student(PAPER, SMALL)
-    with torch.no_grad():
-        student.net[-1].weight.zero_()
-        student.net[-1].bias.fill_(math.log(3))  # every score is 3/4
-    optimizer = make_optimizer(student, learning_rate=0.01)
-    loss = train_step(
-        student, optimizer, to_inputs(some_features(1, PAPER), device="cpu"),
-        torch.tensor([0.25]), num_global=1,
-    )  # fmt: skip
+    weight, bias = student.layers(student.weights_P)[-1]
+    weight.zero_()
+    bias.fill_(math.log(3))  # every score is 3/4
+    trainer = Trainer(student, TrainConfig())
+    loss = trainer.step(inputs_of(some_features(1, PAPER)), torch.tensor([0.25]), num_global=1)
     assert loss == pytest.approx(-(0.25 * math.log(0.75) + 0.75 * math.log(0.25)))
 
 
 def _worker(rank: int, world: int, port: int, folder: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
-    _steps(rank=rank, world=world, target=f"{folder}/{world}-{rank}.pt")
+    _steps(MATCH, rank=rank, world=world, target=f"{folder}/{world}-{rank}.pt")
+    num_bytes = [
+        _steps(NgramSpec("match", bits), rank=rank, world=world, target=None) for bits in (20, 22)
+    ]
+    assert num_bytes[0] == num_bytes[1] > 0  # of the batch, whatever the table
     dist.destroy_process_group()
 
 
-def _steps(*, rank: int, world: int, target: str) -> None:
+def _steps(spec: NgramSpec, *, rank: int, world: int, target: str | None) -> int:
+    """Three steps; the bytes that this worker handed over."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    student = Student(MATCH, SMALL)
-    optimizer = make_optimizer(student, learning_rate=0.1)
-    features = some_features(33, MATCH)
+    exchange = Exchange() if world > 1 else None
+    config = TrainConfig(learning_rate=0.1)
+    trainer = Trainer(Student(spec, SMALL), config, exchange=exchange)
+    features = some_features(33, spec)
     targets = torch.linspace(0, 1, 33)
     for step in range(3):
         rows = np.arange(step * 11, step * 11 + 11)
         mine = rows[len(rows) * rank // world : len(rows) * (rank + 1) // world]
-        inputs = to_inputs(features.take(mine), device="cpu")
-        train_step(student, optimizer, inputs, targets[mine], num_global=len(rows))
-    torch.save(student.state_dict(), target)
+        trainer.step(inputs_of(features.take(mine)), targets[mine], num_global=len(rows))
+    if target is not None:
+        torch.save(trainer.state(), target)
+    return exchange.num_bytes if exchange else 0
 
 
 @pytest.mark.slow
 def test_two_workers_stay_the_same_and_step_like_one(tmp_path: object) -> None:
     port = 29_000 + os.getpid() % 2_000
     mp.spawn(_worker, args=(2, port, str(tmp_path)), nprocs=2)
-    _steps(rank=0, world=1, target=f"{tmp_path}/1-0.pt")
+    _steps(MATCH, rank=0, world=1, target=f"{tmp_path}/1-0.pt")
     one, first, second = (torch.load(f"{tmp_path}/{n}.pt") for n in ("1-0", "2-0", "2-1"))
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-        assert torch.allclose(value, one[name], atol=1e-5), name
+    for part in first:
+        for name, value in first[part].items():
+            assert torch.equal(value, second[part][name]), name
+            assert torch.allclose(value, one[part][name], atol=1e-5), name

@@ -16,10 +16,11 @@ from raydistill.labels import soft_labels
 from raydistill.loader import read_logits
 from raydistill.metrics import best_threshold, measure, retention
 from raydistill.report import markdown
-from raydistill.run import Run
+from raydistill.run import ROLES, Run
 from raydistill.schema import COUNTS
 from raydistill.scorer import Scorer
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
+from raydistill.stages.train import RESULT
 from raydistill.storage import SUCCESS
 
 logger = logging.getLogger("raydistill")
@@ -94,6 +95,7 @@ def figures(run: Run) -> dict[str, Any]:
         "teacher": reference,
         "single_us": single_us,
         "stages": _stage_counts(run),
+        "training": {role: run.student(role).read_json(RESULT) for role in ROLES},
         "data": inspect_run(run),
     }
 

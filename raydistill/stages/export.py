@@ -9,15 +9,15 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
+from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.metrics import best_threshold
 from raydistill.run import Run
 from raydistill.scorer import ARRAYS, BUNDLE, FORMAT, GOLDEN, Scorer
-from raydistill.stages.train import WEIGHTS, load_features, make_job, spec_of
+from raydistill.stages.train import load_features, load_student, make_job
 from raydistill.storage import SUCCESS, Folder
 from raydistill.student import Student, predict
 
@@ -92,20 +92,8 @@ def bundle_arrays(run: Run, role: str) -> dict[str, NDArray[np.float32]]:
     folder = run.student(role)
     if folder.success() is None:
         raise UserError(f"no student in {folder} yet: run `train` first")
-    state = torch.load(io.BytesIO(folder.read_bytes(WEIGHTS)), weights_only=True)
-    linear = sorted(
-        {int(name.split(".")[1]) for name in state if name.startswith("net.")}
-    )  # the numbers of the linear layers among the ReLUs
-    arrays: dict[str, NDArray[np.float32]] = {
-        "embedding": state["embedding.weight"].numpy(),
-        "dense_mean": state["dense_mean"].numpy(),
-        "dense_std": state["dense_std"].numpy(),
-        "idf": load_features(folder)["idf"],
-    }
-    for at, layer in enumerate(linear):
-        arrays[f"weight_{at}"] = state[f"net.{layer}.weight"].numpy()
-        arrays[f"bias_{at}"] = state[f"net.{layer}.bias"].numpy()
-    return arrays
+    arrays = {name: value.numpy() for name, value in load_student(folder).items()}
+    return {**arrays, "idf": load_features(folder)["idf"]}
 
 
 def _dev_threshold(run: Run, scorer: Scorer) -> float:
@@ -134,9 +122,7 @@ def _golden(run: Run, scorer: Scorer) -> list[dict[str, Any]]:
     shard = max(job.shards, key=lambda name: job.shards[name])
     rows = run.pairs.read_table(shard).slice(0, _NUM_GOLDEN)
     student = Student(spec_of(run), run.config.student)
-    student.load_state_dict(
-        torch.load(io.BytesIO(job.output.read_bytes(WEIGHTS)), weights_only=True)
-    )
+    student.load(load_student(job.output))
     features = features_of(rows, spec=scorer.spec, idf_V=scorer.idf_V)
     by_torch = scorer.scores_of(predict(student, features, device="cpu"))
     queries, titles = rows["query"].to_pylist(), rows["title"].to_pylist()

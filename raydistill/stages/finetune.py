@@ -149,6 +149,14 @@ class Keeper(TrainerCallback):
             self.model.save_pretrained(self.best, safe_serialization=True)
             self.tokenizer.save_pretrained(self.best)
 
+    def pack(self, folder: Path, *, trained: Path) -> None:
+        """Copy the Trainer's last checkpoint and the best epoch: what `restore` takes up."""
+        last = get_last_checkpoint(str(trained))  # type: ignore[no-untyped-call]
+        assert last is not None, "the Trainer has just saved it"
+        shutil.copytree(last, folder / "trainer")
+        if self.best.exists():
+            shutil.copytree(self.best, folder / "best")
+
     def finish(self) -> None:
         """Without a dev split the last weights are the best."""
         if not self.best.exists():
@@ -178,12 +186,8 @@ class Keeper(TrainerCallback):
         if not self.is_first:
             ray.train.report(metrics)
             return
-        last = get_last_checkpoint(str(args.output_dir))  # type: ignore[no-untyped-call]
-        assert last is not None, "the Trainer has just saved it"
         with tempfile.TemporaryDirectory() as folder:
-            shutil.copytree(last, Path(folder) / "trainer")
-            if self.best.exists():
-                shutil.copytree(self.best, Path(folder) / "best")
+            self.pack(Path(folder), trained=Path(str(args.output_dir)))
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def on_step_end(  # noqa: D102

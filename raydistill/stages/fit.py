@@ -33,6 +33,7 @@ def fit(
     cluster: Cluster,
     num_workers: int,
     gpus_each: float,
+    num_kept: int = 2,
 ) -> None:
     """Run `loop` on the workers; a fit of that name that was cut off goes on where it was.
 
@@ -53,7 +54,7 @@ def fit(
                 name=name,
                 storage_path=storage.path(),
                 storage_filesystem=storage.filesystem,
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                checkpoint_config=CheckpointConfig(num_to_keep=num_kept),
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
             ),
         )

@@ -1,6 +1,8 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+import ray.train
 import torch
 from transformers import AutoModel, AutoTokenizer
 
@@ -8,7 +10,7 @@ from raydistill.config import TeacherConfig
 from raydistill.run import Run
 from raydistill.stages import finetune
 from raydistill.teacher import check_model, quiet_transformers
-from tests.conftest import run_config
+from tests.conftest import make_mpnet, run_config
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +57,47 @@ def test_the_best_epoch_is_kept_as_a_hugging_face_folder(run: Run, tmp_path: Pat
     check_model(keeper.best, max_length=32)
     assert (keeper.best / "model.safetensors").exists()
     assert any("dev AUC" in line for line in lines)
+
+
+def test_a_fit_cut_off_after_an_epoch_ends_with_the_same_weights(run: Run, tmp_path: Path) -> None:
+    trainer, keeper, _ = make(run, tmp_path / "whole")
+    saved = tmp_path / "saved"
+
+    def save(args: object, state: object, control: object, **kwargs: object) -> None:
+        if not saved.exists():  # the first epoch's
+            saved.mkdir()
+            keeper.pack(saved, trained=tmp_path / "whole" / "out")
+
+    keeper.on_save = save  # type: ignore[method-assign]
+    trainer.train()
+    again, resumed, _ = make(run, tmp_path / "resumed")
+    checkpoint = ray.train.Checkpoint.from_directory(str(saved))
+    again.train(resume_from_checkpoint=resumed.restore(checkpoint, str(tmp_path / "scratch")))
+    assert resumed.history == keeper.history and resumed.best_auc == keeper.best_auc
+    weights = again.model.state_dict()
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_another_family_is_fine_tuned_and_scores(
+    raw_files: Path, prepared_dir: Path, tmp_path: Path
+) -> None:
+    """MPNet has other special tokens than BERT, no token types, and positions from 2."""
+    base = make_mpnet(tmp_path / "mpnet")
+    run = Run(
+        run_config(
+            prepared_dir, raw_files, base,
+            teachers={"tiny": TeacherConfig(base=str(base))},
+            finetune={"epochs": 1, "learning_rate": 1e-2, "dtype": "float32"},
+        )
+    )  # fmt: skip
+    trainer, keeper, _ = make(run, tmp_path)
+    first = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < first
+    check_model(keeper.best, max_length=32)
+    found = trainer.predict(finetune.read_examples(run, "dev", trainer.processing_class))
+    assert np.isfinite(found.predictions).all() and np.std(found.predictions) > 0
 
 
 def test_examples_are_pairs_with_graded_or_binary_targets(run: Run) -> None:

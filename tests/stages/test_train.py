@@ -1,15 +1,27 @@
+import os
+import signal
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tensorboardX.proto import event_pb2
 
+from raydistill.cluster import Cluster
+from raydistill.config import StudentConfig
 from raydistill.errors import UserError
+from raydistill.learning import Average
+from raydistill.ngrams import NgramSpec
 from raydistill.run import Run
 from raydistill.schema import LOGITS
 from raydistill.shards import shards_to_score
 from raydistill.stages import train
+from raydistill.storage import Folder
+from raydistill.student import Student, predict
 from tests.conftest import run_config
 
 
@@ -37,7 +49,18 @@ def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
     return run
 
 
+def start(run: Run, role: str = "student") -> tuple[train.Job, train.State]:
+    job = train.make_job(run, role)
+    train._measure_features(job)
+    return job, again(job)
+
+
+def again(job: train.Job) -> train.State:
+    return train.new_state(job, train.load_features(job.output), device="cpu")
+
+
 def fit(job: train.Job, state: train.State, *, saves: list[Path] | None = None) -> list[str]:
+    """The lines of a fit; `saves` names a file, and gets those of the checkpoints."""
     lines: list[str] = []
 
     def save(current: train.State) -> None:
@@ -46,58 +69,143 @@ def fit(job: train.Job, state: train.State, *, saves: list[Path] | None = None) 
             current.save(path)
             saves.append(path)
 
-    train.fit_student(job, state, rank=0, num_workers=1, device="cpu", save=save, log=lines.append)
+    watcher = train.Watcher(save=save, log=lines.append)
+    idf_V = train.load_features(job.output)["idf"]
+    loader = train.Loader(job.folder, job.targets, spec=job.spec, idf_V=idf_V)
+    train.fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
     return lines
 
 
+def with_train(run: Run, **fields: object) -> Run:
+    config = run.config.train.model_validate({**run.config.train.model_dump(), **fields})
+    return Run(run.config.model_copy(update={"train": config}))
+
+
 def test_the_student_learns_what_the_teacher_says(labeled: Run) -> None:
-    job = train.make_job(labeled, "student")
-    train._measure_features(job)
-    state = train.new_state(job, device="cpu")
+    job, state = start(labeled)
     lines = fit(job, state)
     assert state.history[-1]["loss"] < state.history[0]["loss"] - 0.01
-    assert len(state.history) == 2
+    assert [entry["pairs"] for entry in state.history] == [job.num_pairs / 2, job.num_pairs]
     ends = [line for line in lines if "dev AUC" in line]
     assert ["epoch 1/2" in ends[0], "epoch 2/2" in ends[1]] == [True, True]
-    assert state.best_auc == max(epoch["dev_auc"] for epoch in state.history)
-    pairs = labeled.pairs.read_table(labeled.pairs.shards()[0])
-    state.student.load_state_dict(state.best)
-    loader = train.Loader(
-        job.folder, job.targets, spec=job.spec, idf_V=train.load_features(job.output)["idf"]
-    )
+    assert state.best_auc == max(entry["dev_auc"] for entry in state.history)
+    state.student.load(state.best)
+    idf_V = train.load_features(job.output)["idf"]
+    loader = train.Loader(job.folder, job.targets, spec=job.spec, idf_V=idf_V)
     features, targets = loader.shard(labeled.pairs.shards()[0])
-    logits = train.predict(state.student, features, device="cpu")
+    logits = predict(state.student, features, device="cpu")
     assert np.corrcoef(logits, targets)[0, 1] > 0.9
-    assert len(pairs) == len(targets)
 
 
+@pytest.mark.parametrize("fields", [{}, {"average_from": 0.2, "optimizer": "adamw"}])
 def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
-    labeled: Run, tmp_path: Path
+    labeled: Run, tmp_path: Path, fields: dict[str, object]
 ) -> None:
-    config = labeled.config.train.model_copy(
-        update={"checkpoint_every_windows": 1, "window_shards": 1}
-    )
-    run = Run(labeled.config.model_copy(update={"train": config}))
-    job = train.make_job(run, "student")
-    train._measure_features(job)
-    whole = train.new_state(job, device="cpu")
+    """In float32, with evaluations, dropout and a schedule under way; so it is reproducible too."""
+    run = with_train(
+        labeled, checkpoint_every_windows=1, window_shards=1, evaluate_every_pairs=70,
+        dtype="float32", schedule="cosine", warmup_share=0.1, **fields,
+    )  # fmt: skip
+    student = run.config.student.model_copy(update={"dropout": 0.1})
+    run = Run(run.config.model_copy(update={"student": student}))
+    job, whole = start(run)
     saves = [tmp_path / "saves"]
     fit(job, whole, saves=saves)
     assert len(saves) - 1 == 2 * len(job.shards)  # each window of both epochs
-    resumed = train.new_state(job, device="cpu")
-    resumed.load(saves[2], device="cpu")
+    resumed = again(job)
+    resumed.load(saves[2])
     assert (resumed.epoch, resumed.window) == (0, 2)
     fit(job, resumed)
-    for name, value in whole.student.state_dict().items():
-        assert torch.equal(value, resumed.student.state_dict()[name]), name
-    assert [e["dev_auc"] for e in resumed.history] == [e["dev_auc"] for e in whole.history]
+    assert resumed.history == whole.history
+    for name, value in whole.trainer.state().items():
+        for part, tensor in value.items():
+            assert torch.equal(tensor, resumed.trainer.state()[name][part]), part
+    assert all(torch.equal(whole.best[name], resumed.best[name]) for name in whole.best)
+
+
+def test_it_stops_when_it_gets_no_better_and_keeps_the_best(labeled: Run) -> None:
+    run = with_train(labeled, epochs=50, patience=2, learning_rate=0.1)
+    job, state = start(run)
+    fit(job, state)
+    found = [entry["dev_auc"] for entry in state.history]
+    assert len(found) < 50 and found.index(max(found)) == len(found) - 3
+    assert any(not torch.equal(v, state.best[k]) for k, v in state.student.arrays().items())
+    fit(job, state)  # a fit that is over does nothing more
+    assert len(state.history) == len(found)
+
+
+def test_the_mean_of_the_weights_by_hand() -> None:
+    students = [Student(NgramSpec("match", 8), StudentConfig(hidden=(4,))) for _ in range(3)]
+    average = Average(Student(NgramSpec("match", 8), StudentConfig(hidden=(4,))))
+    for student in students:
+        average.add(student.arrays())
+    for name, value in average.student.arrays().items():
+        expected = torch.stack([student.arrays()[name] for student in students]).mean(0)
+        assert torch.allclose(value, expected, atol=1e-6), name
+
+
+def test_the_loss_curve_goes_to_tensorboard(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    events = train.Events(tmp_path / "scratch", Folder(str(tmp_path / "run")))
+    events.add({"pairs": 100.0, "loss": 0.5})
+    events.add({"pairs": 200.0, "loss": 0.25})
+    (file,) = (tmp_path / "run").glob("events.out.tfevents.*")
+    found = [
+        (event.step, value.tag, value.simple_value)
+        for event in read_events(file)
+        for value in event.summary.value
+    ]
+    assert found == [(100, "loss", 0.5), (200, "loss", 0.25)]
+
+
+def read_events(file: Path) -> Iterator[event_pb2.Event]:
+    """A record is its length, a checksum of that, the event, a checksum of it."""
+    data, at = file.read_bytes(), 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<Q", data, at)
+        yield event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+        at += 16 + length
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_worker_is_replaced_and_the_fit_ends_the_same(
+    local_ray: None, labeled: Run, tmp_path: Path
+) -> None:
+    """Both workers of a fit die with the first, and go on from the last window."""
+    run = with_train(
+        labeled, checkpoint_every_windows=1, window_shards=1, dtype="float32", num_workers=2
+    )
+    job, alone = start(run)
+    fit(job, alone)
+    was_killed = tmp_path / "killed"
+
+    def loop(config: dict[str, Any]) -> None:
+        say = config["log"]
+
+        def log(line: str) -> None:
+            say(line)
+            if "dev AUC" in line and not was_killed.exists():
+                was_killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        train.train_loop({**config, "log": log})
+
+    train.fit(
+        loop, {"job": job}, name="killed", storage=run.root / "_fits",
+        cluster=Cluster(num_cores=2, num_gpus=0), num_workers=2, gpus_each=0.0,
+    )  # fmt: skip
+    assert was_killed.exists()
+    result = job.output.read_json(train.RESULT) or {}
+    assert result["pairs"] == job.num_pairs
+    found = [entry["dev_auc"] for entry in result["evaluations"]]
+    assert found == pytest.approx([entry["dev_auc"] for entry in alone.history], abs=0.02)
 
 
 def test_the_judged_only_student_needs_no_teacher(raw_files: Path, prepared_dir: Path) -> None:
     run = Run(run_config(prepared_dir, raw_files, Path("no-model")))
-    job = train.make_job(run, "judged_only")
-    train._measure_features(job)
-    state = train.new_state(job, device="cpu")
+    job, state = start(run, "judged_only")
     fit(job, state)
     assert len(state.history) == 2 and np.isfinite(state.best_auc)
 

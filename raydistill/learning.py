@@ -1,0 +1,352 @@
+"""One student's way from random weights to its best: steps, evaluations, what a checkpoint holds.
+
+No Ray: `stages/train.py` runs this on every worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raydistill.config import TrainConfig
+from raydistill.exchange import Exchange
+from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
+from raydistill.metrics import auc, log_loss
+from raydistill.ngrams import Features, NgramSpec, concatenate
+from raydistill.optimizers import rate_at
+from raydistill.prefetch import prefetch
+from raydistill.progress import rate_line
+from raydistill.run import Run
+from raydistill.shards import judged_shards
+from raydistill.storage import Folder
+from raydistill.student import Inputs, Student, Trainer, compute_dtype, predict, to_inputs
+
+_LINE_EVERY_S = 10.0
+BATCHES_AHEAD = 8  # some MB; enough that a slow one is not waited for
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one student is fitted on."""
+
+    run: Run
+    role: str
+    folder: Folder
+    shards: Mapping[str, int]
+    targets: Targets
+    num_epochs: int
+
+    @property
+    def spec(self) -> NgramSpec:
+        """How texts become ids."""
+        return spec_of(self.run)
+
+    @property
+    def settings(self) -> TrainConfig:
+        """How it is fitted."""
+        return self.run.config.train
+
+    @property
+    def output(self) -> Folder:
+        """Where the student goes."""
+        return self.run.student(self.role)
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of all epochs together."""
+        return self.num_epochs * sum(self.shards.values())
+
+
+def spec_of(run: Run) -> NgramSpec:
+    """How texts become ids in this run."""
+    return NgramSpec(run.config.ngrams.preset, run.config.ngrams.hash_bits)
+
+
+@dataclass
+class Average:
+    """The mean of the weights at some evaluations (Izmailov et al. 2018, arXiv 1803.05407)."""
+
+    student: Student
+    num: int = 0
+
+    def add(self, arrays: Mapping[str, Tensor]) -> None:
+        """Take one more into the mean."""
+        self.num += 1
+        for name, mean in self.student.arrays().items():
+            mean.lerp_(arrays[name], 1 / self.num)
+        self.student.refresh()
+
+
+# The fields of a State that are saved as they are.
+_PLAIN = (
+    *("epoch", "window", "num_pairs", "loss_sum", "loss_pairs"),
+    *("best_auc", "best", "num_worse", "history"),
+)
+
+
+@dataclass
+class State:
+    """Everything a fit needs to go on: what a checkpoint holds."""
+
+    trainer: Trainer
+    average: Average | None = None
+    epoch: int = 0
+    window: int = 0  # the next one of the epoch
+    num_pairs: int = 0  # of all workers, in all epochs
+    loss_sum: float = 0.0  # of this worker, since the last evaluation
+    loss_pairs: int = 0
+    best_auc: float = float("nan")
+    best: dict[str, Tensor] = field(default_factory=dict)
+    num_worse: int = 0  # evaluations since the best one
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def student(self) -> Student:
+        """The one that learns."""
+        return self.trainer.student
+
+    def save(self, path: Path) -> None:
+        """Write the state to one file."""
+        content = {name: getattr(self, name) for name in _PLAIN}
+        content["trainer"] = self.trainer.state()
+        if self.average is not None:
+            content["average"] = (self.average.num, self.average.student.arrays())
+        torch.save(content, path)
+
+    def load(self, path: Path) -> None:
+        """Take up the state in the file."""
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        for name in _PLAIN:
+            setattr(self, name, saved[name])
+        self.best = {name: value.clone() for name, value in self.best.items()}  # not the file's
+        self.trainer.load(saved["trainer"])
+        if self.average is not None:
+            self.average.num, arrays = saved["average"]
+            self.average.student.load(arrays)
+
+
+def new_state(
+    job: Job,
+    features: Mapping[str, NDArray[np.float32]],
+    *,
+    device: str,
+    exchange: Exchange | None = None,
+) -> State:
+    """An untrained student; the same on every worker, since the seed is."""
+    settings = job.settings
+
+    def untrained() -> Student:
+        torch.manual_seed(settings.seed)
+        dtype = compute_dtype(settings.dtype, device=device)
+        student = Student(job.spec, job.run.config.student, device=device, dtype=dtype)
+        student.standardise(mean_F=features["dense_mean"], std_F=features["dense_std"])
+        return student
+
+    average = None if settings.average_from is None else Average(untrained())
+    return State(Trainer(untrained(), settings, exchange=exchange), average)
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Whom a fit tells how it goes: `save` gets the state now and then, the others every change."""
+
+    save: Callable[[State], None]
+    log: Callable[[str], None]
+    record: Callable[[dict[str, float]], None] = lambda entry: None
+
+
+def fit_student(
+    job: Job, state: State, loader: Loader, *, rank: int, num_workers: int, watcher: Watcher
+) -> None:
+    """Train from where `state` is to the end, or until it has been no better for `patience`."""
+    dev = _dev_split(job.run, loader)
+    device = str(state.student.table_VD.device)
+    meter = _Meter(job, state, log=watcher.log)
+    batches = prefetch(
+        _batches(job, state, loader, rank=rank, num_workers=num_workers, device=device),
+        depth=BATCHES_AHEAD,
+    )
+    window: Window | None = None
+    for batch, inputs, targets_B in meter.waiting(batches):
+        if batch.window is not window:
+            window = batch.window
+            # Dropout goes by the window, so that a resumed fit draws what it would have drawn.
+            torch.manual_seed(hash((job.settings.seed, window.epoch, window.index, rank)))
+        middle = state.num_pairs + batch.num_global / 2  # neither end of a schedule is a rate of 0
+        rate = rate_at(job.settings, done_share=middle / job.num_pairs)
+        loss = state.trainer.step(inputs, targets_B, num_global=batch.num_global, rate=rate)
+        meter.step(loss, num_pairs=len(targets_B), num_global=batch.num_global)
+        ends_epoch = batch.is_last and window.index + 1 == _num_windows(job)
+        if ends_epoch or _is_due(state.num_pairs, batch, every=job.settings.evaluate_every_pairs):
+            _evaluate(job, state, dev, device=device)
+            meter.evaluated()
+            watcher.record(state.history[-1])
+        if batch.is_last:
+            _next_window(state, window, ends_epoch=ends_epoch)
+            if ends_epoch or state.window % job.settings.checkpoint_every_windows == 0:
+                watcher.save(state)
+        if is_over(job, state):
+            return
+
+
+def is_over(job: Job, state: State) -> bool:
+    """Whether there is nothing left to train on, or no hope of better."""
+    patience = job.settings.patience
+    return state.epoch >= job.num_epochs or (patience is not None and state.num_worse >= patience)
+
+
+def _batches(
+    job: Job, state: State, loader: Loader, *, rank: int, num_workers: int, device: str
+) -> Iterator[tuple[Batch, Inputs, Tensor]]:
+    """What is left of all epochs, on the device."""
+    left = [w for epoch in range(state.epoch, job.num_epochs) for w in _windows(job, epoch)]
+    if is_over(job, state):
+        left = []
+    for batch in loader.batches(
+        left[state.window :],
+        rank=rank,
+        num_workers=num_workers,
+        batch_rows=job.settings.batch_rows,
+        seed=job.settings.seed,
+    ):
+        inputs = to_inputs(batch.lookup, batch.dense_BF, device=device)
+        yield batch, inputs, torch.from_numpy(batch.targets_B).to(device)
+
+
+def _windows(job: Job, epoch: int) -> list[Window]:
+    settings = job.settings
+    return plan_windows(
+        job.shards, seed=settings.seed, epoch=epoch, window_shards=settings.window_shards
+    )
+
+
+def _num_windows(job: Job) -> int:
+    return -(-len(job.shards) // job.settings.window_shards)
+
+
+def _is_due(num_pairs: int, batch: Batch, *, every: int | None) -> bool:
+    """Whether this batch went over a multiple of `every` pairs."""
+    return every is not None and num_pairs // every > (num_pairs - batch.num_global) // every
+
+
+def _next_window(state: State, window: Window, *, ends_epoch: bool) -> None:
+    state.epoch, state.window = (
+        (window.epoch + 1, 0) if ends_epoch else (window.epoch, window.index + 1)
+    )
+
+
+def _evaluate(
+    job: Job, state: State, dev: tuple[Features, NDArray[np.float32]], *, device: str
+) -> None:
+    """Measure on the dev split, and keep the weights if they are the best."""
+    done_share = state.num_pairs / job.num_pairs
+    entry = {
+        "epoch": state.epoch + 1.0,
+        "pairs": float(state.num_pairs),
+        "loss": state.loss_sum / max(state.loss_pairs, 1),
+        "learning_rate": job.settings.learning_rate * rate_at(job.settings, done_share=done_share),
+        **_measure(job, state, state.student, dev, device=device),
+    }
+    found, student = entry["dev_auc"], state.student
+    start = job.settings.average_from
+    if state.average is not None and start is not None and done_share >= start:
+        state.average.add(student.arrays())
+        of_mean = _measure(job, state, state.average.student, dev, device=device)
+        entry |= {f"{name}_average": value for name, value in of_mean.items()}
+        if of_mean["dev_auc"] > found:
+            found, student = of_mean["dev_auc"], state.average.student
+    state.num_worse += 1
+    if not found <= state.best_auc:  # also when there was none
+        state.best_auc, state.num_worse = found, 0
+        state.best = copy_arrays(student)
+    state.history.append(entry)
+    state.loss_sum, state.loss_pairs = 0.0, 0
+
+
+def _measure(
+    job: Job,
+    state: State,
+    student: Student,
+    dev: tuple[Features, NDArray[np.float32]],
+    *,
+    device: str,
+) -> dict[str, float]:
+    """AUC and log loss on the dev split; what the first worker found, for all of them."""
+    features, labels = dev
+    logits = predict(student, features, device=device)
+    temperature = job.targets.temperature  # the score is the probability given back at 1
+    scores = torch.from_numpy(logits).double().mul(temperature).sigmoid().numpy()
+    found = [
+        auc(logits, labels, relevant_at=job.run.config.judged.relevant_at),
+        log_loss(scores, labels) if len(labels) else float("nan"),
+    ]
+    if state.trainer.exchange is not None:
+        found = state.trainer.exchange.first(found)
+    return {"dev_auc": found[0], "dev_log_loss": found[1]}
+
+
+def copy_arrays(student: Student) -> dict[str, Tensor]:
+    """The weights as they are now."""
+    return {name: value.cpu().clone() for name, value in student.arrays().items()}
+
+
+class _Meter:
+    """Loss, speed and waiting of a fit, as lines now and then."""
+
+    def __init__(self, job: Job, state: State, *, log: Callable[[str], None]) -> None:
+        self.job, self.state, self.log = job, state, log
+        self.start_s = self.last_s = time.monotonic()
+        self.waited_s, self.before = 0.0, state.num_pairs
+
+    def waiting(
+        self, batches: Iterator[tuple[Batch, Inputs, Tensor]]
+    ) -> Iterator[tuple[Batch, Inputs, Tensor]]:
+        """The same batches; counts the time until each is there."""
+        while True:
+            start_s = time.monotonic()
+            item = next(batches, None)
+            self.waited_s += time.monotonic() - start_s
+            if item is None:
+                return
+            yield item
+
+    def step(self, loss: Tensor, *, num_pairs: int, num_global: int) -> None:
+        """Count one step."""
+        self.state.loss_sum += float(loss)
+        self.state.loss_pairs += num_pairs
+        self.state.num_pairs += num_global
+        now_s = time.monotonic()
+        if now_s - self.last_s >= _LINE_EVERY_S:
+            self.last_s = now_s
+            mean = self.state.loss_sum / max(self.state.loss_pairs, 1)
+            self.log(self._line(f"loss {mean:.4f}"))
+
+    def evaluated(self) -> None:
+        """Say what the evaluation gave."""
+        entry = self.state.history[-1]
+        self.log(self._line(f"loss {entry['loss']:.4f}, dev AUC {entry['dev_auc']:.4f}"))
+
+    def _line(self, note: str) -> str:
+        seconds = time.monotonic() - self.start_s
+        done = rate_line(
+            self.state.num_pairs - self.before,
+            num_total=self.job.num_pairs - self.before,
+            seconds=seconds,
+        )
+        epoch = f"epoch {self.state.epoch + 1}/{self.job.num_epochs}"
+        waited = f"waited {self.waited_s / max(seconds, 1e-9):.1%}"
+        return f"train     {self.job.role} {epoch}  {done}  {note}, {waited}"
+
+
+def _dev_split(run: Run, loader: Loader) -> tuple[Features, NDArray[np.float32]]:
+    """Features and labels of the judged dev split."""
+    judged = Loader(run.judged("dev"), Targets(), spec=loader.spec, idf_V=loader.idf_V)
+    parts = [judged.shard(name) for name in judged_shards(run, "dev")]
+    return concatenate([f for f, _ in parts]), np.concatenate([labels for _, labels in parts])

@@ -1,0 +1,117 @@
+"""Dev AUC of our step against plain float32 PyTorch, trained on the same batches of a real run.
+
+    python tests/bench/train_quality.py RUN_DIR --logits minilm-fd4b6693 --seed 0
+
+Plain: autograd, EmbeddingBag(sparse=True), torch.optim.Adagrad on every weight, from the same
+random weights. Ours: the step as it is, in bfloat16 where the CPU has it, and in float32.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raydistill.config import StudentConfig, TrainConfig
+from raydistill.loader import Batch, Loader, Targets, count_idf, plan_windows
+from raydistill.metrics import auc
+from raydistill.ngrams import NgramSpec
+from raydistill.storage import Folder
+from raydistill.student import Student, Trainer, predict, to_inputs
+
+
+class Plain:
+    """The same student of torch's own parts; it shares the weights of `student`."""
+
+    def __init__(self, student: Student, *, learning_rate: float) -> None:
+        self.student = student
+        self.bag = nn.EmbeddingBag.from_pretrained(
+            student.table_VD, freeze=False, mode="sum", sparse=True, include_last_offset=True
+        )
+        layers = student.layers(student.weights_P)
+        self.layers = [[nn.Parameter(part) for part in layer] for layer in layers]
+        flat = [part for layer in self.layers for part in layer]
+        self.optimizer = torch.optim.Adagrad([self.bag.weight, *flat], lr=learning_rate)
+
+    def step(self, batch: Batch) -> None:
+        self.optimizer.zero_grad()
+        ids = torch.from_numpy(batch.lookup.rows_U[batch.lookup.slots_N])
+        offsets = torch.from_numpy(batch.lookup.offsets)
+        counts = offsets.diff().clamp(min=1).unsqueeze(1)
+        x = (self.bag(ids, offsets) / counts.sqrt()).view(len(batch.targets_B), -1)
+        dense = torch.from_numpy(batch.dense_BF)
+        x = torch.cat([x, (dense - self.student.dense_mean) / self.student.dense_std], dim=1)
+        *hidden, last = self.layers
+        for weight, bias in hidden:
+            x = functional.linear(x, weight, bias).relu()
+        logits = functional.linear(x, *last).squeeze(1)
+        targets = torch.from_numpy(batch.targets_B)
+        functional.binary_cross_entropy_with_logits(logits, targets).backward()
+        self.optimizer.step()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run_dir")
+    parser.add_argument("--logits", required=True, help="the teacher's folder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch-rows", type=int, default=1_024)
+    parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--relevant-at", type=float, default=0.75)
+    parser.add_argument("--steps", nargs="+", default=["plain", "float32", "bfloat16"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    run = Folder(arguments.run_dir)
+    shards = {name: (run / "pairs").read_table(name).num_rows for name in (run / "pairs").shards()}
+    spec = NgramSpec("match", 18)
+    idf_V = count_idf(run / "pairs", shards, spec=spec)
+    targets = Targets((run / "logits" / arguments.logits,), (1.0,))
+    loader = Loader(run / "pairs", targets, spec=spec, idf_V=idf_V)
+    judged = Loader(run / "judged" / "dev", Targets(), spec=spec, idf_V=idf_V)
+    (dev, labels), *_ = [judged.shard(name) for name in judged.folder.shards()]
+    sample, _ = loader.shard(next(iter(shards)))
+    mean, std = sample.dense_BF.mean(0), sample.dense_BF.std(0)
+
+    def student_of(dtype: torch.dtype) -> Student:
+        torch.manual_seed(arguments.seed)
+        student = Student(spec, StudentConfig(), dtype=dtype)
+        student.standardise(mean_F=mean, std_F=np.where(std > 1e-6, std, 1).astype(np.float32))
+        return student
+
+    def measure(student: Student, step: Callable[[Batch], object]) -> list[float]:
+        found = []
+        for epoch in range(arguments.epochs):
+            windows = plan_windows(shards, seed=arguments.seed, epoch=epoch, window_shards=8)
+            for batch in loader.batches(
+                windows, rank=0, num_workers=1, batch_rows=arguments.batch_rows, seed=0
+            ):
+                step(batch)
+            logits = predict(student, dev, device="cpu")
+            found.append(auc(logits, labels, relevant_at=arguments.relevant_at))
+        return found
+
+    def ours(trainer: Trainer) -> Callable[[Batch], Tensor]:
+        return lambda batch: trainer.step(
+            to_inputs(batch.lookup, batch.dense_BF, device="cpu"),
+            torch.from_numpy(batch.targets_B),
+            num_global=batch.num_global,
+        )
+
+    settings = TrainConfig(learning_rate=arguments.learning_rate)
+    for name in arguments.steps:
+        if name == "plain":
+            student = student_of(torch.float32)
+            step = Plain(student, learning_rate=arguments.learning_rate).step
+        else:
+            student = student_of(getattr(torch, name))
+            step = ours(Trainer(student, settings))
+        entry = {"step": name, "seed": arguments.seed, "dev_auc": measure(student, step)}
+        print(json.dumps(entry), flush=True)
+
+
+if __name__ == "__main__":
+    main()
