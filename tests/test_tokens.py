@@ -162,7 +162,10 @@ def test_bert(tiny_bert: Path, pairs: tuple[list[str], list[str]]) -> None:
     check(load_tokenizer(tiny_bert), *pairs)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=[pytest.mark.slow] * (f != "roberta")) for f in FAMILIES],
+)
 def test_other_families(family: str, texts: list[str], pairs: tuple[list[str], list[str]]) -> None:
     check(FAMILIES[family](texts), *pairs)
 
