@@ -7,6 +7,7 @@ made them, so that changed settings make another folder and nothing stale is tru
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from raydistill.schema import SPLITS
 from raydistill.storage import Folder, model_fingerprint
 
 _WEIGHTS = "*.safetensors"
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name; anything else is a path
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 ROLES = ("student", "judged_only")
 DATASETS = ("judged", "pairs")
@@ -222,6 +224,8 @@ def model_folder(source: str) -> Folder:
     for place in (spec.submodule_search_locations or []) if spec else []:
         if (Path(place) / rest).is_dir():
             return Folder(str(Path(place) / rest))
+    if not _HUB_NAME.fullmatch(source):
+        raise UserError(f"no teacher model {source!r}: no such folder")
     return Folder(_hub_snapshot(source))
 
 

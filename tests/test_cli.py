@@ -35,6 +35,7 @@ def file(tmp_path: Path) -> str:
             "no teacher model",
         ),
         (["label", "--config", "{file}"], "no teacher model"),
+        (["label", "--config", "{file}", "--set", "teachers.a={{model='no/such-model'}}"], "hub"),
         (
             ["train", "--config", "{file}", "--set", "labels.weights={{b=1}}"],
             "one weight per teacher",
