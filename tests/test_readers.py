@@ -1,4 +1,3 @@
-import gzip
 import json
 from pathlib import Path
 
@@ -30,8 +29,9 @@ def write(folder: Path, name: str) -> Path:
         text = "query,title\n" + "".join(
             f'{q},"{t}"\n' for (q, _), t in zip(ROWS, quoted, strict=True)
         )
-    data = text.encode()
-    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+    with pa.output_stream(str(path), compression=codec) as stream:
+        stream.write(text.encode())
     return path
 
 
@@ -48,7 +48,7 @@ def read_all(path: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.parquet", "a.csv", "a.tsv", "a.jsonl", "a.csv.gz", "a.tsv.gz", "a.jsonl.gz"]
+    "name", ["a.parquet", "a.csv", "a.tsv", "a.jsonl", "a.csv.gz", "a.tsv.zst", "a.jsonl.zst"]
 )
 def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     assert read_all(write(tmp_path, name)) == ROWS
