@@ -22,7 +22,7 @@ def prepared_run(
         {
             "run_dir": str(folder),
             "pairs": {"input": [str(folder / "raw.parquet")]},
-            "judged": {"input": [str(folder / "raw.parquet")]},
+            "judged": {"input": [str(folder / "raw.parquet")], "label": "weight"},
             "teachers": {"teacher": {"model": str(teacher)}},
         }
     )
