@@ -42,6 +42,12 @@ WORDS = (
 ).split()
 
 
+TINY = {
+    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+
+
 def make_bert(folder: Path, *, num_labels: int, seed: int = 0) -> Path:
     """A real BERT cross-encoder with random weights: 1 layer, 32 wide, about 50 words."""
     import torch
@@ -54,11 +60,7 @@ def make_bert(folder: Path, *, num_labels: int, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(vocab),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
+        **TINY,
         num_labels=num_labels,
         initializer_range=0.5,  # far apart: a wrong order or a lost word shows in the logit
     )
@@ -78,11 +80,7 @@ def make_mpnet(folder: Path) -> Path:
     torch.manual_seed(0)
     config = MPNetConfig(
         vocab_size=len(vocab),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
+        **TINY,
     )
     MPNetModel(config).save_pretrained(folder)
     return folder
