@@ -66,80 +66,64 @@ def data_markdown(found: dict[str, Any]) -> str:
     return "\n\n".join(["## The data", *parts, *_data_notes(found)])
 
 
-def _data_tables(found: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    yield (
-        "Rows",
-        [
-            ("", *(name.replace("_", " ") for name in COUNTS)),
-            *(
-                (name, *(f"{counts[c]:,}" for c in COUNTS))
-                for name, counts in found["rows"].items()
-            ),
-        ],
-    )
-    yield "Pairs", [
-        ("", "read", "queries", "titles", "rows a pair", "relevant"),
-        *(
-            (
-                name, f"{one['pairs_read']:,}", f"{one['queries']:,}", f"{one['titles_read']:,}",
-                f"{one['rows_a_pair']:.2f}",
-                f"{one['relevant_share']:.1%}" if "relevant_share" in one else "",
-            )
-            for name, one in found["datasets"].items()
-        ),
-    ]  # fmt: skip
-    yield (
-        "Lengths",
-        [
-            ("", "median", "95 %", "longest"),
-            *(
-                (f"{name}, {unit} of {text}", *(f"{value:,}" for value in values))
-                for name, one in found["datasets"].items()
-                for unit in ("words", "wordpieces")
-                for text, values in one.get(unit, {}).items()
-            ),
-        ],
-    )
-    if found.get("overlap"):
-        yield (
-            "Judged queries and pairs that are in the transfer set as well",
-            [
-                ("", "queries", "pairs"),
-                *(
-                    (n, f"{o['queries']:.1%}", f"{o['pairs']:.1%}")
-                    for n, o in found["overlap"].items()
-                ),
-            ],
-        )
-    rejects = [(name, one) for name, those in found["rejects"].items() for one in those]
-    if rejects:
-        yield (
-            "Rejects",
-            [
-                ("reason", "rows", "in", "query", "title"),
-                *(
-                    (
-                        one["reason"],
-                        f"{one['rows']:,}",
-                        name,
-                        _short(one["query"]),
-                        _short(one["title"]),
-                    )
-                    for name, one in rejects
-                ),
-            ],
-        )
-    yield (
-        "Some pairs",
-        [
-            ("title", "query", "label", "in"),
-            *(
-                (_short(row["title"]), _short(row["query"]), _label(row), name)
-                for name, one in found["datasets"].items()
-                for row in one["sample"]
-            ),
-        ],
-    )
+_Table = tuple[str, list[tuple[str, ...]]]  # a title; rows, of which the first is the head
+
+
+def _data_tables(found: dict[str, Any]) -> list[_Table]:
+    tables = [_rows_table(found), _pairs_table(found), _lengths_table(found)]
+    tables += [_overlap_table(found)] if found.get("overlap") else []
+    tables += [_rejects_table(found)] if any(found["rejects"].values()) else []
+    return [*tables, _sample_table(found)]
+
+
+def _rows_table(found: dict[str, Any]) -> _Table:
+    head = ("", *(name.replace("_", " ") for name in COUNTS))
+    rows = [(n, *(f"{counts[c]:,}" for c in COUNTS)) for n, counts in found["rows"].items()]
+    return "Rows", [head, *rows]
+
+
+def _pairs_table(found: dict[str, Any]) -> _Table:
+    rows: list[tuple[str, ...]] = [("", "read", "queries", "titles", "rows a pair", "relevant")]
+    for name, one in found["datasets"].items():
+        counts = (f"{one[key]:,}" for key in ("pairs_read", "queries", "titles_read"))
+        relevant = f"{one['relevant_share']:.1%}" if "relevant_share" in one else ""
+        rows.append((name, *counts, f"{one['rows_a_pair']:.2f}", relevant))
+    return "Pairs", rows
+
+
+def _lengths_table(found: dict[str, Any]) -> _Table:
+    rows = [
+        (f"{name}, {unit} of {text}", *(f"{value:,}" for value in values))
+        for name, one in found["datasets"].items()
+        for unit in ("words", "wordpieces")
+        for text, values in one.get(unit, {}).items()
+    ]
+    return "Lengths", [("", "median", "95 %", "longest"), *rows]
+
+
+def _overlap_table(found: dict[str, Any]) -> _Table:
+    shares = found["overlap"].items()
+    rows = [(name, f"{one['queries']:.1%}", f"{one['pairs']:.1%}") for name, one in shares]
+    title = "Judged queries and pairs that are in the transfer set as well"
+    return title, [("", "queries", "pairs"), *rows]
+
+
+def _rejects_table(found: dict[str, Any]) -> _Table:
+    rows = [
+        (one["reason"], f"{one['rows']:,}", name, _short(one["query"]), _short(one["title"]))
+        for name, those in found["rejects"].items()
+        for one in those
+    ]
+    return "Rejects", [("reason", "rows", "in", "query", "title"), *rows]
+
+
+def _sample_table(found: dict[str, Any]) -> _Table:
+    rows = [
+        (_short(row["title"]), _short(row["query"]), _label(row), name)
+        for name, one in found["datasets"].items()
+        for row in one["sample"]
+    ]
+    return "Some pairs", [("title", "query", "label", "in"), *rows]
 
 
 def _data_notes(found: dict[str, Any]) -> Iterator[str]:

@@ -1,10 +1,6 @@
 import gzip
-import json
-import os
 import re
 import shutil
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +15,7 @@ from raydistill.inputs import InputFile
 from raydistill.readers import read_raw
 from raydistill.run import Run
 from raydistill.schema import COUNTS
-from raydistill.shards import pair_shards
 from raydistill.stages import prepare
-from raydistill.stages.distill import is_complete
 from raydistill.storage import Folder
 from tests.conftest import run_config
 
@@ -80,27 +74,6 @@ def test_the_order_of_files_and_rows_does_not_matter(
     prepare.run(second)
     assert contents(first) == contents(second)
     assert len(contents(first)) > 6
-
-
-@pytest.mark.ray
-def test_moved_raw_files_are_the_same_and_changed_ones_are_not(
-    local_ray: None, raw_files: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(raw_files, tmp_path / "here")
-    assert prepare.run(make(tmp_path / "run", tmp_path / "here"))
-    shutil.move(tmp_path / "here", tmp_path / "there")
-    moved = make(tmp_path / "run", tmp_path / "there")
-    assert not prepare.run(moved)
-    pairs = tmp_path / "there" / "pairs"
-    shutil.move(pairs / "part-0.parquet", pairs / "renamed.parquet")
-    assert not prepare.run(make(tmp_path / "run", tmp_path / "there"))
-    fresh = make(tmp_path / "other", tmp_path / "there")
-    assert fresh.prepare_fingerprint("pairs") == moved.prepare_fingerprint("pairs")
-    shutil.copy(raw_files / "judged.parquet", tmp_path / "there" / "extra.parquet")
-    both = {"input": [str(tmp_path / "there" / n) for n in ("judged.parquet", "extra.parquet")]}
-    grown = make(tmp_path / "run", tmp_path / "there", judged=both)
-    with pytest.raises(UserError, match=r"judged\.parquet is not among the judged pairs"):
-        prepare.run(grown)
 
 
 @pytest.mark.ray
@@ -269,76 +242,6 @@ def test_with_ray_on_s3_as_without_on_disk(
         assert Folder(f"{s3}/prepare").read_bytes(name) == data, name
 
 
-def table_of(run: Run) -> dict[tuple[str, str], float]:
-    """Weight of every pair of the transfer set, with what later additions found of it."""
-    found: dict[tuple[str, str], float] = {}
-    for name in run.pairs.shards():
-        rows = run.pairs.read_table(name).to_pylist()
-        assert rows == sorted(rows, key=lambda row: (row["query"], row["title"]))
-        for row in rows:
-            key = (row["query"], row["title"])
-            assert key not in found
-            found[key] = row["weight"]
-    for name in (run.pairs / "_weights").shards():
-        for delta in (run.pairs / "_weights").read_table(name).to_pylist():
-            row = run.pairs.read_table(delta["shard"]).slice(delta["row"], 1).to_pylist()[0]
-            found[(row["query"], row["title"])] += delta["weight"]
-    return found
-
-
-@pytest.mark.ray
-def test_an_addition_holds_only_what_is_new(
-    local_ray: None, raw_files: Path, tmp_path: Path
-) -> None:
-    whole = make(tmp_path / "1", raw_files, pairs={"shard_rows": 128})
-    prepare.run(whole)
-    months = [str(raw_files / "pairs" / f"part-{n}.parquet") for n in range(3)]
-    for upto in (1, 2, 3):  # the file of a month more each time
-        grown = make(
-            tmp_path / "2", raw_files, pairs={"shard_rows": 128, "input": months[:upto]}
-        )  # fmt: skip
-        before = contents(grown)
-        assert prepare.run(grown)
-        after = contents(grown)
-        assert before.items() <= after.items()  # no earlier file was written again
-        assert not prepare.run(grown)
-    assert table_of(grown) == table_of(whole)
-    done, expected = grown.pairs.success(), whole.pairs.success()
-    assert done and expected
-    assert {n: done[n] for n in COUNTS} == {n: expected[n] for n in COUNTS}
-    assert [one["rows_in"] for one in done["additions"]] == [1_000] * 3
-    assert done["shards"] == {
-        name: grown.pairs.read_table(name).num_rows for name in grown.pairs.shards()
-    }
-    alone = make(tmp_path / "2", raw_files, pairs={"shard_rows": 128, "input": months[2]})
-    assert not prepare.run(alone)  # the earlier months need not stay
-
-
-@pytest.mark.ray
-def test_an_addition_cut_off_goes_on_to_the_same_bytes(
-    local_ray: None, raw_files: Path, tmp_path: Path
-) -> None:
-    months = [str(raw_files / "pairs" / f"part-{n}.parquet") for n in range(3)]
-    small = {"shard_rows": 64}
-    for name in ("1", "2"):
-        prepare.run(make(tmp_path / name, raw_files, pairs={**small, "input": months[:1]}))
-        prepare.run(make(tmp_path / name, raw_files, pairs={**small, "input": months}))
-    done = tmp_path / "2" / "pairs" / "_SUCCESS.json"
-    summary = json.loads(done.read_text())
-    summary["additions"].pop()
-    summary["fingerprint"] = "that of the first"
-    summary["shards"] = {n: r for n, r in summary["shards"].items() if "a001" not in n}
-    done.write_text(json.dumps(summary))
-    for name in first_shards(list(contents(make(tmp_path / "2", raw_files))))[::2]:
-        if "a001" in name:
-            (tmp_path / "2" / name).unlink()
-    late = make(tmp_path / "2", raw_files, pairs={**small, "input": months})
-    assert not is_complete("prepare", late)
-    assert prepare.run(late)
-    assert contents(late) == contents(make(tmp_path / "1", raw_files))
-    assert is_complete("prepare", late)
-
-
 @pytest.mark.ray
 def test_without_dedupe_every_row_stays(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
     run = make(tmp_path, raw_files, pairs={"dedupe": False, "shard_rows": 300, "hold_out": False})
@@ -403,73 +306,6 @@ def test_near_identical_queries_are_held_out_too(local_ray: None, tmp_path: Path
 
 
 @pytest.mark.ray
-def test_an_input_that_is_not_there_is_an_error_unless_it_was_taken(
-    local_ray: None, raw_files: Path, tmp_path: Path
-) -> None:
-    january, february = tmp_path / "january", tmp_path / "february"
-    january.mkdir(), february.mkdir()
-    shutil.copy(raw_files / "pairs" / "part-0.parquet", january / "a.parquet")
-    shutil.copy(raw_files / "pairs" / "part-1.parquet", february / "a.parquet")
-    inputs = lambda *names: {"input": [f"{tmp_path}/{name}/*.parquet" for name in names]}  # noqa: E731
-    assert prepare.run(make(tmp_path / "run", raw_files, pairs=inputs("january")))
-    shutil.rmtree(january)
-    with pytest.raises(UserError, match=r"no such input: .*/febuary/"):
-        prepare.run(make(tmp_path / "run", raw_files, pairs=inputs("january", "febuary")))
-    both = make(tmp_path / "run", raw_files, pairs=inputs("january", "february"))
-    assert prepare.run(both)
-    done = both.pairs.success()
-    assert done and done["rows_in"] == 2_000
-
-
-@pytest.mark.ray
-def test_nothing_goes_on_with_a_half_made_addition(
-    local_ray: None, raw_files: Path, tmp_path: Path
-) -> None:
-    months = [str(raw_files / "pairs" / f"part-{n}.parquet") for n in range(2)]
-    prepare.run(make(tmp_path, raw_files, pairs={"input": months[:1]}))
-    grown = make(tmp_path, raw_files, pairs={"input": months})
-    assert pair_shards(grown)
-    ledger = grown.ledger
-    grown.write_ledger(ledger.with_additions("pairs", [*ledger.pairs, grown.new_files("pairs")]))
-    with pytest.raises(UserError, match="half-made pairs yet: run `prepare` first"):
-        pair_shards(grown)
-    assert prepare.run(grown)
-    assert pair_shards(grown)
-
-
-@pytest.mark.ray
-def test_a_file_that_was_cut_off_may_be_mended(
-    local_ray: None, raw_files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    (raw / "a.csv").write_text("query,title\nsofa,grey sofa\n")
-    write_cut_off(raw / "b.csv.gz")
-    given = {"input": str(raw)}
-    with pytest.raises(UserError, match=r"cannot read .*b\.csv\.gz"):
-        prepare.run(make(tmp_path / "run", raw_files, pairs=given))
-    (raw / "b.csv.gz").write_bytes(gzip.compress(b"query,title\ntap,big tap\n"))
-    mended = make(tmp_path / "run", raw_files, pairs=given)
-    assert prepare.run(mended)
-    assert "b.csv.gz has changed" in caplog.text and "beginning again" in caplog.text
-    assert table_of(mended) == {("sofa", "grey sofa"): 1, ("tap", "big tap"): 1}
-
-
-@pytest.mark.ray
-def test_a_file_changed_in_its_place_is_noticed(
-    local_ray: None, raw_files: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "a.csv").write_text("query,title\nsofa,grey sofa\n")
-    given = {"input": str(tmp_path / "a.csv")}
-    prepare.run(make(tmp_path / "run", raw_files, pairs=given))
-    os.utime(tmp_path / "a.csv", (1, 1))  # touched, and the same
-    assert not prepare.run(make(tmp_path / "run", raw_files, pairs=given))
-    (tmp_path / "a.csv").write_text("query,title\nsofa,blue sofa\n")
-    with pytest.raises(UserError, match=r"a\.csv has changed since it was prepared"):
-        prepare.run(make(tmp_path / "run", raw_files, pairs=given))
-
-
-@pytest.mark.ray
 def test_a_kill_at_the_very_end_leaves_chunks_that_go(
     local_ray: None, raw_files: Path, tmp_path: Path
 ) -> None:
@@ -481,29 +317,11 @@ def test_a_kill_at_the_very_end_leaves_chunks_that_go(
 
 
 @pytest.mark.ray
-def test_a_source_that_comes_later_is_refused(
-    local_ray: None, raw_files: Path, tmp_path: Path
-) -> None:
-    first = str(raw_files / "pairs" / "part-0.parquet")
-    prepare.run(make(tmp_path, raw_files, pairs={"input": first}))
-    second = {"path": str(raw_files / "pairs" / "part-1.parquet"), "source": "query"}
-    with pytest.raises(UserError, match=r"pairs\.source: False there, True here"):
-        prepare.run(make(tmp_path, raw_files, pairs={"input": [first, second]}))
-
-
-@pytest.mark.ray
 def test_no_pair_at_all_is_an_error(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("query,title\n,x\n,y\n")
     run = make(tmp_path / "run", raw_files, pairs={"input": str(tmp_path / "a.csv")})
     with pytest.raises(UserError, match=r"no pair is left of the 2 rows of pairs\.input: 2 are in"):
         prepare.run(run)
-
-
-def test_a_store_begun_small_does_not_take_a_flood(raw_files: Path, tmp_path: Path) -> None:
-    _, pairs = prepare._datasets(make(tmp_path, raw_files))
-    first = {"grids": {"": {"num_buckets": 1, "num_groups": 1, "addition": 0}}}
-    with pytest.raises(UserError, match="1 buckets; these files would put 5,000,000 rows"):
-        prepare._grids(replace(pairs, addition=1), Counter(kept_=5_000_000), [first])
 
 
 def test_one_file_in_two_inputs_is_named(raw_files: Path, tmp_path: Path) -> None:
