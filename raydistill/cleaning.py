@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from raydistill.hashing import FNV_OFFSET, FNV_PRIME, hash_texts, mix64, utf8_buffers
+from raydistill.hashing import hash_bytes, hash_texts, utf8_buffers
 
 # Zero-width space, byte-order mark and soft hyphen carry no text; other white space and control
 # characters separate words.
@@ -85,14 +85,6 @@ def _small_codes() -> NDArray[np.int32]:
 
 
 @njit(cache=True, nogil=True)
-def _hash_bytes(data: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
-    state = FNV_OFFSET
-    for at in range(start, stop):
-        state = (state ^ np.uint64(data[at])) * FNV_PRIME
-    return mix64(state)
-
-
-@njit(cache=True, nogil=True)
 def _decode_rows(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int32],
@@ -155,7 +147,7 @@ def _decode_one(
     if data[start] == _HASH:
         code = _number(data, start + 1, stop)
         return _write_code(code, small, out, num) if code >= 0 else -1
-    key = _hash_bytes(data, start, stop)
+    key = hash_bytes(data, start, stop)
     found = np.searchsorted(hashes, key)
     if found == len(hashes) or hashes[found] != key:
         return -1

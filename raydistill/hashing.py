@@ -31,13 +31,19 @@ def mix64(value: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
+def hash_bytes(data: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
+    """The hash of the bytes start..stop, stop not among them."""
+    state = FNV_OFFSET
+    for at in range(start, stop):
+        state = (state ^ np.uint64(data[at])) * FNV_PRIME
+    return mix64(state)
+
+
+@njit(cache=True, nogil=True)
 def _hash_rows(data: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.uint64]:
     out = np.empty(len(offsets) - 1, np.uint64)
     for row in range(len(out)):
-        state = FNV_OFFSET
-        for at in range(offsets[row], offsets[row + 1]):
-            state = (state ^ np.uint64(data[at])) * FNV_PRIME
-        out[row] = mix64(state)
+        out[row] = hash_bytes(data, offsets[row], offsets[row + 1])
     return out
 
 
