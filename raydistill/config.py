@@ -187,15 +187,22 @@ class LabelsConfig(Section):
 class NgramsConfig(Section):
     """Text to n-gram ids and match features."""
 
+    SPEED = frozenset({"num_words", "word_encoder"})  # parts of the lexicon's fingerprint
+
     preset: Literal["match", "bert2dnn"] = "match"
     hash_bits: int = Field(default=18, ge=8, le=26)  # 2^18 = 262,144 rows of the embedding table
+    bags: Literal["one", "separate"] = "one"  # of the n-grams of query and title
+    char_ngrams: Literal[0, 2, 3, 4, 5, 6] = 0  # letters of character n-grams; 0: none
+    word_dim: int = Field(default=64, ge=0, le=1_024)  # of the word vectors of `match`; 0: none
+    num_words: Count = 65_536  # the most frequent ones have vectors
+    word_encoder: str | None = None  # as teachers.X.base; None: the first teacher's encoder
 
 
 class StudentConfig(Section):
-    """The network; the defaults are those of BERT2DNN's published code."""
+    """The network."""
 
     embedding_dim: Count = 64
-    hidden: tuple[Count, ...] = (1024, 512, 128, 64)
+    hidden: tuple[Count, ...] | None = None  # None: as the preset wants it
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
@@ -215,6 +222,7 @@ class TrainConfig(Section):
     table_learning_rate: Positive | None = None  # None: as the network
     weight_decay: float = Field(default=0.0, ge=0)  # of AdamW
     warmup_share: float = Field(default=0.0, ge=0, lt=1)  # of the training; the rate rises from 0
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"  # mse: of logits, of the student alone
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after it; the others end at 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix work; weights: float32
     window_shards: Count = 8  # rows are shuffled over this many shards

@@ -19,8 +19,20 @@ def soft_labels(
     Source: temperature rescaling and teacher stacking of BERT2DNN (arXiv 2010.10442): the
     temperature divides the margin, on the target only.
     """
+    margins = soft_logits(logits_BM, weights_M=weights_M, bias=bias, temperature=temperature)
+    return np.asarray(expit(margins.astype(np.float64)), np.float32)
+
+
+def soft_logits(
+    logits_BM: NDArray[np.float32],
+    *,
+    weights_M: ArrayLike,
+    bias: float = 0.0,
+    temperature: float = 1.0,
+) -> NDArray[np.float32]:
+    """What the sigmoid of a soft label is taken of, shape B."""
     weights = np.asarray(weights_M, np.float64)
     if logits_BM.shape[1] != len(weights):
         raise ValueError(f"{len(weights)} stacking weights for {logits_BM.shape[1]} teachers")
     margins = logits_BM.astype(np.float64) @ weights + bias
-    return np.asarray(expit(margins / temperature), np.float32)
+    return np.asarray(margins / temperature, np.float32)

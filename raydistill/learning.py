@@ -66,7 +66,14 @@ class Job:
 
 def spec_of(run: Run) -> NgramSpec:
     """How texts become ids in this run."""
-    return NgramSpec(run.config.ngrams.preset, run.config.ngrams.hash_bits)
+    settings = run.config.ngrams
+    return NgramSpec(
+        settings.preset,
+        settings.hash_bits,
+        bags=settings.bags,
+        char_ngrams=settings.char_ngrams,
+        word_dim=settings.word_dim if settings.preset == "match" else 0,
+    )
 
 
 @dataclass
@@ -149,8 +156,10 @@ def new_state(
         student.standardise(mean_F=features["dense_mean"], std_F=features["dense_std"])
         return student
 
+    is_mse = job.targets.as_logits
+    trainer = Trainer(untrained(), settings, exchange=exchange, is_mse=is_mse)
     average = None if settings.average_from is None else Average(untrained())
-    return State(Trainer(untrained(), settings, exchange=exchange), average)
+    return State(trainer, average)
 
 
 @dataclass(frozen=True)
@@ -347,6 +356,6 @@ class _Meter:
 
 def _dev_split(run: Run, loader: Loader) -> tuple[Features, NDArray[np.float32]]:
     """Features and labels of the judged dev split."""
-    judged = Loader(run.judged("dev"), Targets(), spec=loader.spec, idf_V=loader.idf_V)
+    judged = Loader(run.judged("dev"), Targets(), spec=loader.spec, lexicon=loader.lexicon)
     parts = [judged.shard(name) for name in judged_shards(run, "dev")]
     return concatenate([f for f, _ in parts]), np.concatenate([labels for _, labels in parts])

@@ -17,12 +17,21 @@ from numpy.typing import NDArray
 
 from raydistill.bags import Lookup, look_up
 from raydistill.hashing import utf8_buffers
-from raydistill.labels import soft_labels
-from raydistill.ngrams import Features, NgramSpec, concatenate, document_counts, featurize, idf
+from raydistill.labels import soft_labels, soft_logits
+from raydistill.lexicon import Lexicon
+from raydistill.ngrams import (
+    IDF_BITS,
+    Features,
+    NgramSpec,
+    concatenate,
+    document_counts,
+    featurize,
+    idf,
+)
 from raydistill.prefetch import prefetch
 from raydistill.storage import Folder
 
-_IDF_SHARDS = 16  # shards hold random queries: 16 of 65,536 pairs are sample enough
+_SAMPLE_SHARDS = 16  # shards hold random queries: 16 of 65,536 pairs are sample enough
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Targets:
     weights: tuple[float, ...] = ()
     bias: float = 0.0
     temperature: float = 1.0
+    as_logits: bool = False  # the logit of the soft label in place of it, for loss = "mse"
 
     @property
     def columns(self) -> list[str]:
@@ -40,14 +50,15 @@ class Targets:
         return ["query", "title", "pair_id" if self.logits else "label"]
 
     def of(self, shard: str, pairs: pa.Table) -> NDArray[np.float32]:
-        """Targets in 0..1 of the rows of a shard; the ids are checked, never joined.
+        """Targets of the rows of a shard; the ids are checked, never joined.
 
         NaN for a pair that a teacher could not score.
         """
         if not self.logits:
             return np.asarray(pairs["label"].to_numpy())
         columns = [read_logits(folder, shard, pairs) for folder in self.logits]
-        return soft_labels(
+        make = soft_logits if self.as_logits else soft_labels
+        return make(
             np.stack(columns, axis=1),
             weights_M=self.weights,
             bias=self.bias,
@@ -120,10 +131,10 @@ class Loader:
     """Batches of one worker, made from shards."""
 
     def __init__(
-        self, folder: Folder, targets: Targets, *, spec: NgramSpec, idf_V: NDArray[np.float32]
+        self, folder: Folder, targets: Targets, *, spec: NgramSpec, lexicon: Lexicon
     ) -> None:
         """`folder` holds the shards of pairs; `targets` says what the student is to learn."""
-        self.folder, self.targets, self.spec, self.idf_V = folder, targets, spec, idf_V
+        self.folder, self.targets, self.spec, self.lexicon = folder, targets, spec, lexicon
 
     def shard(
         self, name: str, *, start: int = 0, stop: int | None = None, num_rows: int | None = None
@@ -134,7 +145,7 @@ class Loader:
             raise ValueError(f"{self.folder}/{name} has {pairs.num_rows} rows, {num_rows} planned")
         targets = self.targets.of(name, pairs)[start:stop]
         part = pairs.slice(start, None if stop is None else stop - start)
-        return features_of(part, spec=self.spec, idf_V=self.idf_V), targets
+        return features_of(part, spec=self.spec, lexicon=self.lexicon), targets
 
     def batches(
         self,
@@ -194,17 +205,22 @@ def worker_steps(num_rows: int, *, num_workers: int, batch_rows: int) -> list[li
     return [step_sizes(stop - start, num_steps=num_steps) for start, stop in ranges]
 
 
-def features_of(pairs: pa.Table, *, spec: NgramSpec, idf_V: NDArray[np.float32]) -> Features:
+def features_of(pairs: pa.Table, *, spec: NgramSpec, lexicon: Lexicon) -> Features:
     """Features of a table with `query` and `title`."""
     query, title = (pairs[name].combine_chunks() for name in ("query", "title"))
-    return featurize(utf8_buffers(query), utf8_buffers(title), spec=spec, idf_V=idf_V)
+    return featurize(utf8_buffers(query), utf8_buffers(title), spec=spec, lexicon=lexicon)
 
 
-def count_idf(folder: Folder, shards: Mapping[str, int], *, spec: NgramSpec) -> NDArray[np.float32]:
-    """IDF of every row of the embedding table, from the titles of a sample of the shards."""
-    counts, num_titles = np.zeros(spec.num_rows, np.int64), 0
-    for name in sorted(shards)[:_IDF_SHARDS]:
+def sample_shards(shards: Mapping[str, int]) -> list[str]:
+    """The shards from which words are counted."""
+    return sorted(shards)[:_SAMPLE_SHARDS]
+
+
+def count_idf(folder: Folder, shards: Mapping[str, int]) -> NDArray[np.float32]:
+    """IDF of all words, from the titles of a sample of the shards, as a Lexicon holds it."""
+    counts, num_titles = np.zeros(1 << IDF_BITS, np.int64), 0
+    for name in sample_shards(shards):
         titles = folder.read_table(name, columns=["title"])["title"].combine_chunks()
-        counts += document_counts(utf8_buffers(titles), spec=spec)
+        counts += document_counts(utf8_buffers(titles))
         num_titles += len(titles)
     return idf(counts, num_documents=num_titles)

@@ -150,6 +150,26 @@ class Run:
             identity = self.finetune_fingerprint(name)
         return fingerprint("label", identity, self.config.label.results())
 
+    @property
+    def lexicon(self) -> Folder:
+        """What is known of words before training."""
+        return self.root / "lexicon" / self.lexicon_fingerprint()
+
+    @property
+    def word_encoder(self) -> str | None:
+        """Where word vectors come from; None: the student reads none."""
+        config = self.config
+        if config.ngrams.preset != "match" or config.ngrams.word_dim == 0:
+            return None
+        first = next(iter(config.teachers.values()))
+        return config.ngrams.word_encoder or first.base or first.model
+
+    def lexicon_fingerprint(self) -> str:
+        """What makes the lexicon: the pairs, the encoder, the number and size of its vectors."""
+        encoder, ngrams = self.word_encoder, self.config.ngrams
+        vectors = encoder and [self._model_hash(encoder), ngrams.num_words, ngrams.word_dim]
+        return fingerprint("lexicon", self.prepare_fingerprint("pairs"), vectors)
+
     def student(self, role: str) -> Folder:
         """Checkpoints of the student, or of the one trained on judged labels alone."""
         return self.root / "student" / f"{role}-{self.train_fingerprint(role)}"
@@ -164,7 +184,8 @@ class Run:
             targets: object = [teachers, config.labels.results(), config.stacking_weights()]
         else:
             dataset = targets = "judged"
-        settings = [config.ngrams.results(), config.student.results(), config.train.results()]
+        sections = (config.ngrams, config.student, config.train)
+        settings = [self.lexicon_fingerprint(), *(section.results() for section in sections)]
         relevant_at = config.judged.relevant_at  # of the dev AUC that chooses the best epoch
         return fingerprint(
             "train", role, self.prepare_fingerprint(dataset), targets, settings, relevant_at

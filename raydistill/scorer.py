@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from raydistill.bags import sum_bags
 from raydistill.errors import UserError
+from raydistill.lexicon import Lexicon
 from raydistill.ngrams import Features, NgramSpec, featurize
 from raydistill.words import Texts, encode
 
-FORMAT = 1
+FORMAT = 2
 BUNDLE, ARRAYS, GOLDEN = "bundle.json", "arrays.npz", "golden.json"
 _BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 floats stay in the cache of a core
 
@@ -34,18 +35,23 @@ class Scorer:
                 f"bundle format {settings.get('format')!r}; this raydistill reads {FORMAT}"
             )
         self.settings = settings
-        self.spec = NgramSpec(settings["preset"], settings["hash_bits"])
+        self.spec = NgramSpec(**settings["ngrams"])
         self.temperature = float(settings["temperature"])
         self.threshold = float(settings["threshold"])
         self.max_query_chars = int(settings["max_query_chars"])
         self.max_title_chars = int(settings["max_title_chars"])
-        self._table_VD, self.idf_V = arrays["embedding"], arrays["idf"]
+        self._table_VD, self.lexicon = arrays["embedding"], Lexicon.from_arrays(arrays)
         self._mean_F, self._std_F = arrays["dense_mean"], arrays["dense_std"]
         num_layers = sum(name.startswith("weight_") for name in arrays)
         self._layers = [
             (np.ascontiguousarray(arrays[f"weight_{at}"].T), arrays[f"bias_{at}"])
             for at in range(num_layers)
         ]
+
+    @property
+    def hidden(self) -> list[int]:
+        """Sizes of the hidden layers."""
+        return [len(bias) for _, bias in self._layers[:-1]]
 
     @classmethod
     def load(cls, bundle: str | Path) -> Scorer:
@@ -76,7 +82,7 @@ class Scorer:
 
     def score_texts(self, queries: Texts, titles: Texts) -> NDArray[np.float32]:
         """Like `score_pairs`, from UTF-8 bytes and offsets (Arrow's memory of a string column)."""
-        features = featurize(queries, titles, spec=self.spec, idf_V=self.idf_V)
+        features = featurize(queries, titles, spec=self.spec, lexicon=self.lexicon)
         return self.scores_of(self.logits(features))
 
     def scores_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
 
 Texts = tuple[NDArray[np.uint8], NDArray[np.int32]]  # UTF-8 bytes, R + 1 offsets
+Tables = tuple[NDArray[np.uint8], NDArray[np.uint32]]  # of character_tables
 
 _SPACE, _WORD, _PUNCTUATION, _SOLO, _SKIP = range(5)
 _TABLE_SIZE = 0x20000  # beyond it: ideographs and emoji, each a word of its own
@@ -37,6 +38,7 @@ _APOSTROPHES = (0x27, 0x2019)
 # With its semicolon only: `&copy` in a URL is not a sign. The longest name has 31 letters.
 ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{0,30});", re.ASCII)
 _21, _42 = np.uint64(21), np.uint64(42)
+_CHARS = np.uint64(0x43)  # a word and its letters are not one id
 
 
 def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
@@ -64,7 +66,7 @@ def unescape(text: str) -> str:
 
 
 @cache
-def character_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+def character_tables() -> Tables:
     """Class and lower-case form of every code point below 0x20000, from Python's Unicode data."""
     kinds = np.full(_TABLE_SIZE, _PUNCTUATION, np.uint8)
     lower = np.arange(_TABLE_SIZE, dtype=np.uint32)
@@ -168,27 +170,55 @@ def split_words(
 
 
 @njit(cache=True, nogil=True)
-def trigrams(
-    points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint64]
+def space_out(
+    points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint32]
 ) -> int:
-    """Character trigrams of the words with a space on either side; exact: 3 x 21 bits."""
-    count = 0
-    first, second = np.uint64(0), np.uint64(32)
-    for at in range(num + 1):
-        code = np.uint64(32)
-        if at < num:
-            kind = _kind_at(points, at, num, kinds, True)
-            if kind == _SKIP:
-                continue
-            if kind in (_WORD, _SOLO):
-                code = np.uint64(points[at])
-        if code == 32 and second == 32:
+    """The words' characters with one space before, between and after; how many that are.
+
+    Nothing for a text without words. `out` has room for three times `num` and one more.
+    """
+    count, space = 1, np.uint32(32)
+    out[0] = space
+    for at in range(num):
+        kind = _kind_at(points, at, num, kinds, True)
+        if kind == _SKIP:
             continue
-        if first != 0:
-            out[count] = (first << _42) | (second << _21) | code
+        if kind != _WORD and out[count - 1] != space:
+            out[count] = space
             count += 1
-        first, second = second, code
-    return count
+        if kind in (_WORD, _SOLO):
+            out[count] = points[at]
+            count += 1
+        if kind == _SOLO:
+            out[count] = space
+            count += 1
+    if out[count - 1] != space:
+        out[count] = space
+        count += 1
+    return count if count > 1 else 0
+
+
+@njit(cache=True, nogil=True)
+def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
+    """Character trigrams of a spaced-out text; exact: 3 x 21 bits. The number of them."""
+    for at in range(len(spaced) - 2):
+        first, second = np.uint64(spaced[at]), np.uint64(spaced[at + 1])
+        out[at] = (first << _42) | (second << _21) | np.uint64(spaced[at + 2])
+    return max(len(spaced) - 2, 0)
+
+
+@njit(cache=True, nogil=True)
+def char_ngrams(
+    spaced: NDArray[np.uint32], size: int, shift: np.uint64, ids: NDArray[np.int32], at: int
+) -> int:
+    """Ids of the character n-grams of a spaced-out text, from `at` on; where they end."""
+    for start in range(len(spaced) - size + 1):
+        state = FNV_OFFSET
+        for inside in range(start, start + size):
+            state = (state ^ np.uint64(spaced[inside])) * FNV_PRIME
+        ids[at] = mix64(state + _CHARS) >> shift
+        at += 1
+    return at
 
 
 def query_keys(texts: Texts) -> NDArray[np.uint64]:

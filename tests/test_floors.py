@@ -14,12 +14,15 @@ FLOORS = [
     {"errors", "schema"},
     {"config", "hashing", "prefetch", "progress"},
     {"words", "cleaning"},
-    {"pairs", "labels", "ngrams", "bags", "metrics", "shop_text"},
+    {"pairs", "labels", "lexicon", "bags", "metrics", "shop_text"},
+    {"matching"},
+    {"ngrams"},
     {"synthetic", "storage", "optimizers", "exchange"},
     {"inputs"},
     {"readers", "store", "loader", "tokens", "student", "scorer", "report"},
     {"packing"},
     {"teacher", "ledger"},
+    {"vocabulary"},
     {"run", "dataset"},
     {"shards", "labeling", "scoring", "cluster"},
     {"inspection", "learning"},
@@ -33,8 +36,17 @@ FLOORS = [
 ]
 FLOOR = {name: at for at, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {
-    "torch": {"packing", "teacher", "student", "optimizers", "exchange", "learning", "stages"},
-    "transformers": {"tokens", "teacher", "stages.finetune"},
+    "torch": {
+        "packing",
+        "teacher",
+        "vocabulary",
+        "student",
+        "optimizers",
+        "exchange",
+        "learning",
+        "stages",
+    },
+    "transformers": {"tokens", "teacher", "vocabulary", "stages.finetune"},
     "ray": {"cluster", "stages"},
 }
 

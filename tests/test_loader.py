@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from raydistill.labels import soft_labels
+from raydistill.lexicon import Lexicon
 from raydistill.loader import (
     Loader,
     Targets,
@@ -19,7 +20,7 @@ from raydistill.schema import LOGITS
 from raydistill.storage import Folder
 
 SPEC = NgramSpec("match", 12)
-IDF = np.ones(SPEC.num_rows, np.float32)
+LEXICON = Lexicon.of(np.ones(1, np.float32))
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_no_row_is_dropped_and_none_seen_twice(
 ) -> None:
     pairs, logits, shards = store
     # A temperature that keeps the targets of 42 pairs apart.
-    loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, idf_V=IDF)
+    loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, lexicon=LEXICON)
     workers = seen(loader, shards, num_workers=num_workers, batch_rows=batch_rows)
     found = [target for worker in workers for target in worker]
     expected = 1 / (1 + np.exp(-np.arange(42) / 20.0))
@@ -84,7 +85,7 @@ def test_features_and_targets_are_of_the_same_pair(
     store: tuple[Folder, Folder, dict[str, int]],
 ) -> None:
     pairs, logits, shards = store
-    loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, idf_V=IDF)
+    loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, lexicon=LEXICON)
     ids_of = {}
     for name in shards:
         features, targets = loader.shard(name)
@@ -103,7 +104,7 @@ def test_a_fit_goes_on_with_other_workers_where_it_was(
 ) -> None:
     """Two workers do the first window, three the rest: every pair once."""
     pairs, logits, shards = store
-    loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, idf_V=IDF)
+    loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, lexicon=LEXICON)
     windows = plan_windows(shards, seed=1, epoch=0, window_shards=3)
     found = [
         target
@@ -143,7 +144,7 @@ def test_a_pair_without_a_logit_has_no_say(
 ) -> None:
     """It stays in the plan: no other pair moves to another batch, or is lost."""
     pairs, logits, shards = store
-    loader = Loader(pairs, Targets((logits,), (1.0,)), spec=SPEC, idf_V=IDF)
+    loader = Loader(pairs, Targets((logits,), (1.0,)), spec=SPEC, lexicon=LEXICON)
     before = seen(loader, shards, num_workers=num_workers, batch_rows=4)
     name = "part-00002.parquet"
     table = logits.read_table(name)
@@ -158,7 +159,7 @@ def test_a_pair_without_a_logit_has_no_say(
 def test_a_plan_of_other_rows_is_refused(store: tuple[Folder, Folder, dict[str, int]]) -> None:
     """Else the rows beyond the plan would be left out without a word."""
     pairs, logits, shards = store
-    loader = Loader(pairs, Targets((logits,), (1.0,)), spec=SPEC, idf_V=IDF)
+    loader = Loader(pairs, Targets((logits,), (1.0,)), spec=SPEC, lexicon=LEXICON)
     with pytest.raises(ValueError, match="has 5 rows, 4 planned"):
         seen(loader, {**shards, "part-00002.parquet": 4}, num_workers=1, batch_rows=4)
 
@@ -167,12 +168,12 @@ def test_judged_pairs_have_their_label_as_target(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     raw = pa.table({"query": ["a", "b"], "title": ["x", "y"], "label": [0.25, 0.75]})
     folder.write_table("part-00000.parquet", collapse(raw, dedupe=True))
-    _, targets = Loader(folder, Targets(), spec=SPEC, idf_V=IDF).shard("part-00000.parquet")
+    _, targets = Loader(folder, Targets(), spec=SPEC, lexicon=LEXICON).shard("part-00000.parquet")
     assert targets.tolist() == [0.25, 0.75]
 
 
 def test_idf_counts_titles(store: tuple[Folder, Folder, dict[str, int]]) -> None:
     pairs, _, shards = store
-    weights = count_idf(pairs, shards, spec=SPEC)
+    weights = count_idf(pairs, shards)
     assert weights.max() == pytest.approx(np.log(43))
     assert weights.min() >= np.log(43 / 5)  # each word stands in one title; a few share a row

@@ -3,8 +3,10 @@ import pyarrow as pa
 import pytest
 
 from raydistill.hashing import utf8_buffers
+from raydistill.lexicon import Lexicon
+from raydistill.matching import DENSE_NAMES
 from raydistill.ngrams import (
-    DENSE_NAMES,
+    IDF_BITS,
     Features,
     NgramSpec,
     concatenate,
@@ -17,17 +19,13 @@ from raydistill.words import encode
 
 PAPER = NgramSpec("bert2dnn", 16)
 MATCH = NgramSpec("match", 16)
-ONES = np.ones(1 << 16, np.float32)
+ONES = Lexicon.of(np.ones(1, np.float32))
 ODD = ["", "a", "Grey SOFA, 3-seat", "1/2 in. tap", "women's", "沙发灰色", "größe İstanbul ΣΑΣ",
        "naïve café", "a\u200bb", "🛋 sofa", "x" * 300, "ตู้เย็น", "\uff11\uff12 \ufb01x"]  # fmt: skip
 
 
 def features(query: str, title: str, spec: NgramSpec = MATCH) -> Features:
-    return featurize(encode([query]), encode([title]), spec=spec, idf_V=ONES)
-
-
-def dense(query: str, title: str) -> dict[str, float]:
-    return dict(zip(DENSE_NAMES, features(query, title).dense_BF[0].tolist(), strict=True))
+    return featurize(encode([query]), encode([title]), spec=spec, lexicon=ONES)
 
 
 def test_n_words_give_2n_plus_1_ngrams() -> None:
@@ -43,6 +41,22 @@ def test_the_papers_ids_ignore_case_and_keep_punctuation() -> None:
     assert set(features("q", "sofa,").ids_N) == set(features("q", "sofa").ids_N)
 
 
+def test_separate_bags_hold_what_one_bag_holds() -> None:
+    apart = features("grey sofa", "a b c", NgramSpec("bert2dnn", 16, bags="separate"))
+    assert np.diff(apart.offsets).tolist() == [2 * 2 + 1, 2 * 3 + 1]
+    assert (apart.ids_N == features("grey sofa", "a b c", PAPER).ids_N).all()
+
+
+def test_character_ngrams_by_hand() -> None:
+    # " ab " and " ab cd ": two and five windows of three characters.
+    found = features("Ab", "ab-cd", NgramSpec("match", 16, char_ngrams=3))
+    assert np.diff(found.offsets).tolist() == [3 + 5, 3 - 1, 2, 5]
+    query, title = found.ids_N[-7:-5], found.ids_N[-5:]
+    assert query.tolist() == title[:2].tolist()
+    assert len(set(title.tolist())) == 5
+    assert len(features("", "", NgramSpec("match", 16, char_ngrams=3)).ids_N) == 1
+
+
 def test_order_shows_in_bigrams_alone() -> None:
     ab, ba = (set(features("", t, PAPER).ids_N) for t in ("a b", "b a"))
     assert len(ab & ba) == 2
@@ -56,38 +70,15 @@ def test_matched_and_unmatched_words_by_hand() -> None:
     assert tagged[0] != features("grey", "grey").ids_N[-1]
 
 
-def test_dense_features_by_hand() -> None:
-    found = dense("grey sofa 3", "sofa grey sofa bed")
-    assert found["query_words_found"] == pytest.approx(2 / 3)
-    assert found["title_words_found"] == pytest.approx(3 / 4)
-    assert found["all_query_words_found"] == 0
-    assert found["query_numbers_found"] == 0
-    assert found["query_number_missing"] == 1
-    assert found["first_match_position"] == 0
-    assert found["last_query_word_found"] == 0
-    assert found["log_query_words"] == pytest.approx(np.log(4))
-    found = dense("grey sofa", "big grey sofa")
-    assert found["query_bigrams_found"] == 1
-    assert found["longest_run"] == 1
-    assert found["query_trigrams_found"] == 1
-    assert found["first_match_position"] == pytest.approx(1 / 3)
-    assert found["query_numbers_found"] == 1  # none was asked for
-
-
-def test_trigrams_by_hand() -> None:
-    # " ab " has " ab", "ab "; " abc " has " ab", "abc", "bc ".
-    found = dense("ab", "abc")
-    assert found["query_trigrams_found"] == pytest.approx(1 / 2)
-    assert found["title_trigrams_found"] == pytest.approx(1 / 3)
-
-
 def test_idf_weighs_rare_words_more() -> None:
-    counts = document_counts(encode(["grey sofa", "grey bed grey", "grey"]), spec=MATCH)
+    counts = document_counts(encode(["grey sofa", "grey bed grey", "grey"]))
     assert sorted(counts[counts > 0].tolist()) == [1, 1, 3]
     weights = idf(counts, num_documents=3)
     assert weights.max() == pytest.approx(np.log(4))  # a word never seen
-    both = featurize(encode(["grey sofa"] * 2), encode(["grey", "sofa"]), spec=MATCH, idf_V=weights)
-    common, rare = both.dense_BF[:, DENSE_NAMES.index("query_idf_found")]
+    assert len(weights) == 1 << IDF_BITS
+    texts = encode(["grey sofa"] * 2), encode(["grey", "sofa"])
+    both = featurize(*texts, spec=MATCH, lexicon=Lexicon.of(weights))
+    common, rare = both.dense_BF[:, DENSE_NAMES.index("query_found_idf")]
     assert common == 0 and rare == 1  # every title has grey: ln(4 / 4) = 0
 
 
@@ -109,16 +100,16 @@ def test_training_and_serving_see_the_same(spec: NgramSpec) -> None:
         utf8_buffers(normalise(pa.array(queries))),
         utf8_buffers(normalise(pa.array(titles))),
         spec=spec,
-        idf_V=ONES,
+        lexicon=ONES,
     )
-    by_strings = featurize(encode(queries), encode(titles), spec=spec, idf_V=ONES)
+    by_strings = featurize(encode(queries), encode(titles), spec=spec, lexicon=ONES)
     assert (by_arrow.ids_N == by_strings.ids_N).all()
     assert (by_arrow.offsets == by_strings.offsets).all()
     assert (by_arrow.dense_BF == by_strings.dense_BF).all()
 
 
 def test_a_pair_does_not_depend_on_its_neighbours() -> None:
-    together = featurize(encode(ODD), encode(ODD[::-1]), spec=MATCH, idf_V=ONES)
+    together = featurize(encode(ODD), encode(ODD[::-1]), spec=MATCH, lexicon=ONES)
     alone = [features(q, t) for q, t in zip(ODD, ODD[::-1], strict=True)]
     joined = concatenate(alone)
     assert (joined.ids_N == together.ids_N).all()
@@ -126,7 +117,7 @@ def test_a_pair_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_take_gives_those_pairs() -> None:
-    together = featurize(encode(ODD), encode(ODD[::-1]), spec=MATCH, idf_V=ONES)
+    together = featurize(encode(ODD), encode(ODD[::-1]), spec=MATCH, lexicon=ONES)
     taken = together.take(np.array([4, 2]))
     expected = concatenate([features(ODD[4], ODD[-5]), features(ODD[2], ODD[-3])])
     assert (taken.ids_N == expected.ids_N).all()
@@ -136,13 +127,13 @@ def test_take_gives_those_pairs() -> None:
 
 def test_ids_fit_the_table() -> None:
     tiny = NgramSpec("match", 8)
-    found = featurize(encode(ODD), encode(ODD), spec=tiny, idf_V=np.ones(256, np.float32))
+    found = featurize(encode(ODD), encode(ODD), spec=tiny, lexicon=ONES)
     assert found.ids_N.min() >= 0 and found.ids_N.max() < 256
 
 
 def test_many_rows_over_several_blocks() -> None:
     queries, titles = [f"q {n}" for n in range(20_000)], [f"t {n} x" for n in range(20_000)]
-    found = featurize(encode(queries), encode(titles), spec=PAPER, idf_V=ONES)
+    found = featurize(encode(queries), encode(titles), spec=PAPER, lexicon=ONES)
     assert found.num_pairs == 20_000
     assert (np.diff(found.offsets) == 5 + 7).all()
     last = features(queries[-1], titles[-1], PAPER)
@@ -151,8 +142,8 @@ def test_many_rows_over_several_blocks() -> None:
 
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match="1 queries for 2 titles"):
-        featurize(encode(["a"]), encode(["a", "b"]), spec=PAPER, idf_V=ONES)
+        featurize(encode(["a"]), encode(["a", "b"]), spec=PAPER, lexicon=ONES)
 
 
 def test_nothing_in_nothing_out() -> None:
-    assert featurize(encode([]), encode([]), spec=MATCH, idf_V=ONES).num_pairs == 0
+    assert featurize(encode([]), encode([]), spec=MATCH, lexicon=ONES).num_pairs == 0

@@ -1,6 +1,8 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,29 +10,44 @@ import torch
 
 from raydistill.config import StudentConfig
 from raydistill.errors import UserError
+from raydistill.lexicon import Lexicon
 from raydistill.ngrams import NgramSpec, featurize
 from raydistill.scorer import ARRAYS, BUNDLE, Scorer
 from raydistill.student import Student, predict
+from raydistill.vocabulary import single_words
 from raydistill.words import encode
 
+SPECS: list[dict[str, Any]] = [
+    {"preset": "match", "word_dim": 2},
+    {"preset": "match", "word_dim": 2, "bags": "separate", "char_ngrams": 3},
+    {"preset": "bert2dnn", "char_ngrams": 4},
+    {"preset": "bert2dnn"},
+]
 TITLES = ["Grey sofa, 3 seats", "sofa cover grey", "沙发", "", "1/2 in. tap", "x" * 500]
 
 
-def arrays_of(student: Student, idf: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in student.arrays().items()} | {"idf": idf}
+LEXICON = Lexicon.of(
+    np.linspace(0, 5, 1 << 10, dtype=np.float32),
+    words_K=single_words(["sofa", "couch", "grey"])[0],
+    vectors_KE=np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32),
+)
 
 
-@pytest.fixture(params=["match", "bert2dnn"])
+def arrays_of(student: Student) -> dict[str, np.ndarray]:
+    return {n: value.numpy() for n, value in student.arrays().items()} | LEXICON.to_arrays()
+
+
+@pytest.fixture(params=SPECS)
 def student(request: pytest.FixtureRequest) -> Student:
     torch.manual_seed(0)
-    return Student(NgramSpec(request.param, 10), StudentConfig(embedding_dim=8, hidden=(32, 16)))
+    config = StudentConfig(embedding_dim=8, hidden=(32, 16))
+    return Student(NgramSpec(**request.param, hash_bits=10), config)
 
 
 @pytest.fixture
 def bundle(student: Student, tmp_path: Path) -> Path:
-    idf = np.linspace(0, 5, 1 << 10, dtype=np.float32)
-    np.savez(tmp_path / ARRAYS, **arrays_of(student, idf))
-    settings = {"format": 1, "preset": student.spec.preset, "hash_bits": 10,
+    np.savez(tmp_path / ARRAYS, **arrays_of(student))
+    settings = {"format": 2, "ngrams": asdict(student.spec),
                 "temperature": 2.0, "threshold": 0.5,
                 "max_query_chars": 200, "max_title_chars": 1000}  # fmt: skip
     (tmp_path / BUNDLE).write_text(json.dumps(settings))
@@ -39,9 +56,8 @@ def bundle(student: Student, tmp_path: Path) -> Path:
 
 def test_gives_what_torch_gives(student: Student, bundle: Path) -> None:
     scorer = Scorer.load(bundle)
-    idf = np.linspace(0, 5, 1 << 10, dtype=np.float32)
     queries = ["grey sofa"] * len(TITLES)
-    features = featurize(encode(queries), encode(TITLES), spec=student.spec, idf_V=idf)
+    features = featurize(encode(queries), encode(TITLES), spec=student.spec, lexicon=LEXICON)
     logits = predict(student, features, device="cpu")
     expected = 1 / (1 + np.exp(-2.0 * logits))  # at temperature 1: sigmoid(T * logit)
     assert scorer.score("grey sofa", TITLES) == pytest.approx(expected, abs=1e-6)

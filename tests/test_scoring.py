@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.errors import UserError
+from raydistill.lexicon import Lexicon
 from raydistill.ngrams import NgramSpec
 from raydistill.scorer import Scorer
 from raydistill.scoring import score_file, score_lines
@@ -28,15 +30,15 @@ def scorer() -> Scorer:
     weight = np.zeros((1, 2 + spec.num_dense), np.float32)
     weight[0, 2] = 1.0  # after two bags of width 1 come the dense features, this one first
     arrays = {
-        "embedding": np.zeros((256, 1), np.float32), "idf": np.ones(256, np.float32),
+        "embedding": np.zeros((256, 1), np.float32),
+        **Lexicon.of(np.ones(1, np.float32)).to_arrays(),
         "dense_mean": np.zeros(spec.num_dense, np.float32),
         "dense_std": np.ones(spec.num_dense, np.float32),
         "weight_0": weight, "bias_0": np.zeros(1, np.float32),
     }  # fmt: skip
     settings = {
-        "format": 1,
-        "preset": "match",
-        "hash_bits": 8,
+        "format": 2,
+        "ngrams": asdict(spec),
         "temperature": 1.0,
         "threshold": 0.5,
         "max_query_chars": 50,

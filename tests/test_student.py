@@ -11,6 +11,7 @@ from torch.nn import functional
 from raydistill.bags import look_up
 from raydistill.config import StudentConfig, TrainConfig
 from raydistill.exchange import Exchange
+from raydistill.lexicon import Lexicon
 from raydistill.ngrams import Features, NgramSpec, featurize
 from raydistill.student import (
     Inputs,
@@ -35,7 +36,7 @@ def some_features(num: int, spec: NgramSpec) -> Features:
     titles = [f"word{n % 7} word{n % 3}" for n in range(num)]
     queries = [f"word{n % 5}" for n in range(num)]
     return featurize(
-        encode(queries), encode(titles), spec=spec, idf_V=np.ones(spec.num_rows, np.float32)
+        encode(queries), encode(titles), spec=spec, lexicon=Lexicon.of(np.ones(1, np.float32))
     )
 
 

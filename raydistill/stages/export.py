@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from raydistill.loader import features_of
 from raydistill.metrics import best_threshold
 from raydistill.run import Run
 from raydistill.scorer import ARRAYS, BUNDLE, FORMAT, GOLDEN, Scorer
-from raydistill.stages.train import load_features, load_student, make_job
+from raydistill.stages.train import load_lexicon, load_student, make_job
 from raydistill.storage import SUCCESS, Folder
 from raydistill.student import Student, predict
 
@@ -61,8 +62,7 @@ def bundle_settings(run: Run, role: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "fingerprint": run.train_fingerprint(role),
-        "preset": config.ngrams.preset,
-        "hash_bits": config.ngrams.hash_bits,
+        "ngrams": asdict(spec_of(run)),
         "temperature": config.labels.temperature if role == "student" else 1.0,
         "threshold": 0.5,
         "max_query_chars": config.pairs.max_query_chars,
@@ -82,7 +82,7 @@ def _bundle_files(run: Run) -> dict[str, bytes]:
     return {
         ARRAYS: buffer.getvalue(),
         GOLDEN: json.dumps(golden, ensure_ascii=False, indent=1).encode(),
-        "README.md": _model_card(run, settings).encode(),
+        "README.md": _model_card(run, settings, scorer).encode(),
         BUNDLE: (json.dumps(settings, indent=2) + "\n").encode(),
     }
 
@@ -93,7 +93,7 @@ def bundle_arrays(run: Run, role: str) -> dict[str, NDArray[np.float32]]:
     if folder.success() is None:
         raise UserError(f"no student in {folder} yet: run `train` first")
     arrays = {name: value.numpy() for name, value in load_student(folder).items()}
-    return {**arrays, "idf": load_features(folder)["idf"]}
+    return {**arrays, **load_lexicon(run).to_arrays()}
 
 
 def _dev_threshold(run: Run, scorer: Scorer) -> float:
@@ -110,7 +110,7 @@ def score_split(
     folder: Folder = run.judged(split)
     for name in folder.shards():
         rows = folder.read_table(name)
-        features = features_of(rows, spec=scorer.spec, idf_V=scorer.idf_V)
+        features = features_of(rows, spec=scorer.spec, lexicon=scorer.lexicon)
         scores.append(scorer.scores_of(scorer.logits(features)))
         labels.append(rows["label"].to_numpy())
     return np.concatenate(scores), np.concatenate(labels)
@@ -123,7 +123,7 @@ def _golden(run: Run, scorer: Scorer) -> list[dict[str, Any]]:
     rows = run.pairs.read_table(shard).slice(0, _NUM_GOLDEN)
     student = Student(spec_of(run), run.config.student)
     student.load(load_student(job.output))
-    features = features_of(rows, spec=scorer.spec, idf_V=scorer.idf_V)
+    features = features_of(rows, spec=scorer.spec, lexicon=scorer.lexicon)
     by_torch = scorer.scores_of(predict(student, features, device="cpu"))
     queries, titles = rows["query"].to_pylist(), rows["title"].to_pylist()
     by_bundle = scorer.score_pairs(queries, titles)
@@ -136,7 +136,7 @@ def _golden(run: Run, scorer: Scorer) -> list[dict[str, Any]]:
     ]
 
 
-def _model_card(run: Run, settings: dict[str, Any]) -> str:
+def _model_card(run: Run, settings: dict[str, Any], scorer: Scorer) -> str:
     weights = ", ".join(f"{name} {w:.2f}" for name, w in run.config.stacking_weights().items())
     done = run.student("student").success() or {}
     return f"""# A raydistill student
@@ -148,8 +148,8 @@ from raydistill.scorer import Scorer
 Scorer.load("bundle").score("grey sofa", ["Sofa, 3 seats, grey", "Sofa cover, grey"])
 ```
 
-- Preset `{settings["preset"]}`, {1 << settings["hash_bits"]:,} rows of
-  {run.config.student.embedding_dim}, hidden layers {list(run.config.student.hidden)}.
+- Preset `{scorer.spec.preset}`, {scorer.spec.num_rows:,} rows of
+  {run.config.student.embedding_dim}, hidden layers {scorer.hidden}.
 - Distilled from {weights} at temperature {settings["temperature"]};
   {done.get("rows_in", 0):,} pairs.
 - AUC on the judged dev split: {done.get("dev_auc", float("nan")):.4f}. A score of

@@ -27,15 +27,17 @@ from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.exchange import Exchange
 from raydistill.learning import Job, State, Watcher, copy_arrays, fit_student, new_state
-from raydistill.loader import Loader, Targets, count_idf
-from raydistill.run import ROLES, Run
+from raydistill.lexicon import Lexicon
+from raydistill.loader import Loader, Targets
+from raydistill.run import ROLES, Run, model_folder
 from raydistill.shards import judged_shards, missing_shards, pair_shards
 from raydistill.stages.fit import device_of_worker, fit
 from raydistill.storage import SUCCESS, Folder
+from raydistill.vocabulary import make_lexicon
 
 logger = logging.getLogger("raydistill")
 WEIGHTS, LAST, FEATURES, RESULT = "weights.pt", "last.pt", "features.npz", "result.json"
-EVENTS = "tensorboard"
+LEXICON, EVENTS = "lexicon.npz", "tensorboard"
 
 
 def run(run: Run, cluster: Cluster) -> bool:
@@ -75,6 +77,7 @@ def make_job(run: Run, role: str) -> Job:
         weights=tuple(weights.values()),
         bias=run.config.labels.bias,
         temperature=run.config.labels.temperature,
+        as_logits=settings.loss == "mse",
     )
     return Job(run, role, run.pairs, shards, targets, settings.epochs)
 
@@ -82,6 +85,7 @@ def make_job(run: Run, role: str) -> Job:
 def _train(job: Job, cluster: Cluster) -> None:
     settings, rows = job.run.config.train, sum(job.shards.values())
     start_s = time.monotonic()
+    _make_lexicon(job.run)
     if not job.output.exists(FEATURES):
         _measure_features(job)
     fit(
@@ -111,24 +115,46 @@ def _train(job: Job, cluster: Cluster) -> None:
 
 
 def _measure_features(job: Job) -> None:
-    """IDF from the transfer set's titles, and the scale of the dense features from one shard."""
-    idf_V = count_idf(job.run.pairs, pair_shards(job.run), spec=job.spec)
-    loader = Loader(job.folder, job.targets, spec=job.spec, idf_V=idf_V)
+    """The scale of the dense features, from one shard."""
+    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=load_lexicon(job.run))
     sample, _ = loader.shard(max(job.shards, key=lambda name: job.shards[name]))
     dense = sample.dense_BF.astype(np.float64)
     std = dense.std(axis=0)
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        idf=idf_V,
         dense_mean=dense.mean(axis=0).astype(np.float32),
         dense_std=np.where(std > 1e-6, std, 1.0).astype(np.float32),  # a constant stays 0
     )
     job.output.write_bytes(FEATURES, buffer.getvalue())
 
 
+def _make_lexicon(run: Run) -> None:
+    """Write the run's lexicon, unless it is there."""
+    if run.lexicon.exists(LEXICON):
+        return
+    encoder, settings = run.word_encoder, run.config.ngrams
+    lexicon = make_lexicon(
+        run.pairs,
+        pair_shards(run),
+        encoder=model_folder(encoder).download() if encoder else None,
+        num_words=settings.num_words,
+        dim=settings.word_dim,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    buffer = io.BytesIO()
+    np.savez(buffer, **lexicon.to_arrays())  # type: ignore[arg-type]
+    run.lexicon.write_bytes(LEXICON, buffer.getvalue())
+
+
+def load_lexicon(run: Run) -> Lexicon:
+    """What `train` knew of words; in memory the vectors are those of the file exactly."""
+    with np.load(io.BytesIO(run.lexicon.read_bytes(LEXICON))) as arrays:
+        return Lexicon.from_arrays(arrays)
+
+
 def load_features(folder: Folder) -> dict[str, NDArray[np.float32]]:
-    """`idf`, `dense_mean` and `dense_std` of a student."""
+    """`dense_mean` and `dense_std` of a student."""
     with np.load(io.BytesIO(folder.read_bytes(FEATURES))) as arrays:
         return dict(arrays)
 
@@ -144,7 +170,7 @@ def train_loop(config: dict[str, Any]) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             state.load(Path(folder) / "state.pt")
-    loader = Loader(job.folder, job.targets, spec=job.spec, idf_V=features["idf"])
+    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=load_lexicon(job.run))
     rank = context.get_world_rank()
     fit = partial(fit_student, job, state, loader, rank=rank, num_workers=num_workers)
     if rank:

@@ -51,6 +51,7 @@ def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
 
 def start(run: Run, role: str = "student") -> tuple[train.Job, train.State]:
     job = train.make_job(run, role)
+    train._make_lexicon(run)
     train._measure_features(job)
     return job, again(job)
 
@@ -70,10 +71,13 @@ def fit(job: train.Job, state: train.State, *, saves: list[Path] | None = None) 
             saves.append(path)
 
     watcher = train.Watcher(save=save, log=lines.append)
-    idf_V = train.load_features(job.output)["idf"]
-    loader = train.Loader(job.folder, job.targets, spec=job.spec, idf_V=idf_V)
-    train.fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
+    train.fit_student(job, state, loader_of(job), rank=0, num_workers=1, watcher=watcher)
     return lines
+
+
+def loader_of(job: train.Job) -> train.Loader:
+    lexicon = train.load_lexicon(job.run)
+    return train.Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
 
 
 def with_train(run: Run, **fields: object) -> Run:
@@ -90,9 +94,7 @@ def test_the_student_learns_what_the_teacher_says(labeled: Run) -> None:
     assert ["epoch 1/2" in ends[0], "epoch 2/2" in ends[1]] == [True, True]
     assert state.best_auc == max(entry["dev_auc"] for entry in state.history)
     state.student.load(state.best)
-    idf_V = train.load_features(job.output)["idf"]
-    loader = train.Loader(job.folder, job.targets, spec=job.spec, idf_V=idf_V)
-    features, targets = loader.shard(labeled.pairs.shards()[0])
+    features, targets = loader_of(job).shard(labeled.pairs.shards()[0])
     logits = predict(state.student, features, device="cpu")
     assert np.corrcoef(logits, targets)[0, 1] > 0.9
 

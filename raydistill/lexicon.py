@@ -1,0 +1,95 @@
+"""What is known of words before training: how rare each is, and what it is near to in meaning.
+
+Word vectors come from a teacher's encoder (`word_vectors.py`), so that a student that never saw
+`couch` beside `sofa` still sees that they are close. Needs numpy and numba alone: it goes into the
+bundle.
+
+Shapes: I values of a word's highest bits, K known words, E their vectors' size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+IDF, WORDS, VECTORS = "idf", "words", "word_vectors"  # names in a bundle's arrays
+
+
+class Lexicon(NamedTuple):
+    """IDF of all words, and unit vectors of the known ones.
+
+    `idf_I` float32, by the highest bits of a word's hash; `words_K` uint64, the hashes of the
+    words; `vectors_KE` float32, each of length 1, or of no columns where none are wanted.
+    """
+
+    idf_I: NDArray[np.float32]
+    words_K: NDArray[np.uint64]
+    vectors_KE: NDArray[np.float32]
+    places: NDArray[np.int32]  # open addresses by a word's lowest bits: its K, or -1
+
+    @classmethod
+    def of(
+        cls,
+        idf_I: NDArray[np.float32],
+        *,
+        words_K: NDArray[np.uint64] | None = None,
+        vectors_KE: NDArray[np.float32] | None = None,
+    ) -> Lexicon:
+        """A lexicon of these words; without words it holds the IDF alone."""
+        words = np.empty(0, np.uint64) if words_K is None else words_K
+        vectors = np.empty((len(words), 0), np.float32) if vectors_KE is None else vectors_KE
+        if len(words) != len(vectors):
+            raise ValueError(f"{len(words)} words for {len(vectors)} vectors")
+        return cls(idf_I, words, np.ascontiguousarray(vectors, np.float32), _places(words))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Lexicon:
+        """The lexicon that `to_arrays` gave."""
+        return cls.of(arrays[IDF], words_K=arrays[WORDS], vectors_KE=arrays[VECTORS])
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """What a file holds: vectors as float16, which is how every reader sees them."""
+        vectors = self.vectors_KE.astype(np.float16)
+        return {IDF: self.idf_I, WORDS: self.words_K, VECTORS: vectors}
+
+    @property
+    def dim(self) -> int:
+        """E."""
+        return int(self.vectors_KE.shape[1])
+
+
+def unit_rows(vectors_KE: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each row over its length; a row of zeros stays."""
+    lengths = np.linalg.norm(vectors_KE, axis=1, keepdims=True)
+    return np.asarray(vectors_KE / np.where(lengths > 0, lengths, 1), np.float32)
+
+
+@njit(cache=True, nogil=True)
+def find_word(word: np.uint64, words_K: NDArray[np.uint64], places: NDArray[np.int32]) -> int:
+    """The place of a word among the known ones, or -1."""
+    mask = len(places) - 1
+    at = np.int64(word) & mask
+    while places[at] >= 0:
+        if words_K[places[at]] == word:
+            return int(places[at])
+        at = (at + 1) & mask
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _places(words_K: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """Open addresses, at most half full."""
+    size = 2
+    while size < 2 * len(words_K):
+        size *= 2
+    places = np.full(size, -1, np.int32)
+    for at in range(len(words_K)):
+        place = np.int64(words_K[at]) & (size - 1)
+        while places[place] >= 0:
+            place = (place + 1) & (size - 1)
+        places[place] = at
+    return places

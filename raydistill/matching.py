@@ -1,0 +1,291 @@
+"""Match features: what a query and a title have in common, as a few dozen numbers a pair (numba).
+
+`docs/ngrams.md` is the specification. Comes in: hashes of words, trigrams, what is known of words.
+Goes out: one row of DENSE_NAMES, and the mean word vectors of both sides. No model decides anything
+here; the student learns what the numbers are worth.
+
+Shapes: Q words of a query, T words of a title, K known words, E columns of their vectors.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from raydistill.lexicon import Lexicon, find_word
+
+# For the query's words, each a number in 0..1: how much of a word is in the title.
+_KINDS = ("found", "part_found", "near")  # the word itself; its trigrams; its nearest neighbour
+_SUMMARIES = ("mean", "idf", "least", "last", "missing")
+DENSE_NAMES = (
+    *(f"query_{kind}_{summary}" for kind in _KINDS for summary in _SUMMARIES),
+    *("title_found", "title_found_idf", "title_near", "title_near_idf"),
+    *("query_trigrams_found", "title_trigrams_found", "bm25", "cosine"),
+    *("rarest_missing", "rarest_unlike", "rarest", "query_idf"),
+    *("log_query_words", "log_title_words", "query_bigrams_found", "longest_run"),
+    *("first_match_position", "all_query_words_found", "no_query", "query_unknown"),
+    *("query_numbers", "query_numbers_found", "query_number_missing", "title_numbers"),
+)
+NUM_DENSE = len(DENSE_NAMES)
+_ONE, _21, _LAST = np.uint64(1), np.uint64(21), np.uint64((1 << 21) - 1)  # of a trigram
+_AT_TITLE = len(_KINDS) * len(_SUMMARIES)
+# Robertson et al. 1994 (Okapi at TREC-3); the mean title is taken to have 12 words.
+_K1, _B, _MEAN_WORDS = 1.2, 0.75, 12.0
+
+
+class Side(NamedTuple):
+    """The words of a query or a title, and what is found out about each of them."""
+
+    words: NDArray[np.uint64]
+    numeric: NDArray[np.bool_]  # whether it holds a digit
+    match: NDArray[np.int32]  # its first place on the other side, or -1
+    times: NDArray[np.int32]  # how often it is on the other side; of a query alone
+    known: NDArray[np.int32]  # its place among the K known words, or -1
+    weight: NDArray[np.float32]  # its IDF
+    covered: NDArray[np.float32]  # share of its trigrams on the other side; of a query alone
+    near: NDArray[np.float32]  # cosine with the nearest word of the other side
+
+
+@njit(cache=True, nogil=True)
+def side(num: int) -> Side:
+    """Room for `num` words."""
+    return Side(
+        np.empty(num, np.uint64),
+        np.empty(num, np.bool_),
+        np.empty(num, np.int32),
+        np.empty(num, np.int32),
+        np.empty(num, np.int32),
+        np.empty(num, np.float32),
+        np.empty(num, np.float32),
+        np.empty(num, np.float32),
+    )
+
+
+@njit(cache=True, nogil=True)
+def first_words(room: Side, num: int) -> Side:
+    """The first `num` words of a room."""
+    return Side(
+        room.words[:num],
+        room.numeric[:num],
+        room.match[:num],
+        room.times[:num],
+        room.known[:num],
+        room.weight[:num],
+        room.covered[:num],
+        room.near[:num],
+    )
+
+
+@njit(cache=True, nogil=True)
+def match_words(query: Side, title: Side) -> None:
+    """Fill `match` of both sides and `times` of the query."""
+    query.match[:], title.match[:], query.times[:] = -1, -1, 0
+    for q in range(len(query.words)):
+        for t in range(len(title.words)):
+            if query.words[q] == title.words[t]:
+                query.times[q] += 1
+                if query.match[q] < 0:
+                    query.match[q] = t
+                if title.match[t] < 0:
+                    title.match[t] = q
+
+
+@njit(cache=True, nogil=True)
+def _cover(
+    grams_query: NDArray[np.uint64],
+    grams_title: NDArray[np.uint64],
+    seen: NDArray[np.bool_],
+    covered: NDArray[np.float32],
+) -> tuple[float, float]:
+    """Fill `covered` of the query's words; the shares of all trigrams found, both ways.
+
+    A trigram that ends in a space is the last one of its word; one with a space in the middle lies
+    between two words and counts for neither.
+    """
+    seen[:] = False
+    found = of_word = found_of_word = word = 0
+    for q in range(len(grams_query)):
+        gram, hit = grams_query[q], False
+        for t in range(len(grams_title)):
+            equal = gram == grams_title[t]
+            seen[t] |= equal
+            hit |= equal
+        found += hit
+        if (gram >> _21) & _LAST == 32:
+            continue
+        of_word += 1
+        found_of_word += hit
+        if gram & _LAST == 32:
+            covered[word] = found_of_word / of_word
+            word += 1
+            of_word = found_of_word = 0
+    return found / max(len(grams_query), 1), seen.sum() / max(len(grams_title), 1)
+
+
+@njit(cache=True, nogil=True)
+def _know(words: Side, lexicon: Lexicon) -> None:
+    """Fill `weight` and `known`; the IDF of a word is that of its highest bits."""
+    bits, size = 0, len(lexicon.idf_I)
+    while size > 1:
+        size >>= 1
+        bits += 1
+    shift = np.uint64(63 - bits)
+    for at in range(len(words.words)):
+        words.weight[at] = lexicon.idf_I[(words.words[at] >> _ONE) >> shift]  # never by 64
+        words.known[at] = find_word(words.words[at], lexicon.words_K, lexicon.places)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _find_near(query: Side, title: Side, vectors_KE: NDArray[np.float32]) -> None:
+    """Fill `near`: 1 for a word that the other side has, else the best cosine, at least 0."""
+    for t in range(len(title.words)):
+        title.near[t] = title.match[t] >= 0
+    for q in range(len(query.words)):
+        query.near[q] = query.match[q] >= 0
+        if query.known[q] < 0 or vectors_KE.shape[1] == 0:
+            continue
+        vector = vectors_KE[query.known[q]]
+        for t in range(len(title.words)):
+            if title.known[t] < 0 or (query.near[q] == 1 and title.near[t] == 1):
+                continue
+            other, cosine = vectors_KE[title.known[t]], np.float32(0)
+            for col in range(len(other)):
+                cosine += vector[col] * other[col]
+            query.near[q] = max(query.near[q], cosine)
+            title.near[t] = max(title.near[t], cosine)
+
+
+@njit(cache=True, nogil=True)
+def _mean_and_weighted(
+    values: NDArray[np.float32], weight: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    total = weighted = all_weight = np.float32(0)
+    for at in range(len(values)):
+        total += values[at]
+        weighted += weight[at] * values[at]
+        all_weight += weight[at]
+    out[0] = total / max(len(values), 1)
+    out[1] = weighted / all_weight if all_weight > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _summarise(values: NDArray[np.float32], query: Side, out: NDArray[np.float32]) -> None:
+    """Mean, IDF-weighted mean, least, the last word's, and the mean of the missing words."""
+    _mean_and_weighted(values, query.weight, out)
+    least, missing, num_missing = np.float32(1), np.float32(0), 0
+    for q in range(len(values)):
+        least = min(least, values[q])
+        if query.match[q] < 0:
+            missing += values[q]
+            num_missing += 1
+    out[2] = least if len(values) else 0.0
+    out[3] = values[-1] if len(values) else 0.0
+    out[4] = missing / num_missing if num_missing else 1.0
+
+
+@njit(cache=True, nogil=True)
+def _rarity(query: Side, num_title_words: int, out: NDArray[np.float32]) -> float:
+    """IDF of the rarest word that is missing, is unlike any, is asked for; their sum. BM25."""
+    score, norm = 0.0, _K1 * (1 - _B + _B * num_title_words / _MEAN_WORDS)
+    out[:] = 0
+    for q in range(len(query.words)):
+        weight, times = query.weight[q], query.times[q]
+        score += weight * times * (_K1 + 1) / (times + norm)
+        if times == 0:
+            out[0] = max(out[0], weight)
+        out[1] = max(out[1], weight * (1 - query.covered[q]))
+        out[2] = max(out[2], weight)
+        out[3] += weight
+    return score
+
+
+@njit(cache=True, nogil=True)
+def _order(query: Side, title: Side, out: NDArray[np.float32]) -> None:
+    """The features that go by number and order of words, from log_query_words on."""
+    num_q, num_t = len(query.words), len(title.words)
+    found, bigrams, run, longest, first, unknown = 0, 0, 0, 0, num_t, 0
+    for q in range(num_q):
+        place = query.match[q]
+        if place < 0:
+            unknown += query.known[q] < 0
+            run = 0
+            continue
+        found += 1
+        first = min(first, place)
+        follows = q > 0 and place > 0 and title.words[place - 1] == query.words[q - 1]
+        bigrams += follows
+        run = run + 1 if follows else 1
+        longest = max(longest, run)
+    out[0], out[1] = np.log1p(num_q), np.log1p(num_t)
+    out[2] = bigrams / max(num_q - 1, 1)
+    out[3] = longest / max(num_q, 1)
+    out[4] = first / max(num_t, 1)
+    out[5] = num_q > 0 and found == num_q
+    out[6] = num_q == 0
+    out[7] = unknown / max(num_q, 1)
+
+
+@njit(cache=True, nogil=True)
+def _numbers(query: Side, title: Side, out: NDArray[np.float32]) -> None:
+    """Words with a digit: how many are asked for, how many of them are there."""
+    asked, found = 0, 0
+    for q in range(len(query.words)):
+        asked += query.numeric[q]
+        found += query.numeric[q] and query.match[q] >= 0
+    out[0] = asked
+    out[1] = found / asked if asked else 1.0
+    out[2] = found < asked
+    out[3] = title.numeric.sum() / max(len(title.words), 1)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _mean_vector(words: Side, vectors_KE: NDArray[np.float32], out_E: NDArray[np.float32]) -> None:
+    """IDF-weighted mean of the words' vectors, brought to length 1."""
+    out_E[:] = 0
+    for at in range(len(words.words)):
+        if words.known[at] >= 0:
+            weight, vector = words.weight[at], vectors_KE[words.known[at]]
+            for col in range(len(out_E)):
+                out_E[col] += weight * vector[col]
+    square = np.float32(0)
+    for col in range(len(out_E)):
+        square += out_E[col] * out_E[col]
+    if square > 0:
+        out_E *= np.float32(1 / np.sqrt(square))
+
+
+@njit(cache=True, nogil=True)
+def describe(
+    query: Side,
+    title: Side,
+    grams_query: NDArray[np.uint64],
+    grams_title: NDArray[np.uint64],
+    seen: NDArray[np.bool_],
+    lexicon: Lexicon,
+    out: NDArray[np.float32],
+) -> None:
+    """All dense features of a pair, in the order of DENSE_NAMES, then both mean vectors."""
+    _know(query, lexicon)
+    _know(title, lexicon)
+    _find_near(query, title, lexicon.vectors_KE)
+    at = _AT_TITLE
+    out[at + 4], out[at + 5] = _cover(grams_query, grams_title, seen, query.covered)
+    _summarise((query.match >= 0).astype(np.float32), query, out[0:5])
+    _summarise(query.covered, query, out[5:10])
+    _summarise(query.near, query, out[10:15])
+    _mean_and_weighted((title.match >= 0).astype(np.float32), title.weight, out[at : at + 2])
+    _mean_and_weighted(title.near, title.weight, out[at + 2 : at + 4])
+    out[at + 6] = _rarity(query, len(title.words), out[at + 8 : at + 12])
+    _order(query, title, out[at + 12 : at + 20])
+    _numbers(query, title, out[at + 20 : at + 24])
+    width = lexicon.vectors_KE.shape[1]
+    mean_q, mean_t = out[NUM_DENSE : NUM_DENSE + width], out[NUM_DENSE + width :]
+    _mean_vector(query, lexicon.vectors_KE, mean_q)
+    _mean_vector(title, lexicon.vectors_KE, mean_t)
+    cosine = np.float32(0)
+    for col in range(width):
+        cosine += mean_q[col] * mean_t[col]
+    out[at + 7] = cosine

@@ -1,0 +1,160 @@
+"""The words of the transfer set and their vectors from an encoder: how a Lexicon is made.
+
+A word alone goes through the encoder; the mean of its wordpieces' outputs, brought down to a few
+dozen columns by principal components, is its vector (after model2vec, MinishLab 2024, which does
+so for wordpieces). No Ray.
+
+Shapes: K words, H columns of the encoder, E columns that are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from transformers import AutoModel
+
+from raydistill.lexicon import Lexicon, unit_rows
+from raydistill.loader import count_idf, sample_shards
+from raydistill.storage import Folder
+from raydistill.teacher import quiet_transformers
+from raydistill.tokens import load_tokenizer, model_root
+from raydistill.words import Tables, Texts, character_tables, decode, encode, split_words
+
+logger = logging.getLogger("raydistill")
+_INSIDE = "'\u2019./"  # may stand within a word
+_NO_WORD = rf"[^\p{{L}}\p{{N}}\p{{M}}{_INSIDE}]+"
+_LETTERS = r"[^\p{L}\p{N}\p{M}]+"
+_LEAST_TIMES = 2  # a word that came once is as often a slip
+_MOST_CHARS = 40
+_MOST_WORDPIECES = 24
+_BATCH_WORDS = 1_024
+_SAMPLE_WORDS = 20_000  # the most frequent ones, whose principal components are taken
+
+
+def make_lexicon(
+    folder: Folder,
+    shards: Mapping[str, int],
+    *,
+    encoder: Path | None,
+    num_words: int,
+    dim: int,
+    device: str,
+) -> Lexicon:
+    """The lexicon of the pairs in `shards`; without an `encoder` it holds the IDF alone."""
+    idf_I = count_idf(folder, shards)
+    if encoder is None:
+        return Lexicon.of(idf_I)
+    texts = (folder.read_table(name, columns=["query", "title"]) for name in sample_shards(shards))
+    words, hashes_K = frequent_words(texts, most=num_words)
+    vectors_KH = encode_words(words, encoder, device=device)
+    vectors_KE = unit_rows(principal_components(vectors_KH, num=dim)).astype(np.float16)
+    logger.info("train     vectors of %s words from %s", f"{len(words):,}", encoder)
+    return Lexicon.of(idf_I, words_K=hashes_K, vectors_KE=vectors_KE.astype(np.float32))
+
+
+def frequent_words(
+    tables: Iterable[pa.Table], *, most: int
+) -> tuple[list[str], NDArray[np.uint64]]:
+    """The most frequent words of queries and titles, and their hashes; at least two times."""
+    times: Counter[str] = Counter()
+    for table in tables:
+        for name in ("query", "title"):
+            _count_words(table[name].combine_chunks(), times)
+    # Equally frequent ones in the order of their letters: shards may come in any order.
+    ranked = sorted(times.items(), key=lambda item: (-item[1], item[0]))
+    words = [word for word, num in ranked if num >= _LEAST_TIMES][:most]
+    hashes = single_words(words)[0]
+    _, firsts = np.unique(hashes, return_index=True)  # womens and women's are one word
+    firsts.sort()
+    return [words[at] for at in firsts], hashes[firsts]
+
+
+def _count_words(texts: pa.StringArray, times: Counter[str]) -> None:
+    distinct = pc.value_counts(texts)
+    tokens = pc.split_pattern_regex(pc.utf8_lower(distinct.field(0)), _NO_WORD)
+    counts = np.repeat(distinct.field(1).to_numpy(), pc.list_value_length(tokens).to_numpy())
+    found = pa.table({"token": pc.utf8_trim(tokens.flatten(), _INSIDE), "num": counts})
+    found = found.group_by("token").aggregate([("num", "sum")])
+    for token, num in zip(*(found[n].to_pylist() for n in ("token", "num_sum")), strict=True):
+        if token and len(token) <= _MOST_CHARS:
+            for word in _words_of(token):
+                times[word] += num
+
+
+def _words_of(token: str) -> Sequence[str]:
+    """The token itself where it is one word; its parts, or its characters (沙发) where not."""
+    for parts in ([token], pc.split_pattern_regex(pa.array([token]), _LETTERS)[0].as_py()):
+        if single_words(parts)[1].all():
+            return list(parts)
+    return list(token)
+
+
+def single_words(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Hash of the first word of each text, and whether there is exactly one."""
+    return _single_words(encode(texts), character_tables())
+
+
+@njit(cache=True, nogil=True)
+def _single_words(texts: Texts, tables: Tables) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    data, offsets = texts
+    hashes = np.zeros(len(offsets) - 1, np.uint64)
+    single = np.zeros(len(hashes), np.bool_)
+    most = np.diff(offsets).max() + 1 if len(hashes) else 1
+    points, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
+    numeric = np.empty(most, np.bool_)
+    for row in range(len(hashes)):
+        num = decode(data, offsets[row], offsets[row + 1], tables[1], points)
+        num_words = split_words(points, num, tables[0], True, words, numeric)
+        single[row] = num_words == 1
+        if num_words:
+            hashes[row] = words[0]
+    return hashes, single
+
+
+def encode_words(words: Sequence[str], folder: Path, *, device: str) -> NDArray[np.float32]:
+    """Mean of the outputs of each word's wordpieces, marks included; shape K, H."""
+    quiet_transformers()
+    model: Any = AutoModel.from_pretrained(str(model_root(folder)), dtype=torch.float32)
+    model = model.to(device).eval()
+    tokenizer = load_tokenizer(folder)
+    out_KH = np.empty((len(words), model.config.hidden_size), np.float32)
+    order = np.argsort([len(word) for word in words], kind="stable")
+    with torch.inference_mode():
+        for at in range(0, len(words), _BATCH_WORDS):
+            rows = order[at : at + _BATCH_WORDS]
+            batch = tokenizer(
+                [words[row] for row in rows],
+                truncation=True,
+                max_length=_MOST_WORDPIECES,
+                padding=True,
+                return_tensors="pt",
+            ).to(device)
+            hidden_BTH = model(**batch).last_hidden_state
+            mask_BT1 = batch["attention_mask"].unsqueeze(2)
+            out_KH[rows] = ((hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu().numpy()
+    return out_KH
+
+
+def principal_components(vectors_KH: NDArray[np.float32], *, num: int) -> NDArray[np.float32]:
+    """The vectors less their mean along their first `num` principal components, shape K, num.
+
+    Vectors of fewer columns, or fewer words, are filled up with 0.
+    """
+    centred = vectors_KH - vectors_KH.mean(axis=0)
+    sample = centred[:_SAMPLE_WORDS]
+    # Eigenvectors of H x H: the same directions as the singular vectors of K x H, and cheaper.
+    _, directions = np.linalg.eigh(sample.T.astype(np.float64) @ sample)
+    kept = directions[:, ::-1][:, :num].astype(np.float32)
+    out = np.zeros((len(vectors_KH), num), np.float32)
+    out[:, : kept.shape[1]] = centred @ kept
+    return out
