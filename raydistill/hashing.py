@@ -52,8 +52,8 @@ def utf8_buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.i
     assert texts.null_count == 0, "nulls are rejected before texts are hashed"
     _, offsets, data = texts.buffers()
     first, stop = texts.offset, texts.offset + len(texts) + 1
-    bytes_ = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-    starts = np.frombuffer(offsets, np.int32)[first:stop] if offsets else np.zeros(1, np.int32)
+    bytes_ = np.frombuffer(b"" if data is None else data, np.uint8)
+    starts = np.frombuffer(offsets or bytes(4), np.int32)[first:stop]
     return bytes_, starts
 
 

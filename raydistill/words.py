@@ -57,6 +57,7 @@ def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
     ]
     offsets = np.zeros(len(parts) + 1, np.int32)
     np.cumsum([len(part) for part in parts], out=offsets[1:])
+    offsets.setflags(write=False)  # as Arrow's: compiled code is made for one kind alone
     return np.frombuffer(b"".join(parts), np.uint8), offsets
 
 

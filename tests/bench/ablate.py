@@ -1,0 +1,232 @@
+"""What each kind of feature, target and layer is worth: students of a labeled run, without parts.
+
+    python tests/bench/ablate.py RUN_DIR --logits minilm-fd4b6693 --encoder BASE --pairs 300000
+
+Each variant is trained on the same pairs with each seed, in one process and on one core; AUC of
+unseen queries on the judged splits, microseconds a pair of its bundle in batches of 1,024.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from raydistill.bags import look_up
+from raydistill.config import StudentConfig, TrainConfig
+from raydistill.hashing import utf8_buffers
+from raydistill.lexicon import Lexicon
+from raydistill.loader import Loader, Targets
+from raydistill.matching import DENSE_NAMES, NUM_DENSE
+from raydistill.metrics import auc
+from raydistill.ngrams import Features, NgramSpec, concatenate
+from raydistill.optimizers import rate_at
+from raydistill.scorer import Scorer
+from raydistill.storage import Folder
+from raydistill.student import Student, Trainer, predict, to_inputs
+from raydistill.vocabulary import make_lexicon
+
+NEAR = [at for at, name in enumerate(DENSE_NAMES) if "near" in name or name == "cosine"]
+PARTS = [at for at, name in enumerate(DENSE_NAMES) if "part_found" in name]
+RARITY = [at for at, n in enumerate(DENSE_NAMES) if n.startswith("rarest") or "idf" in n]
+VECTORS = list(range(NUM_DENSE, NUM_DENSE + 128))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table."""
+
+    name: str
+    spec: dict[str, Any] = field(default_factory=dict)
+    student: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    without: Sequence[int] = ()  # columns of the dense features that are put to 0
+    num_pairs: int | None = None
+
+
+VARIANTS = [
+    Variant("match (default)"),
+    Variant("without mean vectors", without=VECTORS),
+    Variant("without near words", without=NEAR),
+    Variant("without both", without=[*NEAR, *VECTORS]),
+    Variant("without parts of words", without=PARTS),
+    Variant("without rarity", without=RARITY),
+    Variant("one bag, no dense features", without=range(NUM_DENSE + 128)),
+    Variant("separate bags", spec={"bags": "separate"}),
+    Variant("character 4-grams", spec={"char_ngrams": 4}),
+    Variant("2^20 rows", spec={"hash_bits": 20}),
+    Variant("hidden 1024-512-128-64", student={"hidden": (1024, 512, 128, 64)}),
+    Variant("hidden 128", student={"hidden": (128,)}),
+    Variant("embedding 32", student={"embedding_dim": 32}),
+    Variant("loss on logits", train={"loss": "mse"}),
+    Variant("linear schedule", train={"schedule": "linear"}),
+    Variant("linear, loss on logits", train={"schedule": "linear", "loss": "mse"}),
+    Variant("dropout 0.1", student={"dropout": 0.1}),
+    Variant("AdamW 0.001", train={"optimizer": "adamw", "learning_rate": 0.001,
+                                  "table_learning_rate": 0.01, "schedule": "linear"}),
+    Variant("batches of 128", train={"batch_rows": 128}),
+    Variant("bert2dnn", spec={"preset": "bert2dnn", "word_dim": 0},
+            student={"hidden": (1024, 512, 128, 64)}),
+]  # fmt: skip
+
+
+class Data:
+    """Features and targets of a run's pairs and judged splits, made once for a spec."""
+
+    def __init__(self, run: Folder, logits: str, lexicon: Lexicon, *, num_pairs: int) -> None:
+        self.run, self.lexicon, self.num_pairs = run, lexicon, num_pairs
+        self.logits = run / "logits" / logits
+        self._made: tuple[NgramSpec, dict[str, tuple[Features, NDArray[np.float32]]]] | None = None
+
+    def of(self, spec: NgramSpec) -> dict[str, tuple[Features, NDArray[np.float32]]]:
+        """Train, dev and test; the targets of `train` are the teacher's logits."""
+        if self._made is None or self._made[0] != spec:
+            self._made = None
+            targets = Targets((self.logits,), (1.0,), as_logits=True)
+            self._made = (spec, {"train": self._pairs(spec, targets)})
+            for split in ("dev", "test"):
+                loader = Loader(
+                    self.run / "judged" / split, Targets(), spec=spec, lexicon=self.lexicon
+                )
+                self._made[1][split] = _joined([loader.shard(n) for n in loader.folder.shards()])
+        return self._made[1]
+
+    def _pairs(self, spec: NgramSpec, targets: Targets) -> tuple[Features, NDArray[np.float32]]:
+        loader, parts, num = (
+            Loader(self.run / "pairs", targets, spec=spec, lexicon=self.lexicon),
+            [],
+            0,
+        )
+        for name in loader.folder.shards():
+            parts.append(loader.shard(name))
+            num += parts[-1][0].num_pairs
+            if num >= self.num_pairs:
+                break
+        features, logits = _joined(parts)
+        kept = np.flatnonzero(~np.isnan(logits))[: self.num_pairs]
+        return features.take(kept), logits[kept]
+
+
+def _joined(
+    parts: list[tuple[Features, NDArray[np.float32]]],
+) -> tuple[Features, NDArray[np.float32]]:
+    return concatenate([f for f, _ in parts]), np.concatenate([t for _, t in parts])
+
+
+def without(features: Features, columns: Sequence[int]) -> Features:
+    """The features with some dense columns put to 0."""
+    dense = features.dense_BF.copy()
+    dense[:, [c for c in columns if c < dense.shape[1]]] = 0
+    return Features(features.ids_N, features.offsets, dense)
+
+
+def fit(
+    variant: Variant,
+    spec: NgramSpec,
+    data: dict[str, tuple[Features, NDArray[np.float32]]],
+    *,
+    seed: int,
+    epochs: int,
+) -> tuple[Student, list[dict[str, float]]]:
+    """One student and its AUCs after every epoch."""
+    config = TrainConfig(**{"batch_rows": 512, **variant.train})
+    torch.manual_seed(seed)
+    student = Student(spec, StudentConfig(**variant.student), dtype=torch.bfloat16)
+    splits = {s: (without(f, variant.without), t) for s, (f, t) in data.items()}
+    features, logits = splits["train"]
+    std = features.dense_BF.std(axis=0)
+    mean = features.dense_BF.mean(axis=0)
+    student.standardise(mean_F=mean, std_F=np.where(std > 1e-6, std, 1).astype(np.float32))
+    is_mse = config.loss == "mse"
+    targets = logits if is_mse else 1 / (1 + np.exp(-logits))
+    trainer, found = Trainer(student, config, is_mse=is_mse), []
+    num_steps, rows = len(targets) // config.batch_rows, config.batch_rows
+    for epoch in range(epochs):
+        order = np.random.default_rng([seed, epoch]).permutation(len(targets))
+        for step in range(num_steps):
+            batch = order[step * rows : (step + 1) * rows]
+            part = features.take(batch)
+            inputs = to_inputs(look_up(part.ids_N, part.offsets), part.dense_BF, device="cpu")
+            done = (epoch + (step + 0.5) / num_steps) / epochs
+            goal = torch.from_numpy(targets[batch])
+            trainer.step(inputs, goal, num_global=rows, rate=rate_at(config, done_share=done))
+        found.append({s: _auc(student, *splits[s]) for s in ("dev", "test")})
+    return student, found
+
+
+def _auc(student: Student, features: Features, labels: NDArray[np.float32]) -> float:
+    return auc(predict(student, features, device="cpu"), labels, relevant_at=0.75)
+
+
+def microseconds(student: Student, lexicon: Lexicon, rows: pa.Table) -> float:
+    """Time of a pair in its bundle, from raw text, one thread: the least of five."""
+    settings = {
+        "format": 2, "ngrams": vars(student.spec), "temperature": 1.0, "threshold": 0.5,
+        "max_query_chars": 200, "max_title_chars": 1000,
+    }  # fmt: skip
+    arrays = {name: value.numpy() for name, value in student.arrays().items()}
+    scorer = Scorer(settings, {**arrays, **lexicon.to_arrays()})
+    texts = [utf8_buffers(rows[name].combine_chunks()) for name in ("query", "title")]
+    times = []
+    for _ in range(6):
+        start_s = time.perf_counter()
+        scorer.score_texts(*texts)
+        times.append(time.perf_counter() - start_s)
+    return min(times[1:]) / len(rows) * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run_dir")
+    parser.add_argument("--logits", required=True, help="the teacher's folder")
+    parser.add_argument("--encoder", required=True, help="folder of the encoder of word vectors")
+    parser.add_argument("--pairs", type=int, default=300_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--only", nargs="+", help="names of variants")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    run = Folder(arguments.run_dir)
+    shards = {name: 0 for name in (run / "pairs").shards()}
+    lexicon = make_lexicon(
+        run / "pairs", shards, encoder=Path(arguments.encoder), num_words=65_536, dim=64,
+        device="cpu",
+    )  # fmt: skip
+    data = Data(run, arguments.logits, lexicon, num_pairs=arguments.pairs)
+    sample = (run / "judged" / "test").read_table((run / "judged" / "test").shards()[0])
+    figures = {}
+    for variant in VARIANTS:
+        if arguments.only and variant.name not in arguments.only:
+            continue
+        fields: dict[str, Any] = {"preset": "match", "hash_bits": 18, "word_dim": 64}
+        spec = NgramSpec(**{**fields, **variant.spec})
+        runs = [
+            fit(variant, spec, data.of(spec), seed=seed, epochs=arguments.epochs)
+            for seed in range(arguments.seeds)
+        ]
+        # The epoch that is best on dev, as training keeps it.
+        best = [max(found, key=lambda entry: entry["dev"]) for _, found in runs]
+        test = np.array([entry["test"] for entry in best])
+        dev = np.array([entry["dev"] for entry in best])
+        word = lexicon if spec.word_dim else Lexicon.of(lexicon.idf_I)
+        us = microseconds(runs[0][0], word, sample)
+        figures[variant.name] = {"dev": dev.mean(), "test": test.mean(), "us": us}
+        spread = test.std(ddof=1) if len(test) > 1 else float("nan")
+        print(
+            f"| {variant.name} | {dev.mean():.4f} | {test.mean():.4f} +- {spread:.4f} | {us:.1f} |",
+            flush=True,
+        )
+    print(json.dumps({"bench": "ablate", "figures": figures}))
+
+
+if __name__ == "__main__":
+    main()
