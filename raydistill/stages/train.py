@@ -36,6 +36,7 @@ from raydistill.storage import SUCCESS, Folder
 logger = logging.getLogger("raydistill")
 WEIGHTS, LAST, FEATURES, RESULT = "weights.pt", "last.pt", "features.npz", "result.json"
 EVENTS = "tensorboard"
+_OWNER = "student.txt"  # in a checkpoint: whose state it is
 
 
 def run(run: Run, cluster: Cluster) -> bool:
@@ -80,25 +81,29 @@ def make_job(run: Run, role: str) -> Job:
 
 
 def _train(job: Job, cluster: Cluster) -> None:
-    settings, rows = job.run.config.train, sum(job.shards.values())
+    settings = job.run.config.train
     start_s = time.monotonic()
     if not job.output.exists(FEATURES):
-        _measure_features(job)
+        measure_features(job)
     fit(
         train_loop,
         {"job": job},
-        name=f"train-{job.role}-{job.run.train_fingerprint(job.role)}",
+        name=f"train-{job.role}-{job.fingerprint}",
         storage=job.run.root / "_fits",
         cluster=cluster,
         num_workers=settings.num_workers,
         gpus_each=settings.num_gpus,
         num_kept=settings.keep_checkpoints,
     )
-    result = job.output.read_json(RESULT)
+    write_success(job, seconds=time.monotonic() - start_s)
+
+
+def write_success(job: Job, *, seconds: float) -> None:
+    """Say that the student is complete, and what the fit came to."""
+    result, rows = job.output.read_json(RESULT), sum(job.shards.values())
     assert result is not None, "the loop writes it before it returns"
-    seconds = time.monotonic() - start_s
     summary = {
-        "fingerprint": job.run.train_fingerprint(job.role),
+        "fingerprint": job.fingerprint,
         "rows_in": rows,
         "rows_out": rows,
         "quarantined": 0,
@@ -110,7 +115,7 @@ def _train(job: Job, cluster: Cluster) -> None:
     logger.info("train     %s: best dev AUC %.4f, %.0f s", job.role, result["dev_auc"], seconds)
 
 
-def _measure_features(job: Job) -> None:
+def measure_features(job: Job) -> None:
     """IDF from the transfer set's titles, and the scale of the dense features from one shard."""
     idf_V = count_idf(job.run.pairs, pair_shards(job.run), spec=job.spec)
     loader = Loader(job.folder, job.targets, spec=job.spec, idf_V=idf_V)
@@ -143,7 +148,9 @@ def train_loop(config: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            state.load(Path(folder) / "state.pt")
+            # Where several students are fitted one after the other, it may be of the one before.
+            if (Path(folder) / _OWNER).read_text() == job.fingerprint:
+                state.load(Path(folder) / "state.pt")
     loader = Loader(job.folder, job.targets, spec=job.spec, idf_V=features["idf"])
     rank = context.get_world_rank()
     fit = partial(fit_student, job, state, loader, rank=rank, num_workers=num_workers)
@@ -152,7 +159,7 @@ def train_loop(config: dict[str, Any]) -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             events = Events(Path(folder), job.output / EVENTS)
-            fit(watcher=Watcher(save=_report, log=config["log"], record=events.add))
+            fit(watcher=Watcher(save=partial(_report, job), log=config["log"], record=events.add))
         write_student(job, state)
     ray.train.report({"dev_auc": state.best_auc})
 
@@ -162,10 +169,11 @@ def _report_alone(state: State) -> None:
     ray.train.report({"epoch": state.epoch, "window": state.window})
 
 
-def _report(state: State) -> None:
+def _report(job: Job, state: State) -> None:
     metrics = {"epoch": state.epoch, "window": state.window}
     with tempfile.TemporaryDirectory() as folder:
         state.save(Path(folder) / "state.pt")
+        (Path(folder) / _OWNER).write_text(job.fingerprint)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 

@@ -51,7 +51,7 @@ def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
 
 def start(run: Run, role: str = "student") -> tuple[train.Job, train.State]:
     job = train.make_job(run, role)
-    train._measure_features(job)
+    train.measure_features(job)
     return job, again(job)
 
 
