@@ -42,7 +42,7 @@ def curve_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = [head]
     for (preset, share), points in _grouped(found["points"]):
         name = f"{preset}, {100 * share:g} %"
-        pairs = f"{points[0]['num_pairs']:,}"
+        pairs = f"{points[0]['labeled_pairs']:,}"
         rows.append((name, pairs, *_cells(points, digits=4)))
     for name, entry in found["others"].items():
         rows.append((name, "", *_cells([entry], digits=4)))
@@ -112,7 +112,7 @@ def _draw(axes: Any, found: Mapping[str, Any], measure: str) -> None:  # noqa: A
     for (preset, _), points in _grouped(found["points"]):
         kept = [100 * point["retention"][measure] for point in points]
         spread = stdev(kept) if len(kept) > 1 else 0.0
-        lines.setdefault(preset, []).append((points[0]["num_pairs"], fmean(kept), spread))
+        lines.setdefault(preset, []).append((points[0]["labeled_pairs"], fmean(kept), spread))
     for color, (preset, line) in zip(_COLORS, lines.items(), strict=False):
         pairs, means, spreads = zip(*sorted(line), strict=True)
         axes.errorbar(pairs, means, yerr=spreads, marker="o", color=color, label=preset, capsize=2)

@@ -25,7 +25,7 @@ def point(share: float, auc: float, seed: int = 0) -> dict[str, object]:
     return {
         "preset": "match",
         "share": share,
-        "num_pairs": round(1_000 * share),
+        "labeled_pairs": round(1_000 * share),
         "seed": seed,
     } | entry
 

@@ -270,7 +270,7 @@ def _entry(point: Point, metrics: dict[str, Any]) -> dict[str, Any]:
         "preset": point.spec.preset,
         "share": point.share,
         "seed": point.settings.seed,
-        "num_pairs": done["rows_in"],
+        "labeled_pairs": done["rows_in"],
         "seconds": done["seconds"],
         "dev_auc": done["dev_auc"],
         **metrics,
