@@ -11,8 +11,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from raydistill.errors import UserError
+
+if TYPE_CHECKING:
+    from raydistill.run import Run
 
 logger = logging.getLogger("raydistill")
 _HELP = {
@@ -67,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_synthesize(
         commands.add_parser("synthesize", parents=[common], help="write a made-up shop's raw files")
     )
+    text = "make unlabeled pairs of a query list and a title catalogue"
+    _add_candidates(
+        commands.add_parser("candidates", parents=[common], help=text, description=text)
+    )
     return parser
 
 
@@ -78,7 +86,17 @@ def _add_stage(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the settings and what is complete, and stop"
     )
+    if name == "evaluate":
+        _add_curve(parser)
     parser.set_defaults(command=lambda arguments: _run_stage(name, arguments))
+
+
+def _add_curve(parser: argparse.ArgumentParser) -> None:
+    text = "fit students on shares of the pairs, and write curve/ and no report"
+    parser.add_argument("--curve", action="store_true", help=text)
+    parser.add_argument("--curve-shares", metavar="1,3,10,30,100", help="in percent of the pairs")
+    parser.add_argument("--curve-presets", metavar="match,bert2dnn", help="default: the run's")
+    parser.add_argument("--curve-seeds", metavar="0,1,2", help="default: train.seed")
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +129,25 @@ def _add_synthesize(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_run_synthesize)
 
 
+def _add_candidates(parser: argparse.ArgumentParser) -> None:
+    files = "files, folders or globs: Parquet, CSV, TSV, JSONL; also s3://"
+    parser.add_argument("--queries", required=True, nargs="+", metavar="INPUT", help=files)
+    parser.add_argument("--titles", required=True, nargs="+", metavar="INPUT")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="for [pairs] input")
+    parser.add_argument("--query-column", default="query", help="default: query")
+    parser.add_argument("--title-column", default="title", help="default: title")
+    parser.add_argument("--top", type=int, default=20, help="first ranks a query (default: 20)")
+    parser.add_argument("--middle", type=int, default=20, help="drawn from later ranks (20)")
+    parser.add_argument("--random", type=int, default=15, help="drawn from all titles (15)")
+    parser.add_argument("--max-rank", type=int, default=200, help="last middle rank (200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shard-queries", type=_count, default=1_024)
+    parser.add_argument("--max-query-chars", type=_count, default=200)
+    parser.add_argument("--max-title-chars", type=_count, default=1_000)
+    parser.add_argument("--lowercase", action="store_true", help="as pairs.lowercase")
+    parser.set_defaults(command=_run_candidates)
+
+
 def _count(text: str) -> int:
     number = int(text.replace("_", ""))
     if number < 1:
@@ -125,6 +162,8 @@ def _run_stage(name: str, arguments: argparse.Namespace) -> int:
     run = Run(load_config(arguments.config, overrides=arguments.overrides))
     if arguments.dry_run:
         return _dry_run(run)
+    if name == "evaluate" and arguments.curve:
+        return _run_curve(run, arguments)
     from raydistill.stages.distill import run_all, run_stage
 
     if name == "distill":
@@ -136,6 +175,40 @@ def _run_stage(name: str, arguments: argparse.Namespace) -> int:
     if not did:
         print(f"{name}: nothing left to do in {run.root}")  # noqa: T201
     return 0
+
+
+def _run_curve(run: Run, arguments: argparse.Namespace) -> int:
+    from raydistill.cluster import connect
+    from raydistill.curve import SHARES, console_curve
+    from raydistill.stages import curve
+
+    percents = _values("--curve-shares", arguments.curve_shares, float)
+    settings = curve.CurveSettings(
+        tuple(percent / 100 for percent in percents) or SHARES,
+        _values("--curve-presets", arguments.curve_presets, _preset),
+        _values("--curve-seeds", arguments.curve_seeds, int),
+    )
+    run.check_owner()
+    found = curve.run(run, settings, connect(run.config.cluster, verbose=arguments.verbose))
+    print(f"\n{console_curve(found)}\n\ncurve: {run.root}/curve/{curve.TABLE}")  # noqa: T201
+    return 0
+
+
+_Value = TypeVar("_Value")
+
+
+def _values(option: str, text: str | None, kind: Callable[[str], _Value]) -> tuple[_Value, ...]:
+    """The values of an option, parted by commas; none where it was not given."""
+    try:
+        return tuple(kind(part.strip()) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise UserError(f"{option} {text}: {error}") from error
+
+
+def _preset(name: str) -> str:
+    if name not in ("match", "bert2dnn"):
+        raise ValueError(f"no preset {name!r}; give match or bert2dnn")
+    return name
 
 
 def _dry_run(run: object) -> int:
@@ -212,6 +285,37 @@ def _run_synthesize(arguments: argparse.Namespace) -> int:
     if not synthesize.is_there(arguments.output, size):
         connect(ClusterConfig(), verbose=arguments.verbose)
         synthesize.run(arguments.output, size)
+    return 0
+
+
+def _run_candidates(arguments: argparse.Namespace) -> int:
+    from raydistill.catalogue import Sources, Texts
+    from raydistill.cluster import connect, warn_if_apart
+    from raydistill.config import ClusterConfig
+    from raydistill.retrieval import Mix
+    from raydistill.stages import candidates
+
+    given = arguments
+    sources = Sources(
+        Texts(tuple(given.queries), given.query_column, given.max_query_chars),
+        Texts(tuple(given.titles), given.title_column, given.max_title_chars),
+        lowercase=given.lowercase,
+    )
+    mix = Mix(given.top, given.middle, given.random, max_rank=given.max_rank, seed=given.seed)
+    plan = candidates.make_plan(
+        given.output, sources=sources, mix=mix, shard_queries=given.shard_queries
+    )
+    if candidates.is_there(plan):
+        print(f"candidates: nothing left to do in {plan.output}")  # noqa: T201
+        return 0
+    connect(ClusterConfig(), verbose=given.verbose)
+    warn_if_apart(plan.output.uri)
+    found = candidates.run(plan)
+    print(  # noqa: T201
+        f"{found['rows_out']:,} pairs: {found['top']:,} top, {found['middle']:,} middle, "
+        f"{found['random']:,} random; {found['queries_without_a_hit']:,} queries share no word "
+        f'with any title\n[pairs] input = ["{plan.output}"], source = "source"'
+    )
     return 0
 
 

@@ -59,6 +59,11 @@ class Job:
         return self.run.student(self.role)
 
     @property
+    def fingerprint(self) -> str:
+        """What makes the student."""
+        return self.run.train_fingerprint(self.role)
+
+    @property
     def num_pairs(self) -> int:
         """Pairs of all epochs together."""
         return self.num_epochs * sum(self.shards.values())

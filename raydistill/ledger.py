@@ -11,12 +11,13 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from raydistill.config import TextRules
 from raydistill.errors import UserError
 from raydistill.inputs import InputFile, MissingInput, expand_inputs
-from raydistill.readers import check_columns
+from raydistill.readers import COLUMNS_HINT, check_columns
 from raydistill.storage import Folder, open_uri
 
 logger = logging.getLogger("raydistill")
@@ -117,18 +118,18 @@ def find_files(rules: TextRules, *, may_be_gone: Sequence[str] = ()) -> list[Raw
     return [found[uri] for uri in sorted(found)]
 
 
-def look_into(files: Sequence[RawFile]) -> list[RawFile]:
-    """The files with their digests.
+def look_into(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> list[RawFile]:
+    """The files with their digests; `hint` says where columns are named.
 
     Raises:
         UserError: a file that cannot be read, or has not the columns it should have.
     """
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        return list(threads.map(_look_into, files))
+        return list(threads.map(partial(_look_into, hint=hint), files))
 
 
-def _look_into(file: RawFile) -> RawFile:
-    check_columns(file.input, list(file.columns.values()))
+def _look_into(file: RawFile, *, hint: str) -> RawFile:
+    check_columns(file.input, list(file.columns.values()), hint=hint)
     digest = hashlib.blake2b(digest_size=8)
     filesystem, path = open_uri(file.uri)
     last = max(0, file.size_bytes - _BLOCK_BYTES)

@@ -21,6 +21,7 @@ from raydistill.errors import UserError
 from raydistill.inputs import InputFile
 from raydistill.storage import open_uri
 
+COLUMNS_HINT = "name the columns in [pairs] and [judged] (query, title, label)"
 _BLOCK_BYTES = 8 << 20  # one CSV or JSONL block: about 100,000 pairs
 
 
@@ -55,7 +56,7 @@ def _holds_text(kind: pa.DataType) -> bool:
     return not pa.types.is_nested(kind)
 
 
-def check_columns(file: InputFile, columns: Sequence[str]) -> None:
+def check_columns(file: InputFile, columns: Sequence[str], *, hint: str = COLUMNS_HINT) -> None:
     """Raise UserError when a named column is not in the file, with those that are."""
     try:
         found = column_names(file)
@@ -67,8 +68,7 @@ def check_columns(file: InputFile, columns: Sequence[str]) -> None:
     for column in columns:
         if column not in found:
             raise UserError(
-                f"no column {column!r} in {file.uri}; it has {', '.join(found) or 'none'}; "
-                "name the columns in [pairs] and [judged] (query, title, label)"
+                f"no column {column!r} in {file.uri}; it has {', '.join(found) or 'none'}; {hint}"
             )
 
 

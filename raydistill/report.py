@@ -47,7 +47,8 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, of which the first is the head, as a Markdown table."""
     head, *body = (
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
     )
@@ -62,7 +63,7 @@ def data_text(found: dict[str, Any]) -> str:
 
 def data_markdown(found: dict[str, Any]) -> str:
     """What `inspection` found, as a section of the report."""
-    parts = [f"### {title}\n\n{_markdown_table(rows)}" for title, rows in _data_tables(found)]
+    parts = [f"### {title}\n\n{markdown_table(rows)}" for title, rows in _data_tables(found)]
     return "\n\n".join(["## The data", *parts, *_data_notes(found)])
 
 

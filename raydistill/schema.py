@@ -12,6 +12,15 @@ PAIRS = pa.schema(
 )
 JUDGED = PAIRS.append(pa.field("label", pa.float32()))  # 0..1, the mean over duplicates
 LOGITS = pa.schema([("pair_id", pa.int64()), ("logit", pa.float32())])
+# Made-up pairs of `candidates`: raw rows that [pairs] reads.
+CANDIDATES = pa.schema(
+    [
+        ("query", pa.string()),
+        ("title", pa.string()),
+        ("source", pa.string()),  # "top", "middle" or "random"
+        ("rank", pa.int32()),  # among the titles found for the query, from 1; null for random
+    ]
+)
 SOURCE = pa.field("source", pa.string())  # the last column, where `source` names one
 # How much more often known pairs occurred in files that came later: rows of shards, by position.
 WEIGHTS = pa.schema([("shard", pa.string()), ("row", pa.int32()), ("weight", pa.float32())])

@@ -21,7 +21,7 @@ from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
 Texts = tuple[NDArray[np.uint8], NDArray[np.int32]]  # UTF-8 bytes, R + 1 offsets
 Tables = tuple[NDArray[np.uint8], NDArray[np.uint32]]  # of character_tables
 
-_SPACE, _WORD, _PUNCTUATION, _SOLO, _SKIP = range(5)
+SPACE, WORD, PUNCTUATION, SOLO, SKIP = range(5)
 _TABLE_SIZE = 0x20000  # beyond it: ideographs and emoji, each a word of its own
 # Scripts written without spaces: each character is a word, and bigrams do the rest.
 _SOLO_RANGES = (
@@ -69,22 +69,22 @@ def unescape(text: str) -> str:
 @cache
 def character_tables() -> Tables:
     """Class and lower-case form of every code point below 0x20000, from Python's Unicode data."""
-    kinds = np.full(_TABLE_SIZE, _PUNCTUATION, np.uint8)
+    kinds = np.full(_TABLE_SIZE, PUNCTUATION, np.uint8)
     lower = np.arange(_TABLE_SIZE, dtype=np.uint32)
     for code in range(_TABLE_SIZE):
         char = chr(code)
         category = unicodedata.category(char)
         if category[0] in "LNM":
-            kinds[code] = _WORD
+            kinds[code] = WORD
         elif category[0] == "Z" or category == "Cc":
-            kinds[code] = _SPACE
+            kinds[code] = SPACE
         lowered = char.lower()
         if len(lowered) == 1:
             lower[code] = ord(lowered)
     for first, last in _SOLO_RANGES:
         span = kinds[first : last + 1]
-        span[span == _WORD] = _SOLO
-    kinds[list(_INVISIBLE)] = _SKIP
+        span[span == WORD] = SOLO
+    kinds[list(_INVISIBLE)] = SKIP
     return kinds, lower
 
 
@@ -117,19 +117,19 @@ def _is_digit(code: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _kind_at(
+def kind_at(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], fine: bool
 ) -> int:
     """Class of a character in its place: 1.5 and 1/2 are words, and so is womens of women's."""
     code = points[at]
-    kind = kinds[code] if code < len(kinds) else _SOLO
+    kind = kinds[code] if code < len(kinds) else SOLO
     if not fine:  # words as white space parts them
-        return kind if kind in (_SPACE, _SKIP) else _WORD
-    if kind == _PUNCTUATION and 0 < at < num - 1:
+        return kind if kind in (SPACE, SKIP) else WORD
+    if kind == PUNCTUATION and 0 < at < num - 1:
         if code in (46, 47) and _is_digit(points[at - 1]) and _is_digit(points[at + 1]):
-            return _WORD
-        if code in _APOSTROPHES and kinds[min(points[at - 1], len(kinds) - 1)] == _WORD:
-            return _SKIP
+            return WORD
+        if code in _APOSTROPHES and kinds[min(points[at - 1], len(kinds) - 1)] == WORD:
+            return SKIP
     return kind
 
 
@@ -146,21 +146,21 @@ def split_words(
     count, inside = 0, False
     state = FNV_OFFSET
     for at in range(num):
-        kind = _kind_at(points, at, num, kinds, fine)
-        if kind == _SKIP:
+        kind = kind_at(points, at, num, kinds, fine)
+        if kind == SKIP:
             continue
-        if inside and kind != _WORD:
+        if inside and kind != WORD:
             words[count] = mix64(state)
             count += 1
             inside = False
-        if kind in (_WORD, _SOLO):
+        if kind in (WORD, SOLO):
             if not inside:
                 state = FNV_OFFSET
                 numeric[count] = False
                 inside = True
             state = (state ^ np.uint64(points[at])) * FNV_PRIME
             numeric[count] |= _is_digit(points[at])
-            if kind == _SOLO:
+            if kind == SOLO:
                 words[count] = mix64(state)
                 count += 1
                 inside = False
@@ -181,16 +181,16 @@ def space_out(
     count, space = 1, np.uint32(32)
     out[0] = space
     for at in range(num):
-        kind = _kind_at(points, at, num, kinds, True)
-        if kind == _SKIP:
+        kind = kind_at(points, at, num, kinds, True)
+        if kind == SKIP:
             continue
-        if kind != _WORD and out[count - 1] != space:
+        if kind != WORD and out[count - 1] != space:
             out[count] = space
             count += 1
-        if kind in (_WORD, _SOLO):
+        if kind in (WORD, SOLO):
             out[count] = points[at]
             count += 1
-        if kind == _SOLO:
+        if kind == SOLO:
             out[count] = space
             count += 1
     if out[count - 1] != space:
@@ -261,16 +261,16 @@ def _sum_of_letters(points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint
     total = np.uint64(0)
     length = 0  # of the word so far, whose letters lie at the front of `points`
     for at in range(num + 1):
-        kind = _kind_at(points, at, num, kinds, True) if at < num else _SPACE
-        if kind == _SKIP:
+        kind = kind_at(points, at, num, kinds, True) if at < num else SPACE
+        if kind == SKIP:
             continue
-        if kind == _WORD:
+        if kind == WORD:
             points[length] = points[at]
             length += 1
             continue
-        total += _sum_of_word(points, _stem(points, length))
+        total += _sum_of_word(points, stem(points, length))
         length = 0
-        if kind == _SOLO:
+        if kind == SOLO:
             total += mix64(np.uint64(points[at]))
     return total
 
@@ -292,7 +292,7 @@ def _sum_of_word(points: NDArray[np.uint32], length: int) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _stem(points: NDArray[np.uint32], length: int) -> int:
+def stem(points: NDArray[np.uint32], length: int) -> int:
     """Length of a word without its English plural; its last letter in `points` may be changed.
 
     Box and boxes, house and houses, knife and knives, battery and batteries become one.

@@ -65,10 +65,10 @@ def figures(run: Run) -> dict[str, Any]:
     student = Scorer.load(run.bundle.uri)
     judged_only = Scorer(bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only"))
     splits = ("dev", "test")
-    scored: dict[str, _Scores] = _teacher_scores(run)
+    scored: dict[str, _Scores] = teacher_scores(run)
     for name, scorer in {"student": student, "judged-only student": judged_only}.items():
         scored[name] = {split: score_split(run, scorer, split)[0] for split in splits}
-    labels = {split: _column(run, split, "label") for split in splits}
+    labels = {split: judged_column(run, split, "label") for split in splits}
     num_unscored = leave_out_unscored(scored, labels)["test"]
     relevant = labels["test"] >= run.config.judged.relevant_at
     if relevant.all() or not relevant.any():
@@ -76,8 +76,8 @@ def figures(run: Run) -> dict[str, Any]:
             f"the test split has {relevant.sum()} relevant of {len(relevant)} pairs at "
             f"judged.relevant_at = {run.config.judged.relevant_at}; it needs both kinds"
         )
-    entries = {name: _entry(run, scores, labels) for name, scores in scored.items()}
-    reference = _reference(run)
+    entries = {name: entry_of(run, scores, labels) for name, scores in scored.items()}
+    reference = reference_of(run)
     for name in ("student", "judged-only student"):
         entries[name]["auc_retention"] = retention(entries[name]["auc"], entries[reference]["auc"])
     batch_us, single_us = time_scorer(run, student)
@@ -88,10 +88,10 @@ def figures(run: Run) -> dict[str, Any]:
     return {
         "num_pairs": len(relevant),
         "num_unscored": num_unscored,
-        "num_queries": len(set(_texts(run, "test"))),
+        "num_queries": len(set(judged_texts(run, "test"))),
         "relevant_at": run.config.judged.relevant_at,
         "scorers": entries,
-        "retention": _retention(entries["student"], entries[reference]),
+        "retention": retentions(entries["student"], entries[reference]),
         "teacher": reference,
         "single_us": single_us,
         "stages": _stage_counts(run),
@@ -112,7 +112,7 @@ def leave_out_unscored(scored: dict[str, _Scores], labels: _Scores) -> dict[str,
     return num_unscored
 
 
-def _teacher_scores(run: Run) -> dict[str, _Scores]:
+def teacher_scores(run: Run) -> dict[str, _Scores]:
     """Scores of every teacher, and of their stack where there are several."""
     weights = run.config.stacking_weights()
     stacks = {f"teacher {name}": {name: 1.0} for name in weights}
@@ -139,32 +139,36 @@ def _stack(run: Run, split: str, weights: dict[str, float], label: str) -> NDArr
     return np.concatenate(parts)
 
 
-def _column(run: Run, split: str, name: str) -> NDArray[Any]:
+def judged_column(run: Run, split: str, name: str) -> NDArray[Any]:
+    """One column of all shards of a judged split."""
     folder = run.judged(split)
     parts = [folder.read_table(s, columns=[name])[name].to_numpy() for s in folder.shards()]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
-def _texts(run: Run, split: str) -> list[str]:
+def judged_texts(run: Run, split: str) -> list[str]:
+    """The query of each judged pair of a split; the title where there are single texts."""
     column = "query" if run.config.judged.query else "title"
-    return [str(text) for text in _column(run, split, column)]
+    return [str(text) for text in judged_column(run, split, column)]
 
 
-def _entry(run: Run, scores: _Scores, labels: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
+def entry_of(run: Run, scores: _Scores, labels: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
+    """Metrics on the test split, with the threshold that was best on the dev split."""
     at = run.config.judged.relevant_at
     threshold = best_threshold(scores["dev"], labels["dev"], relevant_at=at)
     found = measure(scores["test"], labels["test"], relevant_at=at, threshold=threshold)
     return {**found.to_dict(), "threshold": threshold}
 
 
-def _reference(run: Run) -> str:
+def reference_of(run: Run) -> str:
     """Whom the student is measured against: the stack it learned from, else the one teacher."""
     if len(run.config.teachers) > 1:
         return "teachers stacked"
     return f"teacher {next(iter(run.config.teachers))}"
 
 
-def _retention(student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float]:
+def retentions(student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float]:
+    """What the student kept of the teacher, in three measures."""
     return {
         "AUC": retention(student["auc"], teacher["auc"]),
         "AUC above chance": retention(student["auc"] - 0.5, teacher["auc"] - 0.5),

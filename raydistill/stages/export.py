@@ -92,6 +92,11 @@ def bundle_arrays(run: Run, role: str) -> dict[str, NDArray[np.float32]]:
     folder = run.student(role)
     if folder.success() is None:
         raise UserError(f"no student in {folder} yet: run `train` first")
+    return student_arrays(run, folder)
+
+
+def student_arrays(run: Run, folder: Folder) -> dict[str, NDArray[np.float32]]:
+    """The arrays of the student in a folder of the run, named as the scorer reads them."""
     arrays = {name: value.numpy() for name, value in load_student(folder).items()}
     return {**arrays, **load_lexicon(run).to_arrays()}
 

@@ -38,6 +38,7 @@ from raydistill.vocabulary import make_lexicon
 logger = logging.getLogger("raydistill")
 WEIGHTS, LAST, FEATURES, RESULT = "weights.pt", "last.pt", "features.npz", "result.json"
 LEXICON, EVENTS = "lexicon.npz", "tensorboard"
+_OWNER = "student.txt"  # in a checkpoint: whose state it is
 
 
 def run(run: Run, cluster: Cluster) -> bool:
@@ -83,26 +84,29 @@ def make_job(run: Run, role: str) -> Job:
 
 
 def _train(job: Job, cluster: Cluster) -> None:
-    settings, rows = job.run.config.train, sum(job.shards.values())
+    settings = job.run.config.train
     start_s = time.monotonic()
-    _make_lexicon(job.run)
     if not job.output.exists(FEATURES):
-        _measure_features(job)
+        measure_features(job)
     fit(
         train_loop,
         {"job": job},
-        name=f"train-{job.role}-{job.run.train_fingerprint(job.role)}",
+        name=f"train-{job.role}-{job.fingerprint}",
         storage=job.run.root / "_fits",
         cluster=cluster,
         num_workers=settings.num_workers,
         gpus_each=settings.num_gpus,
         num_kept=settings.keep_checkpoints,
     )
-    result = job.output.read_json(RESULT)
+    write_success(job, seconds=time.monotonic() - start_s)
+
+
+def write_success(job: Job, *, seconds: float) -> None:
+    """Say that the student is complete, and what the fit came to."""
+    result, rows = job.output.read_json(RESULT), sum(job.shards.values())
     assert result is not None, "the loop writes it before it returns"
-    seconds = time.monotonic() - start_s
     summary = {
-        "fingerprint": job.run.train_fingerprint(job.role),
+        "fingerprint": job.fingerprint,
         "rows_in": rows,
         "rows_out": rows,
         "quarantined": 0,
@@ -114,8 +118,9 @@ def _train(job: Job, cluster: Cluster) -> None:
     logger.info("train     %s: best dev AUC %.4f, %.0f s", job.role, result["dev_auc"], seconds)
 
 
-def _measure_features(job: Job) -> None:
-    """The scale of the dense features, from one shard."""
+def measure_features(job: Job) -> None:
+    """The run's lexicon if it is not there yet, and the scale of the dense features."""
+    _make_lexicon(job.run)
     loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=load_lexicon(job.run))
     sample, _ = loader.shard(max(job.shards, key=lambda name: job.shards[name]))
     dense = sample.dense_BF.astype(np.float64)
@@ -169,7 +174,9 @@ def train_loop(config: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            state.load(Path(folder) / "state.pt")
+            # Where several students are fitted one after the other, it may be of the one before.
+            if (Path(folder) / _OWNER).read_text() == job.fingerprint:
+                state.load(Path(folder) / "state.pt")
     loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=load_lexicon(job.run))
     rank = context.get_world_rank()
     fit = partial(fit_student, job, state, loader, rank=rank, num_workers=num_workers)
@@ -178,7 +185,7 @@ def train_loop(config: dict[str, Any]) -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             events = Events(Path(folder), job.output / EVENTS)
-            fit(watcher=Watcher(save=_report, log=config["log"], record=events.add))
+            fit(watcher=Watcher(save=partial(_report, job), log=config["log"], record=events.add))
         write_student(job, state)
     ray.train.report({"dev_auc": state.best_auc})
 
@@ -188,10 +195,11 @@ def _report_alone(state: State) -> None:
     ray.train.report({"epoch": state.epoch, "window": state.window})
 
 
-def _report(state: State) -> None:
+def _report(job: Job, state: State) -> None:
     metrics = {"epoch": state.epoch, "window": state.window}
     with tempfile.TemporaryDirectory() as folder:
         state.save(Path(folder) / "state.pt")
+        (Path(folder) / _OWNER).write_text(job.fingerprint)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 

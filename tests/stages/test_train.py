@@ -51,8 +51,7 @@ def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
 
 def start(run: Run, role: str = "student") -> tuple[train.Job, train.State]:
     job = train.make_job(run, role)
-    train._make_lexicon(run)
-    train._measure_features(job)
+    train.measure_features(job)
     return job, again(job)
 
 
@@ -206,7 +205,8 @@ def test_a_killed_worker_is_replaced_and_the_fit_ends_the_same(
 
 
 def test_the_judged_only_student_needs_no_teacher(raw_files: Path, prepared_dir: Path) -> None:
-    run = Run(run_config(prepared_dir, raw_files, Path("no-model")))
+    plain = {"word_dim": 0}  # word vectors come from a teacher's encoder
+    run = Run(run_config(prepared_dir, raw_files, Path("no-model"), ngrams=plain))
     job, state = start(run, "judged_only")
     fit(job, state)
     assert len(state.history) == 2 and np.isfinite(state.best_auc)

@@ -1,0 +1,226 @@
+"""Raw files of queries and of titles to what candidates are made from; no Ray.
+
+Comes in: files. Goes out: a folder with the distinct clean texts of both, in the order of their
+hashes (a shard of queries is a random sample), and the index of the titles. All of it is mapped
+into memory, which the processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydistill.config import PairsConfig
+from raydistill.errors import UserError
+from raydistill.hashing import hash_texts
+from raydistill.inputs import expand_inputs
+from raydistill.ledger import RawFile, look_into
+from raydistill.pairs import clean, one_chunk, unparsed
+from raydistill.readers import read_raw
+from raydistill.retrieval import KINDS, Mix, TitleIndex, build_index, choose
+from raydistill.schema import CANDIDATES
+from raydistill.storage import SUCCESS, Folder
+from raydistill.terms import search_terms
+
+TEXTS = ("query", "title")
+_PLURAL = {"query": "queries", "title": "titles"}
+_TERM_ROWS = 65_536  # titles whose terms are Python strings at once
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One of the two inputs: files, the column, the longest text that is kept."""
+
+    input: tuple[str, ...]
+    column: str
+    max_chars: int
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Queries and titles, and how both are cleaned."""
+
+    query: Texts
+    title: Texts
+    lowercase: bool = False
+
+    def of(self, name: str) -> Texts:
+        """The input of "query" or "title"."""
+        return self.query if name == "query" else self.title
+
+    def settings(self) -> dict[str, Any]:
+        """What changes the candidates, besides the files' contents."""
+        found: dict[str, Any] = {"lowercase": self.lowercase}
+        for name in TEXTS:
+            found[f"{name}_column"] = self.of(name).column
+            found[f"max_{name}_chars"] = self.of(name).max_chars
+        return found
+
+    def files(self, name: str) -> list[RawFile]:
+        """The files of an input, with their digests.
+
+        Raises:
+            UserError: an input that names nothing, or a file without the column.
+        """
+        texts = self.of(name)
+        hint = f"name it with --{name}-column"
+        found = expand_inputs(texts.input)
+        raw = [RawFile(f.uri, f.size_bytes, f.mtime_ns, {name: texts.column}) for f in found]
+        return look_into(raw, hint=hint)
+
+    def rules(self) -> PairsConfig:
+        """The cleaning rules, as `prepare` has them."""
+        return PairsConfig.model_validate(
+            {
+                "input": "",
+                "lowercase": self.lowercase,
+                "max_query_chars": self.query.max_chars,
+                "max_title_chars": self.title.max_chars,
+            }
+        )
+
+
+def make_catalogue(
+    target: Folder,
+    files: Mapping[str, Sequence[RawFile]],
+    *,
+    sources: Sources,
+    quarantine: Folder,
+) -> dict[str, dict[str, int]]:
+    """Write the distinct queries and titles and the index; what became of the rows of both.
+
+    Memory: about three times the bytes of the titles, and 100 MB for 1.4 million of them.
+
+    Raises:
+        UserError: no query or no title is left.
+    """
+    target.delete()
+    counts = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in TEXTS:
+            texts, counts[name] = _read_texts(
+                name, files[name], rules=sources.rules(), quarantine=quarantine
+            )
+            _write_texts(Path(scratch) / f"{name}.arrow", texts)
+        (Path(scratch) / "index").mkdir()
+        build_index(Path(scratch) / "index", _terms_of(texts))
+        target.upload(Path(scratch))
+    target.write_json(SUCCESS, counts)
+    return counts
+
+
+def _read_texts(
+    name: str, files: Sequence[RawFile], *, rules: PairsConfig, quarantine: Folder
+) -> tuple[pa.LargeStringArray, dict[str, int]]:
+    """The distinct clean texts of all files, by their hashes; counts of rows."""
+    parts: list[pa.Table] = []
+    rows_in = quarantined = 0
+    for number, file in enumerate(files):
+        rejects: list[pa.Table] = []
+        for raw in read_raw(file.input, columns=list(file.columns.values())):
+            found = clean(
+                raw.table, rows=raw.rows, columns=file.columns, rules=rules, source=file.uri
+            )
+            rejects += [found.rejects, unparsed(raw.bad, source=file.uri)]
+            rows_in += len(raw.rows) + len(raw.bad)
+            texts = one_chunk(found.pairs[name])
+            parts.append(
+                pa.table({"key": hash_texts(texts), "text": texts.cast(pa.large_string())})
+            )
+        bad = pa.concat_tables(rejects) if rejects else None
+        if bad is not None and bad.num_rows:
+            quarantined += bad.num_rows
+            quarantine.write_table(f"{_PLURAL[name]}-{number:05d}.parquet", bad)
+    distinct = _distinct(parts)
+    if not len(distinct):
+        raise UserError(
+            f"no {name} is left of the {rows_in:,} rows of {files[0].uri}"
+            f"{' and the other files' if len(files) > 1 else ''}: {quarantined:,} are in "
+            f"{quarantine} with the reason"
+        )
+    duplicates = rows_in - quarantined - len(distinct)
+    return distinct, {
+        "rows_in": rows_in,
+        "rows_out": len(distinct),
+        "duplicates": duplicates,
+        "quarantined": quarantined,
+    }
+
+
+def _distinct(parts: Sequence[pa.Table]) -> pa.LargeStringArray:
+    if not parts:
+        return pa.array([], pa.large_string())
+    table = pa.concat_tables(parts).sort_by([("key", "ascending"), ("text", "ascending")])
+    texts = one_chunk(table["text"])
+    if not len(texts):
+        return texts
+    is_new = pc.not_equal(texts[1:], texts[:-1]).to_numpy(zero_copy_only=False)
+    return texts.filter(pa.array(np.concatenate([[True], is_new])))
+
+
+def _write_texts(path: Path, texts: pa.LargeStringArray) -> None:
+    """One batch: a text is then found without a look at the others."""
+    table = pa.record_batch([texts], names=["text"])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_batch(table)
+
+
+def _terms_of(titles: pa.LargeStringArray) -> Iterator[str]:
+    for at in range(0, len(titles), _TERM_ROWS):
+        yield from search_terms(titles[at : at + _TERM_ROWS].cast(pa.string())).to_pylist()
+
+
+class Catalogue:
+    """What `make_catalogue` has written, opened on this machine."""
+
+    def __init__(self, folder: Folder) -> None:
+        """From an object store the files are copied to this machine's cache, once."""
+        place = folder.download()
+        self.queries, self.titles = (_open_texts(place / f"{name}.arrow") for name in TEXTS)
+        self._index = TitleIndex(place / "index")
+
+    def pairs(self, start: int, stop: int, *, mix: Mix) -> tuple[pa.Table, int]:
+        """Candidates of the queries start..stop, stop not among them; queries with a hit.
+
+        What is drawn for a query depends on its text and the seed, not on other queries.
+        """
+        queries = self.queries[start:stop].cast(pa.string())
+        seeds = hash_texts(queries)
+        terms = search_terms(queries).to_pylist()
+        chosen, num_found = [], 0
+        for seed, text in zip(seeds.tolist(), terms, strict=True):
+            ranked = self._index.search(text, limit=mix.num_ranks)
+            num_found += len(ranked) > 0
+            rng = np.random.default_rng([mix.seed, seed])
+            chosen.append(choose(ranked, num_titles=len(self.titles), mix=mix, rng=rng))
+        rows, kinds, ranks = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
+        lengths = [len(found[0]) for found in chosen]
+        places = np.repeat(np.arange(len(queries)), lengths)
+        columns = [
+            queries.take(pa.array(places)),
+            self.titles.take(pa.array(rows)).cast(pa.string()),
+            pa.array(KINDS).take(pa.array(kinds)),
+            pa.array(ranks, mask=ranks == 0),
+        ]
+        return pa.table(columns, schema=CANDIDATES), num_found
+
+
+def _open_texts(path: Path) -> pa.LargeStringArray:
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)["text"]
+
+
+def identities(files: Mapping[str, Sequence[RawFile]]) -> dict[str, list[list[Any]]]:
+    """What the files are, wherever they lie, for a fingerprint."""
+    return {name: sorted(list(file.identity) for file in those) for name, those in files.items()}
+
+
+def mix_settings(mix: Mix) -> dict[str, int]:
+    """The numbers of a mix, for a fingerprint."""
+    return asdict(mix)

@@ -1,0 +1,131 @@
+"""How much of the teacher a student keeps by the number of labeled pairs: subsets, table, plot.
+
+No Ray, no torch: `stages/curve.py` fits the students.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydistill.report import markdown_table, text_table
+
+SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
+MEASURES = ("AUC", "AUC above chance", "accuracy")  # the names that retention goes by
+_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")  # one a preset
+
+
+def in_share(pair_ids: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Which pairs are in a share of the transfer set; a larger share holds every smaller one.
+
+    A pair's id is a hash: read as a fraction of 2^64 it is uniform, and the same in every run.
+    """
+    position = pair_ids.view(np.uint64).astype(np.float64) / 2.0**64
+    return np.asarray(position < share) if share < 1 else np.ones(len(pair_ids), bool)
+
+
+def plan_subset(shards: Sequence[str], share: float) -> list[list[str]]:
+    """Which shards become one of the subset: so many that theirs together fill one."""
+    step = max(1, round(1 / share))
+    names = sorted(shards)
+    return [names[at : at + step] for at in range(0, len(names), step)]
+
+
+def curve_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Head and rows of the table: points by preset and pairs, then what needs none."""
+    head = ("", "pairs", "AUC", "accuracy", *(f"{name} kept" for name in MEASURES))
+    rows = [head]
+    for (preset, share), points in _grouped(found["points"]):
+        name = f"{preset}, {100 * share:g} %"
+        pairs = f"{points[0]['labeled_pairs']:,}"
+        rows.append((name, pairs, *_cells(points, digits=4)))
+    for name, entry in found["others"].items():
+        rows.append((name, "", *_cells([entry], digits=4)))
+    return rows
+
+
+def _grouped(
+    points: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[tuple[str, float], list[Mapping[str, Any]]]]:
+    """The points of all seeds together, in the order of presets and shares."""
+    groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+    for point in points:
+        groups.setdefault((point["preset"], point["share"]), []).append(point)
+    yield from groups.items()
+
+
+def _cells(entries: Sequence[Mapping[str, Any]], *, digits: int) -> Iterator[str]:
+    for name in ("auc", "accuracy"):
+        values = [entry[name] for entry in entries]
+        spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+        yield f"{fmean(values):.{digits}f}{spread}"
+    for name in MEASURES:
+        kept = [entry["retention"][name] for entry in entries if "retention" in entry]
+        yield f"{fmean(kept):.1%}" if kept else ""
+
+
+def console_curve(found: Mapping[str, Any]) -> str:
+    """The table as aligned text."""
+    return text_table(curve_rows(found))
+
+
+def curve_markdown(found: Mapping[str, Any], *, plot: str) -> str:
+    """The table with what it is of, and the plot."""
+    seeds = ", ".join(str(seed) for seed in found["seeds"])
+    return f"""# Retention by number of labeled pairs
+
+On {found["num_pairs"]:,} judged pairs of {found["num_queries"]:,} queries that neither teacher nor
+student has seen. Each student is fitted on a share of the transfer set, the same epochs on each;
+a larger share holds the smaller ones. The evaluation that was best on the dev split counts, and
+the threshold of the accuracy is the dev split's. Seeds: {seeds}\
+{"; mean ± standard deviation" if len(found["seeds"]) > 1 else ""}. *Kept* is of
+{found["teacher"]}; *above chance* counts from 0.5.
+
+![AUC kept by number of pairs]({plot})
+
+{markdown_table(curve_rows(found))}
+"""
+
+
+def curve_svg(found: Mapping[str, Any]) -> bytes:
+    """AUC and accuracy kept against pairs, as SVG; the same figures give the same bytes."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": "raydistill", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        for axes, measure in zip(figure.subplots(1, 2), ("AUC", "accuracy"), strict=True):
+            _draw(axes, found, measure)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _draw(axes: Any, found: Mapping[str, Any], measure: str) -> None:  # noqa: ANN401
+    lines: dict[str, list[tuple[int, float, float]]] = {}
+    for (preset, _), points in _grouped(found["points"]):
+        kept = [100 * point["retention"][measure] for point in points]
+        spread = stdev(kept) if len(kept) > 1 else 0.0
+        lines.setdefault(preset, []).append((points[0]["labeled_pairs"], fmean(kept), spread))
+    for color, (preset, line) in zip(_COLORS, lines.items(), strict=False):
+        pairs, means, spreads = zip(*sorted(line), strict=True)
+        axes.errorbar(pairs, means, yerr=spreads, marker="o", color=color, label=preset, capsize=2)
+    for style, (name, entry) in zip((":", "--", "-."), _references(found), strict=False):
+        level = 100 * entry["retention"][measure]
+        axes.axhline(level, color="#777777", linestyle=style, label=name)
+    axes.axhline(100, color="#222222", linewidth=0.8, label=found["teacher"])
+    axes.set_xscale("log")
+    axes.set_xlabel("labeled pairs")
+    axes.set_ylabel(f"{measure} kept, %")
+    axes.grid(visible=True, alpha=0.3)
+
+
+def _references(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """What needs no labeled pair and is no teacher."""
+    return [(name, one) for name, one in found["others"].items() if "retention" in one]

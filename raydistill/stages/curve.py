@@ -1,0 +1,300 @@
+"""evaluate --curve: students on shares of the transfer set, from the logits that are there.
+
+One Ray Train fit trains all students, one after the other, so that its start-up is paid once. A
+student that is complete stays; a curve that was cut off goes on with the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.train
+
+from raydistill.cluster import Cluster
+from raydistill.config import fingerprint
+from raydistill.curve import SHARES, curve_markdown, curve_svg, in_share, plan_subset
+from raydistill.errors import UserError
+from raydistill.learning import Job
+from raydistill.lexicon import Lexicon
+from raydistill.loader import Targets, features_of
+from raydistill.matching import DENSE_NAMES
+from raydistill.ngrams import NgramSpec
+from raydistill.progress import Progress
+from raydistill.run import Run
+from raydistill.scorer import Scorer
+from raydistill.stages import train
+from raydistill.stages.evaluate import (
+    entry_of,
+    judged_column,
+    judged_texts,
+    leave_out_unscored,
+    reference_of,
+    retentions,
+    teacher_scores,
+)
+from raydistill.stages.export import bundle_settings, score_split, student_arrays
+from raydistill.stages.fit import fit
+from raydistill.stages.tasks import Item, run_tasks
+from raydistill.storage import SUCCESS, Folder
+
+logger = logging.getLogger("raydistill")
+CURVE, TABLE, PLOT = "curve.json", "curve.md", "curve.svg"
+OVERLAP = "no model: char-trigram overlap"
+_SPLITS = ("dev", "test")
+
+
+@dataclass(frozen=True)
+class CurveSettings:
+    """Which students are fitted."""
+
+    shares: tuple[float, ...] = SHARES
+    presets: tuple[str, ...] = ()  # none: the one of the run file
+    seeds: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        for share in self.shares:
+            if not 0 < share <= 1:
+                raise UserError(f"a share of {100 * share:g} %: give more than 0 and at most 100")
+
+
+@dataclass(frozen=True)
+class Point(Job):
+    """A student on a share of the pairs."""
+
+    share: float = 1.0
+
+    @property
+    def fingerprint(self) -> str:
+        """As of the student on all pairs, and the share."""
+        whole = self.run.train_fingerprint("student")
+        return whole if self.share == 1 else fingerprint("curve", whole, self.share)
+
+    @property
+    def output(self) -> Folder:
+        """The student on all pairs is the one that `train` makes."""
+        if self.share == 1:
+            return self.run.student("student")
+        return self.run.root / "curve" / f"student-{self.fingerprint}"
+
+
+def run(run: Run, settings: CurveSettings, cluster: Cluster) -> dict[str, Any]:
+    """Fit what is missing and write `curve/`; its figures.
+
+    Raises:
+        UserError: shards that a teacher has not scored.
+    """
+    points = _points(run, settings)
+    if any(point.output.success() is None for point in points):
+        left = prepare_points(run, settings)
+        _fit(left, points, cluster)
+        points = _points(run, settings)
+    found = _figures(run, points)
+    folder = run.root / "curve"
+    folder.write_json(CURVE, found)
+    folder.write_bytes(PLOT, curve_svg(found))
+    folder.write_bytes(TABLE, curve_markdown(found, plot=PLOT).encode())
+    (folder / "subsets").delete()
+    logger.info("evaluate  %s/%s", folder, TABLE)
+    return found
+
+
+def prepare_points(run: Run, settings: CurveSettings) -> list[Point]:
+    """The students that are missing, with their pairs and the scale of their features."""
+    left = [point for point in _points(run, settings) if point.output.success() is None]
+    shares = {point.share for point in left} - {1.0}
+    _make_subsets(run, {share: _subset(run, share) for share in shares})
+    missing = {point.fingerprint for point in left}
+    left = [point for point in _points(run, settings) if point.fingerprint in missing]
+    for point in left:
+        if not point.shards:
+            raise UserError(
+                f"no pair in {100 * point.share:g} % of the pairs: leave that share out"
+            )
+        if not point.output.exists(train.FEATURES):
+            train.measure_features(point)
+    return left
+
+
+def _points(run: Run, settings: CurveSettings) -> list[Point]:
+    """Every student of the curve."""
+    presets = settings.presets or (run.config.ngrams.preset,)
+    seeds = settings.seeds or (run.config.train.seed,)
+    wholes = [_with(run, preset, seed) for preset in presets for seed in seeds]
+    shares = sorted(set(settings.shares))
+    subsets = {share: _subset(run, share) for share in shares if share < 1}
+    return [_point(one, share, subsets) for one in wholes for share in shares]
+
+
+def _with(run: Run, preset: str, seed: int) -> Run:
+    """The run with another preset and seed."""
+    ngrams = run.config.ngrams.model_copy(update={"preset": preset})
+    train_ = run.config.train.model_copy(update={"seed": seed})
+    changed = run.config.model_copy(update={"ngrams": ngrams, "train": train_})
+    return replace(run, config=changed)
+
+
+# --- subsets
+
+
+def _subset(run: Run, share: float) -> Folder:
+    """Where the pairs of a share lie while students are fitted on them, with their soft labels."""
+    whole = train.make_job(run, "student")  # checks that every shard is scored
+    made_of = [sorted(whole.shards.items()), str(whole.targets), share]
+    name = f"{100 * share:g}-{fingerprint('subset', made_of)}"
+    return run.root / "curve" / "subsets" / name
+
+
+def _make_subsets(run: Run, subsets: dict[float, Folder]) -> None:
+    """Write the subsets that are not complete, and how many pairs each of their shards has."""
+    whole = train.make_job(run, "student")
+    items: list[Item] = []
+    missing = {share: folder for share, folder in subsets.items() if folder.success() is None}
+    for share, folder in missing.items():
+        there = set(folder.shards())
+        for number, shards in enumerate(plan_subset(list(whole.shards), share)):
+            name = f"part-{number:05d}.parquet"
+            item = {"share": share, "name": name, "is_there": name in there, "shards": shards}
+            items.append({**item, "to": folder.uri})
+    found: dict[str, dict[str, int]] = {folder.uri: {} for folder in missing.values()}
+    progress = Progress("curve", num_items=len(items), num_rows=None, unit="shards")
+    for result in run_tasks(items, partial(_write_subset, whole=whole), cpus=1):
+        if result["rows"]:
+            found[result["to"]][result["name"]] = result["rows"]
+        progress.add(rows=result["rows"], note="of subsets")
+    for folder in missing.values():
+        folder.write_json(SUCCESS, {"shards": dict(sorted(found[folder.uri].items()))})
+
+
+def _write_subset(item: Item, *, whole: Job) -> Item:
+    """Of some shards the pairs of a share that have a soft label, as judged pairs are stored."""
+    target, result = Folder(item["to"]), {"name": item["name"], "to": item["to"]}
+    if item["is_there"]:
+        return {**result, "rows": target.open_table(item["name"]).metadata.num_rows}
+    parts = []
+    for name in item["shards"]:
+        pairs = whole.folder.read_table(name, columns=["pair_id", "query", "title"])
+        labels = whole.targets.of(name, pairs)
+        ids = pairs["pair_id"].combine_chunks().to_numpy()
+        mask = in_share(ids, item["share"]) & np.isfinite(labels)
+        labeled = pairs.append_column("label", pa.array(labels, pa.float32()))
+        parts.append(labeled.filter(pa.array(mask)))
+    subset = pa.concat_tables(parts)
+    target.write_table(item["name"], subset)
+    return {**result, "rows": subset.num_rows}
+
+
+def _point(run: Run, share: float, subsets: dict[float, Folder]) -> Point:
+    whole = train.make_job(run, "student")
+    if share == 1:
+        return Point(run, "student", whole.folder, whole.shards, whole.targets, whole.num_epochs)
+    folder = subsets[share]
+    shards = (folder.success() or {"shards": {}})["shards"]
+    targets = Targets(temperature=whole.targets.temperature)
+    return Point(run, "student", folder, shards, targets, whole.num_epochs, share)
+
+
+# --- fits
+
+
+def _fit(left: Sequence[Point], points: Sequence[Point], cluster: Cluster) -> None:
+    """Train the students that are missing, one after the other."""
+    settings = left[0].settings
+    fit(
+        curve_loop,
+        {"points": left},
+        name=f"curve-{fingerprint([point.fingerprint for point in points])}",
+        storage=left[0].run.root / "_fits",
+        cluster=cluster,
+        num_workers=settings.num_workers,
+        gpus_each=settings.num_gpus,
+        num_kept=settings.keep_checkpoints,
+    )
+
+
+def curve_loop(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: the students that were not complete when it began."""
+    is_first = ray.train.get_context().get_world_rank() == 0
+    left = [point for point in config["points"] if point.output.success() is None]
+    for point in left:
+        start_s = time.monotonic()
+        config["log"](f"curve     {_name(point)}: {sum(point.shards.values()):,} pairs")
+        train.train_loop({**config, "job": point})
+        if is_first:
+            train.write_success(point, seconds=time.monotonic() - start_s)
+
+
+def _name(point: Point) -> str:
+    return f"{point.spec.preset}, {100 * point.share:g} %, seed {point.settings.seed}"
+
+
+# --- figures
+
+
+def _figures(run: Run, points: Sequence[Point]) -> dict[str, Any]:
+    """Metrics of every student, of the teacher, and of what needs no pair, on the test split."""
+    teacher = reference_of(run)
+    scored: dict[str, Any] = {teacher: teacher_scores(run)[teacher], OVERLAP: _overlap(run)}
+    judged_only = run.student("judged_only")
+    if judged_only.success() is not None:
+        scored["judged-only student"] = _scores(run, "judged_only", judged_only)
+    for point in points:
+        scored[_name(point)] = _scores(point.run, "student", point.output)
+    labels = {split: judged_column(run, split, "label") for split in _SPLITS}
+    num_unscored = leave_out_unscored(scored, labels)["test"]
+    entries = {name: entry_of(run, scores, labels) for name, scores in scored.items()}
+    for name, one in entries.items():
+        if name != teacher:
+            one["retention"] = retentions(one, entries[teacher])
+    students = {_name(point) for point in points}
+    return {
+        "num_pairs": len(labels["test"]),
+        "num_unscored": num_unscored,
+        "num_queries": len(set(judged_texts(run, "test"))),
+        "relevant_at": run.config.judged.relevant_at,
+        "teacher": teacher,
+        "seeds": sorted({point.settings.seed for point in points}),
+        "points": [_entry(point, entries[_name(point)]) for point in points],
+        "others": {name: one for name, one in entries.items() if name not in students},
+    }
+
+
+def _entry(point: Point, metrics: dict[str, Any]) -> dict[str, Any]:
+    done = point.output.success() or {}
+    return {
+        "preset": point.spec.preset,
+        "share": point.share,
+        "seed": point.settings.seed,
+        "labeled_pairs": done["rows_in"],
+        "seconds": done["seconds"],
+        "dev_auc": done["dev_auc"],
+        **metrics,
+    }
+
+
+def _scores(run: Run, role: str, folder: Folder) -> dict[str, Any]:
+    scorer = Scorer(bundle_settings(run, role), student_arrays(run, folder))
+    return {split: score_split(run, scorer, split)[0] for split in _SPLITS}
+
+
+def _overlap(run: Run) -> dict[str, Any]:
+    """The share of the query's character trigrams that the title has."""
+    spec = NgramSpec("match", 8)
+    at = DENSE_NAMES.index("query_trigrams_found")
+    lexicon = Lexicon.of(np.ones(1, np.float32))
+    found = {}
+    for split in _SPLITS:
+        folder = run.judged(split)
+        parts = [
+            features_of(folder.read_table(name), spec=spec, lexicon=lexicon).dense_BF[:, at]
+            for name in folder.shards()
+        ]
+        found[split] = np.concatenate([np.empty(0, np.float32), *parts])
+    return found

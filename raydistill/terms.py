@@ -1,0 +1,94 @@
+"""Texts to search terms, compiled: lower-case words without their plural.
+
+Comes in: an Arrow string array without nulls. Goes out: for each text its terms with single spaces
+between them. Words are those of `words.py`; where a script has no spaces, a term is a character,
+and two neighbouring ones are a term too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+from numpy.typing import NDArray
+
+from raydistill.hashing import utf8_buffers
+from raydistill.words import SKIP, SOLO, WORD, character_tables, decode, kind_at, stem
+
+_BLOCK_ROWS = 65_536  # rows whose terms are laid out at once: some MB
+_SPACE_BYTE = np.uint8(32)
+
+
+def search_terms(texts: pa.StringArray) -> pa.StringArray:
+    """The terms of each text; "" for a text of signs alone."""
+    blocks = [_block(texts[at : at + _BLOCK_ROWS]) for at in range(0, len(texts), _BLOCK_ROWS)]
+    return pa.concat_arrays(blocks) if blocks else pa.array([], pa.string())
+
+
+def _block(texts: pa.StringArray) -> pa.StringArray:
+    out, stops = _terms(*utf8_buffers(texts), *character_tables())
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(stops), pa.py_buffer(out))
+
+
+@njit(cache=True, nogil=True)
+def _terms(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int32],
+    kinds: NDArray[np.uint8],
+    lower: NDArray[np.uint32],
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    # The longest is a character of three bytes that is a term and the end of one: 3 + 1 + 6 + 1.
+    out = np.empty(4 * (offsets[-1] - offsets[0]) + 16, np.uint8)
+    stops = np.zeros(len(offsets), np.int32)
+    longest = 0
+    for row in range(len(offsets) - 1):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    points, word = np.empty(longest + 1, np.uint32), np.empty(longest + 1, np.uint32)
+    at_out = 0
+    for row in range(len(offsets) - 1):
+        begin, length, solo = at_out, 0, np.uint32(0)
+        num = decode(data, offsets[row], offsets[row + 1], lower, points)
+        for at in range(num):
+            kind = kind_at(points, at, num, kinds, True)
+            if kind == SKIP:
+                continue
+            if kind == WORD:
+                word[length] = points[at]
+                length += 1
+            elif length:
+                at_out = _write(word, stem(word, length), out, at_out, begin)
+                length = 0
+            if kind != SOLO:
+                solo = np.uint32(0)
+                continue
+            word[0], word[1] = solo, points[at]
+            at_out = _write(word[1:], 1, out, at_out, begin)
+            if solo:
+                at_out = _write(word, 2, out, at_out, begin)
+            solo = points[at]
+        if length:
+            at_out = _write(word, stem(word, length), out, at_out, begin)
+        stops[row + 1] = at_out
+    return out[:at_out], stops
+
+
+@njit(cache=True, nogil=True)
+def _write(
+    word: NDArray[np.uint32], length: int, out: NDArray[np.uint8], at: int, begin: int
+) -> int:
+    """Write a term as UTF-8, after a space unless it is the first of its text; where it ends."""
+    if at > begin:
+        out[at] = _SPACE_BYTE
+        at += 1
+    for place in range(length):
+        code = int(word[place])
+        size = 1 if code < 0x80 else 2 if code < 0x800 else 3 if code < 0x10000 else 4
+        if size == 1:
+            out[at] = code
+        else:
+            for byte in range(size - 1, 0, -1):
+                out[at + byte] = 0x80 | (code & 0x3F)
+                code >>= 6
+            out[at] = (0xF00 >> size) & 0xFF | code
+        at += size
+    return at
