@@ -191,6 +191,7 @@ class NgramsConfig(Section):
 
     preset: Literal["match", "bert2dnn"] = "match"
     hash_bits: int = Field(default=18, ge=8, le=26)  # 2^18 = 262,144 rows of the embedding table
+    vocabulary_rows: Count | None = None  # in place of them: the most frequent n-grams alone
     bags: Literal["one", "separate"] = "one"  # of the n-grams of query and title
     char_ngrams: Literal[0, 2, 3, 4, 5, 6] = 0  # letters of character n-grams; 0: none
     word_dim: int = Field(default=64, ge=0, le=1_024)  # of the word vectors of `match`; 0: none

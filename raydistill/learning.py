@@ -78,6 +78,7 @@ def spec_of(run: Run) -> NgramSpec:
         bags=settings.bags,
         char_ngrams=settings.char_ngrams,
         word_dim=settings.word_dim if settings.preset == "match" else 0,
+        vocabulary_rows=settings.vocabulary_rows or 0,
     )
 
 

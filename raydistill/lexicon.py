@@ -16,11 +16,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-IDF, WORDS, VECTORS = "idf", "words", "word_vectors"  # names in a bundle's arrays
+IDF, WORDS, VECTORS, NGRAMS = "idf", "words", "word_vectors", "ngrams"  # names in a bundle's arrays
 
 
 class Lexicon(NamedTuple):
-    """IDF of all words, and unit vectors of the known ones.
+    """IDF of all words, unit vectors of the known ones, and a vocabulary of n-grams if wanted.
 
     `idf_I` float32, by the highest bits of a word's hash; `words_K` uint64, the hashes of the
     words; `vectors_KE` float32, each of length 1, or of no columns where none are wanted.
@@ -30,6 +30,8 @@ class Lexicon(NamedTuple):
     words_K: NDArray[np.uint64]
     vectors_KE: NDArray[np.float32]
     places: NDArray[np.int32]  # open addresses by a word's lowest bits: its K, or -1
+    ngrams_R: NDArray[np.uint64]  # ids that have a row of the table; none: every id is a row
+    ngram_places: NDArray[np.int32]
 
     @classmethod
     def of(
@@ -44,17 +46,26 @@ class Lexicon(NamedTuple):
         vectors = np.empty((len(words), 0), np.float32) if vectors_KE is None else vectors_KE
         if len(words) != len(vectors):
             raise ValueError(f"{len(words)} words for {len(vectors)} vectors")
-        return cls(idf_I, words, np.ascontiguousarray(vectors, np.float32), _places(words))
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        none = np.empty(0, np.uint64)
+        return cls(idf_I, words, vectors, _places(words), none, _places(none))
+
+    def with_ngrams(self, ids_R: NDArray[np.int32]) -> Lexicon:
+        """The same with a vocabulary of n-grams: the id in place r has row r, others have none."""
+        ngrams = ids_R.astype(np.uint64)
+        return self._replace(ngrams_R=ngrams, ngram_places=_places(ngrams))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Lexicon:
         """The lexicon that `to_arrays` gave."""
-        return cls.of(arrays[IDF], words_K=arrays[WORDS], vectors_KE=arrays[VECTORS])
+        lexicon = cls.of(arrays[IDF], words_K=arrays[WORDS], vectors_KE=arrays[VECTORS])
+        return lexicon.with_ngrams(arrays[NGRAMS])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What a file holds: vectors as float16, which is how every reader sees them."""
         vectors = self.vectors_KE.astype(np.float16)
-        return {IDF: self.idf_I, WORDS: self.words_K, VECTORS: vectors}
+        ngrams = self.ngrams_R.astype(np.int32)
+        return {IDF: self.idf_I, WORDS: self.words_K, VECTORS: vectors, NGRAMS: ngrams}
 
     @property
     def dim(self) -> int:

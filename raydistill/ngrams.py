@@ -8,7 +8,7 @@ numpy and numba alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raydistill.hashing import mix64
-from raydistill.lexicon import Lexicon
+from raydistill.lexicon import Lexicon, find_word
 from raydistill.matching import (
     NUM_DENSE,
     Side,
@@ -39,6 +39,7 @@ from raydistill.words import (
 _BIGRAM = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _START, _END = np.uint64(0x5354415254), np.uint64(0x454E44)  # "START", "END"
 _MATCHED, _QUERY_ONLY, _TITLE_ONLY = np.uint64(0x4D), np.uint64(0x51), np.uint64(0x54)
+VOCABULARY_BITS = 24  # of a hash make an id: 150,000 kept ones take 1 % of the others for their own
 IDF_BITS = 18  # of a word's hash go to its IDF: 262,144 rows
 _ONE, _64 = np.uint64(1), np.uint64(64)
 _BLOCK_ROWS = 8_192  # rows whose ids are laid out at once: some MB
@@ -53,11 +54,22 @@ class NgramSpec:
     bags: Literal["one", "separate"] = "one"  # n-grams of query and title in one bag, or in two
     char_ngrams: int = 0  # letters of the character n-grams, in a bag a side; 0: none
     word_dim: int = 0  # columns of the word vectors; 0: none
+    vocabulary_rows: int = 0  # the table holds so many n-grams and no others; 0: hash_bits decides
 
     @property
     def num_rows(self) -> int:
         """Rows of the embedding table."""
-        return 1 << self.hash_bits
+        return self.vocabulary_rows or 1 << self.hash_bits
+
+    @property
+    def id_bits(self) -> int:
+        """Bits of an id, before a vocabulary makes it a row."""
+        return VOCABULARY_BITS if self.vocabulary_rows else self.hash_bits
+
+    @property
+    def uncut(self) -> NgramSpec:
+        """The spec whose rows are the ids from which a vocabulary is chosen."""
+        return replace(self, hash_bits=VOCABULARY_BITS, vocabulary_rows=0)
 
     @property
     def has_match(self) -> bool:
@@ -134,7 +146,7 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
         spec.char_ngrams,
         spec.num_bags,
         spec.num_dense,
-        np.uint64(64 - spec.hash_bits),
+        np.uint64(64 - spec.id_bits),
     )
     blocks = [
         _featurize_block(
@@ -151,6 +163,8 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
     np.cumsum(counts, out=offsets[1:])
     dense = np.concatenate([dense for _, _, dense in blocks])
     ids = np.concatenate([ids for ids, _, _ in blocks])
+    if spec.vocabulary_rows:
+        ids, offsets = _known_rows(ids, offsets, lexicon)
     return Features(ids, offsets, dense)
 
 
@@ -288,6 +302,23 @@ def _featurize_block(
             ends[bag + 2] = at
             bag += 2
     return ids[:at].copy(), np.diff(ends), dense
+
+
+@njit(cache=True, nogil=True)
+def _known_rows(
+    ids_N: NDArray[np.int32], offsets: NDArray[np.int64], lexicon: Lexicon
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Rows of the ids that the vocabulary holds, and where each bag then starts."""
+    rows, starts = np.empty(len(ids_N), np.int32), np.empty(len(offsets), np.int64)
+    num = starts[0] = 0
+    for bag in range(len(offsets) - 1):
+        for at in range(offsets[bag], offsets[bag + 1]):
+            row = find_word(np.uint64(ids_N[at]), lexicon.ngrams_R, lexicon.ngram_places)
+            if row >= 0:
+                rows[num] = row
+                num += 1
+        starts[bag + 1] = num
+    return rows[:num].copy(), starts
 
 
 @njit(cache=True, nogil=True)

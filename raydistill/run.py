@@ -168,7 +168,8 @@ class Run:
         """What makes the lexicon: the pairs, the encoder, the number and size of its vectors."""
         encoder, ngrams = self.word_encoder, self.config.ngrams
         vectors = encoder and [self._model_hash(encoder), ngrams.num_words, ngrams.word_dim]
-        return fingerprint("lexicon", self.prepare_fingerprint("pairs"), vectors)
+        counted = ngrams.vocabulary_rows and ngrams.results()  # of n-grams: all that decides ids
+        return fingerprint("lexicon", self.prepare_fingerprint("pairs"), vectors, counted)
 
     def student(self, role: str) -> Folder:
         """Checkpoints of the student, or of the one trained on judged labels alone."""

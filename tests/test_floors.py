@@ -28,6 +28,7 @@ FLOORS = [
     {"inspection", "learning", "curve"},
     {"stages.tasks", "stages.fit"},
     {"stages.prepare", "stages.finetune", "stages.label", "stages.synthesize", "stages.candidates"},
+    {"stages.lexicon"},
     {"stages.train"},
     {"stages.export"},
     {"stages.evaluate"},

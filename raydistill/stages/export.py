@@ -18,7 +18,8 @@ from raydistill.loader import features_of
 from raydistill.metrics import best_threshold
 from raydistill.run import Run
 from raydistill.scorer import ARRAYS, BUNDLE, FORMAT, GOLDEN, Scorer
-from raydistill.stages.train import load_lexicon, load_student, make_job
+from raydistill.stages.lexicon import load_lexicon
+from raydistill.stages.train import load_student, make_job
 from raydistill.storage import SUCCESS, Folder
 from raydistill.student import Student, predict
 

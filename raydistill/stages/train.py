@@ -27,17 +27,16 @@ from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.exchange import Exchange
 from raydistill.learning import Job, State, Watcher, copy_arrays, fit_student, new_state
-from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets
-from raydistill.run import ROLES, Run, model_folder
+from raydistill.run import ROLES, Run
 from raydistill.shards import judged_shards, missing_shards, pair_shards
 from raydistill.stages.fit import device_of_worker, fit
+from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.storage import SUCCESS, Folder
-from raydistill.vocabulary import make_lexicon
 
 logger = logging.getLogger("raydistill")
 WEIGHTS, LAST, FEATURES, RESULT = "weights.pt", "last.pt", "features.npz", "result.json"
-LEXICON, EVENTS = "lexicon.npz", "tensorboard"
+EVENTS = "tensorboard"
 _OWNER = "student.txt"  # in a checkpoint: whose state it is
 
 
@@ -120,7 +119,7 @@ def write_success(job: Job, *, seconds: float) -> None:
 
 def measure_features(job: Job) -> None:
     """The run's lexicon if it is not there yet, and the scale of the dense features."""
-    _make_lexicon(job.run)
+    write_lexicon(job.run)
     loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=load_lexicon(job.run))
     sample, _ = loader.shard(max(job.shards, key=lambda name: job.shards[name]))
     dense = sample.dense_BF.astype(np.float64)
@@ -132,30 +131,6 @@ def measure_features(job: Job) -> None:
         dense_std=np.where(std > 1e-6, std, 1.0).astype(np.float32),  # a constant stays 0
     )
     job.output.write_bytes(FEATURES, buffer.getvalue())
-
-
-def _make_lexicon(run: Run) -> None:
-    """Write the run's lexicon, unless it is there."""
-    if run.lexicon.exists(LEXICON):
-        return
-    encoder, settings = run.word_encoder, run.config.ngrams
-    lexicon = make_lexicon(
-        run.pairs,
-        pair_shards(run),
-        encoder=model_folder(encoder).download() if encoder else None,
-        num_words=settings.num_words,
-        dim=settings.word_dim,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-    )
-    buffer = io.BytesIO()
-    np.savez(buffer, **lexicon.to_arrays())  # type: ignore[arg-type]
-    run.lexicon.write_bytes(LEXICON, buffer.getvalue())
-
-
-def load_lexicon(run: Run) -> Lexicon:
-    """What `train` knew of words; in memory the vectors are those of the file exactly."""
-    with np.load(io.BytesIO(run.lexicon.read_bytes(LEXICON))) as arrays:
-        return Lexicon.from_arrays(arrays)
 
 
 def load_features(folder: Folder) -> dict[str, NDArray[np.float32]]:

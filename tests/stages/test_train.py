@@ -20,6 +20,7 @@ from raydistill.run import Run
 from raydistill.schema import LOGITS
 from raydistill.shards import shards_to_score
 from raydistill.stages import train
+from raydistill.stages.lexicon import load_lexicon
 from raydistill.storage import Folder
 from raydistill.student import Student, predict
 from tests.conftest import run_config
@@ -75,7 +76,7 @@ def fit(job: train.Job, state: train.State, *, saves: list[Path] | None = None) 
 
 
 def loader_of(job: train.Job) -> train.Loader:
-    lexicon = train.load_lexicon(job.run)
+    lexicon = load_lexicon(job.run)
     return train.Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
 
 

@@ -1,0 +1,105 @@
+"""Before training: what is known of words and n-grams, made once a run and shared by its students.
+
+With `ngrams.vocabulary_rows`, Ray Data tasks count the n-grams of the whole transfer set, so many
+shards a task; each task's counts are a file, and the ones that are there are not counted again.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from raydistill.learning import spec_of
+from raydistill.lexicon import Lexicon
+from raydistill.loader import features_of
+from raydistill.ngrams import VOCABULARY_BITS, NgramSpec
+from raydistill.progress import Progress
+from raydistill.run import Run, model_folder
+from raydistill.shards import pair_shards
+from raydistill.stages.tasks import Item, run_tasks
+from raydistill.storage import Folder
+from raydistill.vocabulary import make_lexicon
+
+logger = logging.getLogger("raydistill")
+LEXICON, _COUNTS = "lexicon.npz", "counts"
+_SHARDS_A_TASK = 8
+
+
+def write_lexicon(run: Run) -> None:
+    """Make the run's lexicon, unless it is there."""
+    if run.lexicon.exists(LEXICON):
+        return
+    encoder, settings = run.word_encoder, run.config.ngrams
+    lexicon = make_lexicon(
+        run.pairs,
+        pair_shards(run),
+        encoder=model_folder(encoder).download() if encoder else None,
+        num_words=settings.num_words,
+        dim=settings.word_dim,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    if settings.vocabulary_rows:
+        lexicon = lexicon.with_ngrams(_frequent_ngrams(run, lexicon))
+    buffer = io.BytesIO()
+    np.savez(buffer, **lexicon.to_arrays())  # type: ignore[arg-type]
+    run.lexicon.write_bytes(LEXICON, buffer.getvalue())
+
+
+def load_lexicon(run: Run) -> Lexicon:
+    """What `train` knew of words; in memory the vectors are those of the file exactly."""
+    with np.load(io.BytesIO(run.lexicon.read_bytes(LEXICON))) as arrays:
+        return Lexicon.from_arrays(arrays)
+
+
+def _frequent_ngrams(run: Run, lexicon: Lexicon) -> NDArray[np.int32]:
+    """Ids of the most frequent n-grams of the transfer set, in rising order."""
+    names = sorted(pair_shards(run))
+    groups = [names[at : at + _SHARDS_A_TASK] for at in range(0, len(names), _SHARDS_A_TASK)]
+    folder = run.lexicon / _COUNTS
+    done = set(folder.shards())
+    items: list[Item] = [{"shards": group} for group in groups if group[0] not in done]
+    spec = spec_of(run).uncut
+    work = partial(_count, folder=folder, pairs=run.pairs, spec=spec, lexicon=lexicon)
+    progress = Progress("train", num_items=len(items), num_rows=None, unit="groups of shards")
+    for item in run_tasks(items, work, cpus=1):
+        progress.add(rows=item["rows"], note="n-grams counted")
+    ids = most_frequent(folder, num=run.config.ngrams.vocabulary_rows or 0)
+    folder.delete()
+    return ids
+
+
+def _count(item: Item, *, folder: Folder, pairs: Folder, spec: NgramSpec, lexicon: Lexicon) -> Item:
+    """Write how often each n-gram id stands in some shards, under the first one's name."""
+    counts, num_rows = np.zeros(spec.num_rows, np.int64), 0
+    for name in item["shards"]:
+        rows = pairs.read_table(name, columns=["query", "title"])
+        features = features_of(rows, spec=spec, lexicon=lexicon)
+        counts += np.bincount(features.ids_N, minlength=len(counts))
+        num_rows += rows.num_rows
+    ids = np.flatnonzero(counts)
+    table = pa.table({"id": ids.astype(np.int32), "num": counts[ids]})
+    folder.write_table(item["shards"][0], table)
+    return {"rows": num_rows}
+
+
+def most_frequent(folder: Folder, *, num: int) -> NDArray[np.int32]:
+    """The `num` ids with the largest counts over all files, in rising order."""
+    counts = np.zeros(1 << VOCABULARY_BITS, np.int64)
+    for name in folder.shards():
+        table = folder.read_table(name)
+        counts[table["id"].to_numpy()] += table["num"].to_numpy()
+    return top_ids(counts, num=num)
+
+
+def top_ids(counts: NDArray[np.int64] | Sequence[int], *, num: int) -> NDArray[np.int32]:
+    """Places of the `num` largest counts above 0, in rising order; of equal ones the lower."""
+    counts = np.asarray(counts)
+    order = np.argsort(-counts, kind="stable")[:num]
+    return np.sort(order[counts[order] > 0]).astype(np.int32)

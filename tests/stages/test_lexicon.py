@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raydistill.loader import features_of
+from raydistill.ngrams import VOCABULARY_BITS, NgramSpec
+from raydistill.run import Run
+from raydistill.stages import prepare
+from raydistill.stages.lexicon import LEXICON, load_lexicon, top_ids, write_lexicon
+from tests.conftest import run_config
+
+pytestmark = pytest.mark.ray
+
+
+def test_the_most_frequent_ids_by_hand() -> None:
+    assert top_ids([0, 5, 1, 5, 0, 2], num=2).tolist() == [1, 3]
+    assert top_ids([0, 5, 1, 5, 0, 2], num=3).tolist() == [1, 3, 5]
+    assert top_ids([0, 1, 0], num=5).tolist() == [1]  # what never came has no row
+    assert top_ids([1, 1, 1], num=2).tolist() == [0, 1]
+
+
+@pytest.fixture
+def run(local_ray: None, raw_files: Path, tiny_bert: Path, tmp_path: Path) -> Run:
+    words = {"vocabulary_rows": 300, "word_dim": 3, "num_words": 50}
+    run = Run(run_config(tmp_path, raw_files, tiny_bert, ngrams=words))
+    prepare.run(run)
+    return run
+
+
+def test_the_vocabulary_is_counted_over_all_shards(run: Run) -> None:
+    write_lexicon(run)
+    lexicon = load_lexicon(run)
+    assert lexicon.vectors_KE.shape == (50, 3)
+    uncut = NgramSpec("match", VOCABULARY_BITS, word_dim=3)
+    counts = np.zeros(1 << VOCABULARY_BITS, np.int64)
+    for name in run.pairs.shards():
+        found = features_of(run.pairs.read_table(name), spec=uncut, lexicon=lexicon)
+        counts += np.bincount(found.ids_N, minlength=len(counts))
+    assert (lexicon.ngrams_R == top_ids(counts, num=300)).all()
+    assert run.lexicon.files() == [LEXICON]  # the counts are gone
+    cut = NgramSpec("match", 12, word_dim=3, vocabulary_rows=300)
+    rows = features_of(run.pairs.read_table(name), spec=cut, lexicon=lexicon).ids_N
+    assert (lexicon.ngrams_R[rows] == found.ids_N[np.isin(found.ids_N, lexicon.ngrams_R)]).all()
+    assert 0 < len(rows) < len(found.ids_N)
+
+
+def test_it_is_made_once_and_always_the_same(run: Run) -> None:
+    write_lexicon(run)
+    whole = run.lexicon.read_bytes(LEXICON)
+    run.lexicon.write_bytes(LEXICON, b"there")
+    write_lexicon(run)
+    assert run.lexicon.read_bytes(LEXICON) == b"there"
+    run.lexicon.delete_file(LEXICON)
+    write_lexicon(run)
+    assert run.lexicon.read_bytes(LEXICON) == whole
