@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
 
 def soft_labels(
@@ -23,4 +22,5 @@ def soft_labels(
     if logits_BM.shape[1] != len(weights):
         raise ValueError(f"{len(weights)} stacking weights for {logits_BM.shape[1]} teachers")
     margins = logits_BM.astype(np.float64) @ weights + bias
-    return np.asarray(expit(margins / temperature), np.float32)
+    with np.errstate(over="ignore"):  # of a margin below -709: 1 / inf is the 0 that it should be
+        return np.asarray(1 / (1 + np.exp(-margins / temperature)), np.float32)
