@@ -3,12 +3,16 @@
 Works on gloo and on NCCL, which has no sparse all-reduce. Every worker adds up the same numbers in
 the same order, so that replicas stay the same to the last bit.
 
-Bytes that a worker hands over a step: s P for the network (P weights of s bytes: 4 in float32, 2 in
-bfloat16), 8 for its count of rows, and M * (4 + s D) for M ids and rows of D, M being the most rows
-that any worker touched. Nothing follows the rows of the table.
+Three messages a step. The counts of rows are under way during the forward and backward pass, the
+network's gradients while those of the rows are made and joined. Bytes that a worker hands over: 8
+for its count, s P for the network (P weights of s bytes: 4 in float32, 2 in bfloat16), and
+M * (4 + s D) for M ids and rows of D, M being the most rows that any worker touched. Nothing
+follows the rows of the table.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -16,6 +20,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from raydistill.bags import add_rows, distinct
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """The same tensor of every worker, under way."""
+
+    found: Tensor
+    work: dist.Work
+
+    def wait(self) -> Tensor:
+        """All of them, the worker as the first dimension."""
+        self.work.wait()
+        return self.found
 
 
 class Exchange:
@@ -26,28 +43,43 @@ class Exchange:
         self.num_workers, self._device = dist.get_world_size(), device
         self.num_bytes = 0  # handed over by this worker so far
 
-    def sum_all(self, grads_P: Tensor) -> None:
-        """Put the sum of all workers' flat gradients in the place of this one's."""
-        self.num_bytes += grads_P.nbytes
-        dist.all_reduce(grads_P)
+    def count_rows(self, rows_U: Tensor) -> Gathering:
+        """Begin to tell the others how many rows there are: known long before their gradients."""
+        return self._gather(torch.tensor([len(rows_U)], device=rows_U.device))
 
-    def sum_rows(self, rows_U: Tensor, grads_UD: Tensor) -> tuple[Tensor, Tensor]:
-        """The distinct rows of all workers, and the sums of their gradients in float32."""
-        gathered = self._gather(torch.tensor([len(rows_U)], device=rows_U.device))
-        counts = gathered.flatten().tolist()
-        rows = self._gather_padded(rows_U, counts)
-        grads = self._gather_padded(grads_UD, counts).float()
+    def sum_all(self, grads_P: Tensor) -> dist.Work:
+        """Begin to put the sum of all workers' flat gradients in the place of this one's.
+
+        It is there after a `wait()` on what comes back.
+        """
+        self.num_bytes += grads_P.nbytes
+        work: dist.Work = dist.all_reduce(grads_P, async_op=True)
+        return work
+
+    def sum_rows(
+        self, rows_U: Tensor, grads_UD: Tensor, *, counts: Gathering
+    ) -> tuple[Tensor, Tensor]:
+        """The distinct rows of all workers, and the sums of their gradients in float32.
+
+        `counts` is what `count_rows` gave for the same rows.
+        """
+        nums = counts.wait().flatten().tolist()
+        # The bits of an id are one or two more columns: one message in place of two.
+        packed = torch.cat([grads_UD, rows_U.unsqueeze(1).view(grads_UD.dtype)], 1)
+        parts = self._gather(functional.pad(packed, (0, 0, 0, max(nums) - len(packed)))).wait()
+        joined = torch.cat([part[:num] for part, num in zip(parts, nums, strict=True)])
+        dim = grads_UD.shape[1]
+        grads = joined[:, :dim].float().contiguous()
+        rows = joined[:, dim:].contiguous().view(torch.int32).squeeze(1)
         if not rows.is_cpu:
             all_U, slots = torch.unique(rows, return_inverse=True)
-            sums = grads.new_zeros(len(all_U), grads.shape[1])
+            sums = grads.new_zeros(len(all_U), dim)
             # Not index_add_, which adds in any order on a GPU: replicas would part.
-            for part, grad in zip(
-                torch.split(slots, counts), torch.split(grads, counts), strict=True
-            ):
+            for part, grad in zip(torch.split(slots, nums), torch.split(grads, nums), strict=True):
                 sums[part] += grad
             return all_U, sums
         all_rows, slots_of = distinct(rows.numpy())
-        sums = grads.new_zeros(len(all_rows), grads.shape[1])
+        sums = grads.new_zeros(len(all_rows), dim)
         add_rows(slots_of, grads.numpy(), sums.numpy())
         return torch.from_numpy(all_rows), sums
 
@@ -57,15 +89,7 @@ class Exchange:
         dist.broadcast(found, src=0)
         return [float(value) for value in found]
 
-    def _gather_padded(self, values: Tensor, counts: list[int]) -> Tensor:
-        """The values of all workers, one after the other, without the padding they travel with."""
-        short = max(counts) - len(values)
-        padded = functional.pad(values, (0, 0) * (values.dim() - 1) + (0, short))
-        found = self._gather(padded)
-        return torch.cat([part[:num] for part, num in zip(found, counts, strict=True)])
-
-    def _gather(self, values: Tensor) -> Tensor:
+    def _gather(self, values: Tensor) -> Gathering:
         self.num_bytes += values.nbytes
         found = values.new_empty(self.num_workers, *values.shape)
-        dist.all_gather(list(found), values.contiguous())
-        return found
+        return Gathering(found, dist.all_gather(list(found), values, async_op=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
 
 def soft_labels(
@@ -20,7 +19,8 @@ def soft_labels(
     temperature divides the margin, on the target only.
     """
     margins = soft_logits(logits_BM, weights_M=weights_M, bias=bias, temperature=temperature)
-    return np.asarray(expit(margins.astype(np.float64)), np.float32)
+    with np.errstate(over="ignore"):  # of a margin below -709: 1 / inf is the 0 that it should be
+        return np.asarray(1 / (1 + np.exp(-margins.astype(np.float64))), np.float32)
 
 
 def soft_logits(

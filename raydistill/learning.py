@@ -205,7 +205,8 @@ def fit_student(
             watcher.record(state.history[-1])
         if batch.is_last:
             _next_window(state, window, ends_epoch=ends_epoch)
-            if ends_epoch or state.window % job.settings.checkpoint_every_windows == 0:
+            num_done = state.epoch * _num_windows(job) + state.window
+            if num_done % job.settings.checkpoint_every_windows == 0:
                 watcher.save(state)
         if is_over(job, state):
             return

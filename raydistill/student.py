@@ -242,15 +242,18 @@ class Trainer:
         workers share it. `rate` multiplies the learning
         rates.
         """
-        student, dropout = self.student, self.student.dropout
+        student, dropout, exchange = self.student, self.student.dropout, self.exchange
+        counts = None if exchange is None else exchange.count_rows(inputs.rows_U)
         logits_B, read = student.forward(inputs, dropout=dropout)
         guess_B = logits_B if self.is_mse else logits_B.sigmoid()
         grads_B = (guess_B - targets_B) / num_global
         bag_grads = student.backward(grads_B, read, out_P=self._grads_P, dropout=dropout)
+        sums = None if exchange is None else exchange.sum_all(self._grads_P)
         rows_U, grads_UD = inputs.rows_U, student.row_gradients(inputs, bag_grads)
-        if self.exchange is not None:  # gradients travel in the type of the matrix work
-            self.exchange.sum_all(self._grads_P)
-            rows_U, grads_UD = self.exchange.sum_rows(rows_U, grads_UD.to(self._grads_P.dtype))
+        if exchange and counts and sums:  # gradients travel in the type of the matrix work
+            low_UD = grads_UD.to(self._grads_P.dtype)
+            rows_U, grads_UD = exchange.sum_rows(rows_U, low_UD, counts=counts)
+            sums.wait()
         self.optimizer.step(self._grads_P.float(), learning_rate=rate * self.config.learning_rate)
         student.refresh()
         self._move_rows(rows_U, grads_UD, learning_rate=rate * self.config.table_rate)

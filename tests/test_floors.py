@@ -1,7 +1,7 @@
 """The house: a module imports only from lower floors, and heavy libraries stay in their rooms."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -58,22 +58,25 @@ def modules() -> list[str]:
 
 
 @cache
+def parse(name: str) -> ast.Module:
+    return ast.parse((ROOT / (name.replace(".", "/") + ".py")).read_text())
+
+
+@cache
 def imports(name: str) -> tuple[str, ...]:
     """Every imported module of a file, also those inside functions; not those for types alone."""
-    return tuple(_imports(name))
-
-
-def _imports(name: str) -> Iterator[str]:
-    tree = ast.parse((ROOT / (name.replace(".", "/") + ".py")).read_text())
+    tree = parse(name)
     for_types = {
         id(inner)
         for node in ast.walk(tree)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    for node in ast.walk(tree):
-        if id(node) in for_types:
-            continue
+    return tuple(_imported(node for node in ast.walk(tree) if id(node) not in for_types))
+
+
+def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -95,6 +98,21 @@ def test_heavy_libraries_stay_in_their_rooms(name: str) -> None:
     for imported in imports(name):
         rooms = ONLY_IN.get(imported.split(".")[0])
         assert rooms is None or name in rooms or name.split(".")[0] in rooms, f"{name}: {imported}"
+
+
+def loads(name: str) -> set[str]:
+    """Libraries and modules that come with the import of a module of ours, whatever is called."""
+    found, left = set(), {name}
+    while left:
+        found |= left
+        new = {inner for one in left if one in FLOOR for inner in _imported(parse(one).body)}
+        left = {inner.removeprefix("raydistill.") for inner in new} - found
+    return {one.split(".")[0] for one in found}
+
+
+@pytest.mark.parametrize("name", ["cli", "stages.distill", "stages.prepare"])
+def test_a_mistake_is_found_before_heavy_libraries_are_loaded(name: str) -> None:
+    assert not loads(name) & {"ray", "torch", "transformers"}
 
 
 def test_the_scorer_needs_numpy_and_numba_only() -> None:

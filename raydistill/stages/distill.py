@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from raydistill.cluster import Cluster, connect, warn_if_apart
 from raydistill.run import DATASETS, ROLES, STAGES, Run
 from raydistill.shards import missing_shards
 from raydistill.storage import Folder
+
+if TYPE_CHECKING:
+    from raydistill.cluster import Cluster
 
 logger = logging.getLogger("raydistill")
 
@@ -51,7 +54,7 @@ def _check_ready_made(run: Run) -> None:
 
 
 def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
-    # Imported here: torch and transformers take seconds that a finished run need not pay.
+    # Imported here: Ray, torch and transformers take seconds that a finished run need not pay.
     if name == "prepare":
         from raydistill.stages import prepare
 
@@ -80,6 +83,8 @@ def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
 
 
 def _connect(run: Run, *, verbose: bool) -> Cluster:
+    from raydistill.cluster import connect, warn_if_apart
+
     cluster = connect(run.config.cluster, verbose=verbose)
     warn_if_apart(run.root.uri)
     return cluster

@@ -9,14 +9,15 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import ray.data
-from ray.util.annotations import RayDeprecationWarning
 
 from raydistill.errors import UserError
+
+if TYPE_CHECKING:  # Ray takes a second, which a mistake in the run file need not cost
+    import ray.data
 
 Item = dict[str, Any]
 # A step of a chain: an item and its bytes in, both out.
@@ -69,6 +70,9 @@ def run_chain(
     """
     if not items:
         return
+    import ray.data
+    from ray.util.annotations import RayDeprecationWarning
+
     actors: dict[str, Any] = {
         # All are asked for at once: those that wait for a machine are what makes a cluster grow,
         # and those that have one work meanwhile. Pools from 1 to N stayed at 1 (ray#59144).
@@ -127,6 +131,8 @@ def _attempt(step: Step, item: Item, data: bytes) -> tuple[Item, bytes]:
 
 
 def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
+    import ray.data
+
     rows = [{"item": json.dumps(item)} for item in items]
     # One block an item: with fewer, Ray would hand several to one task and lose the balance.
     return ray.data.from_items(rows, override_num_blocks=len(rows))
