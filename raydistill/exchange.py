@@ -53,7 +53,8 @@ class Exchange:
         It is there after a `wait()` on what comes back.
         """
         self.num_bytes += grads_P.nbytes
-        return dist.all_reduce(grads_P, async_op=True)
+        work: dist.Work = dist.all_reduce(grads_P, async_op=True)
+        return work
 
     def sum_rows(
         self, rows_U: Tensor, grads_UD: Tensor, *, counts: Gathering
