@@ -149,10 +149,17 @@ class FinetuneConfig(Section):
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     target: Literal["graded", "binary"] = "graded"
+    # In the loss; "balanced": relevant pairs weigh as much as the others. Logits rise by its log.
+    positive_weight: Positive | Literal["balanced"] | None = None
     dtype: Dtype = "auto"
     seed: int = 0
     num_workers: Count = 1
     num_gpus: float = Field(default=1, ge=0)  # a worker, where the cluster has GPUs
+
+    def results(self) -> dict[str, Any]:
+        """As of any section; a weight that is not given leaves older fingerprints as they are."""
+        left_out = {"positive_weight"} if self.positive_weight is None else set()
+        return {k: v for k, v in super().results().items() if k not in left_out}
 
     @model_validator(mode="after")
     def _even_batches(self) -> FinetuneConfig:
@@ -227,7 +234,7 @@ class TrainConfig(Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after it; the others end at 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix work; weights: float32
     window_shards: Count = 8  # rows are shuffled over this many shards
-    checkpoint_every_windows: Count = 8
+    checkpoint_every_windows: Count = 8  # counted over all epochs
     keep_checkpoints: Count = 2
     seed: int = 0
     num_workers: Count = 1

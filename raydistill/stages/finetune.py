@@ -9,6 +9,8 @@ import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from raydistill.cluster import Cluster
+from raydistill.config import FinetuneConfig
 from raydistill.metrics import auc
 from raydistill.run import Run, model_folder
 from raydistill.shards import judged_shards
@@ -232,7 +235,8 @@ def make_trainer(
         str(folder), num_labels=1, dtype=torch.float32
     )
     tokenizer = load_tokenizer(folder)
-    dev = read_examples(run, "dev", tokenizer)
+    train, dev = (read_examples(run, split, tokenizer) for split in ("train", "dev"))
+    weight = positive_weight(settings, [example["labels"] for example in train])
     dtype = resolve_dtype(settings.dtype, device=device)
     when = "epoch" if dev else "no"
     arguments = TrainingArguments(
@@ -259,11 +263,11 @@ def make_trainer(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=read_examples(run, "train", tokenizer),
+        train_dataset=train,
         eval_dataset=dev or None,
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_loss_func=_cross_entropy,
+        compute_loss_func=partial(_cross_entropy, positive_weight=weight),
         compute_metrics=lambda found: _dev_metrics(
             found, relevant_at=run.config.judged.relevant_at
         ),
@@ -293,17 +297,29 @@ def read_examples(run: Run, split: str, tokenizer: Any) -> list[dict[str, Any]]:
     return examples
 
 
+def positive_weight(settings: FinetuneConfig, labels: Sequence[float]) -> float:
+    """What the loss of relevant pairs is multiplied with; of a graded label its relevant share."""
+    if settings.positive_weight == "balanced":
+        return (len(labels) - sum(labels)) / sum(labels)
+    return settings.positive_weight or 1.0
+
+
 def _cross_entropy(
     outputs: Any,  # noqa: ANN401
     labels: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
+    *,
+    positive_weight: float = 1.0,
 ) -> torch.Tensor:
     """Sigmoid cross-entropy on graded labels, the mean over the batches of all workers.
 
     The Trainer says how many pairs those are, and multiplies by the number of workers itself.
     """
     logits = outputs.logits.float().squeeze(-1)
-    loss = functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
+    weight = torch.tensor(positive_weight, device=logits.device)
+    loss = functional.binary_cross_entropy_with_logits(
+        logits, labels.float(), reduction="sum", pos_weight=weight
+    )
     return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 

@@ -230,7 +230,7 @@ def worker(arguments: argparse.Namespace) -> None:
     num_workers = arguments.workers
     dist.init_process_group("gloo", rank=arguments.rank, world_size=num_workers)
     bench = bench_of(arguments)
-    exchange = Exchange() if num_workers > 1 else None
+    exchange = Exchange() if num_workers > 1 and not arguments.apart else None
     trainer = bench.trainer(arguments.bits, exchange=exchange)
     workers = {"rank": arguments.rank, "num_workers": num_workers}
     for _ in range(2):
@@ -245,12 +245,14 @@ def worker(arguments: argparse.Namespace) -> None:
     dist.destroy_process_group()
 
 
-def run_workers(arguments: argparse.Namespace, num_workers: int, *, bits: int) -> dict[str, float]:
-    """All workers of one group; what the first of them found."""
+def run_workers(
+    arguments: argparse.Namespace, num_workers: int, *, bits: int, apart: bool = False
+) -> dict[str, float]:
+    """All workers of one group; what the first of them found. `apart`: each trains by itself."""
     command = [sys.executable, __file__, "--port", str(29_500 + os.getpid() % 1_000)]
     for name in ("folder", "shards", "batch_rows", "preset"):
         command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
-    command += ["--workers", str(num_workers), "--bits", str(bits)]
+    command += ["--workers", str(num_workers), "--bits", str(bits)] + ["--apart"] * apart
 
     def free() -> None:
         os.sched_setaffinity(0, FREE)
@@ -336,17 +338,26 @@ def one_core_figures(bench: Bench, *, rounds: int) -> dict[str, float]:
 
 
 def two_worker_figures(arguments: argparse.Namespace) -> dict[str, float]:
-    ratios = []
+    ratios, ceilings = [], []
     for _ in range(arguments.rounds):
         one, two = (run_workers(arguments, num, bits=20) for num in (1, 2))
+        # What caches and memory that the cores share leave to two, if joining cost nothing.
+        apart = run_workers(arguments, 2, bits=20, apart=True)
         ratios.append(2 * two["pairs_per_s"] / one["pairs_per_s"])
+        ceilings.append(2 * apart["pairs_per_s"] / one["pairs_per_s"])
         # A second of CPU does not count what other processes took, nor waiting for the other.
         for name in ("pairs_per_s", "pairs_per_cpu_s"):
-            print(f"{name:<16} 1 worker {one[name]:,.0f}, 2 workers 2 x {two[name]:,.0f}")
+            print(
+                f"{name:<16} 1 worker {one[name]:,.0f}, 2 workers 2 x {two[name]:,.0f}, "
+                f"2 apart 2 x {apart[name]:,.0f}"
+            )
     for bits in (17, 20, 22):
         found = run_workers(arguments, 2, bits=bits)
         print(f"2^{bits} rows: {found['bytes_per_step']:,.0f} bytes a step and worker")
-    return {"two_worker_speedup": statistics.median(ratios)}
+    return {
+        "two_worker_speedup": statistics.median(ratios),
+        "two_apart_speedup": statistics.median(ceilings),
+    }
 
 
 def main() -> None:
@@ -359,6 +370,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("all", "one", "two", "memory"), default="all")
     for name in ("port", "workers", "bits", "rank"):  # of a worker that this file starts
         parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--apart", action="store_true")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, FREE[:1])
     torch.set_num_threads(1)

@@ -126,6 +126,27 @@ def test_the_loss_is_cross_entropy_on_the_grade() -> None:
     assert loss.item() == pytest.approx(0.6931 / 2, abs=1e-4)
 
 
+def test_relevant_pairs_weigh_as_they_should(run: Run, tmp_path: Path) -> None:
+    class Outputs:
+        logits = torch.zeros(2, 1)
+
+    labels = torch.tensor([1.0, 0.25])
+    # Each half of a label costs log 2 at logit 0: (3 * 1 + 3 * 0.25 + 0.75) / 2 of it.
+    loss = finetune._cross_entropy(Outputs(), labels, positive_weight=3.0)
+    assert loss.item() == pytest.approx(0.693147 * 4.5 / 2, abs=1e-4)
+    settings = run.config.finetune
+    balanced = settings.model_copy(update={"positive_weight": "balanced"})
+    assert finetune.positive_weight(balanced, [1.0, 0.0, 0.5, 0.5, 0.0, 0.0]) == 2.0
+    assert finetune.positive_weight(settings, [1.0, 0.0, 0.0]) == 1.0
+    weighted = Run(run.config.model_copy(update={"finetune": balanced}))
+    assert weighted.teacher("tiny").uri != run.teacher("tiny").uri
+    trainer, _, _ = make(weighted, tmp_path)
+    labels = [example["labels"] for example in trainer.train_dataset]
+    assert trainer.compute_loss_func.keywords == {
+        "positive_weight": pytest.approx((len(labels) - sum(labels)) / sum(labels))
+    }
+
+
 def test_the_same_seed_gives_the_same_start(run: Run, tmp_path: Path) -> None:
     first, _, _ = make(run, tmp_path / "1")
     second, _, _ = make(run, tmp_path / "2")

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import struct
@@ -7,22 +8,28 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import ray.train
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from tensorboardX.proto import event_pb2
 
 from raydistill.cluster import Cluster
 from raydistill.config import StudentConfig
 from raydistill.errors import UserError
+from raydistill.exchange import Exchange
 from raydistill.learning import Average
 from raydistill.ngrams import NgramSpec
 from raydistill.run import Run
 from raydistill.schema import LOGITS
 from raydistill.shards import shards_to_score
-from raydistill.stages import train
+from raydistill.stages import prepare, train
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.storage import Folder
 from raydistill.student import Student, predict
+from raydistill.synthetic import Shop
 from tests.conftest import run_config
 
 
@@ -56,11 +63,19 @@ def start(run: Run, role: str = "student") -> tuple[train.Job, train.State]:
     return job, again(job)
 
 
-def again(job: train.Job) -> train.State:
-    return train.new_state(job, train.load_features(job.output), device="cpu")
+def again(job: train.Job, exchange: Exchange | None = None) -> train.State:
+    features = train.load_features(job.output)
+    return train.new_state(job, features, device="cpu", exchange=exchange)
 
 
-def fit(job: train.Job, state: train.State, *, saves: list[Path] | None = None) -> list[str]:
+def fit(
+    job: train.Job,
+    state: train.State,
+    *,
+    saves: list[Path] | None = None,
+    rank: int = 0,
+    num_workers: int = 1,
+) -> list[str]:
     """The lines of a fit; `saves` names a file, and gets those of the checkpoints."""
     lines: list[str] = []
 
@@ -71,7 +86,8 @@ def fit(job: train.Job, state: train.State, *, saves: list[Path] | None = None) 
             saves.append(path)
 
     watcher = train.Watcher(save=save, log=lines.append)
-    train.fit_student(job, state, loader_of(job), rank=0, num_workers=1, watcher=watcher)
+    loader = loader_of(job)
+    train.fit_student(job, state, loader, rank=rank, num_workers=num_workers, watcher=watcher)
     return lines
 
 
@@ -125,6 +141,14 @@ def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
     assert all(torch.equal(whole.best[name], resumed.best[name]) for name in whole.best)
 
 
+def test_checkpoints_are_counted_in_windows_and_not_in_epochs(labeled: Run, tmp_path: Path) -> None:
+    run = with_train(labeled, checkpoint_every_windows=3, window_shards=1, epochs=4)
+    job, state = start(run)
+    saves = [tmp_path / "saves"]
+    fit(job, state, saves=saves)
+    assert len(saves) - 1 == 4 * len(job.shards) // 3
+
+
 def test_it_stops_when_it_gets_no_better_and_keeps_the_best(labeled: Run) -> None:
     run = with_train(labeled, epochs=50, patience=2, learning_rate=0.1)
     job, state = start(run)
@@ -172,37 +196,87 @@ def read_events(file: Path) -> Iterator[event_pb2.Event]:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_killed_worker_is_replaced_and_the_fit_ends_the_same(
-    local_ray: None, labeled: Run, tmp_path: Path
+def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
+    local_ray: None, labeled: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both workers of a fit die with the first, and go on from the last window."""
-    run = with_train(
-        labeled, checkpoint_every_windows=1, window_shards=1, dtype="float32", num_workers=2
-    )
+    """Both workers die with the first and are replaced; die again; one goes on from there."""
+    run = with_train(labeled, checkpoint_every_windows=1, window_shards=1, dtype="float32")
     job, alone = start(run)
     fit(job, alone)
-    was_killed = tmp_path / "killed"
+    monkeypatch.setattr("raydistill.stages.fit._MAX_FAILURES", 1)
 
     def loop(config: dict[str, Any]) -> None:
-        say = config["log"]
+        say, attempts = config["log"], list(tmp_path.glob("attempt-*"))
+        context = ray.train.get_context()
+        begun = ray.train.get_checkpoint() is not None
+        if context.get_world_rank() == 0:
+            name = f"attempt-{len(attempts)}-workers-{context.get_world_size()}-resumed-{begun}"
+            (tmp_path / name).touch()
 
         def log(line: str) -> None:
             say(line)
-            if "dev AUC" in line and not was_killed.exists():
-                was_killed.touch()
+            if "dev AUC" in line and len(attempts) < 2:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         train.train_loop({**config, "log": log})
 
-    train.fit(
-        loop, {"job": job}, name="killed", storage=run.root / "_fits",
-        cluster=Cluster(num_cores=2, num_gpus=0), num_workers=2, gpus_each=0.0,
-    )  # fmt: skip
-    assert was_killed.exists()
+    def go(num_workers: int) -> None:
+        train.fit(
+            loop, {"job": job}, name="killed", storage=run.root / "_fits",
+            cluster=Cluster(num_cores=2, num_gpus=0), num_workers=num_workers, gpus_each=0.0,
+        )  # fmt: skip
+
+    with pytest.raises(ray.train.TrainingFailedError):
+        go(2)
+    go(1)
+    assert sorted(path.name for path in tmp_path.glob("attempt-*")) == [
+        "attempt-0-workers-2-resumed-False",
+        "attempt-1-workers-2-resumed-True",
+        "attempt-2-workers-1-resumed-True",
+    ]
     result = job.output.read_json(train.RESULT) or {}
     assert result["pairs"] == job.num_pairs
     found = [entry["dev_auc"] for entry in result["evaluations"]]
     assert found == pytest.approx([entry["dev_auc"] for entry in alone.history], abs=0.02)
+
+
+def _fit_of_worker(rank: int, job: train.Job, port: int, target: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    state = again(job, Exchange())
+    fit(job, state, rank=rank, num_workers=2)
+    if rank == 0:
+        Path(target).write_text(json.dumps(state.history))
+    dist.destroy_process_group()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_learn_what_one_learns(local_ray: None, tmp_path: Path) -> None:
+    """Their batches hold other pairs in another order: the AUC differs by the noise of that."""
+    shop = Shop.build(num_products=4_000, num_queries=2_500)
+    (tmp_path / "pairs").mkdir()
+    pq.write_table(shop.transfer_pairs(0, num_rows=500), tmp_path / "pairs" / "0.parquet")
+    pq.write_table(shop.judged_pairs(num_rows=14_000), tmp_path / "judged.parquet")
+    run = Run(
+        run_config(
+            tmp_path / "run", tmp_path, Path("no-model"), judged={"dev_share": 0.4},
+            ngrams={"word_dim": 0},
+            train={"judged_epochs": 8, "learning_rate": 0.02, "batch_rows": 512,
+                   "schedule": "linear", "window_shards": 4, "dtype": "float32"},
+        )
+    )  # fmt: skip
+    prepare.run(run)
+    job, one = start(run, "judged_only")
+    fit(job, one)
+    target = tmp_path / "history.json"
+    port = 31_000 + os.getpid() % 1_000
+    mp.spawn(_fit_of_worker, args=(job, port, str(target)), nprocs=2)
+    two = json.loads(target.read_text())
+    assert [entry["pairs"] for entry in two] == [entry["pairs"] for entry in one.history]
+    assert one.history[-1]["dev_auc"] > 0.85
+    assert two[-1]["dev_auc"] == pytest.approx(one.history[-1]["dev_auc"], abs=0.003)
 
 
 def test_the_judged_only_student_needs_no_teacher(raw_files: Path, prepared_dir: Path) -> None:
