@@ -26,8 +26,9 @@ from tensorboardX.record_writer import RecordWriter
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.exchange import Exchange
+from raydistill.judged import stack_of, targets_of
 from raydistill.learning import Job, State, Watcher, copy_arrays, fit_student, new_state
-from raydistill.loader import Loader, Targets, count_idf
+from raydistill.loader import Loader, Targets, count_idf, dense_scale
 from raydistill.run import ROLES, Run
 from raydistill.shards import judged_shards, missing_shards, pair_shards
 from raydistill.stages.fit import device_of_worker, fit
@@ -44,10 +45,19 @@ def run(run: Run, cluster: Cluster) -> bool:
     Raises:
         UserError: shards that a teacher has not scored.
     """
-    left = [role for role in ROLES if run.student(role).success() is None]
-    for role in left:
-        _train(make_job(run, role), cluster)
-    return bool(left)
+    return any([train_role(run, role, cluster) for role in ROLES])
+
+
+def train_role(run: Run, role: str, cluster: Cluster) -> bool:
+    """Fit one student; False if it is there.
+
+    Raises:
+        UserError: shards that a teacher has not scored.
+    """
+    if run.student(role).success() is not None:
+        return False
+    _train(make_job(run, role), cluster)
+    return True
 
 
 def make_job(run: Run, role: str) -> Job:
@@ -69,14 +79,7 @@ def make_job(run: Run, role: str) -> Job:
             raise UserError(
                 f"teacher {teacher} has not scored {len(missing)} of the shards: run `label` first"
             )
-    weights = run.config.stacking_weights()
-    targets = Targets(
-        logits=tuple(run.logits(name) for name in weights),
-        weights=tuple(weights.values()),
-        bias=run.config.labels.bias,
-        temperature=run.config.labels.temperature,
-    )
-    return Job(run, role, run.pairs, shards, targets, settings.epochs)
+    return Job(run, role, run.pairs, shards, targets_of(run, stack_of(run)), settings.epochs)
 
 
 def _train(job: Job, cluster: Cluster) -> None:
@@ -115,15 +118,8 @@ def _measure_features(job: Job) -> None:
     idf_V = count_idf(job.run.pairs, pair_shards(job.run), spec=job.spec)
     loader = Loader(job.folder, job.targets, spec=job.spec, idf_V=idf_V)
     sample, _ = loader.shard(max(job.shards, key=lambda name: job.shards[name]))
-    dense = sample.dense_BF.astype(np.float64)
-    std = dense.std(axis=0)
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        idf=idf_V,
-        dense_mean=dense.mean(axis=0).astype(np.float32),
-        dense_std=np.where(std > 1e-6, std, 1.0).astype(np.float32),  # a constant stays 0
-    )
+    np.savez(buffer, idf=idf_V, **dense_scale(sample.dense_BF))  # type: ignore[arg-type]
     job.output.write_bytes(FEATURES, buffer.getvalue())
 
 
