@@ -80,7 +80,7 @@ def fit_stack(
     if total < 1e-6:
         raise UserError(
             f"no teacher of {', '.join(names)} agrees with the labels of the judged dev split "
-            '(all fitted weights are 0): labels.weights = "fitted" cannot be used'
+            "(all fitted weights are 0)"
         )
     coefficients[coefficients < 1e-9 * total] = 0
     errors = _errors(logits, labels, groups, coefficients, intercept)

@@ -25,7 +25,7 @@ from raydistill.run import Run
 from raydistill.samples import Sample
 from raydistill.shards import judged_shards
 from raydistill.space import Dimension, Settings, Values, settings_of, with_settings
-from raydistill.stacking import FittedStack, Stack
+from raydistill.stacking import Stack
 from raydistill.student import Student, predict
 
 EVALUATIONS_AN_EPOCH = 4  # each is a chance to stop a trial that does badly
@@ -42,7 +42,7 @@ class Task:
     run: Run
     sample: Sample
     space: tuple[Dimension, ...]
-    fitted: FittedStack
+    fitted: Stack
 
     @property
     def num_pairs(self) -> int:
@@ -69,7 +69,7 @@ def trial_job(task: Task, values: Values) -> Job:
         every = max(1, task.sample.num_pairs // EVALUATIONS_AN_EPOCH)
         config = with_settings(config, {"train.evaluate_every_pairs": every})
     run = replace(task.run, config=config)  # with what it knows of files and models
-    stack: Stack = task.fitted if config.labels.weights == "fitted" else stack_of(run)
+    stack = task.fitted if config.labels.weights == "fitted" else stack_of(run)
     targets = replace(
         targets_of(run, stack), logits=tuple(task.sample.logits[name] for name in stack.weights)
     )

@@ -68,7 +68,7 @@ def figures(run: Run) -> dict[str, Any]:
     student = Scorer.load(run.bundle.uri)
     judged_only = Scorer(bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only"))
     splits = ("dev", "test")
-    fitted = fitted_stack(run) if len(run.config.teachers) > 1 else None
+    fitted = _fitted(run) if len(run.config.teachers) > 1 else None
     scored: dict[str, _Scores] = _teacher_scores(run, fitted)
     for name, scorer in {"student": student, "judged-only student": judged_only}.items():
         scored[name] = {split: score_split(run, scorer, split)[0] for split in splits}
@@ -106,6 +106,17 @@ def figures(run: Run) -> dict[str, Any]:
     }
 
 
+def _fitted(run: Run) -> FittedStack | None:
+    """The fitted stack; None, with a warning, where there is none and the student needs none."""
+    try:
+        return fitted_stack(run)
+    except UserError as error:
+        if run.config.labels.weights == "fitted":
+            raise
+        logger.warning("evaluate  no fitted stack in the report: %s", error)
+        return None
+
+
 def leave_out_unscored(scored: dict[str, _Scores], labels: _Scores) -> dict[str, int]:
     """Drop, for all scorers alike, the pairs without a finite score; how many of each split."""
     num_unscored = {}
@@ -122,13 +133,13 @@ def _teacher_scores(run: Run, fitted: FittedStack | None) -> dict[str, _Scores]:
     """Scores of every teacher; of several also their stack, their mean, and the fitted stack."""
     one_hot = {f"teacher {name}": Stack({name: 1.0}) for name in run.config.teachers}
     stacks = {label: (stack, 1.0) for label, stack in one_hot.items()}
-    if fitted is not None:
-        equal = dict.fromkeys(run.config.teachers, 1 / len(run.config.teachers))
-        used = fitted if run.config.labels.weights == "fitted" else stack_of(run)
+    if len(stacks) > 1:
+        used, equal = stack_of(run), dict.fromkeys(run.config.teachers, 1 / len(stacks))
         stacks["teachers stacked"] = used, 1.0
-        if run.config.stacking_weights() != equal or run.config.labels.bias:
+        if used != Stack(equal):
             stacks["teachers, mean"] = Stack(equal), 1.0
-        stacks["teachers, fitted"] = fitted, fitted.temperature
+        if fitted is not None:
+            stacks["teachers, fitted"] = fitted, fitted.temperature
     logits = {split: read_judged(run, split).logits_BM for split in ("dev", "test")}
     return {
         label: {

@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -132,7 +131,7 @@ def _trial(values: dict[str, Any], *, task: Task) -> None:
     """What the actor of a trial runs."""
     torch.set_num_threads(1)
     time_us = _time_us if task.run.config.tune.speed else None
-    run_trial(task, values, report=partial(tune.report), time_us=time_us)
+    run_trial(task, values, report=tune.report, time_us=time_us)
 
 
 def _time_us(job: Job, state: State, idf_V: NDArray[np.float32]) -> float:

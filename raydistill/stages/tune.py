@@ -11,14 +11,14 @@ from typing import Any
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.finals import UNTUNED, Final, best_toml, choose, gain, verdict
-from raydistill.judged import fitted_stack
+from raydistill.judged import fitted_stack, stack_of
 from raydistill.metrics import best_threshold, measure
 from raydistill.plots import draw
 from raydistill.report import tune_markdown
 from raydistill.run import TUNED, Run
 from raydistill.samples import draw_sample
 from raydistill.scorer import Scorer
-from raydistill.space import Settings, dimensions, with_settings
+from raydistill.space import WEIGHTS, Settings, dimensions, with_settings
 from raydistill.stages.evaluate import time_scorer
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.stages.search import search
@@ -85,7 +85,8 @@ def make_task(run: Run) -> Task:
     tune = run.config.tune
     sample = draw_sample(run, num_pairs=tune.sample_pairs, seed=tune.seed)
     run.train_fingerprint("student")  # models are looked at here, not once a trial
-    return Task(run, sample, tuple(space), fitted_stack(run))
+    needs_fit = run.config.labels.weights == "fitted" or WEIGHTS in tune.space
+    return Task(run, sample, tuple(space), fitted_stack(run) if needs_fit else stack_of(run))
 
 
 def _check_any(trials: Sequence[Trial]) -> None:
