@@ -156,14 +156,18 @@ def _time_us(job: Job, state: State, idf_V: NDArray[np.float32]) -> float:
 def _to_trial(task: Task, result: tune.Result) -> Trial:
     values, metrics = result.config or {}, result.metrics or {}
     found = {name: float(metrics[name]) for name in _METRICS if name in metrics}
-    state = FINISHED if found.get("done_share", 0) >= 1 else STOPPED
+    state, error = FINISHED if found.get("done_share", 0) >= 1 else STOPPED, None
+    if result.error is not None or not found:
+        # Tune keeps errors on the machine of the driver alone: after a restart they may be gone.
+        state = FAILED
+        error = "not kept" if result.error is None else _last_line(result.error)
     return Trial(
         name=str(metrics.get("trial_id") or Folder(result.path).uri.rsplit("/", 1)[-1]),
-        state=state if result.error is None else FAILED,
+        state=state,
         settings=settings_of(task.run.config, task.space, values, fitted=task.fitted),
         metrics=found,
         seconds=float(metrics.get("time_total_s", 0.0)),
-        error=None if result.error is None else _last_line(result.error),
+        error=error,
     )
 
 

@@ -27,14 +27,14 @@ SETTINGS = [
 
 
 def finished(run: Path) -> dict[str, float]:
-    """Trials that the newest saved state calls ended, with their metric."""
+    """Trials that the newest saved state calls ended, with their log loss."""
     states = sorted(run.glob("tune/search/*/experiment_state-*.json"), key=os.path.getmtime)
     found = {}
     for one in states[-1:]:
-        for text, _ in json.loads(one.read_text())["trial_data"]:
+        for text, metadata in json.loads(one.read_text())["trial_data"]:
             trial = json.loads(text)
-            if trial["status"] in ("TERMINATED", "ERROR"):
-                found[trial["trial_id"]] = trial
+            if trial["status"] == "TERMINATED":
+                found[trial["trial_id"]] = json.loads(metadata)["last_result"]["log_loss"]
     return found
 
 
@@ -74,7 +74,7 @@ def main() -> None:
         print(f"killed with {len(kept)} trials finished", flush=True)
     assert start(run, arguments.trials).wait() == 0
     rows = {row["name"]: row for row in pq.read_table(run / "tune" / "trials.parquet").to_pylist()}
-    lost = sorted(set(kept) - set(rows))
+    lost = [name for name, loss in kept.items() if rows.get(name, {}).get("log_loss") != loss]
     print(json.dumps({"bench": "kill_tune", "figures": {
         "kills": arguments.kills, "finished_before_kills": len(kept), "lost": len(lost),
         "trials": len(rows)}}))  # fmt: skip
