@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from raydistill.config import RunConfig, to_config
+from pydantic import TypeAdapter, ValidationError
+
+from raydistill.config import SEARCHED, RunConfig, to_config
 from raydistill.errors import UserError
 from raydistill.overrides import lay_over
 from raydistill.stacking import Stack
@@ -74,7 +76,7 @@ def dimensions(config: RunConfig) -> list[Dimension]:
             assert given.low is not None and given.high is not None, "SpaceConfig checks it"
             found.append(Dimension(name, given.low, given.high, given.log))
     for dimension in found:
-        _check(config, dimension)
+        _check(dimension)
     return found
 
 
@@ -88,15 +90,24 @@ def _ratios(config: RunConfig, name: str, *, spread: float) -> list[Dimension]:
     return [Dimension(f"{WEIGHTS}.{other}", -spread, spread) for other in others]
 
 
-def _check(config: RunConfig, dimension: Dimension) -> None:
-    """A value that no run file could hold is found before the trials begin."""
+def _check(dimension: Dimension) -> None:
+    """A value that no run file could hold is found before the trials begin.
+
+    Each field alone: whether settings go together is for the trials to find.
+    """
     if dimension.name.startswith(f"{WEIGHTS}."):
         return
+    section, name = dimension.name.split(".", 1)
+    field = SEARCHED[section].model_fields[name]
+    kind: Any = field.annotation
+    for rule in field.metadata:
+        kind = Annotated[kind, rule]
     for setting in dimension.choices or (dimension.low, dimension.high):
         try:
-            with_settings(config, {dimension.name: setting})
-        except UserError as error:
-            raise UserError(f"tune.space: {error}") from error
+            TypeAdapter(kind).validate_python(setting)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            raise UserError(f"tune.space: {dimension.name} = {setting!r}: {message}") from error
 
 
 def settings_of(
