@@ -99,6 +99,7 @@ def _tune_config(task: Task, cluster: Cluster) -> tune.TuneConfig:
     return tune.TuneConfig(
         num_samples=settings.num_trials,
         max_concurrent_trials=settings.num_concurrent or cluster.num_cores,
+        trial_dirname_creator=_name_of,
         reuse_actors=True,  # a new process costs seconds, most of them the import of torch
         search_alg=OptunaSearch(
             metric=names if settings.speed else names[0],
@@ -116,6 +117,11 @@ def _tune_config(task: Task, cluster: Cluster) -> tune.TuneConfig:
             reduction_factor=_REDUCTION,
         ),
     )
+
+
+def _name_of(trial: TuneTrial) -> str:
+    """The folder of a trial, by which it is also known to us."""
+    return str(trial.trial_id)
 
 
 def _domain(dimension: Dimension) -> Any:  # noqa: ANN401 - Tune's domains have no common public type
@@ -162,7 +168,7 @@ def _to_trial(task: Task, result: tune.Result) -> Trial:
         state = FAILED
         error = "not kept" if result.error is None else _last_line(result.error)
     return Trial(
-        name=str(metrics.get("trial_id") or Folder(result.path).uri.rsplit("/", 1)[-1]),
+        name=result.path.rsplit("/", 1)[-1],
         state=state,
         settings=settings_of(task.run.config, task.space, values, fitted=task.fitted),
         metrics=found,
