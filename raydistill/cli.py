@@ -23,6 +23,7 @@ _HELP = {
     "prepare": "clean, split and shard the raw pairs",
     "finetune": "make cross-encoders of the base encoders",
     "label": "score the pairs with every teacher",
+    "tune": "search settings on a sample, and say what they gain",
     "train": "fit the student on the soft labels",
     "export": "write the bundle",
     "evaluate": "measure on the test split, write the report",
@@ -80,6 +81,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_stage(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--config", required=True, metavar="RUN.TOML")
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="FILE.TOML",
+        dest="overlays",
+        help="settings laid over the run file, as tune/best.toml; --set lies above it",
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides"
     )
@@ -159,7 +168,9 @@ def _run_stage(name: str, arguments: argparse.Namespace) -> int:
     from raydistill.config import load_config
     from raydistill.run import Run
 
-    run = Run(load_config(arguments.config, overrides=arguments.overrides))
+    above = [read_overlay(path) for path in arguments.overlays]
+    config = load_config(arguments.config, overlays=above, overrides=arguments.overrides)
+    run = Run(config)
     if arguments.dry_run:
         return _dry_run(run)
     if name == "evaluate" and arguments.curve:
@@ -211,6 +222,21 @@ def _preset(name: str) -> str:
     return name
 
 
+def read_overlay(path: str) -> dict[str, object]:
+    """The tables of an overlay file, local or `s3://`.
+
+    Raises:
+        UserError: no such file, or not TOML.
+    """
+    from raydistill.overrides import parse_tables
+    from raydistill.storage import Folder
+
+    folder, _, name = path.rpartition("/")
+    if not Folder(folder or ".").exists(name):
+        raise UserError(f"no such overlay file: {path}")
+    return parse_tables(Folder(folder or ".").read_bytes(name).decode(), name=path)
+
+
 def _dry_run(run: object) -> int:
     from raydistill.run import STAGES, Run
     from raydistill.stages.distill import is_complete, outputs
@@ -218,7 +244,7 @@ def _dry_run(run: object) -> int:
     assert isinstance(run, Run)
     print(run.config.to_toml())  # noqa: T201
     run.check_owner()
-    for stage in STAGES:
+    for stage in (*STAGES, *(["tune"] if run.config.tune.space else [])):
         state = "complete" if is_complete(stage, run) else "to do"
         folders = ", ".join(folder.uri for folder in outputs(stage, run)) or "nothing to make"
         print(f"{stage:<9} {state:<9} {folders}")  # noqa: T201

@@ -18,6 +18,8 @@ os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A trial that is stopped ends the window it reads; with less patience its process is thrown away.
+os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "30")
 
 import ray
 import ray.data

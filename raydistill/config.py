@@ -8,31 +8,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from raydistill.errors import UserError
+from raydistill.overrides import apply_override, lay_over, parse_tables, read_text
+from raydistill.section import Count, Positive, Section, Share
+from raydistill.tuning import TuneConfig
 
-Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
-
-class Section(BaseModel):
-    """One table of the run file; SPEED names the fields that change speed, and no result."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    SPEED: ClassVar[frozenset[str]] = frozenset()
-
-    def results(self) -> dict[str, Any]:
-        """The settings that change the output: what a fingerprint is made of."""
-        return self.model_dump(mode="json", exclude=set(self.SPEED))
 
 
 class InputConfig(Section):
@@ -187,8 +174,15 @@ class LabelsConfig(Section):
     """The soft label: sigmoid((sum_m w_m z_m + bias) / temperature)."""
 
     temperature: Positive = 1.0
-    weights: dict[str, Annotated[float, Field(ge=0)]] | None = None  # None: equal
+    weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["fitted"] | None = None
+    # None: equal; "fitted": weights and bias fitted on the judged dev split (stacking.py)
     bias: float = 0.0
+
+    @model_validator(mode="after")
+    def _one_bias(self) -> Self:
+        if self.weights == "fitted" and self.bias:
+            raise ValueError('weights = "fitted" fits the bias too; leave bias out')
+        return self
 
 
 class NgramsConfig(Section):
@@ -259,6 +253,15 @@ class ClusterConfig(Section):
     gpus: int | None = Field(default=None, ge=0)  # what it may grow to; None: those there now
 
 
+# What a trial of tune can change: settings that ask for no other pairs and no other logits.
+SEARCHED: dict[str, type[Section]] = {
+    "labels": LabelsConfig,
+    "ngrams": NgramsConfig,
+    "student": StudentConfig,
+    "train": TrainConfig,
+}
+
+
 class RunConfig(Section):
     """A whole run, as read from the file and stored beside its output as run.toml."""
 
@@ -274,24 +277,22 @@ class RunConfig(Section):
     ngrams: NgramsConfig = NgramsConfig()
     student: StudentConfig = StudentConfig()
     train: TrainConfig = TrainConfig()
+    tune: TuneConfig = TuneConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         if bool(self.pairs.query) != bool(self.judged.query):
             raise ValueError('pairs.query and judged.query: give both, or "" for single texts')
-        names = set(self.teachers)
-        if self.labels.weights is not None and set(self.labels.weights) != names:
-            raise ValueError(
-                f"labels.weights names {sorted(self.labels.weights)} but the teachers are "
-                f"{sorted(names)}; give one weight per teacher"
-            )
-        if self.labels.weights is not None and sum(self.labels.weights.values()) <= 0:
-            raise ValueError("labels.weights are all 0; give at least one teacher a weight")
+        _check_weights(self.labels.weights, names=sorted(self.teachers))
+        for name in self.tune.space:
+            _check_searched(name)
         return self
 
-    def stacking_weights(self) -> dict[str, float]:
-        """Weight of each teacher, in the order of the file, with sum 1."""
+    def stacking_weights(self) -> dict[str, float] | None:
+        """Weight of each teacher, in the order of the file, with sum 1; None: to be fitted."""
+        if self.labels.weights == "fitted":
+            return None
         given = self.labels.weights or dict.fromkeys(self.teachers, 1.0)
         total = sum(given.values())
         return {name: given[name] / total for name in self.teachers}
@@ -301,59 +302,73 @@ class RunConfig(Section):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def load_config(path: str, *, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read the run file at `path`, apply `section.field=value` overrides, validate.
+def _check_weights(weights: dict[str, float] | str | None, *, names: Sequence[str]) -> None:
+    if weights is None or isinstance(weights, str):
+        return
+    if set(weights) != set(names):
+        raise ValueError(
+            f"labels.weights names {sorted(weights)} but the teachers are "
+            f"{list(names)}; give one weight per teacher"
+        )
+    if sum(weights.values()) <= 0:
+        raise ValueError("labels.weights are all 0; give at least one teacher a weight")
+
+
+def _check_searched(name: str) -> None:
+    section, _, field = name.partition(".")
+    kind = SEARCHED.get(section)
+    if kind is None:
+        raise ValueError(
+            f'tune.space: {name!r} cannot be searched; write "section.field" of '
+            f"{', '.join(SEARCHED)}"
+        )
+    allowed = [f for f in kind.model_fields if f not in kind.SPEED]
+    if field not in allowed:
+        near = difflib.get_close_matches(field, allowed, n=3, cutoff=0.5) or sorted(allowed)
+        raise ValueError(f"tune.space: unknown setting {name}; did you mean {', '.join(near)}?")
+
+
+def load_config(
+    path: str, *, overlays: Sequence[Mapping[str, Any]] = (), overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Read the run file at `path`, lay tables and then `section.field=value` over it, validate.
 
     Raises:
         UserError: no such file, not TOML, or settings that are not allowed, named one a line.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"no such config file: {path}")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from error
-    return parse_config(text, name=path, overrides=overrides)
+    return parse_config(read_text(path), name=path, overlays=overlays, overrides=overrides)
 
 
-def parse_config(text: str, *, name: str, overrides: Sequence[str] = ()) -> RunConfig:
+def parse_config(
+    text: str,
+    *,
+    name: str,
+    overlays: Sequence[Mapping[str, Any]] = (),
+    overrides: Sequence[str] = (),
+) -> RunConfig:
     """The content of a run file; `name` is what error messages call it.
 
     Raises:
         UserError: as `load_config`.
     """
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name} is not valid TOML: {error}") from error
+    raw = parse_tables(text, name=name)
+    for overlay in overlays:
+        lay_over(raw, overlay)
     for override in overrides:
-        _apply_override(raw, override)
+        apply_override(raw, override)
+    return to_config(raw, name=name)
+
+
+def to_config(raw: Mapping[str, Any], *, name: str) -> RunConfig:
+    """The tables of a run file, validated.
+
+    Raises:
+        UserError: settings that are not allowed.
+    """
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{name}: " + "; ".join(map(_explain, error.errors()))) from error
-
-
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    *tables, field = name.strip().split(".")
-    if not equals or not field:
-        raise UserError(f"--set {override!r}: write section.field=value")
-    node = raw
-    for table in tables:
-        node = node.setdefault(table, {})
-        if not isinstance(node, dict):
-            raise UserError(f"--set {override!r}: {table} is a value, not a section")
-    node[field] = _toml_value(text.strip())
-
-
-def _toml_value(text: str) -> object:
-    """`3`, `true`, `[1, 2]` as TOML reads them; anything else is a string without quotes."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _explain(error: Mapping[str, Any]) -> str:

@@ -67,6 +67,13 @@ class Lexicon(NamedTuple):
         ngrams = self.ngrams_R.astype(np.int32)
         return {IDF: self.idf_I, WORDS: self.words_K, VECTORS: vectors, NGRAMS: ngrams}
 
+    def narrowed(self, dim: int) -> Lexicon:
+        """The same with the first `dim` columns of the vectors, which are principal components."""
+        if dim == self.dim:
+            return self
+        kept = unit_rows(self.vectors_KE[:, :dim])
+        return self._replace(vectors_KE=np.ascontiguousarray(kept))
+
     @property
     def dim(self) -> int:
         """E."""

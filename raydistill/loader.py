@@ -224,3 +224,13 @@ def count_idf(folder: Folder, shards: Mapping[str, int]) -> NDArray[np.float32]:
         counts += document_counts(utf8_buffers(titles))
         num_titles += len(titles)
     return idf(counts, num_documents=num_titles)
+
+
+def dense_scale(dense_BF: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Mean and deviation by which dense features are standardised, from those of some pairs."""
+    dense = dense_BF.astype(np.float64)
+    std = dense.std(axis=0)
+    return {
+        "dense_mean": dense.mean(axis=0).astype(np.float32),
+        "dense_std": np.where(std > 1e-6, std, 1.0).astype(np.float32),  # a constant stays 0
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from raydistill.schema import COUNTS
@@ -165,6 +166,7 @@ def markdown(found: dict[str, Any]) -> str:
     lines += ["| " + " | ".join(row) + " |" for row in table_rows(found)]
     lines += ["", "## Retention", ""]
     lines += [f"- {name}: {value:.1%}" for name, value in found["retention"].items()]
+    lines += stack_section(found["stack"]) if found.get("stack") else []
     lines += ["", "## Rows", "", "| stage | in | out | duplicates | quarantined | held out | s |"]
     lines += ["|---|" + "---:|" * 6]
     for name, stage in found["stages"].items():
@@ -177,6 +179,82 @@ def markdown(found: dict[str, Any]) -> str:
         "for the student in batches from raw text; "
         f"one call with one pair takes the student {found['single_us']:,.0f} us.",
         "",
+        *(["## Search", "", tune_markdown(found["tune"])] if found.get("tune") else []),
         data_markdown(found["data"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def stack_section(stack: dict[str, Any]) -> list[str]:
+    """The fitted stack and its standard errors, as lines of Markdown."""
+    rows: list[tuple[str, ...]] = [("", "fitted", "standard error")]
+    for name, weight in stack["weights"].items():
+        error = stack["weight_errors"][name]
+        rows.append((f"weight of {name}", f"{weight:.3f}", "" if error is None else f"{error:.3f}"))
+    for name in ("bias", "temperature"):
+        rows.append((name, f"{stack[name]:.3f}", f"{stack[f'{name}_error']:.3f}"))
+    text = (
+        f"Fitted on {stack['num_pairs']:,} judged dev pairs; weights are at least 0, their sum 1. "
+        "*teachers, fitted* above is sigmoid((sum of weight x logit + bias) / temperature); "
+        "*teachers stacked* is what the student learned from, at temperature 1."
+    )
+    return ["", "## Stack", "", text, "", markdown_table(rows)]
+
+
+def tune_markdown(found: dict[str, Any]) -> str:
+    """What a search found, as Markdown below a heading of the caller's."""
+    metric = found["metric"]
+    states = ", ".join(f"{num} {state}" for state, num in sorted(found["states"].items()))
+    lines = [
+        found["verdict"],
+        "",
+        f"Trials on {found['num_sample']:,} pairs: {states}. The best were trained again on the "
+        "whole transfer set with the seeds of the untuned settings. They were chosen on the dev "
+        "split; the test split had no part in it. Spread: standard deviation over the seeds.",
+        "",
+        markdown_table(_finals_rows(found)),
+        "",
+        f"Taken: **{found['chosen']}** (`tune/best.toml`).",
+        "",
+        "### Best trials",
+        "",
+        markdown_table(_trials_rows(found["best_trials"], metric)),
+    ]
+    if found["front"]:
+        lines += ["", "### Quality and speed: what no other trial beats in both", ""]
+        lines += [markdown_table(_trials_rows(found["front"], metric))]
+    if found["errors"]:
+        lines += ["", "### Failed trials", ""]
+        lines += [f"- {one['name']}: {_short(one['error'])}" for one in found["errors"]]
+    lines += [line for name in found["plots"] for line in ("", f"![{name}]({name})")]
+    return "\n".join(lines) + "\n"
+
+
+def _finals_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    names = dict.fromkeys((found["metric"], "auc", "log_loss"))
+    columns = [(split, name) for split in ("dev", "test") for name in names]
+    head = ("", *(f"{split} {name.replace('_', ' ')}" for split, name in columns), "us a pair")
+    rows: list[tuple[str, ...]] = [head]
+    for final in found["finals"]:
+        cells = [_spread([s[split][name] for s in final["students"]]) for split, name in columns]
+        speed = min(student["us_per_pair"] for student in final["students"])
+        rows.append((final["name"], *cells, f"{speed:,.1f}"))
+    return rows
+
+
+def _spread(values: Sequence[float]) -> str:
+    deviation = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{fmean(values):.4f}{deviation}"
+
+
+def _trials_rows(trials: Sequence[dict[str, Any]], metric: str) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("trial", metric.replace("_", " "), "us a pair", "settings")]
+    for trial in trials:
+        speed = f"{trial['us_per_pair']:,.1f}" if "us_per_pair" in trial else ""
+        settings = ", ".join(f"{name} = {_number(v)}" for name, v in trial["settings"].items())
+        rows.append((f"{trial['name']}, {trial['state']}", f"{trial[metric]:.4f}", speed, settings))
+    return rows
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

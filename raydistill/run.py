@@ -22,6 +22,7 @@ from raydistill.storage import Folder, model_fingerprint
 _WEIGHTS = "*.safetensors"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name; anything else is a path
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
+TUNED = "tune.json"  # what a search found, in tune/
 ROLES = ("student", "judged_only")
 DATASETS = ("judged", "pairs")
 
@@ -182,7 +183,9 @@ class Run:
         if role == "student":
             dataset = "pairs"
             teachers = {name: self.label_fingerprint(name) for name in config.teachers}
-            targets: object = [teachers, config.labels.results(), config.stacking_weights()]
+            # Fitted weights follow from the logits and the judged pairs.
+            stack = config.stacking_weights() or self.prepare_fingerprint("judged")
+            targets: object = [teachers, config.labels.results(), stack]
         else:
             dataset = targets = "judged"
         sections = (config.ngrams, config.student, config.train)
@@ -202,10 +205,23 @@ class Run:
         """The newest report."""
         return self.root / "report"
 
+    @property
+    def tune(self) -> Folder:
+        """What the newest search found."""
+        return self.root / "tune"
+
+    def tune_fingerprint(self) -> str:
+        """What makes a search: the untuned student's settings, the judged pairs, `[tune]`."""
+        judged, settings = self.prepare_fingerprint("judged"), self.config.tune.results()
+        return fingerprint("tune", self.train_fingerprint("student"), judged, settings)
+
     def report_fingerprint(self) -> str:
-        """What makes the report: both students and the teachers' logits."""
+        """What makes the report: both students, the teachers' logits, and a search if any."""
         teachers = {name: self.label_fingerprint(name) for name in self.config.teachers}
-        return fingerprint("evaluate", [self.train_fingerprint(role) for role in ROLES], teachers)
+        students = [self.train_fingerprint(role) for role in ROLES]
+        tuned = self.tune.success()
+        searched = [tuned["fingerprint"]] if tuned else []
+        return fingerprint("evaluate", students, teachers, *searched)
 
     def _model_hash(self, source: str) -> str:
         if source not in self._models:

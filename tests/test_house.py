@@ -28,7 +28,7 @@ def test_every_run_file_is_valid(file: Path) -> None:
     assert load_config(str(file)).teachers
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "distill"])
+@pytest.mark.parametrize("stage", [*STAGES, "tune", "distill"])
 def test_every_stage_has_a_job(stage: str) -> None:
     assert (ROOT / "jobs" / f"{stage}.py").is_file()
 

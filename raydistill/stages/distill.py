@@ -77,6 +77,10 @@ def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
         from raydistill.stages import label
 
         return lambda: label.run(run, cluster)
+    if name == "tune":
+        from raydistill.stages import tune
+
+        return lambda: tune.run(run, cluster)
     from raydistill.stages import train
 
     return lambda: train.run(run, cluster)
@@ -119,4 +123,6 @@ def outputs(name: str, run: Run) -> dict[Folder, str]:
         return {run.student(role): run.train_fingerprint(role) for role in ROLES}
     if name == "export":
         return {run.bundle: run.train_fingerprint("student")}
+    if name == "tune":
+        return {run.tune: run.tune_fingerprint()}
     return {run.report: run.report_fingerprint()}

@@ -12,13 +12,14 @@ from threadpoolctl import threadpool_limits
 
 from raydistill.errors import UserError
 from raydistill.inspection import inspect_run
+from raydistill.judged import fitted_stack, read_judged, stack_of
 from raydistill.labels import soft_labels
-from raydistill.loader import read_logits
 from raydistill.metrics import best_threshold, measure, retention
 from raydistill.report import markdown
-from raydistill.run import ROLES, Run
+from raydistill.run import ROLES, TUNED, Run
 from raydistill.schema import COUNTS
 from raydistill.scorer import Scorer
+from raydistill.stacking import FittedStack, Stack
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.stages.train import RESULT
 from raydistill.storage import SUCCESS
@@ -46,6 +47,8 @@ def run(run: Run) -> bool:
     start_s = time.monotonic()
     found = figures(run)
     run.report.delete()
+    for name in (found["tune"] or {}).get("plots", []):
+        run.report.write_bytes(name, run.tune.read_bytes(name))
     run.report.write_json(METRICS, found)
     run.report.write_bytes(REPORT, markdown(found).encode())
     summary = {
@@ -65,7 +68,8 @@ def figures(run: Run) -> dict[str, Any]:
     student = Scorer.load(run.bundle.uri)
     judged_only = Scorer(bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only"))
     splits = ("dev", "test")
-    scored: dict[str, _Scores] = teacher_scores(run)
+    fitted = _fitted(run) if len(run.config.teachers) > 1 else None
+    scored: dict[str, _Scores] = teacher_scores(run, fitted)
     for name, scorer in {"student": student, "judged-only student": judged_only}.items():
         scored[name] = {split: score_split(run, scorer, split)[0] for split in splits}
     labels = {split: judged_column(run, split, "label") for split in splits}
@@ -93,11 +97,24 @@ def figures(run: Run) -> dict[str, Any]:
         "scorers": entries,
         "retention": retentions(entries["student"], entries[reference]),
         "teacher": reference,
+        "stack": None if fitted is None else fitted.to_dict(),
         "single_us": single_us,
         "stages": _stage_counts(run),
         "training": {role: run.student(role).read_json(RESULT) for role in ROLES},
+        "tune": run.tune.read_json(TUNED) if run.tune.success() else None,
         "data": inspect_run(run),
     }
+
+
+def _fitted(run: Run) -> FittedStack | None:
+    """The fitted stack; None, with a warning, where there is none and the student needs none."""
+    try:
+        return fitted_stack(run)
+    except UserError as error:
+        if run.config.labels.weights == "fitted":
+            raise
+        logger.warning("evaluate  no fitted stack in the report: %s", error)
+        return None
 
 
 def leave_out_unscored(scored: dict[str, _Scores], labels: _Scores) -> dict[str, int]:
@@ -112,31 +129,30 @@ def leave_out_unscored(scored: dict[str, _Scores], labels: _Scores) -> dict[str,
     return num_unscored
 
 
-def teacher_scores(run: Run) -> dict[str, _Scores]:
-    """Scores of every teacher, and of their stack where there are several."""
-    weights = run.config.stacking_weights()
-    stacks = {f"teacher {name}": {name: 1.0} for name in weights}
-    if len(weights) > 1:
-        stacks["teachers stacked"] = weights
+def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Scores]:
+    """Scores of every teacher; of several also their stack, their mean, and the fitted stack."""
+    one_hot = {f"teacher {name}": Stack({name: 1.0}) for name in run.config.teachers}
+    stacks = {label: (stack, 1.0) for label, stack in one_hot.items()}
+    if len(stacks) > 1:
+        used, equal = stack_of(run), dict.fromkeys(run.config.teachers, 1 / len(stacks))
+        stacks["teachers stacked"] = used, 1.0
+        if used != Stack(equal):
+            stacks["teachers, mean"] = Stack(equal), 1.0
+        if fitted is not None:
+            stacks["teachers, fitted"] = fitted, fitted.temperature
+    logits = {split: read_judged(run, split).logits_BM for split in ("dev", "test")}
     return {
-        label: {split: _stack(run, split, stack, label) for split in ("dev", "test")}
-        for label, stack in stacks.items()
+        label: {
+            split: soft_labels(
+                logits_BM,
+                weights_M=[stack.weights.get(name, 0.0) for name in run.config.teachers],
+                bias=stack.bias,
+                temperature=temperature,
+            )
+            for split, logits_BM in logits.items()
+        }
+        for label, (stack, temperature) in stacks.items()
     }
-
-
-def _stack(run: Run, split: str, weights: dict[str, float], label: str) -> NDArray[np.float32]:
-    folder = run.judged(split)
-    bias = run.config.labels.bias if label == "teachers stacked" else 0.0
-    parts = [np.empty(0, np.float32)]
-    for shard in folder.shards():
-        pairs = folder.read_table(shard, columns=["pair_id"])
-        columns = [
-            read_logits(run.logits(name), f"judged/{split}/{shard}", pairs) for name in weights
-        ]
-        parts.append(
-            soft_labels(np.stack(columns, axis=1), weights_M=list(weights.values()), bias=bias)
-        )
-    return np.concatenate(parts)
 
 
 def judged_column(run: Run, split: str, name: str) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
+from raydistill.judged import stack_of
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.metrics import best_threshold
@@ -143,7 +144,7 @@ def _golden(run: Run, scorer: Scorer) -> list[dict[str, Any]]:
 
 
 def _model_card(run: Run, settings: dict[str, Any], scorer: Scorer) -> str:
-    weights = ", ".join(f"{name} {w:.2f}" for name, w in run.config.stacking_weights().items())
+    weights = ", ".join(f"{name} {w:.2f}" for name, w in stack_of(run).weights.items())
     done = run.student("student").success() or {}
     return f"""# A raydistill student
 

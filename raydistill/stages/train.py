@@ -26,8 +26,9 @@ from tensorboardX.record_writer import RecordWriter
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.exchange import Exchange
+from raydistill.judged import stack_of, targets_of
 from raydistill.learning import Job, State, Watcher, copy_arrays, fit_student, new_state
-from raydistill.loader import Loader, Targets
+from raydistill.loader import Loader, Targets, dense_scale
 from raydistill.run import ROLES, Run
 from raydistill.shards import judged_shards, missing_shards, pair_shards
 from raydistill.stages.fit import device_of_worker, fit
@@ -46,10 +47,19 @@ def run(run: Run, cluster: Cluster) -> bool:
     Raises:
         UserError: shards that a teacher has not scored.
     """
-    left = [role for role in ROLES if run.student(role).success() is None]
-    for role in left:
-        _train(make_job(run, role), cluster)
-    return bool(left)
+    return any([train_role(run, role, cluster) for role in ROLES])
+
+
+def train_role(run: Run, role: str, cluster: Cluster) -> bool:
+    """Fit one student; False if it is there.
+
+    Raises:
+        UserError: shards that a teacher has not scored.
+    """
+    if run.student(role).success() is not None:
+        return False
+    _train(make_job(run, role), cluster)
+    return True
 
 
 def make_job(run: Run, role: str) -> Job:
@@ -71,15 +81,7 @@ def make_job(run: Run, role: str) -> Job:
             raise UserError(
                 f"teacher {teacher} has not scored {len(missing)} of the shards: run `label` first"
             )
-    weights = run.config.stacking_weights()
-    targets = Targets(
-        logits=tuple(run.logits(name) for name in weights),
-        weights=tuple(weights.values()),
-        bias=run.config.labels.bias,
-        temperature=run.config.labels.temperature,
-        as_logits=settings.loss == "mse",
-    )
-    return Job(run, role, run.pairs, shards, targets, settings.epochs)
+    return Job(run, role, run.pairs, shards, targets_of(run, stack_of(run)), settings.epochs)
 
 
 def _train(job: Job, cluster: Cluster) -> None:
@@ -122,14 +124,8 @@ def measure_features(job: Job) -> None:
     write_lexicon(job.run)
     loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=load_lexicon(job.run))
     sample, _ = loader.shard(max(job.shards, key=lambda name: job.shards[name]))
-    dense = sample.dense_BF.astype(np.float64)
-    std = dense.std(axis=0)
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        dense_mean=dense.mean(axis=0).astype(np.float32),
-        dense_std=np.where(std > 1e-6, std, 1.0).astype(np.float32),  # a constant stays 0
-    )
+    np.savez(buffer, **dense_scale(sample.dense_BF))  # type: ignore[arg-type]
     job.output.write_bytes(FEATURES, buffer.getvalue())
 
 

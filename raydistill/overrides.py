@@ -1,0 +1,75 @@
+"""A run file as plain tables: overlays laid over it, and `--set section.field=value`.
+
+Comes in: TOML text. Goes out: nested dicts, not yet validated (`config.py` does that).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raydistill.errors import UserError
+
+
+def read_text(path: str) -> str:
+    """The text of the run file at `path`.
+
+    Raises:
+        UserError: no such file, or no text.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"no such config file: {path}")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error
+
+
+def parse_tables(text: str, *, name: str) -> dict[str, Any]:
+    """The tables of a TOML text; `name` is what error messages call it.
+
+    Raises:
+        UserError: not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{name} is not valid TOML: {error}") from error
+
+
+def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    """Put the fields of `above` into `below`, table by table; other values are replaced."""
+    for name, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(name), dict):
+            lay_over(below[name], value)
+        else:
+            below[name] = value
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set the field that `section.field=value` names.
+
+    Raises:
+        UserError: not of that form, or a section that is a value.
+    """
+    name, equals, text = override.partition("=")
+    *tables, field = name.strip().split(".")
+    if not equals or not field:
+        raise UserError(f"--set {override!r}: write section.field=value")
+    node = raw
+    for table in tables:
+        node = node.setdefault(table, {})
+        if not isinstance(node, dict):
+            raise UserError(f"--set {override!r}: {table} is a value, not a section")
+    node[field] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> object:
+    """`3`, `true`, `[1, 2]` as TOML reads them; anything else is a string without quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,125 @@
+"""Trials to pictures (SVG): metric against each setting, parallel coordinates, Pareto front.
+
+Needs matplotlib, and no display: figures are made without pyplot.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from raydistill.trials import FINISHED, MODES, SPEED, Trial, flat_settings, pareto, ranked
+
+_COLUMNS = 3
+_LOG_FROM = 20.0  # a range whose ends are so far apart is drawn on a log scale
+
+
+def draw(trials: Sequence[Trial], *, metric: str) -> dict[str, bytes]:
+    """Files by name; the same trials give the same bytes."""
+    shown = ranked(trials, metric=metric)
+    if not shown:
+        return {}
+    found = {
+        "settings.svg": _settings(shown, metric=metric),
+        "parallel.svg": _parallel(shown, metric=metric),
+    }
+    if all(SPEED in trial.metrics for trial in shown):
+        found["front.svg"] = _front(shown, metric=metric)
+    return {name: _svg(figure) for name, figure in found.items()}
+
+
+def _axes_of(trials: Sequence[Trial]) -> dict[str, tuple[NDArray[np.float64], list[str]]]:
+    """Values of each setting that differs between trials; of choices their place, and the names."""
+    rows = [flat_settings(trial.settings) for trial in trials]
+    found: dict[str, tuple[NDArray[np.float64], list[str]]] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+            places, ticks = np.asarray(values, np.float64), []
+        else:
+            ticks = sorted({str(value) for value in values})
+            places = np.asarray([ticks.index(str(value)) for value in values], np.float64)
+        if np.ptp(places) > 0:
+            found[name] = places, ticks
+    return found
+
+
+def _settings(trials: Sequence[Trial], *, metric: str) -> Figure:
+    """The metric against each setting, a panel each; trials that were stopped are pale."""
+    axes = _axes_of(trials)
+    num_rows = -(-max(len(axes), 1) // _COLUMNS)
+    figure = Figure(figsize=(4 * _COLUMNS, 3 * num_rows), layout="constrained")
+    values = np.asarray([trial.metrics[metric] for trial in trials])
+    is_whole = np.asarray([trial.state == FINISHED for trial in trials])
+    for at, (name, (places, ticks)) in enumerate(axes.items()):
+        panel = figure.add_subplot(num_rows, _COLUMNS, at + 1)
+        panel.scatter(places[~is_whole], values[~is_whole], s=18, color="#9ab8d8", label="stopped")
+        panel.scatter(places[is_whole], values[is_whole], s=18, color="#1f4e8c", label="finished")
+        _scale(panel, places, ticks)
+        panel.set_xlabel(name)
+        panel.set_ylabel(metric.replace("_", " "))
+        if not at:
+            panel.legend(fontsize="small")
+    return figure
+
+
+def _scale(panel: Axes, places: NDArray[np.float64], ticks: list[str]) -> None:
+    if ticks:
+        panel.set_xticks(range(len(ticks)), ticks, fontsize="small")
+    elif places.min() > 0 and places.max() / places.min() >= _LOG_FROM:
+        panel.set_xscale("log")
+
+
+def _parallel(trials: Sequence[Trial], *, metric: str) -> Figure:
+    """A line a trial over all settings, from 0 to 1 of each range; dark is good."""
+    axes = _axes_of(trials)
+    figure = Figure(figsize=(max(6, 1.6 * len(axes)), 4.5), layout="constrained")
+    panel = figure.add_subplot()
+    columns = [_unit(places) for places, _ in axes.values()]
+    ranks = np.linspace(1, 0, len(trials))  # trials come the best first
+    colours = mpl.colormaps["Blues"](0.15 + 0.85 * ranks)
+    for at in reversed(range(len(trials))):
+        panel.plot([column[at] for column in columns], color=colours[at], linewidth=1.2)
+    panel.set_xticks(range(len(axes)), [_axis_label(n, *v) for n, v in axes.items()], fontsize=7)
+    panel.set_yticks([])
+    best = "lowest" if MODES[metric] == "min" else "highest"
+    panel.set_title(f"settings of all trials; darkest: {best} {metric.replace('_', ' ')}")
+    return figure
+
+
+def _axis_label(name: str, places: NDArray[np.float64], ticks: list[str]) -> str:
+    ends = (ticks[0], ticks[-1]) if ticks else (f"{places.min():.3g}", f"{places.max():.3g}")
+    return f"{name.replace('.', chr(10))}\n{ends[0]}\nto {ends[1]}"
+
+
+def _unit(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    if places.min() > 0 and places.max() / places.min() >= _LOG_FROM:
+        places = np.log(places)
+    return np.asarray((places - places.min()) / np.ptp(places))
+
+
+def _front(trials: Sequence[Trial], *, metric: str) -> Figure:
+    """The metric against the time a pair takes, and the trials that no other beats in both."""
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    panel = figure.add_subplot()
+    best = pareto(trials, metric=metric)
+    for some, style in ((trials, {"s": 18, "color": "#9ab8d8"}), (best, {"color": "#1f4e8c"})):
+        points: list[Any] = [(t.metrics[SPEED], t.metrics[metric]) for t in some]
+        panel.scatter(*zip(*points, strict=True), **style)
+    panel.set_xlabel("us a pair")
+    panel.set_ylabel(metric.replace("_", " "))
+    return figure
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "raydistill", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

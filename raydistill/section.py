@@ -1,0 +1,22 @@
+"""What every table of the run file is: frozen, validated fields; some only change speed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """One table of the run file; SPEED names the fields that change speed, and no result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    SPEED: ClassVar[frozenset[str]] = frozenset()
+
+    def results(self) -> dict[str, Any]:
+        """The settings that change the output: what a fingerprint is made of."""
+        return self.model_dump(mode="json", exclude=set(self.SPEED))

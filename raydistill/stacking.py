@@ -1,0 +1,156 @@
+"""Several teachers' logits and judged labels to stacking weights, bias and calibrating temperature.
+
+Comes in: logits of a judged split, one column a teacher. Goes out: the weights, with their standard
+errors. A logistic regression on the logits; no files, no Ray.
+
+Shapes: B pairs, M teachers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from raydistill.errors import UserError
+
+_PENALTY = 1.0  # one pair's say: keeps the temperature finite where labels are separable
+_TIE = 1e-3  # shares a weight between teachers that cannot be told apart
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the margin of a soft label is made with: sum_m w_m z_m + bias; the weights sum to 1."""
+
+    weights: dict[str, float]
+    bias: float = 0.0
+
+
+@dataclass(frozen=True)
+class FittedStack(Stack):
+    """A stack fitted on judged labels; sigmoid(margin / temperature) is calibrated to them.
+
+    Standard errors are those of queries drawn anew; None for a weight at its bound of 0.
+    """
+
+    temperature: float = 1.0
+    weight_errors: dict[str, float | None] | None = None
+    bias_error: float = 0.0
+    temperature_error: float = 0.0
+    num_pairs: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, as metrics.json holds them."""
+        return asdict(self)
+
+
+def fit_stack(
+    logits_BM: NDArray[np.float32],
+    labels_B: NDArray[np.float32],
+    *,
+    names: Sequence[str],
+    groups_B: NDArray[np.int64] | None = None,
+) -> FittedStack:
+    """Weights, bias and temperature that make the stack likeliest on judged (also graded) labels.
+
+    Logistic regression with coefficients w_m / T >= 0 and intercept b / T. The penalty is on
+    1 / T, the sum of the coefficients, so that a copy of a teacher changes nothing. Standard errors
+    are the sandwich's, with the pairs of one group (a query) taken together (Liang and Zeger 1986,
+    https://doi.org/10.1093/biomet/73.1.13), carried over to w, b and T by the delta method.
+
+    Pairs without a finite logit of every teacher are left out.
+
+    Raises:
+        UserError: no pair to fit on, or no teacher that agrees with the labels.
+    """
+    is_scored = np.isfinite(logits_BM).all(axis=1)
+    if not is_scored.any():
+        raise UserError(
+            "no judged dev pair has a logit of every teacher: nothing to fit weights on"
+        )
+    logits, labels = logits_BM[is_scored].astype(np.float64), labels_B[is_scored].astype(np.float64)
+    groups = np.arange(len(labels)) if groups_B is None else groups_B[is_scored]
+    coefficients, intercept = _fit(logits, labels)
+    total = coefficients.sum()
+    if total < 1e-6:
+        raise UserError(
+            f"no teacher of {', '.join(names)} agrees with the labels of the judged dev split "
+            "(all fitted weights are 0)"
+        )
+    coefficients[coefficients < 1e-9 * total] = 0
+    errors = _errors(logits, labels, groups, coefficients, intercept)
+    weights = coefficients / total
+    return FittedStack(
+        weights=dict(zip(names, weights.tolist(), strict=True)),
+        bias=float(intercept / total),
+        temperature=float(1 / total),
+        weight_errors={
+            name: float(error) if weight else None
+            for name, weight, error in zip(names, weights, errors, strict=False)
+        },
+        bias_error=float(errors[-2]),
+        temperature_error=float(errors[-1]),
+        num_pairs=len(labels),
+    )
+
+
+def _fit(
+    logits_BM: NDArray[np.float64], labels_B: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """Coefficients (>= 0) and intercept of the penalised logistic regression."""
+    num_teachers, means_M = logits_BM.shape[1], logits_BM.mean(axis=0)
+    # Centred: else the intercept and the coefficients pull at each other, and the search is slow.
+    design = np.column_stack([logits_BM - means_M, np.ones(len(labels_B))])
+
+    def loss(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margins, coefficients = design @ point, point[:-1]
+        total = coefficients.sum()
+        value = np.sum(np.logaddexp(0, margins) - labels_B * margins)
+        value += (_PENALTY * total**2 + _TIE * coefficients @ coefficients) / 2
+        slope = design.T @ (expit(margins) - labels_B)
+        slope[:-1] += _PENALTY * total + _TIE * coefficients
+        return float(value) / len(labels_B), slope / len(labels_B)
+
+    found = minimize(
+        loss,
+        np.append(np.full(num_teachers, 1 / num_teachers), 0.0),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0, None)] * num_teachers + [(None, None)],
+        options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 2_000, "maxcor": 20},
+    )
+    coefficients = np.asarray(found.x[:-1], np.float64)
+    return coefficients, float(found.x[-1] - means_M @ coefficients)
+
+
+def _errors(
+    logits_BM: NDArray[np.float64],
+    labels_B: NDArray[np.float64],
+    groups_B: NDArray[np.int64],
+    coefficients_M: NDArray[np.float64],
+    intercept: float,
+) -> NDArray[np.float64]:
+    """Standard errors of w (0 at the bound), of b and of T, in this order."""
+    num_teachers, total = len(coefficients_M), coefficients_M.sum()
+    free = np.append(np.flatnonzero(coefficients_M), num_teachers)
+    design = np.column_stack([logits_BM, np.ones(len(labels_B))])[:, free]
+    p_B = expit(logits_BM @ coefficients_M + intercept)
+    is_weight = np.append(np.ones(len(free) - 1), 0)
+    penalty = _PENALTY * np.outer(is_weight, is_weight) + _TIE * np.diag(is_weight)
+    inverse = np.linalg.inv((design * (p_B * (1 - p_B))[:, None]).T @ design + penalty)
+    _, group_B = np.unique(groups_B, return_inverse=True)
+    pull_BF = design * (p_B - labels_B)[:, None]
+    pull = np.stack([np.bincount(group_B, weights=column) for column in pull_BF.T], axis=1)
+    spread = np.zeros((num_teachers + 1, num_teachers + 1))
+    spread[np.ix_(free, free)] = inverse @ (pull.T @ pull) @ inverse
+    weights, ones = coefficients_M / total, np.ones(num_teachers)
+    slopes = np.zeros((num_teachers + 2, num_teachers + 1))  # of w, b, T by coefficients, intercept
+    slopes[:-2, :-1] = (np.eye(num_teachers) - np.outer(weights, ones)) / total
+    slopes[-2] = np.append(-intercept / total**2 * ones, 1 / total)
+    slopes[-1, :-1] = -1 / total**2
+    return np.sqrt(np.maximum(np.diag(slopes @ spread @ slopes.T), 0))

@@ -1,0 +1,209 @@
+"""The trials of a search through Ray Tune: Optuna proposes, ASHA stops what does badly.
+
+A trial is one actor on one core. What all of them share lies in the object store once. A search
+that was cut off goes on with its finished trials kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+# Before Ray Tune is imported. It saves the search every second, so that a kill costs no finished
+# trial; it leaves Ctrl-C to us, and writes no event files for every trial.
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+
+import optuna
+import torch
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from raydistill.cluster import Cluster
+from raydistill.learning import Job, State
+from raydistill.lexicon import Lexicon
+from raydistill.scorer import Scorer
+from raydistill.space import Dimension, default_values, settings_of
+from raydistill.stages.export import bundle_settings
+from raydistill.storage import Folder
+from raydistill.trials import (
+    EVALUATIONS_AN_EPOCH,
+    FAILED,
+    FINISHED,
+    MODES,
+    SPEED,
+    STOPPED,
+    Task,
+    Trial,
+    run_trial,
+)
+
+logger = logging.getLogger("raydistill")
+_METRICS = (*MODES, SPEED, "pairs", "done_share")
+_TIMED_PAIRS, _TIMED_ROUNDS = 2_048, 5
+_REDUCTION = 3  # ASHA: of so many trials at a rung, one goes on
+
+
+def search(task: Task, cluster: Cluster, *, storage: Folder, name: str) -> list[Trial]:
+    """Run what is left of the trials; all of them, in the order they were proposed."""
+    _quiet()
+    storage.filesystem.create_dir(storage.path(), recursive=True)
+    trainable = tune.with_resources(tune.with_parameters(_trial, task=task), {"CPU": 1})
+    space = {dimension.name: _domain(dimension) for dimension in task.space}
+    path = storage.path(name)
+    if tune.Tuner.can_restore(path, storage_filesystem=storage.filesystem):
+        tuner = tune.Tuner.restore(
+            path, trainable, param_space=space, storage_filesystem=storage.filesystem
+        )
+        logger.info("tune      goes on with the trials in %s", storage / name)
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space=space,
+            tune_config=_tune_config(task, cluster),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=storage.path(),
+                storage_filesystem=storage.filesystem,
+                callbacks=[_Lines(task.run.config.tune.metric, task.run.config.tune.num_trials)],
+                verbose=0,
+            ),
+        )
+    results = tuner.fit()
+    return [_to_trial(task, results[at]) for at in range(len(results))]
+
+
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+
+
+def _tune_config(task: Task, cluster: Cluster) -> tune.TuneConfig:
+    settings = task.run.config.tune
+    objectives: dict[str, str] = {settings.metric: MODES[settings.metric]}
+    if settings.speed:
+        objectives[SPEED] = "min"
+    first = default_values(task.run.config, task.space)
+    names, modes = list(objectives), list(objectives.values())
+    return tune.TuneConfig(
+        num_samples=settings.num_trials,
+        max_concurrent_trials=settings.num_concurrent or cluster.num_cores,
+        trial_dirname_creator=_name_of,
+        reuse_actors=True,  # a new process costs seconds, most of them the import of torch
+        search_alg=OptunaSearch(
+            metric=names if settings.speed else names[0],
+            mode=modes if settings.speed else modes[0],
+            points_to_evaluate=None if first is None else [first],
+            seed=settings.seed,
+        ),
+        scheduler=ASHAScheduler(
+            time_attr="pairs",
+            metric=settings.metric,
+            mode=MODES[settings.metric],
+            max_t=task.num_pairs,
+            # The first look at half an epoch: before it, trials differ by their learning rate.
+            grace_period=2 * (task.sample.num_pairs // EVALUATIONS_AN_EPOCH),
+            reduction_factor=_REDUCTION,
+        ),
+    )
+
+
+def _name_of(trial: TuneTrial) -> str:
+    """The folder of a trial, by which it is also known to us."""
+    return str(trial.trial_id)
+
+
+def _domain(dimension: Dimension) -> Any:  # noqa: ANN401 - Tune's domains have no common public type
+    if dimension.choices:
+        return tune.choice(list(range(len(dimension.choices))))
+    low, high = dimension.low, dimension.high
+    if dimension.is_whole:  # Tune leaves out the upper end
+        return (tune.lograndint if dimension.log else tune.randint)(int(low), int(high) + 1)
+    return (tune.loguniform if dimension.log else tune.uniform)(low, high)
+
+
+def _trial(values: dict[str, Any], *, task: Task) -> None:
+    """What the actor of a trial runs."""
+    torch.set_num_threads(1)
+    time_us = _time_us if task.run.config.tune.speed else None
+    run_trial(task, values, report=tune.report, time_us=time_us)
+
+
+def _time_us(job: Job, state: State, lexicon: Lexicon) -> float:
+    """Microseconds a pair of the scorer in batches, from raw text; untrained weights take as long.
+
+    The least of several rounds: other trials share the machine.
+    """
+    arrays = {name: value.numpy() for name, value in state.student.arrays().items()}
+    scorer = Scorer(bundle_settings(job.run, "student"), {**arrays, **lexicon.to_arrays()})
+    rows = job.folder.read_table(next(iter(job.shards)), columns=["query", "title"])
+    rows = rows.slice(0, _TIMED_PAIRS)
+    texts = rows["query"].to_pylist(), rows["title"].to_pylist()
+    rounds = []
+    with threadpool_limits(limits=1):
+        for _ in range(_TIMED_ROUNDS):
+            start_s = time.perf_counter()
+            scorer.score_pairs(*texts)
+            rounds.append(time.perf_counter() - start_s)
+    return float(min(rounds) / rows.num_rows * 1e6)
+
+
+def _to_trial(task: Task, result: tune.Result) -> Trial:
+    values, metrics = result.config or {}, result.metrics or {}
+    found = {name: float(metrics[name]) for name in _METRICS if name in metrics}
+    state, error = FINISHED if found.get("done_share", 0) >= 1 else STOPPED, None
+    if result.error is not None or not found:
+        # Tune keeps errors on the machine of the driver alone: after a restart they may be gone.
+        state = FAILED
+        error = "not kept" if result.error is None else _last_line(result.error)
+    return Trial(
+        name=result.path.rsplit("/", 1)[-1],
+        state=state,
+        settings=settings_of(task.run.config, task.space, values, fitted=task.fitted),
+        metrics=found,
+        seconds=float(metrics.get("time_total_s", 0.0)),
+        error=error,
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    """The cause without Ray's stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+class _Lines(tune.Callback):
+    """A line for every trial that ends."""
+
+    def __init__(self, metric: str, num_trials: int) -> None:
+        self._metric, self._num_trials = metric, num_trials
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
+    ) -> None:
+        self._log(trials, trial)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
+    ) -> None:
+        self._log(trials, trial)
+
+    def _log(self, trials: Iterable[TuneTrial], trial: TuneTrial) -> None:
+        ended = (TuneTrial.TERMINATED, TuneTrial.ERROR)
+        num_ended = sum(one.status in ended or one is trial for one in trials)
+        found = (trial.last_result or {}).get(self._metric)
+        metric = self._metric.replace("_", " ")
+        note = "failed" if found is None else f"{metric} {found:.4f}"
+        logger.info(
+            "tune      %d/%d trials  %s: %s", num_ended, self._num_trials, trial.trial_id, note
+        )

@@ -1,0 +1,190 @@
+"""tune: search settings on a sample, train the best few again on all pairs, say what they gain."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from raydistill.cluster import Cluster
+from raydistill.errors import UserError
+from raydistill.finals import UNTUNED, Final, best_toml, choose, gain, verdict
+from raydistill.judged import fitted_stack, stack_of
+from raydistill.metrics import best_threshold, measure
+from raydistill.plots import draw
+from raydistill.report import tune_markdown
+from raydistill.run import TUNED, Run
+from raydistill.samples import draw_sample
+from raydistill.scorer import Scorer
+from raydistill.space import WEIGHTS, Settings, dimensions, with_settings
+from raydistill.stages.evaluate import time_scorer
+from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
+from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.stages.search import search
+from raydistill.stages.train import train_role
+from raydistill.storage import SUCCESS
+from raydistill.trials import (
+    FAILED,
+    SPEED,
+    Task,
+    Trial,
+    best_few,
+    flat_settings,
+    pareto,
+    ranked,
+    trials_table,
+)
+
+logger = logging.getLogger("raydistill")
+BEST, TRIALS, REPORT = "best.toml", "trials.parquet", "report.md"
+
+
+def run(run: Run, cluster: Cluster) -> bool:
+    """Search, and write `tune/`; False if it is there and of the current settings.
+
+    Raises:
+        UserError: nothing to search, shards without logits, or no trial that went through.
+    """
+    wanted = run.tune_fingerprint()
+    done = run.tune.success()
+    if done is not None and done["fingerprint"] == wanted:
+        return False
+    start_s = time.monotonic()
+    task = make_task(run)
+    trials = search(task, cluster, storage=run.tune / "search", name=wanted)
+    search_s = time.monotonic() - start_s
+    run.tune.write_table(TRIALS, trials_table(trials))
+    _check_any(trials)
+    untuned = _final(run, UNTUNED, {}, cluster)
+    few = best_few(trials, run.config)
+    others = [_final(run, trial.name, trial.settings, cluster) for trial in few]
+    found = _found(run, trials, untuned, others, num_sample=task.sample.num_pairs)
+    found["search_seconds"] = round(search_s, 1)
+    _write(run, found, trials, untuned=untuned, others=others)
+    summary = {
+        "fingerprint": wanted,
+        "rows_in": len(trials),
+        "rows_out": sum(trial.state != FAILED for trial in trials),
+        "quarantined": sum(trial.state == FAILED for trial in trials),
+        "seconds": round(time.monotonic() - start_s, 1),
+    }
+    run.tune.write_json(SUCCESS, summary)
+    logger.info("tune      %s", found["verdict"])
+    logger.info("tune      %s/%s", run.tune, BEST)
+    return True
+
+
+def make_task(run: Run) -> Task:
+    """What the trials share: sample, axes, fitted stack.
+
+    Raises:
+        UserError: nothing to search, or prepare or label not complete.
+    """
+    space = dimensions(run.config)
+    tune = run.config.tune
+    sample = draw_sample(run, num_pairs=tune.sample_pairs, seed=tune.seed)
+    run.train_fingerprint("student")  # models are looked at here, not once a trial
+    needs_fit = run.config.labels.weights == "fitted" or WEIGHTS in tune.space
+    fitted = fitted_stack(run) if needs_fit else stack_of(run)
+    # With word vectors, also where the run itself reads none: a trial may.
+    words = replace(run, config=with_settings(run.config, {"ngrams.preset": "match"}))
+    write_lexicon(words)
+    return Task(run, sample, load_lexicon(words), tuple(space), fitted)
+
+
+def _check_any(trials: Sequence[Trial]) -> None:
+    failed = [trial for trial in trials if trial.state == FAILED]
+    for trial in failed:
+        logger.warning("tune      trial %s failed: %s", trial.name, trial.error)
+    if len(failed) == len(trials):
+        raise UserError(f"all {len(trials)} trials failed; the first: {failed[0].error}")
+
+
+def _final(run: Run, name: str, settings: Settings, cluster: Cluster) -> Final:
+    """Train one configuration on the whole transfer set, once a seed, and measure the students.
+
+    A student that is there is not trained again: neither after a kill, nor by `train` later.
+    """
+    students = []
+    for at in range(run.config.tune.final_seeds):
+        seed = run.config.train.seed + at
+        config = with_settings(run.config, {**settings, "train.seed": seed})
+        one = replace(run, config=config)
+        train_role(one, "student", cluster)
+        students.append({"seed": seed, **_measure(one)})
+        logger.info("tune      %s, seed %d: %s", name, seed, _short(students[-1], run))
+    return Final(name, settings, tuple(students))
+
+
+def _short(student: dict[str, Any], run: Run) -> str:
+    metric = run.config.tune.metric
+    return f"dev {metric.replace('_', ' ')} {student['dev'][metric]:.4f}"
+
+
+def _measure(run: Run) -> dict[str, Any]:
+    """Metrics of a student as it would be served, on both splits that nobody trained on."""
+    scorer = Scorer(bundle_settings(run, "student"), bundle_arrays(run, "student"))
+    at = run.config.judged.relevant_at
+    scored = {split: score_split(run, scorer, split) for split in ("dev", "test")}
+    threshold = best_threshold(*scored["dev"], relevant_at=at)
+    found: dict[str, Any] = {
+        split: measure(*both, relevant_at=at, threshold=threshold).to_dict()
+        for split, both in scored.items()
+    }
+    fingerprint = run.train_fingerprint("student")
+    return {**found, SPEED: time_scorer(run, scorer)[0], "fingerprint": fingerprint}
+
+
+def _found(
+    run: Run,
+    trials: Sequence[Trial],
+    untuned: Final,
+    others: Sequence[Final],
+    *,
+    num_sample: int,
+) -> dict[str, Any]:
+    """Everything that the report says of the search."""
+    tune = run.config.tune
+    chosen = choose(untuned, others, metric=tune.metric)
+    front = pareto(trials, metric=tune.metric) if tune.speed else []
+    return {
+        "metric": tune.metric,
+        "num_sample": num_sample,
+        "states": {s: sum(t.state == s for t in trials) for s in {t.state for t in trials}},
+        "errors": [{"name": t.name, "error": t.error} for t in trials if t.state == FAILED],
+        "best_trials": [_row(trial) for trial in ranked(trials, metric=tune.metric)[:10]],
+        "front": [_row(trial) for trial in front],
+        "finals": [asdict(final) for final in (untuned, *others)],
+        "chosen": chosen.name,
+        "gain": {
+            split: asdict(gain(chosen, untuned, split=split, metric=tune.metric))
+            for split in ("dev", "test")
+        },
+        "verdict": verdict(chosen, untuned, metric=tune.metric),
+    }
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    settings = flat_settings(trial.settings)
+    return {"name": trial.name, "state": trial.state, **trial.metrics, "settings": settings}
+
+
+def _write(
+    run: Run,
+    found: dict[str, Any],
+    trials: Sequence[Trial],
+    *,
+    untuned: Final,
+    others: Sequence[Final],
+) -> None:
+    """The overlay, the figures, the plots and a report of their own."""
+    chosen = next(final for final in (untuned, *others) if final.name == found["chosen"])
+    plots = draw(trials, metric=found["metric"])
+    found["plots"] = sorted(plots)
+    for name, svg in plots.items():
+        run.tune.write_bytes(name, svg)
+    run.tune.write_json(TUNED, found)
+    run.tune.write_bytes(REPORT, ("# Search\n\n" + tune_markdown(found)).encode())
+    run.tune.write_bytes(BEST, best_toml(chosen, found["verdict"]).encode())

@@ -1,0 +1,254 @@
+"""What one trial of a search does, and what is made of all trials: table, best few, Pareto front.
+
+Plain Python on one core: `stages/search.py` runs trials through Ray Tune.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from raydistill.config import RunConfig
+from raydistill.errors import UserError
+from raydistill.judged import stack_of, targets_of
+from raydistill.learning import Job, State, Watcher, fit_student, new_state
+from raydistill.lexicon import Lexicon
+from raydistill.loader import Loader, Targets, dense_scale
+from raydistill.metrics import best_threshold, measure
+from raydistill.ngrams import Features, concatenate
+from raydistill.run import Run
+from raydistill.samples import Sample
+from raydistill.shards import judged_shards
+from raydistill.space import Dimension, Settings, Values, settings_of, with_settings
+from raydistill.stacking import Stack
+from raydistill.student import Student, predict
+
+EVALUATIONS_AN_EPOCH = 4  # each is a chance to stop a trial that does badly
+MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}
+SPEED = "us_per_pair"
+FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
+Report = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all trials of a search share."""
+
+    run: Run
+    sample: Sample
+    lexicon: Lexicon
+    space: tuple[Dimension, ...]
+    fitted: Stack
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs that the longest trial sees: of all its epochs together."""
+        epochs = [self.run.config.tune.max_epochs or self.run.config.train.epochs]
+        for dimension in self.space:
+            if dimension.name == "train.epochs":
+                epochs = [int(choice) for choice in dimension.choices] or [int(dimension.high)]
+        return max(epochs) * self.sample.num_pairs
+
+
+def trial_job(task: Task, values: Values) -> Job:
+    """The fit that a trial stands for: on the sample, with the trial's settings.
+
+    Raises:
+        UserError: settings that do not go together.
+    """
+    tune = task.run.config.tune
+    settings = settings_of(task.run.config, task.space, values, fitted=task.fitted)
+    if tune.max_epochs is not None:
+        settings = {"train.epochs": tune.max_epochs, **settings}
+    config = with_settings(task.run.config, settings)
+    if config.train.evaluate_every_pairs is None:
+        every = max(1, task.sample.num_pairs // EVALUATIONS_AN_EPOCH)
+        config = with_settings(config, {"train.evaluate_every_pairs": every})
+    run = replace(task.run, config=config)  # with what it knows of files and models
+    stack = task.fitted if config.labels.weights == "fitted" else stack_of(run)
+    targets = replace(
+        targets_of(run, stack), logits=tuple(task.sample.logits[name] for name in stack.weights)
+    )
+    return Job(run, "student", task.sample.pairs, task.sample.shards, targets, config.train.epochs)
+
+
+def run_trial(
+    task: Task,
+    values: Values,
+    *,
+    report: Report,
+    time_us: Callable[[Job, State, Lexicon], float] | None = None,
+) -> None:
+    """Train a student on the sample, and report after every evaluation how good its best is.
+
+    `time_us` measures microseconds a pair, where that is an objective too.
+    """
+    job = trial_job(task, values)
+    lexicon = lexicon_of(task, job)
+    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
+    largest, _ = loader.shard(max(job.shards, key=lambda name: job.shards[name]))
+    state = new_state(job, dense_scale(largest.dense_BF), device="cpu")
+    del largest
+    speed = {} if time_us is None else {SPEED: time_us(job, state, lexicon)}
+    best = _Best(job, state, loader)
+
+    def record(entry: dict[str, float]) -> None:
+        found = best.update(entry)
+        done_share = entry["pairs"] / job.num_pairs
+        report({"pairs": entry["pairs"], "done_share": done_share, **found, **speed})
+
+    watcher = Watcher(save=lambda _: None, log=lambda _: None, record=record)
+    fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
+
+
+def lexicon_of(task: Task, job: Job) -> Lexicon:
+    """The search's lexicon as a trial reads it: with the first columns of its word vectors.
+
+    Raises:
+        UserError: more columns than there are, or a vocabulary that was not counted.
+    """
+    known, wanted = task.lexicon, job.spec
+    if wanted.word_dim > known.dim:
+        raise UserError(f"ngrams.word_dim = {wanted.word_dim}: the search has {known.dim} columns")
+    if wanted.vocabulary_rows != len(known.ngrams_R):
+        raise UserError(
+            f"ngrams.vocabulary_rows = {wanted.vocabulary_rows}: it cannot be searched, and what "
+            f"decides n-grams cannot be beside one of {len(known.ngrams_R)}"
+        )
+    return known.narrowed(wanted.word_dim)
+
+
+class _Best:
+    """Metrics on the dev split of the weights that the fit would keep."""
+
+    def __init__(self, job: Job, state: State, loader: Loader) -> None:
+        self._job, self._state, self._loader = job, state, loader
+        self._found: dict[str, float] = {}
+        self._dev: tuple[Features, NDArray[np.float32]] | None = None
+
+    def update(self, entry: Mapping[str, float]) -> dict[str, float]:
+        """What the best is after an evaluation."""
+        if self._found and self._state.num_worse:
+            return self._found
+        metric = self._job.run.config.tune.metric
+        if metric in ("auc", "log_loss"):
+            ends = ["", *(["_average"] if "dev_auc_average" in entry else [])]
+            end = max(ends, key=lambda end: entry[f"dev_auc{end}"])
+            self._found = {name: entry[f"dev_{name}{end}"] for name in ("auc", "log_loss")}
+        else:
+            self._found = self._measure()
+        return self._found
+
+    def _measure(self) -> dict[str, float]:
+        """All metrics of the best weights; costs a second pass over the dev split."""
+        run, job = self._job.run, self._job
+        if self._dev is None:
+            folder, loader = run.judged("dev"), self._loader
+            judged = Loader(folder, Targets(), spec=loader.spec, lexicon=loader.lexicon)
+            parts = [judged.shard(name) for name in judged_shards(run, "dev")]
+            labels = np.concatenate([labels for _, labels in parts])
+            self._dev = concatenate([features for features, _ in parts]), labels
+        features, labels_B = self._dev
+        student = Student(job.spec, run.config.student)
+        student.load(self._state.best)
+        logits = predict(student, features, device="cpu")
+        scores = expit(logits * np.float32(job.targets.temperature))
+        at = run.config.judged.relevant_at
+        threshold = best_threshold(scores, labels_B, relevant_at=at)
+        found = measure(scores, labels_B, relevant_at=at, threshold=threshold).to_dict()
+        return {name: found[name] for name in MODES}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a trial."""
+
+    name: str
+    state: str  # finished; stopped: it did worse than others at the same point; failed
+    settings: Settings
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def ranked(trials: Sequence[Trial], *, metric: str) -> list[Trial]:
+    """Trials that have the metric, the best first."""
+    sign = -1 if MODES[metric] == "max" else 1
+    have = [t for t in trials if t.state != FAILED and np.isfinite(t.metrics.get(metric, np.nan))]
+    return sorted(have, key=lambda trial: sign * trial.metrics[metric])
+
+
+def pareto(trials: Sequence[Trial], *, metric: str) -> list[Trial]:
+    """Those that no other beats in both the metric and the time a pair takes, the best first."""
+    front: list[Trial] = []
+    for trial in ranked(trials, metric=metric):
+        if not front or trial.metrics[SPEED] < front[-1].metrics[SPEED]:
+            front.append(trial)
+    return front
+
+
+def best_few(trials: Sequence[Trial], config: RunConfig) -> list[Trial]:
+    """The trials that are trained again: the best, without twins and without the untuned one.
+
+    Where speed is an objective, those of the Pareto front come first.
+    """
+    tune = config.tune
+    order = ranked(trials, metric=tune.metric)
+    if tune.speed:
+        front = pareto(trials, metric=tune.metric)
+        order = front + [trial for trial in order if trial not in front]
+    found: list[Trial] = []
+    known = [config]
+    for trial in order:
+        wanted = with_settings(config, trial.settings)
+        if wanted not in known and len(found) < tune.num_final:
+            known.append(wanted)
+            found.append(trial)
+    return found
+
+
+def trials_table(trials: Sequence[Trial]) -> pa.Table:
+    """One row a trial: name, state, error, seconds, metrics, and a column for each setting.
+
+    Settings that are no numbers are written as JSON.
+    """
+    columns: dict[str, list[Any]] = {
+        name: [getattr(trial, name) for trial in trials]
+        for name in ("name", "state", "error", "seconds")
+    }
+    for name in dict.fromkeys(name for trial in trials for name in trial.metrics):
+        columns[name] = [trial.metrics.get(name) for trial in trials]
+    rows = [flat_settings(trial.settings) for trial in trials]
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        is_number = all(v is None or _is_number(v) for v in values)
+        columns[name] = values if is_number else [json.dumps(value) for value in values]
+    text = pa.schema([("name", pa.string()), ("state", pa.string()), ("error", pa.string())])
+    return pa.table(
+        {
+            name: pa.array(values, text.field(name).type if name in text.names else None)
+            for name, values in columns.items()
+        }
+    )
+
+
+def flat_settings(settings: Settings) -> dict[str, Any]:
+    """Settings of which each weight has a name of its own: `labels.weights.minilm`."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": one for key, one in value.items()}
+        else:
+            found[name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,156 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raydistill.cli import read_overlay
+from raydistill.cluster import Cluster
+from raydistill.config import load_config
+from raydistill.errors import UserError
+from raydistill.judged import fitted_stack, read_judged, stack_of
+from raydistill.run import TUNED, Run
+from raydistill.samples import draw_sample
+from raydistill.schema import LOGITS
+from raydistill.shards import pair_shards, shards_to_score
+from raydistill.stages import train, tune
+from raydistill.trials import FAILED, FINISHED, STOPPED, run_trial, trial_job
+from tests.conftest import run_config
+from tests.stages.test_train import share_of_words
+
+SPACE = {
+    "labels.temperature": {"low": 0.5, "high": 4.0, "log": True},
+    "labels.weights": {"spread": 1.0},
+    "student.hidden": {"choices": [[16, 8], [8]]},
+    "train.weight_decay": {"choices": [0.0, 0.1]},  # with Adagrad 0.1 is a mistake: a trial fails
+}
+TUNE = {
+    "num_trials": 6, "sample_pairs": 1_000, "max_epochs": 1, "num_final": 1, "final_seeds": 1,
+    "space": SPACE,
+}  # fmt: skip
+
+
+def write_two_teachers(run: Run) -> None:
+    """`good` knows the share of the query's words in the title, `noise` knows nothing."""
+    for shard in shards_to_score(run):
+        pairs = shard.folder.read_table(shard.name)
+        rng = np.random.default_rng(len(pairs))
+        rows = pairs.select(["query", "title"]).to_pylist()
+        good = [6 * share_of_words(row["query"], row["title"]) - 3 for row in rows]
+        for name, logits in {"good": good, "noise": rng.normal(size=len(rows)).tolist()}.items():
+            table = pa.table([pairs["pair_id"], pa.array(logits, pa.float32())], schema=LOGITS)
+            run.logits(name).write_table(shard.target, table)
+
+
+@pytest.fixture
+def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
+    teachers = {name: {"model": str(tiny_bert)} for name in ("good", "noise")}
+    labels = {"weights": "fitted"}
+    config = run_config(
+        prepared_dir, raw_files, tiny_bert, teachers=teachers, labels=labels, tune=TUNE
+    )
+    run = Run(config)
+    write_two_teachers(run)
+    return run
+
+
+@pytest.mark.ray
+def test_fitted_weights_make_the_soft_labels_and_the_fingerprint(labeled: Run) -> None:
+    stack = fitted_stack(labeled)
+    assert stack.weights["good"] > 0.8
+    targets = train.make_job(labeled, "student").targets
+    assert targets.weights == tuple(stack.weights.values()) and targets.bias == stack.bias
+    dev = read_judged(labeled, "dev")
+    assert len(dev.labels_B) == stack.num_pairs and len(set(dev.groups_B.tolist())) > 10
+    equal = labeled.config.model_copy(
+        update={"labels": labeled.config.labels.model_copy(update={"weights": None})}
+    )
+    assert Run(equal).train_fingerprint("student") != labeled.train_fingerprint("student")
+    assert stack_of(Run(equal)).weights == {"good": 0.5, "noise": 0.5}
+
+
+@pytest.mark.ray
+def test_a_sample_is_read_as_the_run_folder_is(labeled: Run) -> None:
+    everything = draw_sample(labeled, num_pairs=10**6, seed=0)
+    assert everything.shards == pair_shards(labeled)
+    task = tune.make_task(labeled)
+    assert task.sample.num_pairs == 1_000 and len(task.sample.shards) < len(everything.shards)
+    values = {
+        "labels.temperature": 2.0, "labels.weights.noise": 0.0, "student.hidden": 1,
+        "train.weight_decay": 0,
+    }  # fmt: skip
+    job = trial_job(task, values)
+    name = next(iter(task.sample.shards))
+    part = job.targets.of(name, job.folder.read_table(name))
+    there = trial_job(task, {**values, "labels.temperature": 1.0})
+    same = there.targets.of(name, there.folder.read_table(name))
+    assert np.log(part / (1 - part)) * 2 == pytest.approx(np.log(same / (1 - same)), abs=1e-3)
+    assert job.run.config.student.hidden == (8,) and job.num_pairs == 1_000
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("metric", ["log_loss", "ece"])
+def test_a_trial_reports_the_best_so_far(labeled: Run, metric: str) -> None:
+    config = labeled.config.model_copy(
+        update={"tune": labeled.config.tune.model_copy(update={"metric": metric})}
+    )
+    task = tune.make_task(Run(config))
+    values = {
+        "labels.temperature": 1.0, "labels.weights.noise": 0.0, "student.hidden": 0,
+        "train.weight_decay": 0,
+    }  # fmt: skip
+    found: list[dict[str, float]] = []
+    run_trial(task, values, report=found.append, time_us=lambda *_: 7.0)
+    assert [entry["pairs"] for entry in found] == [256, 512, 768, 1_000] or len(found) >= 4
+    assert found[-1]["done_share"] == 1 and found[-1]["us_per_pair"] == 7
+    aucs = [entry["auc"] for entry in found]
+    assert aucs == sorted(aucs) and metric in found[-1]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_from_a_space_to_an_overlay_that_train_takes(labeled: Run, tmp_path: Path) -> None:
+    cluster = Cluster(num_cores=2, num_gpus=0)
+    assert tune.run(labeled, cluster)
+    table = pq.read_table(labeled.tune.path(tune.TRIALS))
+    rows = table.to_pylist()
+    assert len(rows) == 6 and {row["state"] for row in rows} <= {FINISHED, STOPPED, FAILED}
+    for row in rows:  # a mistake in one trial is written down, and the others go on
+        is_wrong = row["train.weight_decay"] > 0
+        assert (row["state"] == FAILED) == is_wrong
+        assert (row["error"] is not None) == is_wrong
+    assert any(row["state"] == FAILED for row in rows)
+    assert "adamw" in next(row["error"] for row in rows if row["error"])
+    found = labeled.tune.read_json(TUNED)
+    assert found is not None and next(f["name"] for f in found["finals"]) == "untuned"
+    assert len(found["finals"]) == 2
+    report = labeled.tune.read_bytes(tune.REPORT).decode()
+    assert found["verdict"] in report and "settings.svg" in report
+    assert labeled.tune.exists("parallel.svg")
+    _check_overlay(labeled, found, tmp_path)
+    assert not tune.run(labeled, cluster)
+    labeled.tune.delete_file("_SUCCESS.json")  # as if killed just before the end
+    assert tune.run(labeled, cluster)  # neither trials nor students are made again
+    assert pq.read_table(labeled.tune.path(tune.TRIALS)).equals(table)
+
+
+def _check_overlay(run: Run, found: dict[str, object], tmp_path: Path) -> None:
+    """The student of the chosen settings is there already: `train` with the overlay finds it."""
+    file = tmp_path / "run.toml"
+    file.write_text(run.config.to_toml())
+    overlay = read_overlay(f"{run.tune.uri}/{tune.BEST}")
+    tuned = Run(load_config(str(file), overlays=[overlay]))
+    assert tuned.student("student").success() is not None
+    final = next(f for f in found["finals"] if f["name"] == found["chosen"])  # type: ignore[attr-defined]
+    assert final["students"][0]["fingerprint"] == tuned.train_fingerprint("student")
+    assert re.match(r"# .*seed", run.tune.read_bytes(tune.BEST).decode()) or not overlay
+
+
+@pytest.mark.ray
+def test_shards_without_logits_are_found_first(labeled: Run) -> None:
+    labeled.logits("noise").delete()
+    with pytest.raises(UserError, match="noise has not scored"):
+        tune.make_task(labeled)

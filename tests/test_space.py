@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import pytest
+
+from raydistill.config import RunConfig, load_config
+from raydistill.errors import UserError
+from raydistill.space import default_values, dimensions, settings_of, with_settings
+from raydistill.stacking import Stack
+from tests.conftest import run_config
+
+SPACE = {
+    "labels.temperature": {"low": 0.5, "high": 8.0, "log": True},
+    "labels.weights": {"spread": 2.0},
+    "student.hidden": {"choices": [[16, 8], [8]]},
+    "train.batch_rows": {"low": 32, "high": 128},
+}
+FITTED = Stack({"a": 0.25, "b": 0.75}, bias=0.5)
+TEACHERS = {"a": {"model": "x"}, "b": {"model": "y"}}
+
+
+def config(**sections: object) -> RunConfig:
+    wanted = {"teachers": TEACHERS, "tune": {"space": SPACE}, **sections}
+    return run_config("run", Path("raw"), Path("model"), **wanted)
+
+
+def test_a_trial_is_a_run_file_with_other_settings() -> None:
+    run = config()
+    values = {
+        "labels.temperature": 2.0, "labels.weights.b": 0.0, "student.hidden": 1,
+        "train.batch_rows": 32,
+    }  # fmt: skip
+    found = settings_of(run, dimensions(run), values, fitted=FITTED)
+    assert found == {
+        "labels.temperature": 2.0, "labels.weights": {"a": 0.25, "b": 0.75}, "labels.bias": 0.5,
+        "student.hidden": [8], "train.batch_rows": 32,
+    }  # fmt: skip
+    trial = with_settings(run, found)
+    assert trial.student.hidden == (8,) and trial.labels.temperature == 2
+    assert trial.labels.weights == {"a": 0.25, "b": 0.75}
+    assert with_settings(trial, {"labels.weights": "fitted", "labels.bias": 0.0}) != trial
+
+
+def test_weights_keep_to_the_simplex() -> None:
+    run = config(tune={"space": {"labels.weights": {"spread": 2.0}}})
+    space = dimensions(run)
+    assert [(d.name, d.low, d.high) for d in space] == [("labels.weights.b", -2.0, 2.0)]
+    for ratio in (-2.0, 0.7, 2.0):
+        found = settings_of(run, space, {"labels.weights.b": ratio}, fitted=FITTED)
+        weights = found["labels.weights"]
+        assert sum(weights.values()) == pytest.approx(1) and min(weights.values()) > 0
+    none = settings_of(run, space, {"labels.weights.b": 0.0}, fitted=Stack({"a": 1.0, "b": 0.0}))
+    assert none["labels.weights"]["b"] == pytest.approx(0.02 / 1.02)  # it may come back
+
+
+def test_the_untuned_settings_are_a_trial_where_the_space_holds_them() -> None:
+    run = config(labels={"weights": "fitted"})
+    assert default_values(run, dimensions(run)) == {
+        "labels.temperature": 1.0, "labels.weights.b": 0.0, "student.hidden": 0,
+        "train.batch_rows": 64,
+    }  # fmt: skip
+    other = config(labels={"weights": "fitted"}, train={"batch_rows": 16})
+    assert default_values(other, dimensions(other)) is None
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"labels.temperatur": {"low": 1, "high": 2}}, "did you mean temperature"),
+        ({"pairs.lowercase": {"choices": [True]}}, "cannot be searched"),
+        ({"train.num_workers": {"choices": [1]}}, "unknown setting train.num_workers"),
+        ({"train.seed": {"low": 3, "high": 2}}, "low below high"),
+        ({"train.seed": {"low": 3, "choices": [1]}}, "give {low, high} or {choices}"),
+        ({"train.learning_rate": {"low": 0, "high": 1, "log": True}}, "low above 0"),
+    ],
+)
+def test_a_space_that_cannot_be_is_refused(
+    space: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(tune={"space": space})
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "tune.space is empty"),
+        ({"student.dropout": {"low": 0.0, "high": 1.0}}, "student.dropout"),
+        ({"ngrams.preset": {"choices": ["match", "unigrams"]}}, "ngrams.preset"),
+        ({"train.seed": {"spread": 1.0}}, "only labels.weights"),
+    ],
+)
+def test_values_that_no_run_file_could_hold_are_found_first(
+    space: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        dimensions(config(tune={"space": space}))
+
+
+def test_one_teacher_has_no_weights_to_search() -> None:
+    one = config(teachers={"a": {"model": "x"}}, tune={"space": {"labels.weights": {"spread": 1}}})
+    with pytest.raises(UserError, match="one teacher leaves nothing"):
+        dimensions(one)
+
+
+def test_overlays_lie_over_the_file_and_set_above_them(tmp_path: Path) -> None:
+    file, overlay = tmp_path / "run.toml", tmp_path / "best.toml"
+    file.write_text(config(labels={"weights": "fitted"}).to_toml())
+    overlay.write_text("[labels]\ntemperature = 3.0\nbias = 0.5\nweights = {a = 1, b = 3}\n")
+    from raydistill.cli import read_overlay
+
+    above = [read_overlay(str(overlay))]
+    found = load_config(str(file), overlays=above)
+    assert found.labels.temperature == 3 and found.stacking_weights() == {"a": 0.25, "b": 0.75}
+    assert found.student == config().student
+    set_too = load_config(str(file), overlays=above, overrides=["labels.temperature=4"])
+    assert set_too.labels.temperature == 4
+    with pytest.raises(UserError, match="no such overlay"):
+        read_overlay(str(tmp_path / "none.toml"))
+
+
+def test_fitted_weights_come_with_their_bias() -> None:
+    assert config(labels={"weights": "fitted"}).stacking_weights() is None
+    with pytest.raises(ValueError, match="leave bias out"):
+        config(labels={"weights": "fitted", "bias": 1.0})

@@ -1,0 +1,121 @@
+"""Tables, the best few and gains by hand; the trials themselves: tests/stages/test_tune.py."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raydistill.finals import UNTUNED, Final, best_toml, choose, gain, verdict
+from raydistill.plots import draw
+from raydistill.report import tune_markdown
+from raydistill.trials import (
+    FAILED,
+    FINISHED,
+    SPEED,
+    STOPPED,
+    Trial,
+    best_few,
+    pareto,
+    trials_table,
+)
+from tests.conftest import run_config
+
+TRIALS = [
+    Trial("a", FINISHED, {"labels.temperature": 1.0}, {"auc": 0.7, SPEED: 20.0}, 2.0),
+    Trial("b", STOPPED, {"labels.temperature": 2.0}, {"auc": 0.8, SPEED: 30.0}, 1.0),
+    Trial("c", FAILED, {"labels.temperature": 3.0}, {}, 0.5, "ValueError: no"),
+    Trial("d", FINISHED, {"labels.temperature": 4.0}, {"auc": 0.75, SPEED: 40.0}, 2.0),
+    Trial("e", FINISHED, {"labels.temperature": 2.0}, {"auc": 0.79, SPEED: 31.0}, 2.0),
+    Trial("f", FINISHED, {"labels.temperature": 5.0}, {"auc": float("nan"), SPEED: 1.0}, 2.0),
+]
+
+
+def final(name: str, *, dev: list[float], test: list[float]) -> Final:
+    rows = [
+        {"seed": at, "dev": {"auc": one, "log_loss": -one}, "test": {"auc": two, "log_loss": -two}}
+        for at, (one, two) in enumerate(zip(dev, test, strict=True))
+    ]
+    return Final(name, {"labels.temperature": 2.0, "student.hidden": (8,)}, tuple(rows))
+
+
+def test_the_front_holds_what_no_other_beats_in_both() -> None:
+    assert [trial.name for trial in pareto(TRIALS, metric="auc")] == ["b", "a"]
+
+
+@pytest.mark.parametrize(("speed", "names"), [(False, ["b", "d"]), (True, ["b", "d"])])
+def test_the_best_few_without_twins_and_without_the_untuned(speed: bool, names: list[str]) -> None:
+    tune = {"metric": "auc", "num_final": 2, "speed": speed}
+    config = run_config("run", Path("raw"), Path("model"), tune=tune)
+    assert [trial.name for trial in best_few(TRIALS, config)] == names  # "a" is untuned, "e" is "b"
+
+
+def test_the_table_has_a_row_for_every_trial_also_for_failed_ones() -> None:
+    table = trials_table([*TRIALS, Trial("g", FINISHED, {"student.hidden": (8, 4)})])
+    rows = {row["name"]: row for row in table.to_pylist()}
+    assert rows["c"]["error"] == "ValueError: no" and rows["c"]["auc"] is None
+    assert rows["b"]["labels.temperature"] == 2.0 and rows["b"]["auc"] == 0.8
+    assert json.loads(rows["g"]["student.hidden"]) == [8, 4]
+
+
+def test_the_gain_is_measured_seed_by_seed_on_the_test_split() -> None:
+    untuned = final(UNTUNED, dev=[0.70, 0.72], test=[0.70, 0.80])
+    better = final("b", dev=[0.73, 0.73], test=[0.72, 0.82])
+    assert choose(untuned, [better], metric="auc") is better
+    found = gain(better, untuned, split="test", metric="auc")
+    # Differences 0.02 and 0.02: the seeds differ by 0.1, the gain does not.
+    assert (found.mean, found.deviation) == pytest.approx((0.02, 0)) and found.is_real
+    assert gain(better, untuned, split="test", metric="log_loss").mean == pytest.approx(0.02)
+    assert verdict(better, untuned, metric="auc").startswith("b gains +0.0200 auc")
+    assert best_toml(better, "x").endswith(
+        "[labels]\ntemperature = 2.0\n\n[student]\nhidden = [\n    8,\n]\n"
+    )
+
+
+def test_no_gain_is_said_to_be_none() -> None:
+    untuned = final(UNTUNED, dev=[0.70, 0.72], test=[0.70, 0.80])
+    worse = final("b", dev=[0.60, 0.60], test=[0.9, 0.9])  # what test says has no vote
+    assert choose(untuned, [worse], metric="auc") is untuned
+    assert verdict(untuned, untuned, metric="auc").startswith("No gain: nothing")
+    noisy = final("c", dev=[0.8, 0.8], test=[0.9, 0.7])  # +0.2 and -0.1: 0.05 with error 0.15
+    found = gain(noisy, untuned, split="test", metric="auc")
+    assert (found.mean, found.error) == pytest.approx((0.05, 0.15))
+    assert verdict(noisy, untuned, metric="auc").startswith("No gain that the seeds' spread")
+    alone = gain(final("d", dev=[1], test=[1]), final("u", dev=[0], test=[0]), split="dev",
+                 metric="auc")  # fmt: skip
+    assert alone.error is None and not alone.is_real
+
+
+def test_plots_are_the_same_bytes_for_the_same_trials() -> None:
+    some = [
+        Trial(str(at), FINISHED, {"student.hidden": (8,) * (1 + at % 2), "train.learning_rate": r},
+              {"auc": 0.5 + r, SPEED: 10.0 + at})
+        for at, r in enumerate(np.geomspace(0.001, 0.1, 5).tolist())
+    ]  # fmt: skip
+    found = draw(some, metric="auc")
+    assert sorted(found) == ["front.svg", "parallel.svg", "settings.svg"]
+    assert b"train.learning_rate" in found["settings.svg"] and found == draw(some, metric="auc")
+    assert draw([TRIALS[2]], metric="auc") == {}
+    assert sorted(draw(TRIALS[:1], metric="auc")) == ["front.svg", "parallel.svg", "settings.svg"]
+
+
+def test_the_report_of_a_search_has_all_it_found() -> None:
+    students = [
+        {"dev": {"auc": 0.7 + at, "log_loss": 0.5}, "test": {"auc": 0.6, "log_loss": 0.4},
+         "us_per_pair": 20.0 - at}
+        for at in (0.0, 0.02)
+    ]  # fmt: skip
+    row = {"name": "b", "state": STOPPED, "auc": 0.8, SPEED: 30.0, "settings": {"a.b": 0.123456}}
+    text = tune_markdown(
+        {
+            "metric": "auc", "verdict": "No gain.", "num_sample": 1_000, "chosen": UNTUNED,
+            "states": {STOPPED: 1, FAILED: 1}, "finals": [{"name": UNTUNED, "students": students}],
+            "best_trials": [row], "front": [row], "plots": ["settings.svg"],
+            "errors": [{"name": "c", "error": "no"}],
+        }
+    )  # fmt: skip
+    # Means and standard deviations of two seeds: 0.71 and 0.02 / sqrt(2); the faster of both.
+    assert "| untuned | 0.7100 ± 0.0141 | 0.5000 ± 0.0000 | 0.6000 ± 0.0000 |" in text
+    assert "| 20.0 |" in text  # 20.0 and 19.98
+    assert "| b, stopped | 0.8000 | 30.0 | a.b = 0.1235 |" in text
+    assert "- c: no" in text and "1 failed, 1 stopped" in text and "(settings.svg)" in text
