@@ -20,6 +20,7 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose box is printed even when quiet
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
 import optuna
@@ -47,6 +48,7 @@ from raydistill.trials import (
     Trial,
     run_trial,
 )
+from raydistill.tuning import TuneConfig
 
 logger = logging.getLogger("raydistill")
 _METRICS = (*MODES, SPEED, "pairs", "done_share")
@@ -75,12 +77,17 @@ def search(task: Task, cluster: Cluster, *, storage: Folder, name: str) -> list[
                 name=name,
                 storage_path=storage.path(),
                 storage_filesystem=storage.filesystem,
-                callbacks=[_Lines(task.run.config.tune.metric, task.run.config.tune.num_trials)],
+                callbacks=[_Ended(task.run.config.tune)],
                 verbose=0,
             ),
         )
     results = tuner.fit()
-    return [_to_trial(task, results[at]) for at in range(len(results))]
+    # As saved: of restored trials that had failed, Tune's results have neither settings nor errors.
+    analysis = tune.ExperimentAnalysis(
+        results.experiment_path, storage_filesystem=results.filesystem
+    )
+    order = sorted(analysis.trials, key=lambda trial: int(trial.experiment_tag.split("_")[0]))
+    return [_to_trial(task, trial, storage / name / _name_of(trial)) for trial in order]
 
 
 def _quiet() -> None:
@@ -158,35 +165,35 @@ def _time_us(job: Job, state: State, lexicon: Lexicon) -> float:
     return float(min(rounds) / rows.num_rows * 1e6)
 
 
-def _to_trial(task: Task, result: tune.Result) -> Trial:
-    values, metrics = result.config or {}, result.metrics or {}
+def _to_trial(task: Task, trial: TuneTrial, folder: Folder) -> Trial:
+    metrics = trial.last_result
     found = {name: float(metrics[name]) for name in _METRICS if name in metrics}
     state, error = FINISHED if found.get("done_share", 0) >= 1 else STOPPED, None
-    if result.error is not None or not found:
-        # Tune keeps errors on the machine of the driver alone: after a restart they may be gone.
-        state = FAILED
-        error = "not kept" if result.error is None else _last_line(result.error)
+    if trial.status == TuneTrial.ERROR:
+        state, error = FAILED, _error(folder)
     return Trial(
-        name=result.path.rsplit("/", 1)[-1],
+        name=str(trial.trial_id),
         state=state,
-        settings=settings_of(task.run.config, task.space, values, fitted=task.fitted),
+        settings=settings_of(task.run.config, task.space, trial.config, fitted=task.fitted),
         metrics=found,
         seconds=float(metrics.get("time_total_s", 0.0)),
         error=error,
     )
 
 
-def _last_line(error: BaseException) -> str:
-    """The cause without Ray's stack."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _error(folder: Folder) -> str:
+    """The cause without Ray's stack, from the file that Tune leaves in a trial's folder."""
+    if not folder.exists("error.txt"):
+        return "killed before its error was written"
+    lines = folder.read_bytes("error.txt").decode().splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "unknown")
 
 
-class _Lines(tune.Callback):
+class _Ended(tune.Callback):
     """A line for every trial that ends."""
 
-    def __init__(self, metric: str, num_trials: int) -> None:
-        self._metric, self._num_trials = metric, num_trials
+    def __init__(self, settings: TuneConfig) -> None:
+        self._settings = settings
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
@@ -201,9 +208,10 @@ class _Lines(tune.Callback):
     def _log(self, trials: Iterable[TuneTrial], trial: TuneTrial) -> None:
         ended = (TuneTrial.TERMINATED, TuneTrial.ERROR)
         num_ended = sum(one.status in ended or one is trial for one in trials)
-        found = (trial.last_result or {}).get(self._metric)
-        metric = self._metric.replace("_", " ")
+        found = (trial.last_result or {}).get(self._settings.metric)
+        metric = self._settings.metric.replace("_", " ")
         note = "failed" if found is None else f"{metric} {found:.4f}"
         logger.info(
-            "tune      %d/%d trials  %s: %s", num_ended, self._num_trials, trial.trial_id, note
-        )
+            "tune      %d/%d trials  %s: %s",
+            num_ended, self._settings.num_trials, trial.trial_id, note,
+        )  # fmt: skip
