@@ -26,7 +26,7 @@ from transformers import AutoModel
 from raydistill.lexicon import Lexicon, unit_rows
 from raydistill.loader import count_idf, sample_shards
 from raydistill.storage import Folder
-from raydistill.teacher import quiet_transformers
+from raydistill.teacher import quiet_transformers, resolve_dtype
 from raydistill.tokens import load_tokenizer, model_root
 from raydistill.words import Tables, Texts, character_tables, decode, encode, split_words
 
@@ -129,7 +129,9 @@ def encode_words(words: Sequence[str], folder: Path, *, device: str) -> NDArray[
     tokenizer = load_tokenizer(folder)
     out_KH = np.empty((len(words), model.config.hidden_size), np.float32)
     order = np.argsort([len(word) for word in words], kind="stable")
-    with torch.inference_mode():
+    dtype = resolve_dtype("auto", device=device)
+    autocast = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
+    with torch.inference_mode(), autocast:
         for at in range(0, len(words), _BATCH_WORDS):
             rows = order[at : at + _BATCH_WORDS]
             batch = tokenizer(
@@ -139,7 +141,7 @@ def encode_words(words: Sequence[str], folder: Path, *, device: str) -> NDArray[
                 padding=True,
                 return_tensors="pt",
             ).to(device)
-            hidden_BTH = model(**batch).last_hidden_state
+            hidden_BTH = model(**batch).last_hidden_state.float()
             mask_BT1 = batch["attention_mask"].unsqueeze(2)
             out_KH[rows] = ((hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu().numpy()
     return out_KH

@@ -50,7 +50,7 @@ def test_vectors_do_not_depend_on_their_batch(tiny_bert: Path) -> None:
     words = ["grey", "sofa", "a", "greyer", "lamp"]
     together = encode_words(words, tiny_bert, device="cpu")
     alone = [encode_words([word], tiny_bert, device="cpu")[0] for word in words]
-    assert together == pytest.approx(np.stack(alone), abs=1e-5)
+    assert together == pytest.approx(np.stack(alone), rel=0.05, abs=0.05)  # in bfloat16
 
 
 def test_principal_components_by_hand() -> None:
