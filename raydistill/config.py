@@ -200,6 +200,9 @@ class NgramsConfig(Section):
     word_encoder: str | None = None  # as teachers.X.base; None: the first teacher's encoder
 
 
+LOSS = {"match": "mse", "bert2dnn": "cross_entropy"}
+
+
 class StudentConfig(Section):
     """The network."""
 
@@ -224,7 +227,9 @@ class TrainConfig(Section):
     table_learning_rate: Positive | None = None  # None: as the network
     weight_decay: float = Field(default=0.0, ge=0)  # of AdamW
     warmup_share: float = Field(default=0.0, ge=0, lt=1)  # of the training; the rate rises from 0
-    loss: Literal["cross_entropy", "mse"] = "cross_entropy"  # mse: of logits, of the student alone
+    # On soft labels, or on their logits; judged labels alone have the first. None: mse with preset
+    # `match`, the paper's cross-entropy with `bert2dnn`.
+    loss: Literal["cross_entropy", "mse"] | None = None
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after it; the others end at 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix work; weights: float32
     window_shards: Count = 8  # rows are shuffled over this many shards
@@ -288,6 +293,11 @@ class RunConfig(Section):
         for name in self.tune.space:
             _check_searched(name)
         return self
+
+    @property
+    def learns_logits(self) -> bool:
+        """Whether the student's loss is on the logits of the soft labels."""
+        return (self.train.loss or LOSS[self.ngrams.preset]) == "mse"
 
     def stacking_weights(self) -> dict[str, float] | None:
         """Weight of each teacher, in the order of the file, with sum 1; None: to be fitted."""

@@ -82,5 +82,5 @@ def targets_of(run: Run, stack: Stack) -> Targets:
         weights=tuple(stack.weights.values()),
         bias=stack.bias,
         temperature=run.config.labels.temperature,
-        as_logits=run.config.train.loss == "mse",
+        as_logits=run.config.learns_logits,
     )

@@ -119,3 +119,9 @@ def test_weights_are_normalised_and_in_the_order_of_the_file(file: str) -> None:
     config = load_config(file, overrides=["labels.weights={b=3.0, a=1.0}"])
     assert config.stacking_weights() == {"a": 0.25, "b": 0.75}
     assert load_config(file).stacking_weights() == {"a": 0.5, "b": 0.5}
+
+
+def test_the_loss_goes_by_the_preset_unless_it_is_given(file: str) -> None:
+    assert load_config(file).learns_logits
+    assert not load_config(file, overrides=["ngrams.preset=bert2dnn"]).learns_logits
+    assert not load_config(file, overrides=["train.loss=cross_entropy"]).learns_logits

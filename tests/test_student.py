@@ -183,6 +183,17 @@ def test_the_loss_is_sigmoid_cross_entropy_on_the_soft_label() -> None:
     assert loss == pytest.approx(-(0.25 * math.log(0.75) + 0.75 * math.log(0.25)))
 
 
+def test_the_loss_on_logits_is_half_the_squared_distance() -> None:
+    student = Student(PAPER, SMALL)
+    weight, bias = student.layers(student.weights_P)[-1]
+    weight.zero_()
+    bias.fill_(1.0)  # every logit is 1
+    trainer = Trainer(student, TrainConfig(), is_mse=True)
+    loss = trainer.step(inputs_of(some_features(1, PAPER)), torch.tensor([4.0]), num_global=1)
+    assert loss == pytest.approx(3**2 / 2)
+    assert bias.item() == pytest.approx(1.01)  # Adagrad's first step is the rate, towards 4
+
+
 def _worker(rank: int, world: int, port: int, folder: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
