@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raydistill.config import LabelConfig
 from raydistill.errors import UserError
 from raydistill.run import model_folder
 from raydistill.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
 from raydistill.storage import Folder
 from raydistill.teacher import Teacher
+from raydistill.teaching import LabelConfig
 from raydistill.tokens import PairTokenizer, Tokens, load_tokenizer
 
 Item = dict[str, Any]

@@ -12,7 +12,7 @@ import raydistill
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
     {"errors", "schema", "section"},
-    {"overrides", "tuning"},
+    {"overrides", "tuning", "teaching"},
     {"config", "hashing", "prefetch", "progress"},
     {"words", "cleaning"},
     {"pairs", "labels", "stacking", "lexicon", "bags", "metrics", "shop_text", "terms"},

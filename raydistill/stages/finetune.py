@@ -32,13 +32,13 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from raydistill.cluster import Cluster
-from raydistill.config import FinetuneConfig
 from raydistill.metrics import auc
 from raydistill.run import Run, model_folder
 from raydistill.shards import judged_shards
 from raydistill.stages.fit import Log, device_of_worker, fit
 from raydistill.storage import SUCCESS
 from raydistill.teacher import quiet_transformers, resolve_dtype
+from raydistill.teaching import FinetuneConfig
 from raydistill.tokens import load_tokenizer
 
 logger = logging.getLogger("raydistill")

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from raydistill.cluster import Cluster
-from raydistill.config import LabelConfig
 from raydistill.errors import UserError
 from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
 from raydistill.progress import Progress
@@ -28,6 +27,7 @@ from raydistill.stages.fit import has_gpu
 from raydistill.stages.tasks import FAILED, Item, Step, run_chain
 from raydistill.storage import SUCCESS
 from raydistill.teacher import check_model
+from raydistill.teaching import LabelConfig
 
 logger = logging.getLogger("raydistill")
 _ATTEMPTS = 3  # at a shard, before it is given up and named

@@ -6,10 +6,10 @@ import ray.train
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from raydistill.config import TeacherConfig
 from raydistill.run import Run
 from raydistill.stages import finetune
 from raydistill.teacher import check_model, quiet_transformers
+from raydistill.teaching import TeacherConfig
 from tests.conftest import make_mpnet, run_config
 
 

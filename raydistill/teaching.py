@@ -1,0 +1,72 @@
+"""The tables `[teachers.<name>]`, `[finetune]` and `[label]` of the run file."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from raydistill.section import Count, Positive, Section
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class TeacherConfig(Section):
+    """One teacher: an encoder to fine-tune (`base`) or a ready-made cross-encoder (`model`)."""
+
+    base: str | None = None
+    model: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TeacherConfig:
+        if (self.base is None) == (self.model is None):
+            raise ValueError(
+                "give either `base` (an encoder to fine-tune) or `model` (a ready-made "
+                f"cross-encoder), not {'both' if self.base else 'neither'}"
+            )
+        return self
+
+
+class FinetuneConfig(Section):
+    """How a base encoder becomes a cross-encoder."""
+
+    SPEED = frozenset({"num_workers", "num_gpus"})
+    epochs: Count = 2
+    learning_rate: Positive = 5e-5
+    batch_rows: Count = 32
+    max_length: int = Field(default=128, ge=8)
+    warmup_share: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    target: Literal["graded", "binary"] = "graded"
+    # In the loss; "balanced": relevant pairs weigh as much as the others. Logits rise by its log.
+    positive_weight: Positive | Literal["balanced"] | None = None
+    dtype: Dtype = "auto"
+    seed: int = 0
+    num_workers: Count = 1
+    num_gpus: float = Field(default=1, ge=0)  # a worker, where the cluster has GPUs
+
+    def results(self) -> dict[str, Any]:
+        """As of any section; a weight that is not given leaves older fingerprints as they are."""
+        left_out = {"positive_weight"} if self.positive_weight is None else set()
+        return {k: v for k, v in super().results().items() if k not in left_out}
+
+    @model_validator(mode="after")
+    def _even_batches(self) -> FinetuneConfig:
+        if self.batch_rows % self.num_workers:
+            raise ValueError(
+                f"batch_rows = {self.batch_rows} is not a multiple of num_workers = "
+                f"{self.num_workers}"
+            )
+        return self
+
+
+class LabelConfig(Section):
+    """How teachers score pairs."""
+
+    SPEED = frozenset({"tokens_per_batch", "num_gpus", "num_actors", "max_bad_fraction"})
+    dtype: Dtype = "auto"
+    max_length: int = Field(default=128, ge=8)
+    tokens_per_batch: Count | None = None  # None: 65,536 on a GPU, 4,096 on a core
+    max_bad_fraction: float = Field(default=0.01, ge=0, le=1)  # of pairs without a finite logit
+    num_gpus: float = Field(default=1, ge=0)  # an actor, where the cluster has GPUs
+    num_actors: Count | None = None  # None: as many as the cluster holds
