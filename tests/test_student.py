@@ -233,6 +233,9 @@ def test_two_workers_stay_the_same_and_step_like_one(tmp_path: object) -> None:
         for part in first:
             for name, value in first[part].items():
                 assert torch.equal(value, second[part][name]), name
-                # bfloat16 rounds each worker's gradients to 8 bits
-                close = 1e-5 if kind == "float32" else 0.02
-                assert torch.allclose(value, one[part][name], atol=close), name
+                apart = (value - one[part][name]).abs()
+                if kind == "float32":
+                    assert apart.max() < 1e-5, name
+                # bfloat16 rounds each worker's gradients to 8 bits, and Adagrad makes a whole step of
+                # one that is rounding alone: a weight may part by that, all together may not.
+                assert apart.mean() < 1e-3, name
