@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +85,26 @@ def _count_words(texts: pa.StringArray, times: Counter[str]) -> None:
     counts = np.repeat(distinct.field(1).to_numpy(), pc.list_value_length(tokens).to_numpy())
     found = pa.table({"token": pc.utf8_trim(tokens.flatten(), _INSIDE), "num": counts})
     found = found.group_by("token").aggregate([("num", "sum")])
-    for token, num in zip(*(found[n].to_pylist() for n in ("token", "num_sum")), strict=True):
-        if token and len(token) <= _MOST_CHARS:
-            for word in _words_of(token):
-                times[word] += num
+    names, nums = found["token"].to_pylist(), found["num_sum"].to_pylist()
+    kept = {token: num for token, num in zip(names, nums, strict=True) if len(token) <= _MOST_CHARS}
+    for token, words in _words_of(list(kept)):
+        for word in words:
+            times[word] += kept[token]
 
 
-def _words_of(token: str) -> Sequence[str]:
-    """The token itself where it is one word; its parts, or its characters (沙发) where not."""
-    for parts in ([token], pc.split_pattern_regex(pa.array([token]), _LETTERS)[0].as_py()):
-        if single_words(parts)[1].all():
-            return list(parts)
-    return list(token)
+def _words_of(tokens: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each token with its words: itself, its parts (and/or), or their characters (沙发)."""
+    is_word = single_words(tokens)[1]
+    yield from ((token, [token]) for token, good in zip(tokens, is_word, strict=True) if good)
+    others = [token for token, good in zip(tokens, is_word, strict=True) if not good]
+    for token, parts in zip(
+        others,
+        pc.split_pattern_regex(pa.array(others, pa.string()), _LETTERS).to_pylist(),
+        strict=True,
+    ):
+        whole = single_words(parts)[1]
+        pieces = ([p] if good else list(p) for p, good in zip(parts, whole, strict=True))
+        yield token, [word for piece in pieces for word in piece]
 
 
 def single_words(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
