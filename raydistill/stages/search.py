@@ -6,6 +6,7 @@ that was cut off goes on with its finished trials kept.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -141,6 +142,7 @@ def _domain(dimension: Dimension) -> Any:  # noqa: ANN401 - Tune's domains have 
 
 def _trial(values: dict[str, Any], *, task: Task) -> None:
     """What the actor of a trial runs."""
+    gc.collect()  # a trial that was stopped leaves its tables in the cycles of a traceback
     torch.set_num_threads(1)
     time_us = _time_us if task.run.config.tune.speed else None
     run_trial(task, values, report=tune.report, time_us=time_us)
