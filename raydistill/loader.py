@@ -43,6 +43,7 @@ class Targets:
     bias: float = 0.0
     temperature: float = 1.0
     as_logits: bool = False  # the logit of the soft label in place of it, for loss = "mse"
+    holds_logits: bool = False  # the pairs' own labels are such logits: of a subset of a curve
 
     @property
     def columns(self) -> list[str]:
@@ -55,7 +56,10 @@ class Targets:
         NaN for a pair that a teacher could not score.
         """
         if not self.logits:
-            return np.asarray(pairs["label"].to_numpy())
+            labels = np.asarray(pairs["label"].to_numpy())
+            if self.holds_logits and not self.as_logits:
+                return soft_labels(labels[:, None], weights_M=(1.0,))
+            return labels
         columns = [read_logits(folder, shard, pairs) for folder in self.logits]
         make = soft_logits if self.as_logits else soft_labels
         return make(

@@ -172,6 +172,18 @@ def test_judged_pairs_have_their_label_as_target(tmp_path: Path) -> None:
     assert targets.tolist() == [0.25, 0.75]
 
 
+def test_labels_that_are_logits_serve_both_losses(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    raw = pa.table({"query": ["a", "b"], "title": ["x", "y"], "label": [0.0, np.log(3)]})
+    folder.write_table(
+        "part-00000.parquet", raw.set_column(2, "label", [raw["label"].cast("float")])
+    )
+    for as_logits, expected in ((True, [0, np.log(3)]), (False, [0.5, 0.75])):
+        targets = Targets(as_logits=as_logits, holds_logits=True)
+        found = Loader(folder, targets, spec=SPEC, lexicon=LEXICON).shard("part-00000.parquet")[1]
+        assert found == pytest.approx(expected)
+
+
 def test_idf_counts_titles(store: tuple[Folder, Folder, dict[str, int]]) -> None:
     pairs, _, shards = store
     weights = count_idf(pairs, shards)

@@ -145,16 +145,29 @@ def _with(run: Run, preset: str, seed: int) -> Run:
 
 
 def _subset(run: Run, share: float) -> Folder:
-    """Where the pairs of a share lie while students are fitted on them, with their soft labels."""
-    whole = train.make_job(run, "student")  # checks that every shard is scored
+    """Where the pairs of a share lie while students are fitted on them.
+
+    Their labels are the logits of the soft labels, of which either loss makes its target.
+    """
+    whole = whole_set(run)
     made_of = [sorted(whole.shards.items()), str(whole.targets), share]
     name = f"{100 * share:g}-{fingerprint('subset', made_of)}"
     return run.root / "curve" / "subsets" / name
 
 
+def whole_set(run: Run) -> Job:
+    """The pairs that subsets are taken from, with the logits of their soft labels as targets.
+
+    Raises:
+        UserError: shards that a teacher has not scored.
+    """
+    whole = train.make_job(run, "student")
+    return replace(whole, targets=replace(whole.targets, as_logits=True))
+
+
 def _make_subsets(run: Run, subsets: dict[float, Folder]) -> None:
     """Write the subsets that are not complete, and how many pairs each of their shards has."""
-    whole = train.make_job(run, "student")
+    whole = whole_set(run)
     items: list[Item] = []
     missing = {share: folder for share, folder in subsets.items() if folder.success() is None}
     for share, folder in missing.items():
@@ -174,7 +187,7 @@ def _make_subsets(run: Run, subsets: dict[float, Folder]) -> None:
 
 
 def _write_subset(item: Item, *, whole: Job) -> Item:
-    """Of some shards the pairs of a share that have a soft label, as judged pairs are stored."""
+    """Of some shards the pairs of a share that have a soft label, stored as judged pairs are."""
     target, result = Folder(item["to"]), {"name": item["name"], "to": item["to"]}
     if item["is_there"]:
         return {**result, "rows": target.open_table(item["name"]).metadata.num_rows}
@@ -197,7 +210,10 @@ def _point(run: Run, share: float, subsets: dict[float, Folder]) -> Point:
         return Point(run, "student", whole.folder, whole.shards, whole.targets, whole.num_epochs)
     folder = subsets[share]
     shards = (folder.success() or {"shards": {}})["shards"]
-    targets = Targets(temperature=whole.targets.temperature)
+    of_whole = whole.targets
+    targets = Targets(
+        temperature=of_whole.temperature, as_logits=of_whole.as_logits, holds_logits=True
+    )
     return Point(run, "student", folder, shards, targets, whole.num_epochs, share)
 
 
