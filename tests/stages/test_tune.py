@@ -86,7 +86,7 @@ def test_a_sample_is_read_as_the_run_folder_is(labeled: Run) -> None:
     part = job.targets.of(name, job.folder.read_table(name))
     there = trial_job(task, {**values, "labels.temperature": 1.0})
     same = there.targets.of(name, there.folder.read_table(name))
-    assert np.log(part / (1 - part)) * 2 == pytest.approx(np.log(same / (1 - same)), abs=1e-3)
+    assert part * 2 == pytest.approx(same)  # `match` learns the logits of the soft labels
     assert job.run.config.student.hidden == (8,) and job.num_pairs == 1_000
 
 
