@@ -239,3 +239,4 @@ def test_two_workers_stay_the_same_and_step_like_one(tmp_path: object) -> None:
                 # bfloat16 rounds each worker's gradients to 8 bits, and Adagrad makes a whole step
                 # of one that is rounding alone: a weight may part by that, all together may not.
                 assert apart.mean() < 1e-3, name
+                assert (apart > 0.02).float().mean() < 0.005, name

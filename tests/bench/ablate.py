@@ -54,7 +54,7 @@ class Variant:
 
 
 VARIANTS = [
-    Variant("match (default)"),
+    Variant("match, cross-entropy"),
     Variant("without mean vectors", without=VECTORS),
     Variant("without near words", without=NEAR),
     Variant("without both", without=[*NEAR, *VECTORS]),

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from raydistill.config import StudentConfig, TrainConfig
 from raydistill.exchange import Exchange
 from raydistill.learning import BATCHES_AHEAD
+from raydistill.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
 from raydistill.ngrams import NgramSpec
 from raydistill.pairs import collapse
@@ -88,8 +89,8 @@ class Bench:
         self, bits: int, *, rank: int = 0, num_workers: int = 1, epochs: int = 1
     ) -> Iterator[Batch]:
         spec = self.spec(bits)
-        idf_V = np.ones(spec.num_rows, np.float32)
-        loader = Loader(self.pairs, self.targets, spec=spec, idf_V=idf_V)
+        lexicon = Lexicon.of(np.ones(1, np.float32))
+        loader = Loader(self.pairs, self.targets, spec=spec, lexicon=lexicon)
         return loader.batches(
             self.windows(epochs), rank=rank, num_workers=num_workers,
             batch_rows=self.batch_rows * num_workers, seed=0,

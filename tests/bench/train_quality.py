@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raydistill.config import StudentConfig, TrainConfig
+from raydistill.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, count_idf, plan_windows
 from raydistill.metrics import auc
 from raydistill.ngrams import NgramSpec
@@ -68,10 +69,10 @@ def main() -> None:
     run = Folder(arguments.run_dir)
     shards = {name: (run / "pairs").read_table(name).num_rows for name in (run / "pairs").shards()}
     spec = NgramSpec("match", 18)
-    idf_V = count_idf(run / "pairs", shards, spec=spec)
+    lexicon = Lexicon.of(count_idf(run / "pairs", shards))
     targets = Targets((run / "logits" / arguments.logits,), (1.0,))
-    loader = Loader(run / "pairs", targets, spec=spec, idf_V=idf_V)
-    judged = Loader(run / "judged" / "dev", Targets(), spec=spec, idf_V=idf_V)
+    loader = Loader(run / "pairs", targets, spec=spec, lexicon=lexicon)
+    judged = Loader(run / "judged" / "dev", Targets(), spec=spec, lexicon=lexicon)
     (dev, labels), *_ = [judged.shard(name) for name in judged.folder.shards()]
     sample, _ = loader.shard(next(iter(shards)))
     mean, std = sample.dense_BF.mean(0), sample.dense_BF.std(0)
