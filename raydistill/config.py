@@ -29,6 +29,7 @@ class InputConfig(Section):
     title: str | None = None
     label: str | None = None
     source: str | None = None
+    split: Literal["train", "dev", "test"] | None = None  # of all its pairs; judged pairs alone
 
 
 def _to_inputs(given: object) -> object:
@@ -71,8 +72,11 @@ class TextRules(Section):
         for given in self.input:
             if given.query and not self.query:
                 raise ValueError(f'{given.path} names a query column, but query is ""')
-            if given.label and not isinstance(self, JudgedConfig):
-                raise ValueError(f"{given.path} names a label column; only judged pairs have one")
+            for name in ("label", "split"):
+                if getattr(given, name) and not isinstance(self, JudgedConfig):
+                    raise ValueError(
+                        f"{given.path} names a {name}; only judged pairs have a {name}"
+                    )
         return self
 
     def results(self) -> dict[str, Any]:
@@ -94,11 +98,11 @@ class PairsConfig(TextRules):
 
 
 class JudgedConfig(TextRules):
-    """Human-judged pairs, split by a hash of the query."""
+    """Human-judged pairs, split by a hash of the query where their input names no split."""
 
     label: str = "label"
     relevant_at: float = Field(default=0.5, ge=0, le=1)
-    dev_share: Share = 0.1
+    dev_share: Share = 0.1  # without effect where an input is the dev split
     test_share: Share = 0.1
 
     @model_validator(mode="after")
@@ -106,6 +110,12 @@ class JudgedConfig(TextRules):
         if self.dev_share + self.test_share >= 1:
             raise ValueError("dev_share and test_share leave nothing to train on")
         return self
+
+    def share(self, split: str) -> float:
+        """Of the pairs whose input names no split, those that go to dev or to test."""
+        if any(given.split == split for given in self.input):
+            return 0.0
+        return self.dev_share if split == "dev" else self.test_share
 
 
 class LabelsConfig(Section):

@@ -8,7 +8,7 @@ done again after a kill, to the same bytes, unless its last file is there. No Ra
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,9 +88,31 @@ class Dataset:
         return Grid(1, 1, self.addition).name(number)
 
 
-def scatter_part(
-    item: dict[str, Any], *, dataset: Dataset, held_out: NDArray[np.uint64] | None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class HeldOut:
+    """Query keys that other splits own, by the `split` of the file that must do without them."""
+
+    keys: Mapping[str, NDArray[np.uint64]]
+
+    def free(self, keys: NDArray[np.uint64], *, split: str) -> NDArray[np.bool_]:
+        """Which of a file's rows may stay."""
+        held = self.keys.get(split, np.empty(0, np.uint64))
+        return ~np.isin(keys, held) if len(held) else np.ones(len(keys), bool)
+
+
+def file_keys(file: RawFile, rules: TextRules) -> NDArray[np.uint64]:
+    """The distinct query keys of a raw file's clean rows."""
+    columns = list(file.columns.values())
+    found = [np.empty(0, np.uint64)]
+    for raw in read_raw(file.input, columns=columns):
+        cleaned = clean(
+            raw.table, rows=raw.rows, columns=file.columns, rules=rules, source=file.uri
+        )
+        found.append(group_keys(cleaned.pairs))
+    return np.unique(np.concatenate(found))
+
+
+def scatter_part(item: dict[str, Any], *, dataset: Dataset, held_out: HeldOut) -> dict[str, Any]:
     """Clean one part into sorted chunks (or shards) and quarantine rows; counts and shards.
 
     They are written last: a part that has them was finished, and is not read again.
@@ -103,7 +125,7 @@ def scatter_part(
     columns = list(file.columns.values())
     counts: Counter[str] = Counter(rows_in=0, quarantined=0, held_out=0)
     shards: dict[str, int] = {}
-    writer = _PartWriter(dataset, name, counts, shards)
+    writer = _PartWriter(dataset, name, counts, shards, split=file.split)
     for raw in read_raw(file.input, columns=columns, span=tuple(item["span"])):
         num_rows = len(raw.rows) + len(raw.bad)
         good, bad, keys = _clean_rows(raw, file=file, dataset=dataset, held_out=held_out)
@@ -117,15 +139,15 @@ def scatter_part(
 
 
 def _clean_rows(
-    raw: RawRows, *, file: RawFile, dataset: Dataset, held_out: NDArray[np.uint64] | None
+    raw: RawRows, *, file: RawFile, dataset: Dataset, held_out: HeldOut
 ) -> tuple[pa.Table, pa.Table, NDArray[np.uint64]]:
     """Clean rows without those of held-out queries; rejects; the query key of each clean row."""
     cleaned = clean(
         raw.table, rows=raw.rows, columns=file.columns, rules=dataset.rules, source=file.uri
     )
     good, keys = cleaned.pairs, group_keys(cleaned.pairs)
-    if held_out is not None and len(held_out):
-        free = ~np.isin(keys, held_out)
+    free = held_out.free(keys, split=file.split)
+    if not free.all():
         good, keys = good.filter(pa.array(free)), keys[free]
     bad = cleaned.rejects
     if raw.bad:
@@ -137,9 +159,16 @@ class _PartWriter:
     """Holds a part's clean rows and rejects until they are many, then writes them."""
 
     def __init__(
-        self, dataset: Dataset, name: str, counts: Counter[str], shards: dict[str, int]
+        self,
+        dataset: Dataset,
+        name: str,
+        counts: Counter[str],
+        shards: dict[str, int],
+        *,
+        split: str,
     ) -> None:
         self.dataset, self.name, self.counts, self.shards = dataset, name, counts, shards
+        self.split = split  # of all rows; "": by their keys
         self.max_rows = PART_ROWS if dataset.dedupe else dataset.shard_rows
         self.num_chunks = self.num_rows = self.num_rejects = self.num_bytes = 0
         self.waiting: list[tuple[pa.Table, pa.Table, NDArray[np.uint64]]] = []
@@ -188,7 +217,7 @@ class _PartWriter:
         self.waiting = []
 
     def _write_chunks(self, name: str, rows: pa.Table, keys: NDArray[np.uint64]) -> None:
-        for split, mask in _split_masks(self.dataset, keys):
+        for split, mask in _split_masks(self.dataset, keys, given=self.split):
             part, part_keys = (rows.filter(pa.array(mask)), keys[mask]) if split else (rows, keys)
             self.counts[f"kept_{split}"] += part.num_rows
             if part.num_rows:
@@ -197,13 +226,13 @@ class _PartWriter:
 
 
 def _split_masks(
-    dataset: Dataset, keys: NDArray[np.uint64]
+    dataset: Dataset, keys: NDArray[np.uint64], *, given: str
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    if not isinstance(dataset.rules, JudgedConfig):
-        yield "", np.ones(len(keys), bool)
-        return
     rules = dataset.rules
-    splits = split_of(keys, dev_share=rules.dev_share, test_share=rules.test_share)
+    if given or not isinstance(rules, JudgedConfig):
+        yield given, np.ones(len(keys), bool)
+        return
+    splits = split_of(keys, dev_share=rules.share("dev"), test_share=rules.share("test"))
     for at, split in enumerate(dataset.splits):
         yield split, splits == at
 

@@ -37,6 +37,7 @@ class RawFile:
     mtime_ns: int
     columns: dict[str, str]
     digest: str = ""
+    split: str = ""  # of all its pairs; "": a hash of the query decides
 
     @property
     def input(self) -> InputFile:
@@ -72,7 +73,11 @@ class Ledger:
 
     def identities(self, dataset: str) -> list[list[Any]]:
         """All files of a dataset for a fingerprint; neither their places nor their order."""
-        return sorted(list(file.identity) for files in self.additions(dataset) for file in files)
+        return sorted(
+            [*file.identity, *([file.split] if file.split else [])]
+            for files in self.additions(dataset)
+            for file in files
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The content of prepare.json."""
@@ -100,7 +105,7 @@ def find_files(rules: TextRules, *, may_be_gone: Sequence[str] = ()) -> list[Raw
 
     Raises:
         UserError: an input that names nothing and is none of `may_be_gone`, or a file that two
-            inputs name with other columns.
+            inputs name with other columns or another split.
     """
     found: dict[str, RawFile] = {}
     for given in rules.input:
@@ -112,9 +117,13 @@ def find_files(rules: TextRules, *, may_be_gone: Sequence[str] = ()) -> list[Raw
                 raise
             continue
         for file in files:
-            raw = RawFile(file.uri, file.size_bytes, file.mtime_ns, columns)
-            if found.setdefault(file.uri, raw).columns != columns:
-                raise UserError(f"{file.uri} is in two inputs, with other columns; name it once")
+            split = given.split or ""
+            raw = RawFile(file.uri, file.size_bytes, file.mtime_ns, columns, split=split)
+            if found.setdefault(file.uri, raw) != raw:
+                raise UserError(
+                    f"{file.uri} is in two inputs, with other columns or another split; name it "
+                    "once"
+                )
     return [found[uri] for uri in sorted(found)]
 
 
@@ -202,6 +211,11 @@ def _check_unchanged(places: dict[str, RawFile], found: Sequence[RawFile]) -> No
             raise UserError(
                 f"{file.uri} was prepared with the columns {known.columns}, not {file.columns}; "
                 "restore them or give another run_dir"
+            )
+        if known.split != file.split:
+            raise UserError(
+                f"{file.uri} was prepared with split = {known.split!r}, not {file.split!r}; "
+                "restore it or give another run_dir"
             )
         if known.size_bytes != file.size_bytes:
             raise _changed(file)

@@ -29,7 +29,8 @@ def pytest_collection_finish() -> None:
 
 # numba looks at the file of a compiled function alone, not at those it calls in other files.
 _CODE = Path(raydistill.__file__).parent
-_NEWEST = max((_CODE / f"{name}.py").stat().st_mtime for name in ("hashing", "words", "ngrams"))
+_COMPILED = [file for file in _CODE.glob("*.py") if b"njit" in file.read_bytes()]
+_NEWEST = max(file.stat().st_mtime for file in _COMPILED)
 for _file in (_CODE / "__pycache__").glob("*.nb[ic]"):
     if _file.stat().st_mtime < _NEWEST:
         _file.unlink()

@@ -21,7 +21,14 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raydistill.dataset import PART_ROWS, Dataset, gather_groups, scatter_part
+from raydistill.dataset import (
+    PART_ROWS,
+    Dataset,
+    HeldOut,
+    file_keys,
+    gather_groups,
+    scatter_part,
+)
 from raydistill.errors import UserError
 from raydistill.ledger import Ledger, RawFile, locate, new_files
 from raydistill.pairs import query_keys
@@ -135,7 +142,7 @@ def _build(dataset: Dataset, *, run: Run) -> bool:
     if num_done == len(additions):
         dataset.all_chunks.delete()  # of a job that was killed at its very end
         return False
-    held_out = _held_out_keys(run) if dataset.name == "pairs" else None
+    held_out = _held_out(run, dataset)
     for number, files in enumerate(additions[num_done:], num_done):
         places = locate(files, run.found_files(dataset.name))
         addition = replace(dataset, addition=number)
@@ -167,7 +174,7 @@ def _add(
     files: Sequence[RawFile],
     earlier: list[dict[str, Any]],
     *,
-    held_out: NDArray[np.uint64] | None,
+    held_out: HeldOut,
 ) -> dict[str, Any]:
     """Make one addition; its counts, its grids and its shards."""
     start_s = time.monotonic()
@@ -240,7 +247,7 @@ def plan_parts(files: Sequence[RawFile]) -> list[Item]:
 
 
 def _scatter(
-    dataset: Dataset, parts: list[Item], *, held_out: NDArray[np.uint64] | None
+    dataset: Dataset, parts: list[Item], *, held_out: HeldOut
 ) -> tuple[Counter[str], dict[str, int]]:
     """Clean every part into chunks, or shards where there is no dedupe; counts and shards."""
     progress = Progress("prepare", num_items=len(parts), num_rows=None, unit="parts")
@@ -317,10 +324,25 @@ def _plan_groups(grid: Grid, *, num_rows: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + step, grid.num_groups) - 1
 
 
-def _held_out_keys(run: Run) -> NDArray[np.uint64] | None:
-    """Keys of the dev and test queries: their pairs are left out of the transfer set."""
-    if not run.config.pairs.hold_out:
-        return None
+def _held_out(run: Run, dataset: Dataset) -> HeldOut:
+    """What each file must do without: no query of dev or test is in anything that is learned from.
+
+    Of judged pairs only files whose split is given can be in the way of others: test comes
+    before dev, dev before the rest.
+    """
+    if dataset.name == "pairs":
+        return HeldOut({"": _split_keys(run)} if run.config.pairs.hold_out else {})
+    given = {split: [np.empty(0, np.uint64)] for split in SPLITS}
+    for file in locate(run.ledger.judged[0], run.found_files("judged")):
+        if file.split in ("dev", "test"):
+            given[file.split].append(file_keys(file, dataset.rules))
+    test, dev = np.concatenate(given["test"]), np.concatenate(given["dev"])
+    both = np.union1d(test, dev)
+    return HeldOut({"": both, "train": both, "dev": test})
+
+
+def _split_keys(run: Run) -> NDArray[np.uint64]:
+    """Keys of the dev and test queries."""
     column = "query" if run.config.judged.query else "title"
     keys = [
         query_keys(folder.read_table(name, columns=[column])[column].combine_chunks())

@@ -85,12 +85,6 @@ def test_a_split_without_both_kinds_is_named(
         prepare.run(run)
 
 
-def held_out(run: Run) -> np.ndarray:
-    keys = prepare._held_out_keys(run)
-    assert keys is not None
-    return keys
-
-
 @pytest.mark.ray
 def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
     local_ray: None, raw_files: Path, tmp_path: Path
@@ -101,9 +95,9 @@ def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
     cut.write_ledger(cut.ledger)
     judged, pairs = prepare._datasets(cut)
     for part in prepare.plan_parts(cut.ledger.judged[0]):
-        scatter_part(part, dataset=judged, held_out=None)
+        scatter_part(part, dataset=judged, held_out=prepare._held_out(cut, judged))
     for part in prepare.plan_parts(cut.ledger.pairs[0])[1:]:
-        scatter_part(part, dataset=pairs, held_out=held_out(whole))
+        scatter_part(part, dataset=pairs, held_out=prepare._held_out(whole, pairs))
     (tmp_path / "2" / "pairs" / "_chunks" / "0" / "part-00002.json").unlink()
     assert prepare.run(make(tmp_path / "2", raw_files))
     assert contents(whole) == contents(cut)
@@ -329,3 +323,44 @@ def test_one_file_in_two_inputs_is_named(raw_files: Path, tmp_path: Path) -> Non
     inputs = [{"path": path}, {"path": path, "title": "query"}]
     with pytest.raises(UserError, match="is in two inputs, with other columns"):
         prepare.check_inputs(make(tmp_path, raw_files, pairs={"input": inputs}))
+
+
+def write_judged(path: Path, queries: list[str]) -> None:
+    """Two judged pairs a query, one relevant and one not."""
+    rows = "".join(f"{query},{query} {label},{label}\n" for query in queries for label in (0, 1))
+    path.write_text("query,title,label\n" + rows)
+
+
+def read_queries(run: Run, split: str, name: str) -> list[str]:
+    return [str(query) for query in run.judged(split).read_table(name)["query"].to_pylist()]
+
+
+@pytest.mark.ray
+def test_an_input_can_be_a_split_of_its_own(local_ray: None, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "pairs.csv").write_text("query,title\ntap,x\nsofas,y\nlamp,z\nrug,w\n")
+    pairs = {"input": str(tmp_path / "raw" / "pairs.csv")}
+    words = [f"{letter}{n}" for letter in "abcdefgh" for n in range(5)]
+    write_judged(tmp_path / "judged.csv", [*words, "tap", "rug"])
+    write_judged(tmp_path / "test.csv", ["sofa", "TAPS"])
+    write_judged(tmp_path / "dev.csv", ["sofas", "lamp"])
+    given = [
+        {"path": str(tmp_path / "judged.csv")},
+        {"path": str(tmp_path / "test.csv"), "split": "test"},
+        {"path": str(tmp_path / "dev.csv"), "split": "dev"},
+    ]
+    run = make(tmp_path / "run", tmp_path / "raw", pairs=pairs, judged={"input": given})
+    assert prepare.run(run)
+    queries = {
+        split: {q for n in run.judged(split).shards() for q in read_queries(run, split, n)}
+        for split in ("train", "dev", "test")
+    }
+    # Test comes before dev (sofas), and both before the rest (tap).
+    assert queries == {"train": {*words, "rug"}, "dev": {"lamp"}, "test": {"sofa", "TAPS"}}
+    done = run.pairs.success()
+    assert done and done["rows_out"] == 1 and done["held_out"] == 3
+    done = (run.root / "judged").success()
+    assert done and done["rows_out"] == 2 * (len(words) + 4) and done["held_out"] == 4
+    moved = [*given[:2], {**given[2], "split": "train"}]
+    with pytest.raises(UserError, match=r"dev\.csv was prepared with split = 'dev', not 'train'"):
+        prepare.run(make(tmp_path / "run", tmp_path / "raw", pairs=pairs, judged={"input": moved}))

@@ -1,0 +1,132 @@
+"""What several teachers and a temperature are worth to the student, on unseen queries.
+
+    python tests/bench/stacking.py --config RUN.TOML --temperatures 1 2 4 3.1
+
+Of a run that is prepared and labeled by two teachers or more. Students of each teacher, of their
+mean and of the fitted stack, with soft labels at each temperature and with the loss on logits, are
+trained by `learning.fit_student` on the same pairs with each seed; a process a core, one thread
+each. Metrics are those of the report, on the test split, of the weights that are best on dev.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+
+from raydistill.config import load_config
+from raydistill.judged import fitted_stack, stack_of, targets_of
+from raydistill.learning import Job, Watcher, fit_student, new_state, spec_of
+from raydistill.loader import Loader, Targets, dense_scale
+from raydistill.run import Run
+from raydistill.shards import pair_shards
+from raydistill.space import Settings, with_settings
+from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
+from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.student import Student, predict
+
+METRICS = ("auc", "accuracy", "log_loss", "ece")
+
+
+def students(run: Run, *, temperatures: list[float]) -> Iterator[tuple[str, str, Settings]]:
+    """Name of the stack, name of the loss, and the settings."""
+    names = list(run.config.teachers)
+    fitted = fitted_stack(run)
+    stacks: dict[str, tuple[dict[str, float], float]] = {
+        name: ({other: float(other == name) for other in names}, 0.0) for name in names
+    }
+    stacks["mean"] = dict.fromkeys(names, 1.0), 0.0
+    stacks["fitted"] = fitted.weights, fitted.bias
+    for stack, (weights, bias) in stacks.items():
+        given: Settings = {"labels.weights": weights, "labels.bias": bias}
+        yield stack, "logits", {**given, "train.loss": "mse"}
+        for temperature in temperatures:
+            soft = {"train.loss": "cross_entropy", "labels.temperature": temperature}
+            yield stack, f"temperature {temperature:g}", {**given, **soft}
+
+
+def fit(task: tuple[str, Settings, int, int, int]) -> dict[str, Any]:
+    """One student and its metrics on the test split."""
+    path, settings, seed, epochs, num_pairs = task
+    torch.set_num_threads(1)
+    base = Run(load_config(path))
+    config = with_settings(base.config, {**settings, "train.seed": seed, "train.epochs": epochs})
+    run = replace(base, config=config)
+    lexicon, shards = load_lexicon(run), some_shards(run, num_pairs)
+    job = Job(run, "student", run.pairs, shards, targets_of(run, stack_of(run)), epochs)
+    loader = Loader(run.pairs, job.targets, spec=spec_of(run), lexicon=lexicon)
+    first, _ = loader.shard(next(iter(shards)))
+    state = new_state(job, dense_scale(first.dense_BF), device="cpu")
+    watcher = Watcher(save=lambda _: None, log=lambda _: None)
+    fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
+    student = Student(spec_of(run), config.student)
+    student.load(state.best)
+    scores, labels = {}, {}
+    for split in ("dev", "test"):
+        judged = Loader(run.judged(split), Targets(), spec=spec_of(run), lexicon=lexicon)
+        parts = [judged.shard(name) for name in judged.folder.shards()]
+        logits = [predict(student, features, device="cpu") for features, _ in parts]
+        scores[split] = expit(np.concatenate(logits) * np.float32(job.targets.temperature))
+        labels[split] = np.concatenate([label for _, label in parts])
+    return entry_of(run, scores, labels)
+
+
+def some_shards(run: Run, num_pairs: int) -> dict[str, int]:
+    """The first shards, which hold random queries, with `num_pairs` pairs together."""
+    found: dict[str, int] = {}
+    for name, rows in pair_shards(run).items():
+        if sum(found.values()) < num_pairs:
+            found[name] = rows
+    return found
+
+
+def teachers(run: Run) -> None:
+    """The rows of the teacher side."""
+    labels = {split: judged_column(run, split, "label") for split in ("dev", "test")}
+    for name, scores in teacher_scores(run, fitted_stack(run)).items():
+        entry = entry_of(run, scores, labels)
+        print(f"| {name} | {' | '.join(f'{entry[m]:.4f}' for m in METRICS)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 2.0, 4.0])
+    parser.add_argument("--pairs", type=int, default=10**12)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    run = Run(load_config(arguments.config))
+    write_lexicon(run)
+    teachers(run)
+    print(json.dumps(fitted_stack(run).to_dict()), flush=True)
+    rows = list(students(run, temperatures=arguments.temperatures))
+    tasks = [
+        (arguments.config, settings, seed, arguments.epochs, arguments.pairs)
+        for _, _, settings in rows
+        for seed in range(arguments.seeds)
+    ]
+    figures, start_s = [], time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+        found = pool.imap(fit, tasks)
+        for stack, loss, _ in rows:
+            entries = [next(found) for _ in range(arguments.seeds)]
+            values = {m: np.array([entry[m] for entry in entries]) for m in METRICS}
+            cells = [f"{v.mean():.4f} +- {v.std(ddof=1):.4f}" for v in values.values()]
+            print(f"| {stack} | {loss} | {' | '.join(cells)} |", flush=True)
+            figures.append({"stack": stack, "loss": loss, "entries": entries})
+    seconds = round(time.monotonic() - start_s)
+    print(json.dumps({"bench": "stacking", "seconds": seconds, "figures": figures}))
+
+
+if __name__ == "__main__":
+    main()
