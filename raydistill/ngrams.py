@@ -30,6 +30,7 @@ from raydistill.words import (
     Texts,
     char_ngrams,
     character_tables,
+    classify,
     decode,
     space_out,
     split_words,
@@ -224,6 +225,7 @@ class _Room(NamedTuple):
     """Where one side of a pair is taken apart, used again for every pair."""
 
     words: Side
+    classes: NDArray[np.uint8]  # of its characters
     spaced: NDArray[np.uint32]  # its characters, words one space apart
     grams: NDArray[np.uint64]  # its trigrams
 
@@ -231,7 +233,12 @@ class _Room(NamedTuple):
 @njit(cache=True, nogil=True)
 def _room(most: int) -> _Room:
     """Room for texts of `most` characters; each may stand between two spaces."""
-    return _Room(side(most), np.empty(3 * most, np.uint32), np.empty(3 * most, np.uint64))
+    return _Room(
+        side(most),
+        np.empty(most, np.uint8),
+        np.empty(3 * most, np.uint32),
+        np.empty(3 * most, np.uint64),
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -245,14 +252,16 @@ def _read(
 ) -> _Room:
     """Take one text apart: its words, and its characters where they are asked for."""
     kinds, lower = tables
-    num = decode(texts[0], texts[1][row], texts[1][row + 1], lower, points)
-    num_words = split_words(points, num, kinds, layout.match, room.words.words, room.words.numeric)
+    num, classes = decode(texts[0], texts[1][row], texts[1][row + 1], lower, points), room.classes
+    classify(points, num, kinds, layout.match, classes)
+    num_words = split_words(points, classes, num, room.words.words, room.words.numeric)
+    words = first_words(room.words, num_words)
     if not layout.match and not layout.size:
-        return _Room(first_words(room.words, num_words), room.spaced[:0], room.grams[:0])
-    spaced = room.spaced[: space_out(points, num, kinds, room.spaced)]
-    return _Room(
-        first_words(room.words, num_words), spaced, room.grams[: trigrams(spaced, room.grams)]
-    )
+        return _Room(words, classes, room.spaced[:0], room.grams[:0])
+    if not layout.match:
+        classify(points, num, kinds, True, classes)
+    spaced = room.spaced[: space_out(points, classes, num, room.spaced)]
+    return _Room(words, classes, spaced, room.grams[: trigrams(spaced, room.grams)])
 
 
 @njit(cache=True, nogil=True)
@@ -346,12 +355,13 @@ def _document_counts(
 ) -> NDArray[np.int64]:
     most = _longest(offsets) + 1
     points, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
-    numeric = np.empty(most, np.bool_)
+    numeric, classes = np.empty(most, np.bool_), np.empty(most, np.uint8)
     counts = np.zeros(_ONE << (_64 - shift), np.int64)
     last = np.full(len(counts), -1, np.int64)  # the title that a row was last counted for
     for row in range(len(offsets) - 1):
         num = decode(data, offsets[row], offsets[row + 1], lower, points)
-        for word in range(split_words(points, num, kinds, True, words, numeric)):
+        classify(points, num, kinds, True, classes)
+        for word in range(split_words(points, classes, num, words, numeric)):
             at = words[word] >> shift
             if last[at] != row:
                 last[at] = row

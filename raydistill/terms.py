@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raydistill.hashing import utf8_buffers
-from raydistill.words import SKIP, SOLO, WORD, character_tables, decode, kind_at, stem
+from raydistill.words import SKIP, SOLO, WORD, character_tables, classify, decode, stem
 
 _BLOCK_ROWS = 65_536  # rows whose terms are laid out at once: some MB
 _SPACE_BYTE = np.uint8(32)
@@ -44,12 +44,14 @@ def _terms(
     for row in range(len(offsets) - 1):
         longest = max(longest, offsets[row + 1] - offsets[row])
     points, word = np.empty(longest + 1, np.uint32), np.empty(longest + 1, np.uint32)
+    classes = np.empty(longest + 1, np.uint8)
     at_out = 0
     for row in range(len(offsets) - 1):
         begin, length, solo = at_out, 0, np.uint32(0)
         num = decode(data, offsets[row], offsets[row + 1], lower, points)
+        classify(points, num, kinds, True, classes)
         for at in range(num):
-            kind = kind_at(points, at, num, kinds, True)
+            kind = classes[at]
             if kind == SKIP:
                 continue
             if kind == WORD:

@@ -28,7 +28,7 @@ from raydistill.loader import count_idf, sample_shards
 from raydistill.storage import Folder
 from raydistill.teacher import quiet_transformers, resolve_dtype
 from raydistill.tokens import load_tokenizer, model_root
-from raydistill.words import Tables, Texts, character_tables, decode, encode, split_words
+from raydistill.words import Tables, Texts, character_tables, classify, decode, encode, split_words
 
 logger = logging.getLogger("raydistill")
 _INSIDE = "'\u2019./"  # may stand within a word
@@ -119,10 +119,11 @@ def _single_words(texts: Texts, tables: Tables) -> tuple[NDArray[np.uint64], NDA
     single = np.zeros(len(hashes), np.bool_)
     most = np.diff(offsets).max() + 1 if len(hashes) else 1
     points, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
-    numeric = np.empty(most, np.bool_)
+    numeric, classes = np.empty(most, np.bool_), np.empty(most, np.uint8)
     for row in range(len(hashes)):
         num = decode(data, offsets[row], offsets[row + 1], tables[1], points)
-        num_words = split_words(points, num, tables[0], True, words, numeric)
+        classify(points, num, tables[0], True, classes)
+        num_words = split_words(points, classes, num, words, numeric)
         single[row] = num_words == 1
         if num_words:
             hashes[row] = words[0]

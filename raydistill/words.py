@@ -117,62 +117,71 @@ def _is_digit(code: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def kind_at(
-    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], fine: bool
-) -> int:
-    """Class of a character in its place: 1.5 and 1/2 are words, and so is womens of women's."""
-    code = points[at]
-    kind = kinds[code] if code < len(kinds) else SOLO
-    if not fine:  # words as white space parts them
-        return kind if kind in (SPACE, SKIP) else WORD
-    if kind == PUNCTUATION and 0 < at < num - 1:
-        if code in (46, 47) and _is_digit(points[at - 1]) and _is_digit(points[at + 1]):
-            return WORD
-        if code in _APOSTROPHES and kinds[min(points[at - 1], len(kinds) - 1)] == WORD:
-            return SKIP
-    return kind
+def classify(
+    points: NDArray[np.uint32],
+    num: int,
+    kinds: NDArray[np.uint8],
+    fine: bool,
+    out: NDArray[np.uint8],
+) -> None:
+    """Class of each character in its place: 1.5 and 1/2 are words, and so is womens of women's.
+
+    Not `fine`: words as white space parts them.
+    """
+    for at in range(num):
+        code = points[at]
+        kind = kinds[code] if code < len(kinds) else np.uint8(SOLO)
+        if not fine:
+            kind = kind if kind in (SPACE, SKIP) else np.uint8(WORD)
+        elif kind == PUNCTUATION and 0 < at < num - 1:
+            if code in (46, 47) and _is_digit(points[at - 1]) and _is_digit(points[at + 1]):
+                kind = np.uint8(WORD)
+            elif code in _APOSTROPHES and kinds[min(points[at - 1], len(kinds) - 1)] == WORD:
+                kind = np.uint8(SKIP)
+        out[at] = kind
 
 
 @njit(cache=True, nogil=True)
 def split_words(
     points: NDArray[np.uint32],
+    classes: NDArray[np.uint8],
     num: int,
-    kinds: NDArray[np.uint8],
-    fine: bool,
     words: NDArray[np.uint64],
     numeric: NDArray[np.bool_],
 ) -> int:
     """Hash of each word, and whether it holds a digit; the number of words."""
-    count, inside = 0, False
+    count, inside, digits = 0, False, False
     state = FNV_OFFSET
     for at in range(num):
-        kind = kind_at(points, at, num, kinds, fine)
+        kind = classes[at]
+        if kind == WORD:
+            state = (state ^ np.uint64(points[at])) * FNV_PRIME
+            digits |= _is_digit(points[at])
+            inside = True
+            continue
         if kind == SKIP:
             continue
-        if inside and kind != WORD:
-            words[count] = mix64(state)
+        if inside:
+            words[count], numeric[count] = mix64(state), digits
             count += 1
-            inside = False
-        if kind in (WORD, SOLO):
-            if not inside:
-                state = FNV_OFFSET
-                numeric[count] = False
-                inside = True
-            state = (state ^ np.uint64(points[at])) * FNV_PRIME
-            numeric[count] |= _is_digit(points[at])
-            if kind == SOLO:
-                words[count] = mix64(state)
-                count += 1
-                inside = False
+            inside = digits = False
+            state = FNV_OFFSET
+        if kind == SOLO:
+            words[count] = mix64((state ^ np.uint64(points[at])) * FNV_PRIME)
+            numeric[count] = _is_digit(points[at])
+            count += 1
     if inside:
-        words[count] = mix64(state)
+        words[count], numeric[count] = mix64(state), digits
         count += 1
     return count
 
 
 @njit(cache=True, nogil=True)
 def space_out(
-    points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint32]
+    points: NDArray[np.uint32],
+    classes: NDArray[np.uint8],
+    num: int,
+    out: NDArray[np.uint32],
 ) -> int:
     """The words' characters with one space before, between and after; how many that are.
 
@@ -181,18 +190,20 @@ def space_out(
     count, space = 1, np.uint32(32)
     out[0] = space
     for at in range(num):
-        kind = kind_at(points, at, num, kinds, True)
-        if kind == SKIP:
-            continue
-        if kind != WORD and out[count - 1] != space:
-            out[count] = space
-            count += 1
-        if kind in (WORD, SOLO):
+        kind = classes[at]
+        if kind == WORD:
             out[count] = points[at]
             count += 1
-        if kind == SOLO:
+            continue
+        if kind == SKIP:
+            continue
+        if out[count - 1] != space:
             out[count] = space
             count += 1
+        if kind == SOLO:
+            out[count] = points[at]
+            out[count + 1] = space
+            count += 2
     if out[count - 1] != space:
         out[count] = space
         count += 1
@@ -244,10 +255,12 @@ def _query_keys(
     longest = 0
     for row in range(len(keys)):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    points = np.empty(longest, np.uint32)
+    points, classes = np.empty(longest, np.uint32), np.empty(longest, np.uint8)
     for row in range(len(keys)):
         start, stop = offsets[row], offsets[row + 1]
-        total = _sum_of_letters(points, decode(data, start, stop, lower, points), kinds)
+        num = decode(data, start, stop, lower, points)
+        classify(points, num, kinds, True, classes)
+        total = _sum_of_letters(points, classes, num)
         if total == 0:
             total = FNV_OFFSET
             for at in range(start, stop):
@@ -257,11 +270,13 @@ def _query_keys(
 
 
 @njit(cache=True, nogil=True)
-def _sum_of_letters(points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8]) -> np.uint64:
+def _sum_of_letters(
+    points: NDArray[np.uint32], classes: NDArray[np.uint8], num: int
+) -> np.uint64:
     total = np.uint64(0)
     length = 0  # of the word so far, whose letters lie at the front of `points`
     for at in range(num + 1):
-        kind = kind_at(points, at, num, kinds, True) if at < num else SPACE
+        kind = classes[at] if at < num else np.uint8(SPACE)
         if kind == SKIP:
             continue
         if kind == WORD:
