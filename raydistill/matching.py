@@ -42,6 +42,7 @@ class Side(NamedTuple):
     words: NDArray[np.uint64]
     numeric: NDArray[np.bool_]  # whether it holds a digit
     match: NDArray[np.int32]  # its first place on the other side, or -1
+    found: NDArray[np.float32]  # 1 if it is there, else 0
     times: NDArray[np.int32]  # how often it is on the other side; of a query alone
     known: NDArray[np.int32]  # its place among the K known words, or -1
     weight: NDArray[np.float32]  # its IDF
@@ -56,6 +57,7 @@ def side(num: int) -> Side:
         np.empty(num, np.uint64),
         np.empty(num, np.bool_),
         np.empty(num, np.int32),
+        np.empty(num, np.float32),
         np.empty(num, np.int32),
         np.empty(num, np.int32),
         np.empty(num, np.float32),
@@ -71,6 +73,7 @@ def first_words(room: Side, num: int) -> Side:
         room.words[:num],
         room.numeric[:num],
         room.match[:num],
+        room.found[:num],
         room.times[:num],
         room.known[:num],
         room.weight[:num],
@@ -81,12 +84,15 @@ def first_words(room: Side, num: int) -> Side:
 
 @njit(cache=True, nogil=True)
 def match_words(query: Side, title: Side) -> None:
-    """Fill `match` of both sides and `times` of the query."""
-    query.match[:], title.match[:], query.times[:] = -1, -1, 0
+    """Fill `match` and `found` of both sides and `times` of the query."""
+    for t in range(len(title.words)):
+        title.match[t], title.found[t] = -1, 0
     for q in range(len(query.words)):
+        query.match[q], query.found[q], query.times[q] = -1, 0, 0
         for t in range(len(title.words)):
             if query.words[q] == title.words[t]:
                 query.times[q] += 1
+                query.found[q] = title.found[t] = 1
                 if query.match[q] < 0:
                     query.match[q] = t
                 if title.match[t] < 0:
@@ -126,7 +132,7 @@ def _cover(
 
 
 @njit(cache=True, nogil=True)
-def _know(words: Side, lexicon: Lexicon) -> None:
+def know(words: Side, lexicon: Lexicon) -> None:
     """Fill `weight` and `known`; the IDF of a word is that of its highest bits."""
     bits, size = 0, len(lexicon.idf_I)
     while size > 1:
@@ -267,16 +273,17 @@ def describe(
     lexicon: Lexicon,
     out: NDArray[np.float32],
 ) -> None:
-    """All dense features of a pair, in the order of DENSE_NAMES, then both mean vectors."""
-    _know(query, lexicon)
-    _know(title, lexicon)
+    """All dense features of a pair, in the order of DENSE_NAMES, then both mean vectors.
+
+    Both sides are known and matched.
+    """
     _find_near(query, title, lexicon.vectors_KE)
     at = _AT_TITLE
     out[at + 4], out[at + 5] = _cover(grams_query, grams_title, seen, query.covered)
-    _summarise((query.match >= 0).astype(np.float32), query, out[0:5])
+    _summarise(query.found, query, out[0:5])
     _summarise(query.covered, query, out[5:10])
     _summarise(query.near, query, out[10:15])
-    _mean_and_weighted((title.match >= 0).astype(np.float32), title.weight, out[at : at + 2])
+    _mean_and_weighted(title.found, title.weight, out[at : at + 2])
     _mean_and_weighted(title.near, title.weight, out[at + 2 : at + 4])
     out[at + 6] = _rarity(query, len(title.words), out[at + 8 : at + 12])
     _order(query, title, out[at + 12 : at + 20])

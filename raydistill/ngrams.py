@@ -22,6 +22,7 @@ from raydistill.matching import (
     Side,
     describe,
     first_words,
+    know,
     match_words,
     side,
 )
@@ -96,7 +97,6 @@ class _Layout(NamedTuple):
     separate: bool
     size: int  # of character n-grams; 0: none
     bags: int
-    dense: int
     shift: np.uint64
 
 
@@ -146,9 +146,9 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
         spec.bags == "separate",
         spec.char_ngrams,
         spec.num_bags,
-        spec.num_dense,
         np.uint64(64 - spec.id_bits),
     )
+    dense = np.empty((num_rows, spec.num_dense), np.float32)
     blocks = [
         _featurize_block(
             (queries[0], queries[1][at : at + _BLOCK_ROWS + 1]),
@@ -156,14 +156,14 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
             character_tables(),
             lexicon,
             layout,
+            dense[at : at + _BLOCK_ROWS],
         )
         for at in range(0, max(num_rows, 1), _BLOCK_ROWS)
     ]
-    counts = np.concatenate([counts for _, counts, _ in blocks])
+    counts = np.concatenate([counts for _, counts in blocks])
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
-    dense = np.concatenate([dense for _, _, dense in blocks])
-    ids = np.concatenate([ids for ids, _, _ in blocks])
+    ids = np.concatenate([ids for ids, _ in blocks])
     if spec.vocabulary_rows:
         ids, offsets = _known_rows(ids, offsets, lexicon)
     return Features(ids, offsets, dense)
@@ -248,6 +248,7 @@ def _read(
     tables: Tables,
     points: NDArray[np.uint32],
     room: _Room,
+    lexicon: Lexicon,
     layout: _Layout,
 ) -> _Room:
     """Take one text apart: its words, and its characters where they are asked for."""
@@ -258,10 +259,25 @@ def _read(
     words = first_words(room.words, num_words)
     if not layout.match and not layout.size:
         return _Room(words, classes, room.spaced[:0], room.grams[:0])
-    if not layout.match:
+    if layout.match:
+        know(words, lexicon)
+    else:
         classify(points, num, kinds, True, classes)
     spaced = room.spaced[: space_out(points, classes, num, room.spaced)]
     return _Room(words, classes, spaced, room.grams[: trigrams(spaced, room.grams)])
+
+
+@njit(cache=True, nogil=True)
+def _is_as_before(texts: Texts, row: int) -> bool:
+    """Whether a text is that of the row before."""
+    data, offsets = texts
+    before, start, stop = offsets[row - 1], offsets[row], offsets[row + 1]
+    if start - before != stop - start:
+        return False
+    for at in range(stop - start):
+        if data[before + at] != data[start + at]:
+            return False
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -271,8 +287,9 @@ def _featurize_block(
     tables: Tables,
     lexicon: Lexicon,
     layout: _Layout,
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]:
-    """Ids laid flat, ids of each bag, dense features of the pairs between the offsets."""
+    dense: NDArray[np.float32],
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Ids laid flat and ids of each bag, of the pairs between the offsets; fills `dense`."""
     rows = len(queries[1]) - 1
     most = max(_longest(queries[1]), _longest(titles[1])) + 1
     points, room_q, room_t = np.empty(most, np.uint32), _room(most), _room(most)
@@ -283,10 +300,11 @@ def _featurize_block(
     ids = np.empty((6 if layout.size else 3) * num_bytes + 6 * rows, np.int32)
     ends = np.empty(rows * layout.bags + 1, np.int64)
     ends[0] = at = bag = 0
-    dense = np.zeros((rows, layout.dense), np.float32)
+    query = title = room_q
     for row in range(rows):
-        query = _read(queries, row, tables, points, room_q, layout)
-        title = _read(titles, row, tables, points, room_t, layout)
+        if row == 0 or not _is_as_before(queries, row):  # the titles of a query lie together
+            query = _read(queries, row, tables, points, room_q, lexicon, layout)
+        title = _read(titles, row, tables, points, room_t, lexicon, layout)
         if len(query.words.words):  # single texts have no query: nothing marks its absence
             at = _add_ngrams(query.words.words, layout.shift, ids, at)
         if layout.separate:
@@ -310,7 +328,7 @@ def _featurize_block(
             at = char_ngrams(title.spaced, layout.size, layout.shift, ids, at)
             ends[bag + 2] = at
             bag += 2
-    return ids[:at].copy(), np.diff(ends), dense
+    return ids[:at].copy(), np.diff(ends)
 
 
 @njit(cache=True, nogil=True)
