@@ -270,9 +270,7 @@ def _query_keys(
 
 
 @njit(cache=True, nogil=True)
-def _sum_of_letters(
-    points: NDArray[np.uint32], classes: NDArray[np.uint8], num: int
-) -> np.uint64:
+def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num: int) -> np.uint64:
     total = np.uint64(0)
     length = 0  # of the word so far, whose letters lie at the front of `points`
     for at in range(num + 1):
