@@ -245,8 +245,7 @@ class Trainer:
         student, dropout, exchange = self.student, self.student.dropout, self.exchange
         counts = None if exchange is None else exchange.count_rows(inputs.rows_U)
         logits_B, read = student.forward(inputs, dropout=dropout)
-        guess_B = logits_B if self.is_mse else logits_B.sigmoid()
-        grads_B = (guess_B - targets_B) / num_global
+        grads_B = self.residuals(logits_B, targets_B) / num_global
         bag_grads = student.backward(grads_B, read, out_P=self._grads_P, dropout=dropout)
         sums = None if exchange is None else exchange.sum_all(self._grads_P)
         rows_U, grads_UD = inputs.rows_U, student.row_gradients(inputs, bag_grads)
@@ -260,6 +259,10 @@ class Trainer:
         if self.is_mse:
             return (logits_B - targets_B).square().sum() / 2
         return functional.binary_cross_entropy_with_logits(logits_B, targets_B, reduction="sum")
+
+    def residuals(self, logits_B: Tensor, targets_B: Tensor) -> Tensor:
+        """Gradient of each pair's own loss by its logit, shape B."""
+        return (logits_B if self.is_mse else logits_B.sigmoid()) - targets_B
 
     def _move_rows(self, rows_U: Tensor, grads_UD: Tensor, *, learning_rate: float) -> None:
         table, squares = self.student.table_VD, self.squares_V

@@ -1,0 +1,284 @@
+"""Ways to distil, held against each other: margins, judged labels, filters, means, units, starts.
+
+    python tests/bench/distil.py --config RUN.TOML --pairs 300000
+
+Of a run that is labeled; what asks for two teachers is left out where there is one. All is as the
+default of `match` has it (loss on logits, batches of 512) but for the one thing that a row names.
+The network is trained on the same pairs with each seed, in one process on one core; AUC of unseen
+queries, of the evaluation that is best on dev.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raydistill.bags import look_up
+from raydistill.config import StudentConfig, TrainConfig, load_config
+from raydistill.hashing import utf8_buffers
+from raydistill.learning import Average, spec_of
+from raydistill.lexicon import Lexicon
+from raydistill.loader import dense_scale, read_logits
+from raydistill.metrics import auc
+from raydistill.ngrams import Features, concatenate, document_counts, featurize, idf
+from raydistill.run import Run
+from raydistill.stages.lexicon import load_lexicon
+from raydistill.student import Student, Trainer, predict, to_inputs
+
+_ROWS, _EVALUATIONS = 512, 4  # of a batch; an epoch
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One row of the table."""
+
+    name: str
+    whole_queries: bool = False  # a batch holds all titles of some queries
+    margin: float = 0.0  # share of a query's mean error that a pair's error is freed of
+    judged: float = 0.0  # what a judged pair weighs, its loss a cross-entropy
+    kept: str = "all"  # of the pairs: those the teachers agree on, or as many at random
+    mean: bool = False  # of the weights at the evaluations of the second half
+    words: bool = False  # the rows of single words begin with the words' vectors
+    units: bool = False  # sizes and units in one spelling
+
+
+WAYS = [
+    Way("as it is"),
+    Way("whole queries in a batch", whole_queries=True),
+    Way("half margins", whole_queries=True, margin=0.5),
+    Way("margins", whole_queries=True, margin=0.95),
+    Way("judged pairs too", judged=1.0),
+    Way("judged pairs too, weight 1/4", judged=0.25),
+    Way("the 80 % that teachers agree on", kept="agreed"),
+    Way("80 % at random", kept="random"),
+    Way("mean of the weights", mean=True),
+    Way("rows begin as word vectors", words=True),
+    Way("units in one spelling", units=True),
+]
+
+# Applied one after the other, to lower-case text.
+_UNITS = [
+    (r"(\d),(\d{3})\b", r"\1\2"),
+    (r"\b(\d+)[ -]1/2\b", r"\g<1>.5"),
+    (r"\b(\d+)[ -]1/4\b", r"\g<1>.25"),
+    (r"\b(\d+)[ -]3/4\b", r"\g<1>.75"),
+    (r"(?<![\d./])1/2\b", "0.5"),
+    (r"(?<![\d./])1/4\b", "0.25"),
+    (r"(?<![\d./])3/4\b", "0.75"),
+    (r"(?<!\d)\.(\d)", r"0.\1"),
+    (r"(\d)\s*-?\s*(?:''|\"|in\.|in\b|inch(?:es)?\b)", r"\1 in "),
+    (r"(\d)\s*-?\s*(?:'|ft\.|ft\b|foot\b|feet\b)", r"\1 ft "),
+    (r"(\d)\s*-?\s*(?:lbs?\b\.?|pounds?\b)", r"\1 lb "),
+    (r"(\d)\s*-?\s*(?:oz\b\.?|ounces?\b)", r"\1 oz "),
+    (r"(\d)\s*-?\s*(?:gal\b\.?|gallons?\b)", r"\1 gal "),
+    (r"(\d)\s*-?\s*(?:v\b|volts?\b)", r"\1 volt "),
+    (r"(\d)\s*-?\s*(?:w\b|watts?\b)", r"\1 watt "),
+    (r"(\d)\s*-?\s*(?:a\b|amps?\b)", r"\1 amp "),
+    (r"(\d)\s*-?\s*(mm|cm|m|ml|kg|g)\b", r"\1 \2 "),
+    (r"(\d)\s*x\s*(?=\d)", r"\1 x "),
+]
+_COMPILED = [(re.compile(pattern), into) for pattern, into in _UNITS]
+
+
+def one_spelling(texts: pa.StringArray) -> pa.StringArray:
+    """Sizes and units of lower-cased texts in one spelling."""
+    found = []
+    for text in texts.to_pylist():
+        text = text.lower()
+        for pattern, into in _COMPILED:
+            text = pattern.sub(into, text)
+        found.append(text)
+    return pa.array(found, pa.string())
+
+
+@dataclass
+class Data:
+    """Features, targets and the queries' numbers of the pairs and of the judged splits."""
+
+    lexicon: Lexicon
+    pairs: Features
+    logits: Array
+    queries: NDArray[np.int64]
+    gaps: Array | None  # between two teachers
+    judged: dict[str, tuple[Features, Array]]
+
+
+def read(run: Run, *, num_pairs: int, units: bool) -> Data:
+    """The first pairs of a run, and its judged splits."""
+    tables, logits = [], []
+    for name in run.pairs.shards():
+        table = run.pairs.read_table(name, columns=["pair_id", "query", "title"])
+        columns = [read_logits(run.logits(teacher), name, table) for teacher in run.config.teachers]
+        tables.append(table)
+        logits.append(np.stack(columns, axis=1))
+        if sum(table.num_rows for table in tables) >= num_pairs:
+            break
+    pairs, logits_BM = pa.concat_tables(tables), np.concatenate(logits)
+    kept = np.flatnonzero(np.isfinite(logits_BM).all(axis=1))[:num_pairs]
+    pairs, logits_BM = pairs.take(pa.array(kept)), logits_BM[kept]
+    spell: Callable[[pa.StringArray], pa.StringArray] = one_spelling if units else lambda t: t
+    lexicon = load_lexicon(run)
+    if units:
+        titles = utf8_buffers(spell(pairs["title"].combine_chunks()))
+        rarity = idf(document_counts(titles), num_documents=len(titles[1]) - 1)
+        lexicon = lexicon._replace(idf_I=rarity)
+
+    def features(table: pa.Table) -> Features:
+        texts = [utf8_buffers(spell(table[n].combine_chunks())) for n in ("query", "title")]
+        return featurize(*texts, spec=spec_of(run), lexicon=lexicon)
+
+    judged = {}
+    for split in ("train", "dev", "test"):
+        folder = run.judged(split)
+        table = pa.concat_tables([folder.read_table(name) for name in folder.shards()])
+        judged[split] = features(table), np.asarray(table["label"].to_numpy())
+    _, queries = np.unique(pairs["query"].to_numpy(zero_copy_only=False), return_inverse=True)
+    gaps = np.abs(logits_BM[:, 0] - logits_BM[:, 1]) if logits_BM.shape[1] > 1 else None
+    return Data(lexicon, features(pairs), logits_BM[:, 0], queries, gaps, judged)
+
+
+class _Trainer(Trainer):
+    """Whose residuals know queries and judged pairs."""
+
+    way: Way
+    queries_B: Tensor
+    is_judged_B: Tensor
+
+    def residuals(self, logits_B: Tensor, targets_B: Tensor) -> Tensor:
+        errors_B = super().residuals(logits_B, targets_B)
+        if self.way.margin:
+            # Half the mean square of the differences between the errors of a query's pairs has the
+            # gradient error - mean error (Margin-MSE, Hofstaetter et al. 2020, arXiv 2010.02666).
+            _, slots_B = torch.unique(self.queries_B, return_inverse=True)
+            counts = torch.bincount(slots_B).float()
+            means = torch.zeros_like(counts).index_add_(0, slots_B, errors_B) / counts
+            errors_B = errors_B - self.way.margin * means[slots_B]
+        if self.way.judged:
+            crossed_B = self.way.judged * (logits_B.sigmoid() - targets_B)
+            errors_B = torch.where(self.is_judged_B, crossed_B, errors_B)
+        return errors_B
+
+
+def pairs_of(
+    way: Way, data: Data, *, seed: int
+) -> tuple[Features, Array, NDArray[np.int64], NDArray[np.bool_]]:
+    """Features, targets, queries' numbers, and which rows are judged."""
+    rows = np.arange(len(data.logits))
+    if way.kept == "agreed":
+        assert data.gaps is not None
+        rows = np.flatnonzero(data.gaps <= np.quantile(data.gaps, 0.8))
+    elif way.kept == "random":
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[: int(0.8 * len(rows))])
+    features, targets, queries = data.pairs.take(rows), data.logits[rows], data.queries[rows]
+    is_judged = np.zeros(len(rows), bool)
+    if way.judged:
+        more, labels = data.judged["train"]
+        features = concatenate([features, more])
+        targets = np.concatenate([targets, labels])
+        queries = np.concatenate([queries, np.arange(len(labels)) + queries.max() + 1])
+        is_judged = np.concatenate([is_judged, np.ones(len(labels), bool)])
+    return features, targets, queries, is_judged
+
+
+def order_of(way: Way, queries: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random order of the rows; of whole queries, where the way asks for it."""
+    if not way.whole_queries:
+        return rng.permutation(len(queries))
+    places = rng.permutation(queries.max() + 1)[queries]
+    return np.lexsort((rng.random(len(queries)), places))
+
+
+def batches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for at in range(0, len(order) - _ROWS + 1, _ROWS):
+        yield order[at : at + _ROWS]
+
+
+def fit(way: Way, run: Run, data: Data, *, seed: int, epochs: int) -> list[dict[str, float]]:
+    """AUCs of one student after every evaluation."""
+    torch.manual_seed(seed)
+    student = Student(spec_of(run), StudentConfig(), dtype=torch.bfloat16)
+    mean = Average(Student(spec_of(run), StudentConfig(), dtype=torch.bfloat16))
+    scale = dense_scale(data.pairs.dense_BF)
+    for one in (student, mean.student):
+        one.standardise(mean_F=scale["dense_mean"], std_F=scale["dense_std"])
+    if way.words:
+        begin_with_words(student, data.lexicon)
+    trainer = _Trainer(student, TrainConfig(batch_rows=_ROWS), is_mse=True)
+    trainer.way = way
+    features, targets, queries, is_judged = pairs_of(way, data, seed=seed)
+    num_steps, found = len(targets) // _ROWS, []
+    for epoch in range(epochs):
+        rng = np.random.default_rng([seed, epoch])
+        for step, batch in enumerate(batches(order_of(way, queries, rng)), 1):
+            part = features.take(batch)
+            inputs = to_inputs(look_up(part.ids_N, part.offsets), part.dense_BF, device="cpu")
+            trainer.queries_B = torch.from_numpy(queries[batch])
+            trainer.is_judged_B = torch.from_numpy(is_judged[batch])
+            trainer.step(inputs, torch.from_numpy(targets[batch]), num_global=_ROWS)
+            if step % (num_steps // _EVALUATIONS) == 0:
+                if 2 * (epoch + step / num_steps) > epochs:
+                    mean.add(student.arrays())
+                found.append(measure(mean.student if way.mean and mean.num else student, data))
+    return found
+
+
+def begin_with_words(student: Student, lexicon: Lexicon) -> None:
+    """Put the vector of each known word into the row of its unigram, at the rows' own scale."""
+    rows = (lexicon.words_K >> np.uint64(64 - student.spec.id_bits)).astype(np.int64)
+    vectors = torch.from_numpy(lexicon.vectors_KE[:, : student.table_VD.shape[1]])
+    student.table_VD[torch.from_numpy(rows)] = vectors
+
+
+def measure(student: Student, data: Data) -> dict[str, float]:
+    """AUC on dev and test."""
+    return {
+        split: auc(predict(student, features, device="cpu"), labels, relevant_at=0.75)
+        for split, (features, labels) in data.judged.items()
+        if split != "train"
+    }
+
+
+def main(names: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--pairs", type=int, default=300_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--only", nargs="+", help="names of rows")
+    arguments = parser.parse_args(names)
+    torch.set_num_threads(1)
+    run = Run(load_config(arguments.config))
+    data, spelled, figures = None, False, {}
+    for way in WAYS:
+        if arguments.only and way.name not in arguments.only:
+            continue
+        if data is None or spelled != way.units:
+            data, spelled = read(run, num_pairs=arguments.pairs, units=way.units), way.units
+        if way.kept == "agreed" and data.gaps is None:
+            continue
+        runs = [
+            fit(way, run, data, seed=seed, epochs=arguments.epochs)
+            for seed in range(arguments.seeds)
+        ]
+        best = [max(found, key=lambda entry: entry["dev"]) for found in runs]
+        dev, test = (np.array([entry[split] for entry in best]) for split in ("dev", "test"))
+        print(
+            f"| {way.name} | {dev.mean():.4f} | {test.mean():.4f} +- {test.std(ddof=1):.4f} |",
+            flush=True,
+        )
+        figures[way.name] = {"dev": dev.tolist(), "test": test.tolist()}
+    print(json.dumps({"bench": "distil", "figures": figures}))
+
+
+if __name__ == "__main__":
+    main()
