@@ -139,6 +139,7 @@ def train_loop(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     job, context = config["job"], ray.train.get_context()
     device, num_workers = device_of_worker(), context.get_world_size()
+    torch.set_num_threads(1)  # a step is too small to be shared, and the loader wants a core
     features = load_features(job.output)
     exchange = Exchange(device=device) if num_workers > 1 else None
     state = new_state(job, features, device=device, exchange=exchange)
