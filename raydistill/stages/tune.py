@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -57,9 +58,8 @@ def run(run: Run, cluster: Cluster) -> bool:
     search_s = time.monotonic() - start_s
     run.tune.write_table(TRIALS, trials_table(trials))
     _check_any(trials)
-    untuned = _final(run, UNTUNED, {}, cluster)
-    few = best_few(trials, run.config)
-    others = [_final(run, trial.name, trial.settings, cluster) for trial in few]
+    few = {trial.name: trial.settings for trial in best_few(trials, run.config)}
+    untuned, *others = _finals(run, {UNTUNED: {}, **few}, cluster)
     found = _found(run, trials, untuned, others, num_sample=task.sample.num_pairs)
     found["search_seconds"] = round(search_s, 1)
     _write(run, found, trials, untuned=untuned, others=others)
@@ -102,20 +102,44 @@ def _check_any(trials: Sequence[Trial]) -> None:
         raise UserError(f"all {len(trials)} trials failed; the first: {failed[0].error}")
 
 
-def _final(run: Run, name: str, settings: Settings, cluster: Cluster) -> Final:
-    """Train one configuration on the whole transfer set, once a seed, and measure the students.
+def _finals(run: Run, wanted: dict[str, Settings], cluster: Cluster) -> list[Final]:
+    """Train each configuration on the whole transfer set, once a seed, and measure the students.
 
-    A student that is there is not trained again: neither after a kill, nor by `train` later.
+    As many at once as the cluster holds. A student that is there is not trained again: neither
+    after a kill, nor by `train` later.
     """
-    students = []
-    for at in range(run.config.tune.final_seeds):
-        seed = run.config.train.seed + at
-        config = with_settings(run.config, {**settings, "train.seed": seed})
-        one = replace(run, config=config)
-        train_role(one, "student", cluster)
-        students.append({"seed": seed, **_measure(one)})
-        logger.info("tune      %s, seed %d: %s", name, seed, _short(students[-1], run))
-    return Final(name, settings, tuple(students))
+    seeds = range(run.config.train.seed, run.config.train.seed + run.config.tune.final_seeds)
+    runs = {
+        (name, seed): replace(
+            run, config=with_settings(run.config, {**settings, "train.seed": seed})
+        )
+        for name, settings in wanted.items()
+        for seed in seeds
+    }
+    for one in runs.values():
+        write_lexicon(one)  # not by several at once
+    with ThreadPoolExecutor(_side_by_side(run, cluster)) as threads:
+        fits = [threads.submit(train_role, one, "student", cluster) for one in runs.values()]
+        try:
+            for fit in as_completed(fits):
+                fit.result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+    finals = []
+    for name, settings in wanted.items():
+        students = [{"seed": seed, **_measure(runs[name, seed])} for seed in seeds]
+        for student in students:
+            logger.info("tune      %s, seed %d: %s", name, student["seed"], _short(student, run))
+        finals.append(Final(name, settings, tuple(students)))
+    return finals
+
+
+def _side_by_side(run: Run, cluster: Cluster) -> int:
+    """How many students the cluster trains at once."""
+    train = run.config.train
+    if cluster.num_gpus and train.num_gpus:
+        return cluster.num_actors(gpus_each=train.num_gpus * train.num_workers)
+    return max(1, cluster.num_cores // train.num_workers)
 
 
 def _short(student: dict[str, Any], run: Run) -> str:

@@ -154,3 +154,19 @@ def test_shards_without_logits_are_found_first(labeled: Run) -> None:
     labeled.logits("noise").delete()
     with pytest.raises(UserError, match="noise has not scored"):
         tune.make_task(labeled)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cluster", "num"),
+    [
+        ({}, Cluster(8, 0), 8),
+        ({"num_workers": 3}, Cluster(8, 0), 2),
+        ({"num_workers": 9}, Cluster(8, 0), 1),  # it waits for a cluster that grows
+        ({"num_gpus": 0.5, "num_workers": 2}, Cluster(8, 3), 3),
+    ],
+)
+def test_finals_are_trained_as_many_at_once_as_fit(
+    settings: dict[str, float], cluster: Cluster, num: int, tmp_path: Path
+) -> None:
+    run = Run(run_config(tmp_path, tmp_path, tmp_path, train=settings))
+    assert tune._side_by_side(run, cluster) == num
