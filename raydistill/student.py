@@ -20,14 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from raydistill.bags import Lookup, adagrad_rows, look_up, row_gradients, sum_bags
-from raydistill.config import StudentConfig, TrainConfig
+from raydistill.config import HIDDEN, StudentConfig, TrainConfig
 from raydistill.exchange import Exchange
 from raydistill.ngrams import Features, NgramSpec
 from raydistill.optimizers import make_optimizer
 
 _PREDICT_ROWS = 4_096
-# bert2dnn: the published code. match: as good as that on real pairs, with a sixth of the work.
-HIDDEN = {"match": (256, 64), "bert2dnn": (1024, 512, 128, 64)}
 
 
 @dataclass(frozen=True)
