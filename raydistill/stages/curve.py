@@ -257,7 +257,7 @@ def _name(point: Point) -> str:
 def _figures(run: Run, points: Sequence[Point]) -> dict[str, Any]:
     """Metrics of every student, of the teacher, and of what needs no pair, on the test split."""
     teacher = reference_of(run)
-    scored: dict[str, Any] = {teacher: teacher_scores(run)[teacher], OVERLAP: _overlap(run)}
+    scored: dict[str, Any] = {teacher: teacher_scores(run)[teacher], **_without_model(run)}
     judged_only = run.student("judged_only")
     if judged_only.success() is not None:
         scored["judged-only student"] = _scores(run, "judged_only", judged_only)
@@ -300,8 +300,13 @@ def _scores(run: Run, role: str, folder: Folder) -> dict[str, Any]:
     return {split: score_split(run, scorer, split)[0] for split in _SPLITS}
 
 
-def _overlap(run: Run) -> dict[str, Any]:
-    """The share of the query's character trigrams that the title has."""
+def _without_model(run: Run) -> dict[str, Any]:
+    """Scores that no model gives: the share of the query's character trigrams that the title has.
+
+    None for single texts.
+    """
+    if not run.config.judged.query:
+        return {}
     spec = NgramSpec("match", 8)
     at = DENSE_NAMES.index("query_trigrams_found")
     lexicon = Lexicon.of(np.ones(1, np.float32))
@@ -313,4 +318,4 @@ def _overlap(run: Run) -> dict[str, Any]:
             for name in folder.shards()
         ]
         found[split] = np.concatenate([np.empty(0, np.float32), *parts])
-    return found
+    return {OVERLAP: found}

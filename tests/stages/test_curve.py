@@ -1,5 +1,6 @@
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def test_subsets_are_nested_and_carry_the_logits_of_soft_labels(labeled: Run) ->
     ids, values = table["pair_id"].to_pylist(), table["logit"].to_pylist()
     mine = [(labels[i], z) for i, z in zip(ids, values, strict=True) if i in third]
     assert len(mine) > 50 and np.allclose(*zip(*mine, strict=True))
+
+
+def test_single_texts_have_no_overlap_with_a_query(labeled: Run) -> None:  # noqa: F811
+    judged = labeled.config.judged.model_copy(update={"query": ""})
+    single = replace(labeled, config=labeled.config.model_copy(update={"judged": judged}))
+    assert list(curve._without_model(labeled)) == [curve.OVERLAP]
+    assert not curve._without_model(single)
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
