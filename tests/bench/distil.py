@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -248,14 +248,14 @@ def measure(student: Student, data: Data) -> dict[str, float]:
     }
 
 
-def main(names: Sequence[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True)
     parser.add_argument("--pairs", type=int, default=300_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--only", nargs="+", help="names of rows")
-    arguments = parser.parse_args(names)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     run = Run(load_config(arguments.config))
     data, spelled, figures = None, False, {}
