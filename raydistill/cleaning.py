@@ -17,6 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raydistill.hashing import hash_bytes, hash_texts, utf8_buffers
+from raydistill.words import FRACTION, FRACTION_SLASH
 
 # Zero-width space, byte-order mark and soft hyphen carry no text; other white space and control
 # characters separate words.
@@ -29,13 +30,18 @@ _NO_CHARACTER = -1
 
 
 def normalise(texts: pa.StringArray) -> pa.StringArray:
-    """Entities decoded once, NFKC, invisible characters dropped, white space to single spaces."""
+    """Entities decoded once, NFKC, invisible characters dropped, white space to single spaces.
+
+    1½ is 1 1/2.
+    """
     needs = _needs_work(*utf8_buffers(texts))
     if not needs.any():
         return texts
     mask = pa.array(needs)
     odd = _decode_entities(texts.filter(mask))
+    odd = pc.replace_substring_regex(odd, pattern=FRACTION, replacement=r"\1 \2")
     odd = pc.utf8_normalize(odd, form="NFKC")
+    odd = pc.replace_substring(odd, pattern=FRACTION_SLASH, replacement="/")
     odd = pc.replace_substring_regex(odd, pattern=_INVISIBLE, replacement="")
     odd = pc.replace_substring_regex(odd, pattern=_SPACES, replacement=" ")
     odd = pc.utf8_trim(odd, characters=" ")

@@ -142,10 +142,16 @@ class NgramsConfig(Section):
     hash_bits: int = Field(default=18, ge=8, le=26)  # 2^18 = 262,144 rows of the embedding table
     vocabulary_rows: Count | None = None  # in place of them: the most frequent n-grams alone
     bags: Literal["one", "separate"] = "one"  # of the n-grams of query and title
+    units: bool = True  # match: sizes and units in one spelling
     char_ngrams: Literal[0, 2, 3, 4, 5, 6] = 0  # letters of character n-grams; 0: none
     word_dim: int = Field(default=64, ge=0, le=1_024)  # of the word vectors of `match`; 0: none
     num_words: Count = 65_536  # the most frequent ones have vectors
     word_encoder: str | None = None  # as teachers.X.base; None: the first teacher's encoder
+
+    @property
+    def respells(self) -> bool:
+        """Whether sizes are read in one spelling; bert2dnn reads texts as they are."""
+        return self.units and self.preset == "match"
 
 
 # What a preset takes where the file is silent. bert2dnn: as published. match: what won on real

@@ -79,6 +79,7 @@ def spec_of(run: Run) -> NgramSpec:
         char_ngrams=settings.char_ngrams,
         word_dim=settings.word_dim if settings.preset == "match" else 0,
         vocabulary_rows=settings.vocabulary_rows or 0,
+        units=settings.respells,
     )
 
 

@@ -220,12 +220,17 @@ def sample_shards(shards: Mapping[str, int]) -> list[str]:
     return sorted(shards)[:_SAMPLE_SHARDS]
 
 
-def count_idf(folder: Folder, shards: Mapping[str, int]) -> NDArray[np.float32]:
-    """IDF of all words, from the titles of a sample of the shards, as a Lexicon holds it."""
+def count_idf(
+    folder: Folder, shards: Mapping[str, int], *, units: bool = False
+) -> NDArray[np.float32]:
+    """IDF of all words, from the titles of a sample of the shards, as a Lexicon holds it.
+
+    `units` as in the NgramSpec that reads it.
+    """
     counts, num_titles = np.zeros(1 << IDF_BITS, np.int64), 0
     for name in sample_shards(shards):
         titles = folder.read_table(name, columns=["title"])["title"].combine_chunks()
-        counts += document_counts(utf8_buffers(titles))
+        counts += document_counts(utf8_buffers(titles), units=units)
         num_titles += len(titles)
     return idf(counts, num_documents=num_titles)
 

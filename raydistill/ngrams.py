@@ -26,6 +26,7 @@ from raydistill.matching import (
     match_words,
     side,
 )
+from raydistill.units import GROWTH, respell
 from raydistill.words import (
     Tables,
     Texts,
@@ -57,6 +58,7 @@ class NgramSpec:
     char_ngrams: int = 0  # letters of the character n-grams, in a bag a side; 0: none
     word_dim: int = 0  # columns of the word vectors; 0: none
     vocabulary_rows: int = 0  # the table holds so many n-grams and no others; 0: hash_bits decides
+    units: bool = False  # sizes and units in one spelling
 
     @property
     def num_rows(self) -> int:
@@ -94,6 +96,7 @@ class _Layout(NamedTuple):
     """An NgramSpec as the compiled code reads it."""
 
     match: bool
+    units: bool
     separate: bool
     size: int  # of character n-grams; 0: none
     bags: int
@@ -143,6 +146,7 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
         raise ValueError(f"word vectors of {lexicon.dim} columns, {spec.word_dim} wanted")
     layout = _Layout(
         spec.has_match,
+        spec.units,
         spec.bags == "separate",
         spec.char_ngrams,
         spec.num_bags,
@@ -169,9 +173,13 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
     return Features(ids, offsets, dense)
 
 
-def document_counts(titles: Texts) -> NDArray[np.int64]:
-    """For each value of a word's highest bits, the titles that hold such a word; shape I."""
-    return np.asarray(_document_counts(*titles, *character_tables(), np.uint64(64 - IDF_BITS)))
+def document_counts(titles: Texts, *, units: bool = False) -> NDArray[np.int64]:
+    """For each value of a word's highest bits, the titles that hold such a word; shape I.
+
+    `units` as in the NgramSpec whose words they are.
+    """
+    shift = np.uint64(64 - IDF_BITS)
+    return np.asarray(_document_counts(titles, character_tables(), units, shift))
 
 
 def idf(counts_I: NDArray[np.int64], *, num_documents: int) -> NDArray[np.float32]:
@@ -225,46 +233,61 @@ class _Room(NamedTuple):
     """Where one side of a pair is taken apart, used again for every pair."""
 
     words: Side
+    points: NDArray[np.uint32]  # its characters as they are
+    spelled: NDArray[np.uint32]  # and with its sizes in one spelling
     classes: NDArray[np.uint8]  # of its characters
     spaced: NDArray[np.uint32]  # its characters, words one space apart
     grams: NDArray[np.uint64]  # its trigrams
 
 
 @njit(cache=True, nogil=True)
-def _room(most: int) -> _Room:
+def _room(most: int, units: bool) -> _Room:
     """Room for texts of `most` characters; each may stand between two spaces."""
+    growth = GROWTH if units else 1
     return _Room(
-        side(most),
-        np.empty(most, np.uint8),
-        np.empty(3 * most, np.uint32),
-        np.empty(3 * most, np.uint64),
+        side(growth * most),
+        np.empty(most, np.uint32),
+        np.empty(growth * most, np.uint32),
+        np.empty(growth * most, np.uint8),
+        np.empty(3 * growth * most, np.uint32),
+        np.empty(3 * growth * most, np.uint64),
     )
 
 
 @njit(cache=True, nogil=True)
-def _read(
+def _spell(
     texts: Texts,
     row: int,
     tables: Tables,
+    units: bool,
     points: NDArray[np.uint32],
-    room: _Room,
-    lexicon: Lexicon,
-    layout: _Layout,
+    spelled: NDArray[np.uint32],
+) -> NDArray[np.uint32]:
+    """The lower-case characters of one text, with its sizes in one spelling if that is wanted."""
+    kinds, lower = tables
+    num = decode(texts[0], texts[1][row], texts[1][row + 1], lower, points)
+    return spelled[: respell(points, num, kinds, spelled)] if units else points[:num]
+
+
+@njit(cache=True, nogil=True)
+def _read(
+    texts: Texts, row: int, tables: Tables, room: _Room, lexicon: Lexicon, layout: _Layout
 ) -> _Room:
     """Take one text apart: its words, and its characters where they are asked for."""
-    kinds, lower = tables
-    num, classes = decode(texts[0], texts[1][row], texts[1][row + 1], lower, points), room.classes
+    kinds, classes = tables[0], room.classes
+    points = _spell(texts, row, tables, layout.units, room.points, room.spelled)
+    num = len(points)
     classify(points, num, kinds, layout.match, classes)
     num_words = split_words(points, classes, num, room.words.words, room.words.numeric)
     words = first_words(room.words, num_words)
     if not layout.match and not layout.size:
-        return _Room(words, classes, room.spaced[:0], room.grams[:0])
+        return _Room(words, *room[1:4], room.spaced[:0], room.grams[:0])
     if layout.match:
         know(words, lexicon)
     else:
         classify(points, num, kinds, True, classes)
     spaced = room.spaced[: space_out(points, classes, num, room.spaced)]
-    return _Room(words, classes, spaced, room.grams[: trigrams(spaced, room.grams)])
+    return _Room(words, *room[1:4], spaced, room.grams[: trigrams(spaced, room.grams)])
 
 
 @njit(cache=True, nogil=True)
@@ -292,19 +315,19 @@ def _featurize_block(
     """Ids laid flat and ids of each bag, of the pairs between the offsets; fills `dense`."""
     rows = len(queries[1]) - 1
     most = max(_longest(queries[1]), _longest(titles[1])) + 1
-    points, room_q, room_t = np.empty(most, np.uint32), _room(most), _room(most)
-    seen = np.empty(3 * most, np.bool_)
+    room_q, room_t = _room(most, layout.units), _room(most, layout.units)
+    seen = np.empty(len(room_t.grams), np.bool_)
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
     # A word takes at least one byte and most a separator: at most 2n + 1 ids, and n more tagged.
-    # Its characters stand between spaces: at most three n-grams a byte.
-    ids = np.empty((6 if layout.size else 3) * num_bytes + 6 * rows, np.int32)
+    # Its characters stand between spaces: at most three n-grams a byte, or as a size may grow.
+    ids = np.empty((3 + GROWTH if layout.size else 3) * num_bytes + 6 * rows, np.int32)
     ends = np.empty(rows * layout.bags + 1, np.int64)
     ends[0] = at = bag = 0
     query = title = room_q
     for row in range(rows):
         if row == 0 or not _is_as_before(queries, row):  # the titles of a query lie together
-            query = _read(queries, row, tables, points, room_q, lexicon, layout)
-        title = _read(titles, row, tables, points, room_t, lexicon, layout)
+            query = _read(queries, row, tables, room_q, lexicon, layout)
+        title = _read(titles, row, tables, room_t, lexicon, layout)
         if len(query.words.words):  # single texts have no query: nothing marks its absence
             at = _add_ngrams(query.words.words, layout.shift, ids, at)
         if layout.separate:
@@ -365,21 +388,16 @@ def _take_bags(
 
 @njit(cache=True, nogil=True)
 def _document_counts(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int32],
-    kinds: NDArray[np.uint8],
-    lower: NDArray[np.uint32],
-    shift: np.uint64,
+    titles: Texts, tables: Tables, units: bool, shift: np.uint64
 ) -> NDArray[np.int64]:
-    most = _longest(offsets) + 1
-    points, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
-    numeric, classes = np.empty(most, np.bool_), np.empty(most, np.uint8)
+    room = _room(_longest(titles[1]) + 1, units)
+    words, numeric = room.words.words, room.words.numeric
     counts = np.zeros(_ONE << (_64 - shift), np.int64)
     last = np.full(len(counts), -1, np.int64)  # the title that a row was last counted for
-    for row in range(len(offsets) - 1):
-        num = decode(data, offsets[row], offsets[row + 1], lower, points)
-        classify(points, num, kinds, True, classes)
-        for word in range(split_words(points, classes, num, words, numeric)):
+    for row in range(len(titles[1]) - 1):
+        points = _spell(titles, row, tables, units, room.points, room.spelled)
+        classify(points, len(points), tables[0], True, room.classes)
+        for word in range(split_words(points, room.classes, len(points), words, numeric)):
             at = words[word] >> shift
             if last[at] != row:
                 last[at] = row

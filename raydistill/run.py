@@ -166,11 +166,12 @@ class Run:
         return config.ngrams.word_encoder or first.base or first.model
 
     def lexicon_fingerprint(self) -> str:
-        """What makes the lexicon: the pairs, the encoder, the number and size of its vectors."""
+        """What makes the lexicon: the pairs and how they are read; its vectors."""
         encoder, ngrams = self.word_encoder, self.config.ngrams
         vectors = encoder and [self._model_hash(encoder), ngrams.num_words, ngrams.word_dim]
         counted = ngrams.vocabulary_rows and ngrams.results()  # of n-grams: all that decides ids
-        return fingerprint("lexicon", self.prepare_fingerprint("pairs"), vectors, counted)
+        read = self.prepare_fingerprint("pairs"), ngrams.respells
+        return fingerprint("lexicon", *read, vectors, counted)
 
     def student(self, role: str) -> Folder:
         """Checkpoints of the student, or of the one trained on judged labels alone."""

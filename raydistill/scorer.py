@@ -20,7 +20,7 @@ from raydistill.lexicon import Lexicon
 from raydistill.ngrams import Features, NgramSpec, featurize
 from raydistill.words import Texts, encode
 
-FORMAT = 2
+FORMAT = 3
 BUNDLE, ARRAYS, GOLDEN = "bundle.json", "arrays.npz", "golden.json"
 _BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 floats stay in the cache of a core
 

@@ -48,10 +48,11 @@ def make_lexicon(
     encoder: Path | None,
     num_words: int,
     dim: int,
+    units: bool,
     device: str,
 ) -> Lexicon:
     """The lexicon of the pairs in `shards`; without an `encoder` it holds the IDF alone."""
-    idf_I = count_idf(folder, shards)
+    idf_I = count_idf(folder, shards, units=units)
     if encoder is None:
         return Lexicon.of(idf_I)
     texts = (folder.read_table(name, columns=["query", "title"]) for name in sample_shards(shards))

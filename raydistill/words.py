@@ -37,6 +37,8 @@ _INVISIBLE = (0x200B, 0xFEFF, 0x00AD)  # as in pairs.py
 _APOSTROPHES = (0x27, 0x2019)
 # With its semicolon only: `&copy` in a URL is not a sign. The longest name has 31 letters.
 ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{0,30});", re.ASCII)
+# NFKC makes 1½ into eleven halves: a space goes before, and its slash becomes the common one.
+FRACTION, FRACTION_SLASH = "([0-9])([\u00bc-\u00be\u2150-\u215e])", "\u2044"
 _21, _42 = np.uint64(21), np.uint64(42)
 _CHARS = np.uint64(0x43)  # a word and its letters are not one id
 
@@ -50,15 +52,19 @@ def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
         texts = [text[:max_chars] for text in texts]
     texts = [unescape(text) if "&" in text else text for text in texts]
     parts = [
-        text.encode()
-        if text.isascii()
-        else unicodedata.normalize("NFKC", text).encode("utf-8", "replace")
+        text.encode() if text.isascii() else compose(text).encode("utf-8", "replace")
         for text in texts
     ]
     offsets = np.zeros(len(parts) + 1, np.int32)
     np.cumsum([len(part) for part in parts], out=offsets[1:])
     offsets.setflags(write=False)  # as Arrow's: compiled code is made for one kind alone
     return np.frombuffer(b"".join(parts), np.uint8), offsets
+
+
+def compose(text: str) -> str:
+    """NFKC of a text, its fractions as digits (1½ is 1 1/2), as `cleaning.normalise` does it."""
+    apart = re.sub(FRACTION, r"\1 \2", text)
+    return unicodedata.normalize("NFKC", apart).replace(FRACTION_SLASH, "/")
 
 
 def unescape(text: str) -> str:
@@ -112,7 +118,8 @@ def decode(
 
 
 @njit(cache=True, nogil=True)
-def _is_digit(code: int) -> bool:
+def is_digit(code: int) -> bool:
+    """Whether a code point is one of 0 to 9."""
     return 48 <= code <= 57
 
 
@@ -134,7 +141,7 @@ def classify(
         if not fine:
             kind = kind if kind in (SPACE, SKIP) else np.uint8(WORD)
         elif kind == PUNCTUATION and 0 < at < num - 1:
-            if code in (46, 47) and _is_digit(points[at - 1]) and _is_digit(points[at + 1]):
+            if code in (46, 47) and is_digit(points[at - 1]) and is_digit(points[at + 1]):
                 kind = np.uint8(WORD)
             elif code in _APOSTROPHES and kinds[min(points[at - 1], len(kinds) - 1)] == WORD:
                 kind = np.uint8(SKIP)
@@ -156,7 +163,7 @@ def split_words(
         kind = classes[at]
         if kind == WORD:
             state = (state ^ np.uint64(points[at])) * FNV_PRIME
-            digits |= _is_digit(points[at])
+            digits |= is_digit(points[at])
             inside = True
             continue
         if kind == SKIP:
@@ -168,7 +175,7 @@ def split_words(
             state = FNV_OFFSET
         if kind == SOLO:
             words[count] = mix64((state ^ np.uint64(points[at])) * FNV_PRIME)
-            numeric[count] = _is_digit(points[at])
+            numeric[count] = is_digit(points[at])
             count += 1
     if inside:
         words[count], numeric[count] = mix64(state), digits
@@ -293,9 +300,9 @@ def _sum_of_word(points: NDArray[np.uint32], length: int) -> np.uint64:
     total, number = np.uint64(0), FNV_OFFSET
     for at in range(length):
         code = points[at]
-        if _is_digit(code) or code in (46, 47):  # 12, 1.5, 1/2: their order counts
+        if is_digit(code) or code in (46, 47):  # 12, 1.5, 1/2: their order counts
             number = (number ^ np.uint64(code)) * FNV_PRIME
-            if at + 1 < length and (_is_digit(points[at + 1]) or points[at + 1] in (46, 47)):
+            if at + 1 < length and (is_digit(points[at + 1]) or points[at + 1] in (46, 47)):
                 continue
             total += mix64(number)
             number = FNV_OFFSET
@@ -311,7 +318,7 @@ def stem(points: NDArray[np.uint32], length: int) -> int:
     Box and boxes, house and houses, knife and knives, battery and batteries become one.
     """
     e, f, i, s, u, v, y = 101, 102, 105, 115, 117, 118, 121
-    if length > 1 and _is_digit(points[length - 2]):  # 12v
+    if length > 1 and is_digit(points[length - 2]):  # 12v
         return length
     if length > 3 and points[length - 1] == s and points[length - 2] not in (i, s, u):
         length -= 1

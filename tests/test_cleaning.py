@@ -19,6 +19,7 @@ from raydistill.words import ENTITY, encode, unescape
         ("grey\u00a0sofa", "grey sofa"),  # no-break space
         ("gr\u200bey\ufeff so\u00adfa", "grey sofa"),  # invisible characters
         ("\uff11\uff12 \ufb01x", "12 fix"),  # full-width digits, ligature: NFKC
+        ("1½ in, ¾ and 2⅛", "1 1/2 in, 3/4 and 2 1/8"),
         ("a\x00b\x1fc\x7f", "a b c"),
         ("沙发 灰色", "沙发 灰色"),
         ("\u3000", ""),
@@ -54,6 +55,6 @@ def test_entities_are_those_of_html() -> None:
 
 
 def test_a_text_is_served_as_it_was_trained() -> None:
-    texts = ["Black &amp; Decker", "caf&eacute; 1&#189;", "plain"]
+    texts = ["Black &amp; Decker", "caf&eacute; 1&#189;", "1½ ¾", "plain"]
     served = encode(texts)[0].tobytes().decode()
     assert served == "".join(normalise(pa.array(texts)).to_pylist())

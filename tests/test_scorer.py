@@ -12,7 +12,7 @@ from raydistill.config import StudentConfig
 from raydistill.errors import UserError
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import NgramSpec, featurize
-from raydistill.scorer import ARRAYS, BUNDLE, Scorer
+from raydistill.scorer import ARRAYS, BUNDLE, FORMAT, Scorer
 from raydistill.student import Student, predict
 from raydistill.vocabulary import single_words
 from raydistill.words import encode
@@ -47,7 +47,7 @@ def student(request: pytest.FixtureRequest) -> Student:
 @pytest.fixture
 def bundle(student: Student, tmp_path: Path) -> Path:
     np.savez(tmp_path / ARRAYS, **arrays_of(student))
-    settings = {"format": 2, "ngrams": asdict(student.spec),
+    settings = {"format": FORMAT, "ngrams": asdict(student.spec),
                 "temperature": 2.0, "threshold": 0.5,
                 "max_query_chars": 200, "max_title_chars": 1000}  # fmt: skip
     (tmp_path / BUNDLE).write_text(json.dumps(settings))

@@ -12,7 +12,7 @@ import pytest
 from raydistill.errors import UserError
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import NgramSpec
-from raydistill.scorer import Scorer
+from raydistill.scorer import FORMAT, Scorer
 from raydistill.scoring import score_file, score_lines
 
 ROWS = {
@@ -37,7 +37,7 @@ def scorer() -> Scorer:
         "weight_0": weight, "bias_0": np.zeros(1, np.float32),
     }  # fmt: skip
     settings = {
-        "format": 2,
+        "format": FORMAT,
         "ngrams": asdict(spec),
         "temperature": 1.0,
         "threshold": 0.5,

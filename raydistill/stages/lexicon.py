@@ -43,6 +43,7 @@ def write_lexicon(run: Run) -> None:
         encoder=model_folder(encoder).download() if encoder else None,
         num_words=settings.num_words,
         dim=settings.word_dim,
+        units=settings.respells,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
     if settings.vocabulary_rows:

@@ -30,7 +30,7 @@ from raydistill.matching import DENSE_NAMES, NUM_DENSE
 from raydistill.metrics import auc
 from raydistill.ngrams import Features, NgramSpec, concatenate
 from raydistill.optimizers import rate_at
-from raydistill.scorer import Scorer
+from raydistill.scorer import FORMAT, Scorer
 from raydistill.storage import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
 from raydistill.vocabulary import make_lexicon
@@ -170,7 +170,7 @@ def _auc(student: Student, features: Features, labels: NDArray[np.float32]) -> f
 def microseconds(student: Student, lexicon: Lexicon, rows: pa.Table) -> float:
     """Time of a pair in its bundle, from raw text, one thread: the least of five."""
     settings = {
-        "format": 2, "ngrams": vars(student.spec), "temperature": 1.0, "threshold": 0.5,
+        "format": FORMAT, "ngrams": vars(student.spec), "temperature": 1.0, "threshold": 0.5,
         "max_query_chars": 200, "max_title_chars": 1000,
     }  # fmt: skip
     arrays = {name: value.numpy() for name, value in student.arrays().items()}
@@ -199,7 +199,7 @@ def main() -> None:
     shards = {name: 0 for name in (run / "pairs").shards()}
     lexicon = make_lexicon(
         run / "pairs", shards, encoder=Path(arguments.encoder), num_words=65_536, dim=64,
-        device="cpu",
+        units=True, device="cpu",
     )  # fmt: skip
     data = Data(run, arguments.logits, lexicon, num_pairs=arguments.pairs)
     sample = (run / "judged" / "test").read_table((run / "judged" / "test").shards()[0])
@@ -207,7 +207,8 @@ def main() -> None:
     for variant in VARIANTS:
         if arguments.only and variant.name not in arguments.only:
             continue
-        fields: dict[str, Any] = {"preset": "match", "hash_bits": 18, "word_dim": 64}
+        fields: dict[str, Any]
+        fields = {"preset": "match", "hash_bits": 18, "word_dim": 64, "units": True}
         spec = NgramSpec(**{**fields, **variant.spec})
         runs = [
             fit(variant, spec, data.of(spec), seed=seed, epochs=arguments.epochs)

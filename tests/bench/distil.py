@@ -1,4 +1,4 @@
-"""Ways to distil, held against each other: margins, judged labels, filters, means, units, starts.
+"""Ways to distil, held against each other: margins, judged labels, filters, means, starts, units.
 
     python tests/bench/distil.py --config RUN.TOML --pairs 300000
 
@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +26,9 @@ from raydistill.config import StudentConfig, TrainConfig, load_config
 from raydistill.hashing import utf8_buffers
 from raydistill.learning import Average, spec_of
 from raydistill.lexicon import Lexicon
-from raydistill.loader import dense_scale, read_logits
+from raydistill.loader import dense_scale, features_of, read_logits
 from raydistill.metrics import auc
-from raydistill.ngrams import Features, concatenate, document_counts, featurize, idf
+from raydistill.ngrams import Features, concatenate, document_counts, idf
 from raydistill.run import Run
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.student import Student, Trainer, predict, to_inputs
@@ -49,7 +48,7 @@ class Way:
     kept: str = "all"  # of the pairs: those the teachers agree on, or as many at random
     mean: bool = False  # of the weights at the evaluations of the second half
     words: bool = False  # the rows of single words begin with the words' vectors
-    units: bool = False  # sizes and units in one spelling
+    units: bool = True  # sizes and units in one spelling
 
 
 WAYS = [
@@ -63,42 +62,8 @@ WAYS = [
     Way("80 % at random", kept="random"),
     Way("mean of the weights", mean=True),
     Way("rows begin as word vectors", words=True),
-    Way("units in one spelling", units=True),
+    Way("units as they are written", units=False),
 ]
-
-# Applied one after the other, to lower-case text.
-_UNITS = [
-    (r"(\d),(\d{3})\b", r"\1\2"),
-    (r"\b(\d+)[ -]1/2\b", r"\g<1>.5"),
-    (r"\b(\d+)[ -]1/4\b", r"\g<1>.25"),
-    (r"\b(\d+)[ -]3/4\b", r"\g<1>.75"),
-    (r"(?<![\d./])1/2\b", "0.5"),
-    (r"(?<![\d./])1/4\b", "0.25"),
-    (r"(?<![\d./])3/4\b", "0.75"),
-    (r"(?<!\d)\.(\d)", r"0.\1"),
-    (r"(\d)\s*-?\s*(?:''|\"|in\.|in\b|inch(?:es)?\b)", r"\1 in "),
-    (r"(\d)\s*-?\s*(?:'|ft\.|ft\b|foot\b|feet\b)", r"\1 ft "),
-    (r"(\d)\s*-?\s*(?:lbs?\b\.?|pounds?\b)", r"\1 lb "),
-    (r"(\d)\s*-?\s*(?:oz\b\.?|ounces?\b)", r"\1 oz "),
-    (r"(\d)\s*-?\s*(?:gal\b\.?|gallons?\b)", r"\1 gal "),
-    (r"(\d)\s*-?\s*(?:v\b|volts?\b)", r"\1 volt "),
-    (r"(\d)\s*-?\s*(?:w\b|watts?\b)", r"\1 watt "),
-    (r"(\d)\s*-?\s*(?:a\b|amps?\b)", r"\1 amp "),
-    (r"(\d)\s*-?\s*(mm|cm|m|ml|kg|g)\b", r"\1 \2 "),
-    (r"(\d)\s*x\s*(?=\d)", r"\1 x "),
-]
-_COMPILED = [(re.compile(pattern), into) for pattern, into in _UNITS]
-
-
-def one_spelling(texts: pa.StringArray) -> pa.StringArray:
-    """Sizes and units of lower-cased texts in one spelling."""
-    found = []
-    for text in texts.to_pylist():
-        text = text.lower()
-        for pattern, into in _COMPILED:
-            text = pattern.sub(into, text)
-        found.append(text)
-    return pa.array(found, pa.string())
 
 
 @dataclass
@@ -126,16 +91,13 @@ def read(run: Run, *, num_pairs: int, units: bool) -> Data:
     pairs, logits_BM = pa.concat_tables(tables), np.concatenate(logits)
     kept = np.flatnonzero(np.isfinite(logits_BM).all(axis=1))[:num_pairs]
     pairs, logits_BM = pairs.take(pa.array(kept)), logits_BM[kept]
-    spell: Callable[[pa.StringArray], pa.StringArray] = one_spelling if units else lambda t: t
-    lexicon = load_lexicon(run)
-    if units:
-        titles = utf8_buffers(spell(pairs["title"].combine_chunks()))
-        rarity = idf(document_counts(titles), num_documents=len(titles[1]) - 1)
-        lexicon = lexicon._replace(idf_I=rarity)
+    spec, lexicon = replace(spec_of(run), units=units), load_lexicon(run)
+    titles = utf8_buffers(pairs["title"].combine_chunks())
+    rarity = idf(document_counts(titles, units=units), num_documents=len(titles[1]) - 1)
+    lexicon = lexicon._replace(idf_I=rarity)
 
     def features(table: pa.Table) -> Features:
-        texts = [utf8_buffers(spell(table[n].combine_chunks())) for n in ("query", "title")]
-        return featurize(*texts, spec=spec_of(run), lexicon=lexicon)
+        return features_of(table, spec=spec, lexicon=lexicon)
 
     judged = {}
     for split in ("train", "dev", "test"):
@@ -258,7 +220,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     run = Run(load_config(arguments.config))
-    data, spelled, figures = None, False, {}
+    data, spelled, figures = None, True, {}
     for way in WAYS:
         if arguments.only and way.name not in arguments.only:
             continue
