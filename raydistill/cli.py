@@ -1,6 +1,7 @@
 """`raydistill <stage> --config run.toml --set section.field=value`.
 
-Exit codes: 0 done or nothing to do, 1 a failure, 2 a mistake that the message says how to mend.
+Exit codes: 0 done or nothing to do, 1 a failure, 2 a mistake that the message says how to mend,
+130 stopped by Ctrl-C, 141 when who read the output has left (`| head`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import argparse
 import json
 import logging
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -37,7 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_console(verbose=arguments.verbose)
     try:
         command: Callable[[argparse.Namespace], int] = arguments.command
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()  # here, where the end of a pipe is noticed
+        return code
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"raydistill: error: {error}", file=sys.stderr)  # noqa: T201
         return 2
@@ -50,6 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         need = f"raydistill: error: {error}; pip install 'raydistill[distill]'"
         print(need, file=sys.stderr)  # noqa: T201
         return 2
+
+
+def _nobody_reads() -> bool:
+    """Whether who read our output has left (`| head`); what is still to be written then goes."""
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)  # errors alone
+    if not watch.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def stage_main(stage: str) -> None:

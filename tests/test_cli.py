@@ -1,5 +1,6 @@
 """What a user sees who makes a mistake: one clear line, exit code 2, no traceback."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,16 +71,35 @@ def test_mistakes_about_input_are_found_before_any_work(
     assert err.startswith("raydistill: error: ") and len(err.splitlines()) == 1
 
 
+@pytest.fixture
+def model(tmp_path: Path) -> None:
+    """A teacher as far as a dry run looks at it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+
+
+@pytest.mark.usefixtures("model")
 def test_dry_run_touches_nothing(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
     assert main(["distill", "--config", file, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "shard_rows = 65536" in out
     assert out.count("to do") == 5  # nothing to fine-tune
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("model")
+def test_a_reader_that_leaves_gets_no_traceback(
+    file: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As `raydistill distill --dry-run | head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        assert main(["distill", "--config", file, "--dry-run"]) == 141
+    assert capfd.readouterr().err == ""
 
 
 def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
