@@ -20,19 +20,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from scipy.special import expit
+from students import metrics_of, some_shards
 
 from raydistill.config import load_config
 from raydistill.judged import fitted_stack, stack_of, targets_of
-from raydistill.learning import Job, Watcher, fit_student, new_state, spec_of
-from raydistill.loader import Loader, Targets, dense_scale
+from raydistill.learning import Job
 from raydistill.run import Run
-from raydistill.shards import pair_shards
 from raydistill.space import Settings, with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
-from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.student import Student, predict
+from raydistill.stages.lexicon import write_lexicon
 
 METRICS = ("auc", "accuracy", "log_loss", "ece")
 
@@ -57,36 +53,12 @@ def students(run: Run, *, temperatures: list[float]) -> Iterator[tuple[str, str,
 def fit(task: tuple[str, Settings, int, int, int]) -> dict[str, Any]:
     """One student and its metrics on the test split."""
     path, settings, seed, epochs, num_pairs = task
-    torch.set_num_threads(1)
     base = Run(load_config(path))
     config = with_settings(base.config, {**settings, "train.seed": seed, "train.epochs": epochs})
     run = replace(base, config=config)
-    lexicon, shards = load_lexicon(run), some_shards(run, num_pairs)
-    job = Job(run, "student", run.pairs, shards, targets_of(run, stack_of(run)), epochs)
-    loader = Loader(run.pairs, job.targets, spec=spec_of(run), lexicon=lexicon)
-    first, _ = loader.shard(next(iter(shards)))
-    state = new_state(job, dense_scale(first.dense_BF), device="cpu")
-    watcher = Watcher(save=lambda _: None, log=lambda _: None)
-    fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
-    student = Student(spec_of(run), config.student)
-    student.load(state.best)
-    scores, labels = {}, {}
-    for split in ("dev", "test"):
-        judged = Loader(run.judged(split), Targets(), spec=spec_of(run), lexicon=lexicon)
-        parts = [judged.shard(name) for name in judged.folder.shards()]
-        logits = [predict(student, features, device="cpu") for features, _ in parts]
-        scores[split] = expit(np.concatenate(logits) * np.float32(job.targets.temperature))
-        labels[split] = np.concatenate([label for _, label in parts])
-    return entry_of(run, scores, labels)
-
-
-def some_shards(run: Run, num_pairs: int) -> dict[str, int]:
-    """The first shards, which hold random queries, with `num_pairs` pairs together."""
-    found: dict[str, int] = {}
-    for name, rows in pair_shards(run).items():
-        if sum(found.values()) < num_pairs:
-            found[name] = rows
-    return found
+    targets = targets_of(run, stack_of(run))
+    shards = some_shards(run, num_pairs)
+    return metrics_of(Job(run, "student", run.pairs, shards, targets, epochs))
 
 
 def teachers(run: Run) -> None:

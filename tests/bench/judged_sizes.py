@@ -1,0 +1,139 @@
+"""Distilled or from judged labels alone, by the number of judged pairs: who is better, by how much.
+
+    python tests/bench/judged_sizes.py --config RUN.TOML --output FOLDER \
+        --sizes 2000 5000 20000 --epochs 8 5 3
+
+RUN is prepared and labeled by one teacher, and stands for all its judged pairs. For each size, as
+many judged pairs of whole random queries fine-tune a teacher of its own for so many epochs, which
+labels the same transfer pairs; dev and test are RUN's. Then students of the same features are
+fitted with each seed, one core each: on the soft labels, and on those judged pairs alone (10
+epochs). Of every fit the weights that are best on dev count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from students import metrics_of, some_shards
+
+from raydistill.config import RunConfig, load_config
+from raydistill.run import ROLES, Run
+from raydistill.space import with_settings
+from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
+from raydistill.stages.lexicon import write_lexicon
+from raydistill.stages.train import make_job
+
+METRICS = ("auc", "accuracy", "log_loss")
+_COLUMNS = ["query", "title", "label"]
+
+
+def cut(run: Run, *, size: int, epochs: int, num_pairs: int, folder: Path) -> Path:
+    """The run file of a run like `run` with `size` judged pairs to train on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = []
+    for split in ("train", "dev", "test"):
+        judged = run.judged(split)
+        rows = pa.concat_tables([judged.read_table(n, columns=_COLUMNS) for n in judged.shards()])
+        pq.write_table(
+            some_queries(rows, size) if split == "train" else rows, folder / f"{split}.parquet"
+        )
+        inputs.append({"path": str(folder / f"{split}.parquet"), "split": split})
+    shards = [f"{run.pairs.uri}/{name}" for name in some_shards(run, num_pairs)]
+    given = run.config.model_dump(mode="json", exclude_none=True)
+    given["run_dir"] = str(folder / "run")
+    given["pairs"] |= {"input": shards, "query": "query", "title": "title"}
+    given["judged"] |= {"input": inputs, "query": "query", "title": "title", "label": "label"}
+    given["finetune"]["epochs"] = epochs
+    file = folder / "run.toml"
+    file.write_text(RunConfig.model_validate(given).to_toml())
+    return file
+
+
+def some_queries(rows: pa.Table, size: int) -> pa.Table:
+    """The pairs of random queries, until there are `size`."""
+    queries = np.random.default_rng(0).permutation(pc.unique(rows["query"]).to_pylist())
+    place = {query: at for at, query in enumerate(queries.tolist())}
+    places = np.array([place[query] for query in rows["query"].to_pylist()])
+    return rows.take(pa.array(np.argsort(places, kind="stable")[:size]))
+
+
+def fit(task: tuple[str, str, int, int]) -> dict[str, Any]:
+    """One student and its metrics."""
+    path, role, seed, num_pairs = task
+    base = Run(load_config(path))
+    run = replace(base, config=with_settings(base.config, {"train.seed": seed}))
+    job = make_job(run, role)
+    if role == "student":
+        job = replace(job, shards=some_shards(run, num_pairs))
+    return metrics_of(job)
+
+
+def teacher_entry(run: Run) -> dict[str, Any]:
+    """Metrics of the run's one teacher."""
+    labels = {split: judged_column(run, split, "label") for split in ("dev", "test")}
+    (scores,) = teacher_scores(run).values()
+    return entry_of(run, scores, labels)
+
+
+def compare(path: str, *, seeds: int, num_pairs: int) -> dict[str, Any]:
+    """Metrics of the teacher and of both students with every seed."""
+    run = Run(load_config(path))
+    write_lexicon(run)
+    tasks = [(path, role, seed, num_pairs) for role in ROLES for seed in range(seeds)]
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+        found = pool.map(fit, tasks, chunksize=1)
+    by_role = {role: found[at * seeds : (at + 1) * seeds] for at, role in enumerate(ROLES)}
+    return {"teacher": [teacher_entry(run)], **by_role}
+
+
+def table_rows(size: int, found: dict[str, Any]) -> list[str]:
+    """Lines of the table: teacher, student, judged-only."""
+    lines = []
+    for name, entries in found.items():
+        values = [np.array([entry[m] for entry in entries]) for m in METRICS]
+        cells = [
+            f"{v.mean():.4f}" + (f" +- {v.std(ddof=1):.4f}" if len(v) > 1 else "") for v in values
+        ]
+        lines.append(f"| {size:,} | {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2_000, 5_000, 20_000])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[8, 5, 3])
+    parser.add_argument("--pairs", type=int, default=130_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    run, figures = Run(load_config(arguments.config)), {}
+    options = {"seeds": arguments.seeds, "num_pairs": arguments.pairs}
+    for size, epochs in zip(arguments.sizes, arguments.epochs, strict=True):
+        folder = arguments.output / str(size)
+        file = cut(run, size=size, epochs=epochs, num_pairs=arguments.pairs, folder=folder)
+        for stage in ("prepare", "finetune", "label"):
+            command = [sys.executable, "-m", "raydistill", stage, "--config", str(file)]
+            subprocess.run(command, check=True)
+        figures[size] = compare(str(file), **options)
+        print("\n".join(table_rows(size, figures[size])), flush=True)
+    num_judged = len(judged_column(run, "train", "label"))
+    figures[num_judged] = compare(arguments.config, **options)
+    print("\n".join(table_rows(num_judged, figures[num_judged])), flush=True)
+    print(json.dumps({"bench": "judged_sizes", "figures": figures}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""A student fitted in this process, on one core, and its metrics: for benchmarks of quality."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+
+from raydistill.learning import Job, Watcher, fit_student, new_state
+from raydistill.loader import Loader, Targets, dense_scale
+from raydistill.run import Run
+from raydistill.shards import pair_shards
+from raydistill.stages.evaluate import entry_of
+from raydistill.stages.lexicon import load_lexicon
+from raydistill.student import Student, predict
+
+
+def metrics_of(job: Job) -> dict[str, Any]:
+    """Metrics on the test split of the weights that were best on dev; the run has a lexicon."""
+    torch.set_num_threads(1)
+    run, lexicon = job.run, load_lexicon(job.run)
+    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
+    first, _ = loader.shard(next(iter(job.shards)))
+    state = new_state(job, dense_scale(first.dense_BF), device="cpu")
+    watcher = Watcher(save=lambda _: None, log=lambda _: None)
+    fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
+    student = Student(job.spec, run.config.student)
+    student.load(state.best)
+    scores, labels = {}, {}
+    for split in ("dev", "test"):
+        judged = Loader(run.judged(split), Targets(), spec=job.spec, lexicon=lexicon)
+        parts = [judged.shard(name) for name in judged.folder.shards()]
+        logits = [predict(student, features, device="cpu") for features, _ in parts]
+        scores[split] = expit(np.concatenate(logits) * np.float32(job.targets.temperature))
+        labels[split] = np.concatenate([label for _, label in parts])
+    return entry_of(run, scores, labels)
+
+
+def some_shards(run: Run, num_pairs: int) -> dict[str, int]:
+    """The first shards, which hold random queries, with `num_pairs` pairs together."""
+    found: dict[str, int] = {}
+    for name, rows in pair_shards(run).items():
+        if sum(found.values()) < num_pairs:
+            found[name] = rows
+    return found
