@@ -30,7 +30,7 @@ from raydistill.loader import dense_scale, features_of, read_logits
 from raydistill.metrics import auc
 from raydistill.ngrams import Features, concatenate, document_counts, idf
 from raydistill.run import Run
-from raydistill.stages.lexicon import load_lexicon
+from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.student import Student, Trainer, predict, to_inputs
 
 _ROWS, _EVALUATIONS = 512, 4  # of a batch; an epoch
@@ -45,6 +45,7 @@ class Way:
     whole_queries: bool = False  # a batch holds all titles of some queries
     margin: float = 0.0  # share of a query's mean error that a pair's error is freed of
     judged: float = 0.0  # what a judged pair weighs, its loss a cross-entropy
+    counts: bool = False  # a pair weighs as often as it came
     kept: str = "all"  # of the pairs: those the teachers agree on, or as many at random
     mean: bool = False  # of the weights at the evaluations of the second half
     words: bool = False  # the rows of single words begin with the words' vectors
@@ -58,6 +59,7 @@ WAYS = [
     Way("margins", whole_queries=True, margin=0.95),
     Way("judged pairs too", judged=1.0),
     Way("judged pairs too, weight 1/4", judged=0.25),
+    Way("pairs weigh as often as they came", counts=True),
     Way("the 80 % that teachers agree on", kept="agreed"),
     Way("80 % at random", kept="random"),
     Way("mean of the weights", mean=True),
@@ -74,15 +76,17 @@ class Data:
     pairs: Features
     logits: Array
     queries: NDArray[np.int64]
+    weights: Array  # how often each came, over the mean
     gaps: Array | None  # between two teachers
     judged: dict[str, tuple[Features, Array]]
+    relevant_at: float
 
 
 def read(run: Run, *, num_pairs: int, units: bool) -> Data:
     """The first pairs of a run, and its judged splits."""
     tables, logits = [], []
     for name in run.pairs.shards():
-        table = run.pairs.read_table(name, columns=["pair_id", "query", "title"])
+        table = run.pairs.read_table(name, columns=["pair_id", "query", "title", "weight"])
         columns = [read_logits(run.logits(teacher), name, table) for teacher in run.config.teachers]
         tables.append(table)
         logits.append(np.stack(columns, axis=1))
@@ -105,8 +109,12 @@ def read(run: Run, *, num_pairs: int, units: bool) -> Data:
         table = pa.concat_tables([folder.read_table(name) for name in folder.shards()])
         judged[split] = features(table), np.asarray(table["label"].to_numpy())
     _, queries = np.unique(pairs["query"].to_numpy(zero_copy_only=False), return_inverse=True)
+    weights = np.asarray(pairs["weight"].to_numpy(), np.float32)
     gaps = np.abs(logits_BM[:, 0] - logits_BM[:, 1]) if logits_BM.shape[1] > 1 else None
-    return Data(lexicon, features(pairs), logits_BM[:, 0], queries, gaps, judged)
+    weights, relevant_at = weights / weights.mean(), run.config.judged.relevant_at
+    return Data(
+        lexicon, features(pairs), logits_BM[:, 0], queries, weights, gaps, judged, relevant_at
+    )
 
 
 class _Trainer(Trainer):
@@ -115,6 +123,7 @@ class _Trainer(Trainer):
     way: Way
     queries_B: Tensor
     is_judged_B: Tensor
+    weights_B: Tensor
 
     def residuals(self, logits_B: Tensor, targets_B: Tensor) -> Tensor:
         errors_B = super().residuals(logits_B, targets_B)
@@ -128,13 +137,13 @@ class _Trainer(Trainer):
         if self.way.judged:
             crossed_B = self.way.judged * (logits_B.sigmoid() - targets_B)
             errors_B = torch.where(self.is_judged_B, crossed_B, errors_B)
-        return errors_B
+        return errors_B * self.weights_B if self.way.counts else errors_B
 
 
 def pairs_of(
     way: Way, data: Data, *, seed: int
-) -> tuple[Features, Array, NDArray[np.int64], NDArray[np.bool_]]:
-    """Features, targets, queries' numbers, and which rows are judged."""
+) -> tuple[Features, Array, NDArray[np.int64], NDArray[np.bool_], Array]:
+    """Features, targets, queries' numbers, which rows are judged, and what each weighs."""
     rows = np.arange(len(data.logits))
     if way.kept == "agreed":
         assert data.gaps is not None
@@ -142,14 +151,15 @@ def pairs_of(
     elif way.kept == "random":
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[: int(0.8 * len(rows))])
     features, targets, queries = data.pairs.take(rows), data.logits[rows], data.queries[rows]
-    is_judged = np.zeros(len(rows), bool)
+    is_judged, weights = np.zeros(len(rows), bool), data.weights[rows]
     if way.judged:
         more, labels = data.judged["train"]
         features = concatenate([features, more])
         targets = np.concatenate([targets, labels])
         queries = np.concatenate([queries, np.arange(len(labels)) + queries.max() + 1])
         is_judged = np.concatenate([is_judged, np.ones(len(labels), bool)])
-    return features, targets, queries, is_judged
+        weights = np.concatenate([weights, np.ones(len(labels), np.float32)])
+    return features, targets, queries, is_judged, weights
 
 
 def order_of(way: Way, queries: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -177,7 +187,7 @@ def fit(way: Way, run: Run, data: Data, *, seed: int, epochs: int) -> list[dict[
         begin_with_words(student, data.lexicon)
     trainer = _Trainer(student, TrainConfig(batch_rows=_ROWS), is_mse=True)
     trainer.way = way
-    features, targets, queries, is_judged = pairs_of(way, data, seed=seed)
+    features, targets, queries, is_judged, weights = pairs_of(way, data, seed=seed)
     num_steps, found = len(targets) // _ROWS, []
     for epoch in range(epochs):
         rng = np.random.default_rng([seed, epoch])
@@ -185,6 +195,7 @@ def fit(way: Way, run: Run, data: Data, *, seed: int, epochs: int) -> list[dict[
             part = features.take(batch)
             inputs = to_inputs(look_up(part.ids_N, part.offsets), part.dense_BF, device="cpu")
             trainer.queries_B = torch.from_numpy(queries[batch])
+            trainer.weights_B = torch.from_numpy(weights[batch])
             trainer.is_judged_B = torch.from_numpy(is_judged[batch])
             trainer.step(inputs, torch.from_numpy(targets[batch]), num_global=_ROWS)
             if step % (num_steps // _EVALUATIONS) == 0:
@@ -204,7 +215,7 @@ def begin_with_words(student: Student, lexicon: Lexicon) -> None:
 def measure(student: Student, data: Data) -> dict[str, float]:
     """AUC on dev and test."""
     return {
-        split: auc(predict(student, features, device="cpu"), labels, relevant_at=0.75)
+        split: auc(predict(student, features, device="cpu"), labels, relevant_at=data.relevant_at)
         for split, (features, labels) in data.judged.items()
         if split != "train"
     }
@@ -220,6 +231,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     run = Run(load_config(arguments.config))
+    write_lexicon(run)
     data, spelled, figures = None, True, {}
     for way in WAYS:
         if arguments.only and way.name not in arguments.only:
