@@ -149,6 +149,11 @@ class NgramsConfig(Section):
     word_encoder: str | None = None  # as teachers.X.base; None: the first teacher's encoder
 
     @property
+    def num_columns(self) -> int:
+        """Columns of the word vectors; bert2dnn has none."""
+        return self.word_dim if self.preset == "match" else 0
+
+    @property
     def respells(self) -> bool:
         """Whether sizes are read in one spelling; bert2dnn reads texts as they are."""
         return self.units and self.preset == "match"
@@ -166,6 +171,9 @@ class StudentConfig(Section):
     embedding_dim: Count = 64
     hidden: tuple[Count, ...] | None = None  # None: as the preset wants it
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    start: Literal["random", "words"] = (
+        "random"  # of the table; words: known ones have their vector
+    )
 
 
 class TrainConfig(Section):
@@ -249,6 +257,8 @@ class RunConfig(Section):
         _check_weights(self.labels.weights, names=sorted(self.teachers))
         for name in self.tune.space:
             _check_searched(name)
+        if self.student.start == "words" and not self.ngrams.num_columns:
+            raise ValueError('student.start = "words" needs word vectors: preset match, word_dim')
         return self
 
     @property

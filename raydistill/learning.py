@@ -17,9 +17,10 @@ from torch import Tensor
 
 from raydistill.config import TrainConfig
 from raydistill.exchange import Exchange
+from raydistill.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
 from raydistill.metrics import auc, log_loss
-from raydistill.ngrams import Features, NgramSpec, concatenate
+from raydistill.ngrams import Features, NgramSpec, concatenate, word_rows
 from raydistill.optimizers import rate_at
 from raydistill.prefetch import prefetch
 from raydistill.progress import rate_line
@@ -77,7 +78,7 @@ def spec_of(run: Run) -> NgramSpec:
         settings.hash_bits,
         bags=settings.bags,
         char_ngrams=settings.char_ngrams,
-        word_dim=settings.word_dim if settings.preset == "match" else 0,
+        word_dim=settings.num_columns,
         vocabulary_rows=settings.vocabulary_rows or 0,
         units=settings.respells,
     )
@@ -150,6 +151,7 @@ def new_state(
     job: Job,
     features: Mapping[str, NDArray[np.float32]],
     *,
+    lexicon: Lexicon,
     device: str,
     exchange: Exchange | None = None,
 ) -> State:
@@ -161,6 +163,8 @@ def new_state(
         dtype = compute_dtype(settings.dtype, device=device)
         student = Student(job.spec, job.run.config.student, device=device, dtype=dtype)
         student.standardise(mean_F=features["dense_mean"], std_F=features["dense_std"])
+        if job.run.config.student.start == "words":
+            student.start_rows(word_rows(lexicon, spec=job.spec), lexicon.vectors_KE)
         return student
 
     is_mse = job.targets.as_logits

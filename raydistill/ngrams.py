@@ -187,6 +187,16 @@ def idf(counts_I: NDArray[np.int64], *, num_documents: int) -> NDArray[np.float3
     return np.log((num_documents + 1) / (counts_I + 1)).astype(np.float32)
 
 
+def word_rows(lexicon: Lexicon, *, spec: NgramSpec) -> NDArray[np.int64]:
+    """The row of the table of each known word, shape K; -1 for one that a vocabulary left out."""
+    ids = lexicon.words_K >> np.uint64(64 - spec.id_bits)
+    if not spec.vocabulary_rows:
+        return ids.astype(np.int64)
+    rows = np.searchsorted(lexicon.ngrams_R, ids)
+    kept = lexicon.ngrams_R[np.minimum(rows, len(lexicon.ngrams_R) - 1)] == ids
+    return np.where(kept, rows, -1)
+
+
 @njit(cache=True, nogil=True)
 def _bigram(left: np.uint64, right: np.uint64) -> np.uint64:
     return mix64(left * _BIGRAM + right)

@@ -160,7 +160,7 @@ class Run:
     def word_encoder(self) -> str | None:
         """Where word vectors come from; None: the student reads none."""
         config = self.config
-        if config.ngrams.preset != "match" or config.ngrams.word_dim == 0:
+        if not config.ngrams.num_columns:
             return None
         first = next(iter(config.teachers.values()))
         return config.ngrams.word_encoder or first.base or first.model

@@ -94,7 +94,7 @@ def run_trial(
     lexicon = lexicon_of(task, job)
     loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
     largest, _ = loader.shard(max(job.shards, key=lambda name: job.shards[name]))
-    state = new_state(job, dense_scale(largest.dense_BF), device="cpu")
+    state = new_state(job, dense_scale(largest.dense_BF), lexicon=lexicon, device="cpu")
     del largest
     speed = {} if time_us is None else {SPEED: time_us(job, state, lexicon)}
     best = _Best(job, state, loader)

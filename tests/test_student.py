@@ -46,6 +46,17 @@ def inputs_of(features: Features) -> Inputs:
     return to_inputs(lookup, features.dense_BF, device="cpu")
 
 
+def test_rows_start_as_word_vectors() -> None:
+    torch.manual_seed(0)
+    student = Student(MATCH, SMALL)
+    before = student.table_VD.clone()
+    vectors = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    student.start_rows(np.array([7, -1, 7]), vectors)  # the second has no row, the third no more
+    assert student.table_VD[7].tolist() == [1, 0, 0, before[7, 3]]
+    before[7] = student.table_VD[7]
+    assert torch.equal(student.table_VD, before)
+
+
 def by_autograd(
     student: Student, inputs: Inputs, targets_B: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

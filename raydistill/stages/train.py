@@ -142,14 +142,15 @@ def train_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(1)  # a step is too small to be shared, and the loader wants a core
     features = load_features(job.output)
     exchange = Exchange(device=device) if num_workers > 1 else None
-    state = new_state(job, features, device=device, exchange=exchange)
+    lexicon = load_lexicon(job.run)
+    state = new_state(job, features, lexicon=lexicon, device=device, exchange=exchange)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             # Where several students are fitted one after the other, it may be of the one before.
             if (Path(folder) / _OWNER).read_text() == job.fingerprint:
                 state.load(Path(folder) / "state.pt")
-    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=load_lexicon(job.run))
+    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
     rank = context.get_world_rank()
     fit = partial(fit_student, job, state, loader, rank=rank, num_workers=num_workers)
     if rank:

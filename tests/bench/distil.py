@@ -28,7 +28,7 @@ from raydistill.learning import Average, spec_of
 from raydistill.lexicon import Lexicon
 from raydistill.loader import dense_scale, features_of, read_logits
 from raydistill.metrics import auc
-from raydistill.ngrams import Features, concatenate, document_counts, idf
+from raydistill.ngrams import Features, concatenate, document_counts, idf, word_rows
 from raydistill.run import Run
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.student import Student, Trainer, predict, to_inputs
@@ -184,7 +184,7 @@ def fit(way: Way, run: Run, data: Data, *, seed: int, epochs: int) -> list[dict[
     for one in (student, mean.student):
         one.standardise(mean_F=scale["dense_mean"], std_F=scale["dense_std"])
     if way.words:
-        begin_with_words(student, data.lexicon)
+        student.start_rows(word_rows(data.lexicon, spec=student.spec), data.lexicon.vectors_KE)
     trainer = _Trainer(student, TrainConfig(batch_rows=_ROWS), is_mse=True)
     trainer.way = way
     features, targets, queries, is_judged, weights = pairs_of(way, data, seed=seed)
@@ -203,13 +203,6 @@ def fit(way: Way, run: Run, data: Data, *, seed: int, epochs: int) -> list[dict[
                     mean.add(student.arrays())
                 found.append(measure(mean.student if way.mean and mean.num else student, data))
     return found
-
-
-def begin_with_words(student: Student, lexicon: Lexicon) -> None:
-    """Put the vector of each known word into the row of its unigram, at the rows' own scale."""
-    rows = (lexicon.words_K >> np.uint64(64 - student.spec.id_bits)).astype(np.int64)
-    vectors = torch.from_numpy(lexicon.vectors_KE[:, : student.table_VD.shape[1]])
-    student.table_VD[torch.from_numpy(rows)] = vectors
 
 
 def measure(student: Student, data: Data) -> dict[str, float]:

@@ -23,7 +23,7 @@ def metrics_of(job: Job) -> dict[str, Any]:
     run, lexicon = job.run, load_lexicon(job.run)
     loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
     first, _ = loader.shard(next(iter(job.shards)))
-    state = new_state(job, dense_scale(first.dense_BF), device="cpu")
+    state = new_state(job, dense_scale(first.dense_BF), lexicon=lexicon, device="cpu")
     watcher = Watcher(save=lambda _: None, log=lambda _: None)
     fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
     student = Student(job.spec, run.config.student)

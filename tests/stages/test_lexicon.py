@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raydistill.loader import features_of
-from raydistill.ngrams import VOCABULARY_BITS, NgramSpec
+from raydistill.ngrams import VOCABULARY_BITS, NgramSpec, word_rows
 from raydistill.run import Run
 from raydistill.stages import prepare
 from raydistill.stages.lexicon import LEXICON, load_lexicon, top_ids, write_lexicon
@@ -32,17 +32,32 @@ def test_the_vocabulary_is_counted_over_all_shards(run: Run) -> None:
     write_lexicon(run)
     lexicon = load_lexicon(run)
     assert lexicon.vectors_KE.shape == (50, 3)
-    uncut = NgramSpec("match", VOCABULARY_BITS, word_dim=3)
+    uncut = NgramSpec("match", VOCABULARY_BITS, word_dim=3, units=True)
     counts = np.zeros(1 << VOCABULARY_BITS, np.int64)
     for name in run.pairs.shards():
         found = features_of(run.pairs.read_table(name), spec=uncut, lexicon=lexicon)
         counts += np.bincount(found.ids_N, minlength=len(counts))
     assert (lexicon.ngrams_R == top_ids(counts, num=300)).all()
     assert run.lexicon.files() == [LEXICON]  # the counts are gone
-    cut = NgramSpec("match", 12, word_dim=3, vocabulary_rows=300)
+    cut = NgramSpec("match", 12, word_dim=3, vocabulary_rows=300, units=True)
     rows = features_of(run.pairs.read_table(name), spec=cut, lexicon=lexicon).ids_N
     assert (lexicon.ngrams_R[rows] == found.ids_N[np.isin(found.ids_N, lexicon.ngrams_R)]).all()
     assert 0 < len(rows) < len(found.ids_N)
+
+
+def test_known_words_have_the_rows_of_their_unigrams(run: Run) -> None:
+    write_lexicon(run)
+    lexicon = load_lexicon(run)
+    words = lexicon.words_K
+    uncut = NgramSpec("match", VOCABULARY_BITS, word_dim=3, units=True)
+    ids = word_rows(lexicon, spec=uncut)
+    assert (ids == words >> np.uint64(64 - VOCABULARY_BITS)).all()
+    rows = word_rows(
+        lexicon, spec=NgramSpec("match", 12, word_dim=3, vocabulary_rows=300, units=True)
+    )
+    assert (lexicon.ngrams_R[rows[rows >= 0]] == ids[rows >= 0]).all()
+    assert not np.isin(ids[rows < 0], lexicon.ngrams_R).any()
+    assert (rows >= 0).any()
 
 
 def test_it_is_made_once_and_always_the_same(run: Run) -> None:

@@ -21,7 +21,7 @@ from raydistill.config import StudentConfig
 from raydistill.errors import UserError
 from raydistill.exchange import Exchange
 from raydistill.learning import Average
-from raydistill.ngrams import NgramSpec
+from raydistill.ngrams import NgramSpec, word_rows
 from raydistill.run import Run
 from raydistill.schema import LOGITS
 from raydistill.shards import shards_to_score
@@ -65,7 +65,9 @@ def start(run: Run, role: str = "student") -> tuple[train.Job, train.State]:
 
 def again(job: train.Job, exchange: Exchange | None = None) -> train.State:
     features = train.load_features(job.output)
-    return train.new_state(job, features, device="cpu", exchange=exchange)
+    return train.new_state(
+        job, features, lexicon=load_lexicon(job.run), device="cpu", exchange=exchange
+    )
 
 
 def fit(
@@ -113,6 +115,15 @@ def test_the_student_learns_what_the_teacher_says(labeled: Run) -> None:
     features, targets = loader_of(job).shard(labeled.pairs.shards()[0])
     logits = predict(state.student, features, device="cpu")
     assert np.corrcoef(logits, targets)[0, 1] > 0.9
+
+
+def test_a_student_may_start_with_the_words_vectors(labeled: Run) -> None:
+    student = labeled.config.student.model_copy(update={"start": "words"})
+    job, state = start(Run(labeled.config.model_copy(update={"student": student})))
+    lexicon, table = load_lexicon(job.run), state.student.table_VD.numpy()
+    row = word_rows(lexicon, spec=job.spec)[0]
+    assert (table[row, :4] == lexicon.vectors_KE[0]).all()
+    assert not (table[row, :4] == start(labeled)[1].student.table_VD[row, :4].numpy()).any()
 
 
 @pytest.mark.parametrize("fields", [{}, {"average_from": 0.2, "optimizer": "adamw"}])
