@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME
-from raydistill.words import SPACE, WORD, is_digit
+from raydistill.words import SOLO, SPACE, WORD, is_digit
 
 GROWTH = 5  # `1%`, the worst, becomes `1 percent `
 
@@ -119,7 +119,7 @@ def respell(
 
 @njit(cache=True, nogil=True)
 def _kind(code: int, kinds: NDArray[np.uint8]) -> int:
-    return int(kinds[code]) if code < len(kinds) else WORD
+    return int(kinds[code]) if code < len(kinds) else SOLO
 
 
 @njit(cache=True, nogil=True)

@@ -1,6 +1,7 @@
 """Sizes in one spelling: cases by hand, and what holds for any text."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ def spelled(text: str) -> str:
         ("1250000 g", "1,250,000.00 grams"),
         ("usb 2", "usb 2.0"),
         ("100 percent cotton", "100% cotton"),
+        ("12 volt 电钻🛋5 in", '12v电钻🛋5"'),
         ("90 degree c", "90°c", "90 deg c"),
         ("m8-1.25 x 45 mm", "m8-1.250 x 45mm"),
     ],
@@ -60,6 +62,84 @@ def test_one_size_has_one_spelling(alike: tuple[str, ...]) -> None:
 )
 def test_what_is_no_size_stays(text: str) -> None:
     assert spelled(text) == text
+
+
+NUMBER = re.compile(r"(\.?[0-9]+)((?:[.,/][0-9]+)*)")
+GAP = r"(?:\.(?![0-9]))?\s*-?\s*"
+NAMES = {name: unit for unit, names in UNITS.items() for name in (unit, *names.split())}
+INCHES = re.compile("[\"\u201d]|['\u2019\u2032]{2}")
+FEET = re.compile(r"['\u2019\u2032](?![^\W\d_])")
+NAMED = re.compile(rf"({GAP})([%°]|[^\W\d_]+(?!\w))")
+TIMES = re.compile(rf"{GAP}(?:[x*\u00d7]|by){GAP}(?=\.?[0-9])")
+MIXED = re.compile(r"[ -]([0-9]+)/([0-9]+)(?![/.]\.?[0-9])")
+
+
+def by_the_book(text: str) -> str:
+    """The specification of docs/ngrams.md once more, with regular expressions."""
+    out, at, inside = "", 0, False
+    while at < len(text):
+        found = NUMBER.match(text, at)
+        if inside or not found or text[max(at - 1, 0) : at + 1] == "..":
+            inside = text[at].isalnum()
+            out, at = out + text[at], at + 1
+            continue
+        number, at = read_number(text, found)
+        units, at = read_units(text, at)
+        times = TIMES.match(text, at)
+        inside = not times and not units
+        at = times.end() if times else at
+        out += number + units + (" x " if times else "")
+    return out
+
+
+def read_number(text: str, found: re.Match[str]) -> tuple[str, int]:
+    whole, marks = found[1], re.findall("[.,/][0-9]+", found[2])
+    if whole[0] == ".":
+        whole, marks = "", [whole, *marks]
+    dropped = 0
+    while marks and whole and re.fullmatch(",[0-9]{3}", marks[0]):
+        whole, dropped = whole + marks.pop(0)[1:], dropped + 1
+    if len(marks) > 1:
+        return found[0], found.end()
+    if marks and marks[0][0] == "/":
+        value = None if dropped else fraction(whole, marks[0][1:])
+        return value or found[0], found.end()
+    if marks:
+        decimals = marks[0][1:].rstrip("0")
+        return (whole or "0") + ("." + decimals if decimals else ""), found.end()
+    mixed = MIXED.match(text, found.end())
+    if mixed and not dropped and len(whole) <= 2 and (value := fraction(mixed[1], mixed[2])):
+        return whole + value[1:], mixed.end()
+    return whole, found.end()
+
+
+def fraction(over: str, under: str) -> str | None:
+    if max(len(over), len(under)) > 3 or int(under) not in (2, 4, 8, 16, 32, 64):
+        return None
+    return f"{int(over) / int(under):.6f}".rstrip("0") if 0 < int(over) < int(under) else None
+
+
+def read_units(text: str, at: int) -> tuple[str, int]:
+    for quotes, unit in ((INCHES, "in"), (FEET, "ft")):
+        if found := quotes.match(text, at):
+            return f" {unit} ", found.end()
+    out = ""
+    while found := NAMED.match(text, at):
+        unit = NAMES.get(found[2], "")
+        if not unit or (found[2] == "a" and found[1]):
+            break
+        out, at = f"{out or ' '}{unit} ", found.end()
+        if unit not in ("sq", "cu", "fl"):
+            break
+    return out, at
+
+
+def test_it_is_what_the_specification_says() -> None:
+    chance = random.Random(1)
+    pieces = [*"0123456789", *"0123456789", *" .,/-'\"x*%°a", "1/2", " 3/4", "by", " in", "ft. "]
+    pieces += [name for names in UNITS.values() for name in names.split()]
+    texts = ["".join(chance.choices(pieces, k=chance.randrange(12))) for _ in range(20_000)]
+    assert [t for t in texts if spelled(t) != " ".join(by_the_book(t).split())] == []
 
 
 def test_spelling_twice_is_spelling_once() -> None:
