@@ -23,9 +23,10 @@ endif
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
-# What imports no Ray: some seconds.
+# Unit tests: no Ray, no model, no server.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not ray and not slow" --ignore=tests/stages $(ARGS)
+	$(BIN)/python -m pytest -m "not ray and not slow and not server" --ignore=tests/stages \
+	  --ignore=tests/models $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from transformers import AutoModel
 
@@ -28,7 +27,7 @@ from raydistill.loader import count_idf, sample_shards
 from raydistill.storage import Folder
 from raydistill.teacher import quiet_transformers, resolve_dtype
 from raydistill.tokens import load_tokenizer, model_root
-from raydistill.words import Tables, Texts, character_tables, classify, decode, encode, split_words
+from raydistill.words import single_words
 
 logger = logging.getLogger("raydistill")
 _INSIDE = "'\u2019./"  # may stand within a word
@@ -106,29 +105,6 @@ def _words_of(tokens: list[str]) -> Iterator[tuple[str, list[str]]]:
         whole = single_words(parts)[1]
         pieces = ([p] if good else list(p) for p, good in zip(parts, whole, strict=True))
         yield token, [word for piece in pieces for word in piece]
-
-
-def single_words(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Hash of the first word of each text, and whether there is exactly one."""
-    return _single_words(encode(texts), character_tables())
-
-
-@njit(cache=True, nogil=True)
-def _single_words(texts: Texts, tables: Tables) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    data, offsets = texts
-    hashes = np.zeros(len(offsets) - 1, np.uint64)
-    single = np.zeros(len(hashes), np.bool_)
-    most = np.diff(offsets).max() + 1 if len(hashes) else 1
-    points, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
-    numeric, classes = np.empty(most, np.bool_), np.empty(most, np.uint8)
-    for row in range(len(hashes)):
-        num = decode(data, offsets[row], offsets[row + 1], tables[1], points)
-        classify(points, num, tables[0], True, classes)
-        num_words = split_words(points, classes, num, words, numeric)
-        single[row] = num_words == 1
-        if num_words:
-            hashes[row] = words[0]
-    return hashes, single
 
 
 def encode_words(words: Sequence[str], folder: Path, *, device: str) -> NDArray[np.float32]:

@@ -183,6 +183,29 @@ def split_words(
     return count
 
 
+def single_words(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Hash of the first word of each text, and whether there is exactly one."""
+    return _single_words(encode(texts), character_tables())
+
+
+@njit(cache=True, nogil=True)
+def _single_words(texts: Texts, tables: Tables) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    data, offsets = texts
+    hashes = np.zeros(len(offsets) - 1, np.uint64)
+    single = np.zeros(len(hashes), np.bool_)
+    most = np.diff(offsets).max() + 1 if len(hashes) else 1
+    points, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
+    numeric, classes = np.empty(most, np.bool_), np.empty(most, np.uint8)
+    for row in range(len(hashes)):
+        num = decode(data, offsets[row], offsets[row + 1], tables[1], points)
+        classify(points, num, tables[0], True, classes)
+        num_words = split_words(points, classes, num, words, numeric)
+        single[row] = num_words == 1
+        if num_words:
+            hashes[row] = words[0]
+    return hashes, single
+
+
 @njit(cache=True, nogil=True)
 def space_out(
     points: NDArray[np.uint32],

@@ -4,8 +4,7 @@ import pytest
 from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES, NUM_DENSE
 from raydistill.ngrams import NgramSpec, featurize
-from raydistill.vocabulary import single_words
-from raydistill.words import encode
+from raydistill.words import encode, single_words
 
 ONES = np.ones(1, np.float32)
 PLAIN = Lexicon.of(ONES)

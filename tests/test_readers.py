@@ -165,6 +165,7 @@ def test_formats() -> None:
     assert file_format("x.txt") is None
 
 
+@pytest.mark.server
 def test_s3(s3: str, tmp_path: Path) -> None:
     from raydistill.storage import Folder
 

@@ -14,8 +14,7 @@ from raydistill.lexicon import Lexicon
 from raydistill.ngrams import NgramSpec, featurize
 from raydistill.scorer import ARRAYS, BUNDLE, FORMAT, Scorer
 from raydistill.student import Student, predict
-from raydistill.vocabulary import single_words
-from raydistill.words import encode
+from raydistill.words import encode, single_words
 
 SPECS: list[dict[str, Any]] = [
     {"preset": "match", "word_dim": 2},

@@ -8,7 +8,7 @@ from raydistill.errors import UserError
 from raydistill.storage import Folder, model_fingerprint
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     if request.param == "local":
         return Folder(str(tmp_path / "run"))
