@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command: Callable[[argparse.Namespace], int] = arguments.command
         code = command(arguments)
-        sys.stdout.flush()  # here, where the end of a pipe is noticed
+        if sys.stdout is not None:  # it is where it was closed
+            sys.stdout.flush()  # here, where the end of a pipe is noticed
         return code
     except BrokenPipeError:
         if not _nobody_reads():

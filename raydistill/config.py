@@ -299,6 +299,10 @@ def _check_searched(name: str) -> None:
             f'tune.space: {name!r} cannot be searched; write "section.field" of '
             f"{', '.join(SEARCHED)}"
         )
+    if name == "ngrams.units":
+        raise ValueError(
+            f"tune.space: {name} cannot be searched: words are counted with it as it is"
+        )
     allowed = [f for f in kind.model_fields if f not in kind.SPEED]
     if field not in allowed:
         near = difflib.get_close_matches(field, allowed, n=3, cutoff=0.5) or sorted(allowed)

@@ -220,9 +220,7 @@ def sample_shards(shards: Mapping[str, int]) -> list[str]:
     return sorted(shards)[:_SAMPLE_SHARDS]
 
 
-def count_idf(
-    folder: Folder, shards: Mapping[str, int], *, units: bool = False
-) -> NDArray[np.float32]:
+def count_idf(folder: Folder, shards: Mapping[str, int], *, units: bool) -> NDArray[np.float32]:
     """IDF of all words, from the titles of a sample of the shards, as a Lexicon holds it.
 
     `units` as in the NgramSpec that reads it.

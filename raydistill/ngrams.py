@@ -36,6 +36,7 @@ from raydistill.words import (
     decode,
     space_out,
     split_words,
+    tidy,
     trigrams,
 )
 
@@ -173,7 +174,7 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
     return Features(ids, offsets, dense)
 
 
-def document_counts(titles: Texts, *, units: bool = False) -> NDArray[np.int64]:
+def document_counts(titles: Texts, *, units: bool) -> NDArray[np.int64]:
     """For each value of a word's highest bits, the titles that hold such a word; shape I.
 
     `units` as in the NgramSpec whose words they are.
@@ -276,7 +277,9 @@ def _spell(
     """The lower-case characters of one text, with its sizes in one spelling if that is wanted."""
     kinds, lower = tables
     num = decode(texts[0], texts[1][row], texts[1][row + 1], lower, points)
-    return spelled[: respell(points, num, kinds, spelled)] if units else points[:num]
+    if not units:
+        return points[:num]
+    return spelled[: respell(points, tidy(points, num, kinds), kinds, spelled)]
 
 
 @njit(cache=True, nogil=True)
@@ -328,9 +331,9 @@ def _featurize_block(
     room_q, room_t = _room(most, layout.units), _room(most, layout.units)
     seen = np.empty(len(room_t.grams), np.bool_)
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
-    # A word takes at least one byte and most a separator: at most 2n + 1 ids, and n more tagged.
-    # Its characters stand between spaces: at most three n-grams a byte, or as a size may grow.
-    ids = np.empty((3 + GROWTH if layout.size else 3) * num_bytes + 6 * rows, np.int32)
+    # A word takes at least one byte, in sizes too: 2n + 1 ids, and n more tagged. Its characters
+    # stand between spaces: at most three n-grams a byte, or as many as a size may grow to.
+    ids = np.empty((3 + max(3, GROWTH) if layout.size else 3) * num_bytes + 6 * rows, np.int32)
     ends = np.empty(rows * layout.bags + 1, np.int64)
     ends[0] = at = bag = 0
     query = title = room_q

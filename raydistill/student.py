@@ -108,7 +108,7 @@ class Student:
         self.dense_std.copy_(torch.from_numpy(std_F))
 
     def start_rows(self, rows_K: NDArray[np.int64], vectors_KE: NDArray[np.float32]) -> None:
-        """Begin with the words' vectors of length 1, as random rows have on average; -1: no row.
+        """Begin with the words' vectors, of length 1 as random rows are on average; -1: no row.
 
         Of words that share a row the first has it. Columns that only one side has stay as they are.
         """

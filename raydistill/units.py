@@ -17,7 +17,8 @@ from raydistill.words import SOLO, SPACE, WORD, is_digit
 GROWTH = 5  # `1%`, the worst, becomes `1 percent `
 
 # What a unit is called behind a number, and its other names there. Not in it: single letters that
-# mean other things as often (c, f, h, s, t).
+# mean other things as often (c, f, h, s, t). Bundles are read by this table: a change of it, or of
+# the rules below, is a new `scorer.FORMAT`.
 UNITS = {
     "in": "inch inches",
     "ft": "foot feet",
@@ -67,8 +68,11 @@ _QUOTES, _PRIMES = (0x22, 0x201D), (0x27, 0x2019, 0x2032)  # inches; feet, and t
 _TIMES = (ord("x"), 0xD7, ord("*"))
 _B, _Y, _X = ord("b"), ord("y"), np.uint32(ord("x"))
 _DOT, _COMMA, _SLASH, _DASH = 0x2E, 0x2C, 0x2F, 0x2D
+_MARKS = (_DOT, _COMMA, _SLASH)  # may stand between the digits of one number
+_SIGNS = (ord("%"), ord("°"))
 _BLANK, _ZERO = np.uint32(0x20), np.uint32(0x30)
 _MOST_HALVINGS = 6  # 1/64 is the smallest
+_THOUSANDS_DIGITS = 3  # before the first comma, at most
 _MOST_WHOLE_DIGITS = 2  # of a number with a fraction behind it: `model 268 1/4 in` is not 268.25
 
 
@@ -140,11 +144,11 @@ def _write_number(
     while at < num and is_digit(points[at]):
         at += 1
     whole = at
-    if at < num and points[at] == _COMMA and _num_digits(points, at + 1, num) == 3:
+    if 0 < at - start <= _THOUSANDS_DIGITS and points[start] != _ZERO:
         while at < num and points[at] == _COMMA and _num_digits(points, at + 1, num) == 3:
             at += 4
     end, split, num_marks = at, at, 0
-    while end + 1 < num and points[end] in (_DOT, _COMMA, _SLASH) and is_digit(points[end + 1]):
+    while end + 1 < num and points[end] in _MARKS and is_digit(points[end + 1]):
         split, num_marks = end, num_marks + 1
         end += 1 + _num_digits(points, end + 1, num)
     if num_marks > 1:  # a version, a date, a list: as it is
@@ -222,7 +226,7 @@ def _write_rest(
         split = at + 1 + _num_digits(points, at + 1, num)
         if split > at + 1 and split + 1 < num and points[split] == _SLASH:
             end = split + 1 + _num_digits(points, split + 1, num)
-            more = end < num and points[end] in (_SLASH, _DOT) and _is_number(points, end + 1, num)
+            more = end + 1 < num and points[end] in _MARKS and is_digit(points[end + 1])
             written = 0 if more else _write_fraction(points, at + 1, split, end, out, count, 1)
             if written:
                 return end, written
@@ -323,21 +327,27 @@ def _named(
     state = FNV_OFFSET
     while stop < num and stop - start <= _LONGEST_NAME:
         is_name = _kind(points[stop], kinds) == WORD and not is_digit(points[stop])
-        if not is_name and not (stop == start and points[stop] in (0x25, 0xB0)):
+        if not is_name and not (stop == start and points[stop] in _SIGNS):
             break
         state = (state ^ np.uint64(points[stop])) * FNV_PRIME
         stop += 1
         if not is_name:  # a sign ends itself: 90°c
             break
-    ends = stop == num or not _kind(points[stop], kinds) == WORD or points[stop - 1] in (0x25, 0xB0)
+    ends = stop == num or _kind(points[stop], kinds) != WORD or points[stop - 1] in _SIGNS
     if stop == start or not ends:
         return -1, at
-    if stop - start == 1 and points[start] == _ARTICLE and start > at:
+    if stop - start == 1 and start > at and _is_no_letter_unit(points, start, num):
         return -1, at
     found = np.searchsorted(_HASHES, state)
     if found == len(_HASHES) or _HASHES[found] != state:
         return -1, at
     return int(_PLACES[found]), stop
+
+
+@njit(cache=True, nogil=True)
+def _is_no_letter_unit(points: NDArray[np.uint32], at: int, num: int) -> bool:
+    """Whether one letter apart from its number means something else: 2 a day, 2 v-neck tees."""
+    return points[at] == _ARTICLE or (at + 1 < num and points[at + 1] == _DASH)
 
 
 @njit(cache=True, nogil=True)

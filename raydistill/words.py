@@ -124,6 +124,26 @@ def is_digit(code: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
+def tidy(points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8]) -> int:
+    """Drop invisible characters and make white space one blank, in place; how many are left.
+
+    As `cleaning.normalise` leaves a text: `encode` does not, and a number may stand on either side.
+    """
+    kept, blank = 0, np.uint32(32)
+    for at in range(num):
+        code = points[at]
+        kind = kinds[code] if code < len(kinds) else np.uint8(SOLO)
+        if kind == SPACE:
+            if kept == 0 or points[kept - 1] == blank:
+                continue
+            code = blank
+        if kind != SKIP:
+            points[kept] = code
+            kept += 1
+    return kept
+
+
+@njit(cache=True, nogil=True)
 def classify(
     points: NDArray[np.uint32],
     num: int,

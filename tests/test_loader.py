@@ -186,6 +186,6 @@ def test_labels_that_are_logits_serve_both_losses(tmp_path: Path) -> None:
 
 def test_idf_counts_titles(store: tuple[Folder, Folder, dict[str, int]]) -> None:
     pairs, _, shards = store
-    weights = count_idf(pairs, shards)
+    weights = count_idf(pairs, shards, units=True)
     assert weights.max() == pytest.approx(np.log(43))
     assert weights.min() >= np.log(43 / 5)  # each word stands in one title; a few share a row

@@ -19,9 +19,11 @@ from raydistill.words import encode
 
 PAPER = NgramSpec("bert2dnn", 16)
 MATCH = NgramSpec("match", 16)
+UNITS = NgramSpec("match", 16, units=True)
 ONES = Lexicon.of(np.ones(1, np.float32))
 ODD = ["", "a", "Grey SOFA, 3-seat", "1/2 in. tap", "women's", "沙发灰色", "größe İstanbul ΣΑΣ",
-       "naïve café", "a\u200bb", "🛋 sofa", "x" * 300, "ตู้เย็น", "\uff11\uff12 \ufb01x"]  # fmt: skip
+       "naïve café", "a\u200bb", "🛋 sofa", "x" * 300, "ตู้เย็น", "\uff11\uff12 \ufb01x",
+       "pipe 1  1/2\tin", "5\u200b in", "dcd\u00ad771 in", "1-\u00ad1/2\ufeff\" 5½ l"]  # fmt: skip
 
 
 def features(query: str, title: str, spec: NgramSpec = MATCH) -> Features:
@@ -71,7 +73,7 @@ def test_matched_and_unmatched_words_by_hand() -> None:
 
 
 def test_idf_weighs_rare_words_more() -> None:
-    counts = document_counts(encode(["grey sofa", "grey bed grey", "grey"]))
+    counts = document_counts(encode(["grey sofa", "grey bed grey", "grey"]), units=True)
     assert sorted(counts[counts > 0].tolist()) == [1, 1, 3]
     weights = idf(counts, num_documents=3)
     assert weights.max() == pytest.approx(np.log(4))  # a word never seen
@@ -90,7 +92,7 @@ def test_numbers_fractions_and_scripts_are_words() -> None:
     assert words("沙发 ab") == 3
 
 
-@pytest.mark.parametrize("spec", [PAPER, MATCH])
+@pytest.mark.parametrize("spec", [PAPER, MATCH, UNITS])
 def test_training_and_serving_see_the_same(spec: NgramSpec) -> None:
     """Arrow's cleaned column and Python's raw strings give the same features."""
     rng = np.random.default_rng(0)

@@ -66,6 +66,7 @@ def test_the_untuned_settings_are_a_trial_where_the_space_holds_them() -> None:
     ("space", "message"),
     [
         ({"labels.temperatur": {"low": 1, "high": 2}}, "did you mean temperature"),
+        ({"ngrams.units": {"choices": [True, False]}}, "words are counted with it"),
         ({"pairs.lowercase": {"choices": [True]}}, "cannot be searched"),
         ({"train.num_workers": {"choices": [1]}}, "unknown setting train.num_workers"),
         ({"train.seed": {"low": 3, "high": 2}}, "low below high"),

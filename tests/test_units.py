@@ -10,7 +10,7 @@ from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES
 from raydistill.ngrams import NgramSpec, document_counts, featurize
 from raydistill.units import GROWTH, UNITS, respell
-from raydistill.words import character_tables, encode
+from raydistill.words import WORD, character_tables, encode
 
 ONES = Lexicon.of(np.ones(1, np.float32))
 
@@ -37,6 +37,7 @@ def spelled(text: str) -> str:
         ("8 fl oz", "8 fluid ounces", "8 fl. oz"),
         ("2 x 4 x 8", "2x4x8", "2 by 4 by 8", "2\u00d74*8"),
         ("10 ft x 12.5 ft", "10' x 12.5'", "10ft x 12.5-feet", "10ft. by 12 1/2ft"),
+        ("0.5 l", "0,500 l", "0,5 ltr", "0.50 l"),
         ("5 ft 6 in", "5'6\"", "5 foot 6 inches"),
         ("3 x 0.5 cm", "3x.5 centimetres"),
         ("1000 lumen", "1,000 lumens", "1000lm"),
@@ -57,7 +58,8 @@ def test_one_size_has_one_spelling(alike: tuple[str, ...]) -> None:
     [
         *("", "x", "沙发", "grey sofa", "3-seat", "5 t shirts", "5 by hand", "10x zoom", "1080p"),
         *("dcd771v", "a19x2", "6ft3in", "model 268 0.25 in", "2 a day", "the 80's", "24/7"),
-        *("3.0.1", "12/25/2020", "1,2,3", "3/2 in", "1 1/2/3", "9/64/2", "wait...5 in"),
+        *("0500", "2 v-neck", "1,2,3", "1 1/2,5", "1234,567,89"),
+        *("3.0.1", "12/25/2020", "3/2 in", "1 1/2/3", "9/64/2", "wait...5 in"),
     ],
 )
 def test_what_is_no_size_stays(text: str) -> None:
@@ -67,11 +69,10 @@ def test_what_is_no_size_stays(text: str) -> None:
 NUMBER = re.compile(r"(\.?[0-9]+)((?:[.,/][0-9]+)*)")
 GAP = r"(?:\.(?![0-9]))?\s*-?\s*"
 NAMES = {name: unit for unit, names in UNITS.items() for name in (unit, *names.split())}
+DIGITS, PRIMES = set("0123456789"), {"'", "\u2019", "\u2032"}
 INCHES = re.compile("[\"\u201d]|['\u2019\u2032]{2}")
-FEET = re.compile(r"['\u2019\u2032](?![^\W\d_])")
-NAMED = re.compile(rf"({GAP})([%°]|[^\W\d_]+(?!\w))")
 TIMES = re.compile(rf"{GAP}(?:[x*\u00d7]|by){GAP}(?=\.?[0-9])")
-MIXED = re.compile(r"[ -]([0-9]+)/([0-9]+)(?![/.]\.?[0-9])")
+MIXED = re.compile(r"[ -]([0-9]+)/([0-9]+)(?![/.,][0-9])")
 
 
 def by_the_book(text: str) -> str:
@@ -80,7 +81,7 @@ def by_the_book(text: str) -> str:
     while at < len(text):
         found = NUMBER.match(text, at)
         if inside or not found or text[max(at - 1, 0) : at + 1] == "..":
-            inside = text[at].isalnum()
+            inside = is_of_word(text[at])
             out, at = out + text[at], at + 1
             continue
         number, at = read_number(text, found)
@@ -97,7 +98,8 @@ def read_number(text: str, found: re.Match[str]) -> tuple[str, int]:
     if whole[0] == ".":
         whole, marks = "", [whole, *marks]
     dropped = 0
-    while marks and whole and re.fullmatch(",[0-9]{3}", marks[0]):
+    groups = whole[:1] not in ("", "0") and len(whole) <= 3
+    while groups and marks and re.fullmatch(",[0-9]{3}", marks[0]):
         whole, dropped = whole + marks.pop(0)[1:], dropped + 1
     if len(marks) > 1:
         return found[0], found.end()
@@ -120,23 +122,39 @@ def fraction(over: str, under: str) -> str | None:
 
 
 def read_units(text: str, at: int) -> tuple[str, int]:
-    for quotes, unit in ((INCHES, "in"), (FEET, "ft")):
-        if found := quotes.match(text, at):
-            return f" {unit} ", found.end()
-    out = ""
-    while found := NAMED.match(text, at):
-        unit = NAMES.get(found[2], "")
-        if not unit or (found[2] == "a" and found[1]):
-            break
-        out, at = f"{out or ' '}{unit} ", found.end()
-        if unit not in ("sq", "cu", "fl"):
-            break
+    if found := INCHES.match(text, at):
+        return " in ", found.end()
+    behind = text[at + 1 : at + 2]
+    if text[at : at + 1] in PRIMES and not (is_of_word(behind) and behind not in DIGITS):
+        return " ft ", at + 1
+    out, unit = "", "sq"
+    while unit in ("sq", "cu", "fl"):
+        unit, end = read_name(text, at)
+        if unit:
+            out, at = f"{out or ' '}{unit} ", end
     return out, at
+
+
+def read_name(text: str, at: int) -> tuple[str, int]:
+    start = end = re.compile(GAP).match(text, at).end()  # type: ignore[union-attr]
+    if text[start : start + 1] in ("%", "°"):
+        return NAMES[text[start]], start + 1
+    while is_of_word(text[end : end + 1]):
+        end += 1
+    name = text[start:end]
+    if len(name) == 1 and start > at and (name == "a" or text[end : end + 1] == "-"):
+        return "", at
+    return NAMES.get(name, ""), end
+
+
+def is_of_word(char: str) -> bool:
+    return bool(char) and character_tables()[0][ord(char)] == WORD
 
 
 def test_it_is_what_the_specification_says() -> None:
     chance = random.Random(1)
     pieces = [*"0123456789", *"0123456789", *" .,/-'\"x*%°a", "1/2", " 3/4", "by", " in", "ft. "]
+    pieces += [*"沙_-\u2019\u2032\u0301é,"]
     pieces += [name for names in UNITS.values() for name in names.split()]
     texts = ["".join(chance.choices(pieces, k=chance.randrange(12))) for _ in range(8_000)]
     assert [t for t in texts if spelled(t) != " ".join(by_the_book(t).split())] == []

@@ -95,7 +95,7 @@ def read(run: Run, *, num_pairs: int, units: bool) -> Data:
     pairs, logits_BM = pa.concat_tables(tables), np.concatenate(logits)
     kept = np.flatnonzero(np.isfinite(logits_BM).all(axis=1))[:num_pairs]
     pairs, logits_BM = pairs.take(pa.array(kept)), logits_BM[kept]
-    spec, lexicon = replace(spec_of(run), units=units), load_lexicon(run)
+    spec, lexicon = replace(spec_of(run), units=units and spec_of(run).has_match), load_lexicon(run)
     titles = utf8_buffers(pairs["title"].combine_chunks())
     rarity = idf(document_counts(titles, units=units), num_documents=len(titles[1]) - 1)
     lexicon = lexicon._replace(idf_I=rarity)

@@ -4,7 +4,7 @@
         --sizes 2000 5000 20000 --epochs 8 5 3
 
 RUN is prepared and labeled by one teacher, and stands for all its judged pairs. For each size, as
-many judged pairs of whole random queries fine-tune a teacher of its own for so many epochs, which
+many judged pairs of random queries fine-tune a teacher of its own for so many epochs, which
 labels the same transfer pairs; dev and test are RUN's. Then students of the same features are
 fitted with each seed, one core each: on the soft labels, and on those judged pairs alone (10
 epochs). Of every fit the weights that are best on dev count.
@@ -62,7 +62,7 @@ def cut(run: Run, *, size: int, epochs: int, num_pairs: int, folder: Path) -> Pa
 
 
 def some_queries(rows: pa.Table, size: int) -> pa.Table:
-    """The pairs of random queries, until there are `size`."""
+    """The pairs of random queries, until there are `size`; the last query may lose some."""
     queries = np.random.default_rng(0).permutation(pc.unique(rows["query"]).to_pylist())
     place = {query: at for at, query in enumerate(queries.tolist())}
     places = np.array([place[query] for query in rows["query"].to_pylist()])
@@ -125,7 +125,7 @@ def main() -> None:
         folder = arguments.output / str(size)
         file = cut(run, size=size, epochs=epochs, num_pairs=arguments.pairs, folder=folder)
         for stage in ("prepare", "finetune", "label"):
-            command = [sys.executable, "-m", "raydistill", stage, "--config", str(file)]
+            command = [sys.executable, "-m", "raydistill.cli", stage, "--config", str(file)]
             subprocess.run(command, check=True)
         figures[size] = compare(str(file), **options)
         print("\n".join(table_rows(size, figures[size])), flush=True)

@@ -69,7 +69,7 @@ def main() -> None:
     run = Folder(arguments.run_dir)
     shards = {name: (run / "pairs").read_table(name).num_rows for name in (run / "pairs").shards()}
     spec = NgramSpec("match", 18)
-    lexicon = Lexicon.of(count_idf(run / "pairs", shards))
+    lexicon = Lexicon.of(count_idf(run / "pairs", shards, units=False))
     targets = Targets((run / "logits" / arguments.logits,), (1.0,))
     loader = Loader(run / "pairs", targets, spec=spec, lexicon=lexicon)
     judged = Loader(run / "judged" / "dev", Targets(), spec=spec, lexicon=lexicon)
