@@ -102,6 +102,13 @@ def test_a_reader_that_leaves_gets_no_traceback(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("model")
+def test_output_may_be_closed(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `raydistill distill --dry-run >&-`."""
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["distill", "--config", file, "--dry-run"]) == 0
+
+
 def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])

@@ -3,11 +3,11 @@
     python tests/bench/judged_sizes.py --config RUN.TOML --output FOLDER \
         --sizes 2000 5000 20000 --epochs 8 5 3
 
-RUN is prepared and labeled by one teacher, and stands for all its judged pairs. For each size, as
-many judged pairs of random queries fine-tune a teacher of its own for so many epochs, which
-labels the same transfer pairs; dev and test are RUN's. Then students of the same features are
-fitted with each seed, one core each: on the soft labels, and on those judged pairs alone (10
-epochs). Of every fit the weights that are best on dev count.
+RUN is prepared. For each size, as many judged pairs of random queries fine-tune a teacher of its
+own for so many epochs, which labels the same share of the transfer pairs, drawn over all queries;
+dev and test are RUN's. Then students of the same features are fitted with each seed, one core each:
+on the soft labels, and on those judged pairs alone (10 epochs). Of every fit the weights that are
+best on dev count. All judged pairs: `raydistill evaluate --curve` with RUN.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from students import metrics_of, some_shards
+from students import metrics_of
 
 from raydistill.config import RunConfig, load_config
+from raydistill.curve import in_share
 from raydistill.run import ROLES, Run
 from raydistill.space import with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
@@ -39,7 +40,7 @@ METRICS = ("auc", "accuracy", "log_loss")
 _COLUMNS = ["query", "title", "label"]
 
 
-def cut(run: Run, *, size: int, epochs: int, num_pairs: int, folder: Path) -> Path:
+def cut(run: Run, *, size: int, epochs: int, percent: float, folder: Path) -> Path:
     """The run file of a run like `run` with `size` judged pairs to train on."""
     folder.mkdir(parents=True, exist_ok=True)
     inputs = []
@@ -50,15 +51,24 @@ def cut(run: Run, *, size: int, epochs: int, num_pairs: int, folder: Path) -> Pa
             some_queries(rows, size) if split == "train" else rows, folder / f"{split}.parquet"
         )
         inputs.append({"path": str(folder / f"{split}.parquet"), "split": split})
-    shards = [f"{run.pairs.uri}/{name}" for name in some_shards(run, num_pairs)]
+    pq.write_table(some_pairs(run, percent), folder / "pairs.parquet")
     given = run.config.model_dump(mode="json", exclude_none=True)
     given["run_dir"] = str(folder / "run")
-    given["pairs"] |= {"input": shards, "query": "query", "title": "title"}
+    given["pairs"] |= {"input": [str(folder / "pairs.parquet")], "query": "query", "title": "title"}
     given["judged"] |= {"input": inputs, "query": "query", "title": "title", "label": "label"}
     given["finetune"]["epochs"] = epochs
     file = folder / "run.toml"
     file.write_text(RunConfig.model_validate(given).to_toml())
     return file
+
+
+def some_pairs(run: Run, percent: float) -> pa.Table:
+    """The transfer pairs whose id lies below that share, as those of a curve do."""
+    parts = []
+    for name in run.pairs.shards():
+        rows = run.pairs.read_table(name, columns=["query", "title", "pair_id"])
+        parts.append(rows.filter(pa.array(in_share(rows["pair_id"].to_numpy(), percent / 100))))
+    return pa.concat_tables(parts)
 
 
 def some_queries(rows: pa.Table, size: int) -> pa.Table:
@@ -69,15 +79,12 @@ def some_queries(rows: pa.Table, size: int) -> pa.Table:
     return rows.take(pa.array(np.argsort(places, kind="stable")[:size]))
 
 
-def fit(task: tuple[str, str, int, int]) -> dict[str, Any]:
+def fit(task: tuple[str, str, int]) -> dict[str, Any]:
     """One student and its metrics."""
-    path, role, seed, num_pairs = task
+    path, role, seed = task
     base = Run(load_config(path))
     run = replace(base, config=with_settings(base.config, {"train.seed": seed}))
-    job = make_job(run, role)
-    if role == "student":
-        job = replace(job, shards=some_shards(run, num_pairs))
-    return metrics_of(job)
+    return metrics_of(make_job(run, role))
 
 
 def teacher_entry(run: Run) -> dict[str, Any]:
@@ -87,11 +94,11 @@ def teacher_entry(run: Run) -> dict[str, Any]:
     return entry_of(run, scores, labels)
 
 
-def compare(path: str, *, seeds: int, num_pairs: int) -> dict[str, Any]:
+def compare(path: str, *, seeds: int) -> dict[str, Any]:
     """Metrics of the teacher and of both students with every seed."""
     run = Run(load_config(path))
     write_lexicon(run)
-    tasks = [(path, role, seed, num_pairs) for role in ROLES for seed in range(seeds)]
+    tasks = [(path, role, seed) for role in ROLES for seed in range(seeds)]
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
         found = pool.map(fit, tasks, chunksize=1)
     by_role = {role: found[at * seeds : (at + 1) * seeds] for at, role in enumerate(ROLES)}
@@ -116,22 +123,18 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2_000, 5_000, 20_000])
     parser.add_argument("--epochs", type=int, nargs="+", default=[8, 5, 3])
-    parser.add_argument("--pairs", type=int, default=130_000)
+    parser.add_argument("--percent", type=float, default=10, help="of the transfer pairs")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     run, figures = Run(load_config(arguments.config)), {}
-    options = {"seeds": arguments.seeds, "num_pairs": arguments.pairs}
     for size, epochs in zip(arguments.sizes, arguments.epochs, strict=True):
         folder = arguments.output / str(size)
-        file = cut(run, size=size, epochs=epochs, num_pairs=arguments.pairs, folder=folder)
+        file = cut(run, size=size, epochs=epochs, percent=arguments.percent, folder=folder)
         for stage in ("prepare", "finetune", "label"):
             command = [sys.executable, "-m", "raydistill.cli", stage, "--config", str(file)]
             subprocess.run(command, check=True)
-        figures[size] = compare(str(file), **options)
+        figures[size] = compare(str(file), seeds=arguments.seeds)
         print("\n".join(table_rows(size, figures[size])), flush=True)
-    num_judged = len(judged_column(run, "train", "label"))
-    figures[num_judged] = compare(arguments.config, **options)
-    print("\n".join(table_rows(num_judged, figures[num_judged])), flush=True)
     print(json.dumps({"bench": "judged_sizes", "figures": figures}))
 
 
