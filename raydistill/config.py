@@ -16,8 +16,16 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from raydistill.errors import UserError
 from raydistill.overrides import apply_override, lay_over, parse_tables, read_text
-from raydistill.section import Count, Positive, Section, Share
-from raydistill.teaching import FinetuneConfig, LabelConfig, TeacherConfig
+from raydistill.section import Count, Section, Share
+from raydistill.teaching import TREES, FinetuneConfig, LabelConfig, TeacherConfig, TreesConfig
+from raydistill.training import (
+    LOSS,
+    SEARCHED,
+    LabelsConfig,
+    NgramsConfig,
+    StudentConfig,
+    TrainConfig,
+)
 from raydistill.tuning import TuneConfig
 
 
@@ -118,118 +126,11 @@ class JudgedConfig(TextRules):
         return self.dev_share if split == "dev" else self.test_share
 
 
-class LabelsConfig(Section):
-    """The soft label: sigmoid((sum_m w_m z_m + bias) / temperature)."""
-
-    temperature: Positive = 1.0
-    weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["fitted"] | None = None
-    # None: equal; "fitted": weights and bias fitted on the judged dev split (stacking.py)
-    bias: float = 0.0
-
-    @model_validator(mode="after")
-    def _one_bias(self) -> Self:
-        if self.weights == "fitted" and self.bias:
-            raise ValueError('weights = "fitted" fits the bias too; leave bias out')
-        return self
-
-
-class NgramsConfig(Section):
-    """Text to n-gram ids and match features."""
-
-    SPEED = frozenset({"num_words", "word_encoder"})  # parts of the lexicon's fingerprint
-
-    preset: Literal["match", "bert2dnn"] = "match"
-    hash_bits: int = Field(default=18, ge=8, le=26)  # 2^18 = 262,144 rows of the embedding table
-    vocabulary_rows: Count | None = None  # in place of them: the most frequent n-grams alone
-    bags: Literal["one", "separate"] = "one"  # of the n-grams of query and title
-    units: bool = True  # match: sizes and units in one spelling
-    char_ngrams: Literal[0, 2, 3, 4, 5, 6] = 0  # letters of character n-grams; 0: none
-    word_dim: int = Field(default=64, ge=0, le=1_024)  # of the word vectors of `match`; 0: none
-    num_words: Count = 65_536  # the most frequent ones have vectors
-    word_encoder: str | None = None  # as teachers.X.base; None: the first teacher's encoder
-
-    @property
-    def num_columns(self) -> int:
-        """Columns of the word vectors; bert2dnn has none."""
-        return self.word_dim if self.preset == "match" else 0
-
-    @property
-    def respells(self) -> bool:
-        """Whether sizes are read in one spelling; bert2dnn reads texts as they are."""
-        return self.units and self.preset == "match"
-
-
-# What a preset takes where the file is silent. bert2dnn: as published. match: what won on real
-# pairs; its layers are as good as those of bert2dnn there, with a sixth of the work.
-HIDDEN = {"match": (256, 64), "bert2dnn": (1024, 512, 128, 64)}
-LOSS = {"match": "mse", "bert2dnn": "cross_entropy"}
-
-
-class StudentConfig(Section):
-    """The network."""
-
-    embedding_dim: Count = 64
-    hidden: tuple[Count, ...] | None = None  # None: as the preset wants it
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    start: Literal["random", "words"] = (
-        "random"  # of the table; words: known ones have their vector
-    )
-
-
-class TrainConfig(Section):
-    """How the student is fitted; `batch_rows` is the batch of all workers together."""
-
-    SPEED = frozenset({"num_workers", "num_gpus", "checkpoint_every_windows", "keep_checkpoints"})
-    epochs: Count = 3
-    judged_epochs: Count = 10  # of the judged-only student
-    evaluate_every_pairs: Count | None = None  # on dev, also at each epoch's end; the best is kept
-    patience: Count | None = None  # stop after so many evaluations without a better AUC
-    average_from: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of the training from
-    # which on the mean of the weights at all evaluations competes for the best
-    batch_rows: Count = 128
-    optimizer: Literal["adagrad", "adamw"] = "adagrad"  # of the network; the table has Adagrad
-    learning_rate: Positive = 0.01
-    table_learning_rate: Positive | None = None  # None: as the network
-    weight_decay: float = Field(default=0.0, ge=0)  # of AdamW
-    warmup_share: float = Field(default=0.0, ge=0, lt=1)  # of the training; the rate rises from 0
-    # On soft labels, or on their logits; judged labels alone have the first. None: mse with preset
-    # `match`, the paper's cross-entropy with `bert2dnn`.
-    loss: Literal["cross_entropy", "mse"] | None = None
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after it; the others end at 0
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix work; weights: float32
-    window_shards: Count = 8  # rows are shuffled over this many shards
-    checkpoint_every_windows: Count = 8  # counted over all epochs
-    keep_checkpoints: Count = 2
-    seed: int = 0
-    num_workers: Count = 1
-    num_gpus: float = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _decay_has_adamw(self) -> TrainConfig:
-        if self.weight_decay and self.optimizer != "adamw":
-            raise ValueError('weight_decay is for optimizer = "adamw" alone; leave it out')
-        return self
-
-    @property
-    def table_rate(self) -> float:
-        """Learning rate of the embedding table."""
-        return self.table_learning_rate or self.learning_rate
-
-
 class ClusterConfig(Section):
     """Where Ray is; None: the cluster of the job, or a Ray of our own on this machine."""
 
     address: str | None = None
     gpus: int | None = Field(default=None, ge=0)  # what it may grow to; None: those there now
-
-
-# What a trial of tune can change: settings that ask for no other pairs and no other logits.
-SEARCHED: dict[str, type[Section]] = {
-    "labels": LabelsConfig,
-    "ngrams": NgramsConfig,
-    "student": StudentConfig,
-    "train": TrainConfig,
-}
 
 
 class RunConfig(Section):
@@ -241,6 +142,7 @@ class RunConfig(Section):
     teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], TeacherConfig] = Field(
         min_length=1
     )
+    trees: TreesConfig = TreesConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     label: LabelConfig = LabelConfig()
     labels: LabelsConfig = LabelsConfig()
@@ -254,7 +156,12 @@ class RunConfig(Section):
     def _consistent(self) -> RunConfig:
         if bool(self.pairs.query) != bool(self.judged.query):
             raise ValueError('pairs.query and judged.query: give both, or "" for single texts')
-        _check_weights(self.labels.weights, names=sorted(self.teachers))
+        if self.trees.enabled and TREES in self.teachers:
+            raise ValueError(
+                f"teachers.{TREES}: the name is that of the trees; give the teacher another name, "
+                "or set trees.enabled = false"
+            )
+        self._check_weights()
         for name in self.tune.space:
             _check_searched(name)
         if self.student.start == "words" and not self.ngrams.num_columns:
@@ -266,29 +173,46 @@ class RunConfig(Section):
         """Whether the student's loss is on the logits of the soft labels."""
         return (self.train.loss or LOSS[self.ngrams.preset]) == "mse"
 
+    @property
+    def has_trees(self) -> bool:
+        """Whether the trees are a teacher too: with queries, unless the weights leave them out."""
+        weights = self.labels.weights
+        is_wanted = TREES in weights if isinstance(weights, dict) else True
+        return self.trees.enabled and bool(self.judged.query) and is_wanted
+
+    @property
+    def teacher_names(self) -> list[str]:
+        """Every teacher that gives logits, in the order of their columns."""
+        return [*self.teachers, *([TREES] if self.has_trees else [])]
+
     def stacking_weights(self) -> dict[str, float] | None:
-        """Weight of each teacher, in the order of the file, with sum 1; None: to be fitted."""
-        if self.labels.weights == "fitted":
+        """Weight of each teacher, in the order of their columns, sum 1; None: to be fitted."""
+        names, given = self.teacher_names, self.labels.weights
+        if given == "fitted" or (given is None and len(names) > 1):
             return None
-        given = self.labels.weights or dict.fromkeys(self.teachers, 1.0)
-        total = sum(given.values())
-        return {name: given[name] / total for name in self.teachers}
+        return normalised(dict.fromkeys(names, 1.0) if given is None else given, names=names)
+
+    def _check_weights(self) -> None:
+        weights, names = self.labels.weights, self.teacher_names
+        if not isinstance(weights, dict):
+            return
+        if set(weights) != set(names):
+            raise ValueError(
+                f"labels.weights names {sorted(weights)} but the teachers are {sorted(names)}; "
+                "give one weight per teacher"
+            )
+        if sum(weights.values()) <= 0:
+            raise ValueError("labels.weights are all 0; give at least one teacher a weight")
 
     def to_toml(self) -> str:
         """The resolved configuration; fields that are None are left out, as TOML has no null."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def _check_weights(weights: dict[str, float] | str | None, *, names: Sequence[str]) -> None:
-    if weights is None or isinstance(weights, str):
-        return
-    if set(weights) != set(names):
-        raise ValueError(
-            f"labels.weights names {sorted(weights)} but the teachers are "
-            f"{list(names)}; give one weight per teacher"
-        )
-    if sum(weights.values()) <= 0:
-        raise ValueError("labels.weights are all 0; give at least one teacher a weight")
+def normalised(weights: Mapping[str, float], *, names: Sequence[str]) -> dict[str, float]:
+    """The weights of `names`, in this order, over their sum."""
+    total = sum(weights[name] for name in names)
+    return {name: weights[name] / total for name in names}
 
 
 def _check_searched(name: str) -> None:

@@ -5,15 +5,19 @@ Reads the run folder; no Ray, no torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.config import normalised
 from raydistill.errors import UserError
 from raydistill.loader import Targets, read_logits
 from raydistill.run import Run
 from raydistill.stacking import FittedStack, Stack, fit_stack
+
+logger = logging.getLogger("raydistill")
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,27 @@ def read_judged(run: Run, split: str) -> Judged:
         UserError: a shard that a teacher has not scored.
     """
     folder = run.judged(split)
-    logits = [np.empty((0, len(run.config.teachers)), np.float32)]
-    labels, queries = [np.empty(0, np.float32)], [np.empty(0, object)]
+    names = run.config.teacher_names
+    logits, labels = [np.empty((0, len(names)), np.float32)], [np.empty(0, np.float32)]
     for shard in folder.shards():
         pairs, target = folder.read_table(shard), f"judged/{split}/{shard}"
         columns = []
-        for name in run.config.teachers:
+        for name in names:
             if not run.logits(name).exists(target):
                 raise UserError(f"teacher {name} has not scored {target}: run `label` first")
             columns.append(read_logits(run.logits(name), target, pairs))
         logits.append(np.stack(columns, axis=1))
         labels.append(pairs["label"].to_numpy())
-        text = "query" if run.config.judged.query else "title"
-        queries.append(pairs[text].to_numpy(zero_copy_only=False))
-    _, groups = np.unique(np.concatenate(queries).astype(str), return_inverse=True)
-    return Judged(np.concatenate(logits), np.concatenate(labels), groups.astype(np.int64))
+    return Judged(np.concatenate(logits), np.concatenate(labels), read_groups(run, split))
+
+
+def read_groups(run: Run, split: str) -> NDArray[np.int64]:
+    """The number of each judged pair's query, of single texts one a text; shape B."""
+    folder, text = run.judged(split), "query" if run.config.judged.query else "title"
+    parts = [folder.read_table(shard, columns=[text])[text] for shard in folder.shards()]
+    texts = [np.empty(0, str), *(part.to_numpy().astype(str) for part in parts)]
+    _, groups = np.unique(np.concatenate(texts), return_inverse=True)
+    return groups.astype(np.int64)
 
 
 def fitted_stack(run: Run) -> FittedStack:
@@ -58,21 +68,38 @@ def fitted_stack(run: Run) -> FittedStack:
     Raises:
         UserError: nothing to fit on, or no teacher that agrees with the labels.
     """
-    dev = read_judged(run, "dev")
-    names = list(run.config.teachers)
+    dev, names = read_judged(run, "dev"), run.config.teacher_names
     return fit_stack(dev.logits_BM, dev.labels_B, names=names, groups_B=dev.groups_B)
 
 
-def stack_of(run: Run) -> Stack:
+def stack_of(run: Run, *, fitted: Stack | None = None) -> Stack:
     """What the student's soft labels are made with: the weights of the file, or fitted ones.
 
+    `fitted` is what `fitted_stack` gave, where that is known.
+
     Raises:
-        UserError: as `fitted_stack`.
+        UserError: as `fitted_stack`, where the file asks for fitted weights.
     """
-    weights = run.config.stacking_weights()
-    if weights is None:
+    weights, bias = run.config.stacking_weights(), run.config.labels.bias
+    if weights is not None:
+        return Stack(weights, bias or 0.0)
+    stack = fitted or _fitted_or_equal(run)
+    return stack if bias is None else replace(stack, bias=bias)
+
+
+def _fitted_or_equal(run: Run) -> Stack:
+    """The fitted stack; where none can be fitted and none is asked for, the plain mean.
+
+    Not with the trees: of them nothing is known without judged pairs.
+    """
+    try:
         return fitted_stack(run)
-    return Stack(weights, run.config.labels.bias)
+    except UserError as error:
+        if run.config.labels.weights == "fitted":
+            raise
+        names = list(run.config.teachers)
+        logger.warning("stack     equal weights of %s: %s", ", ".join(names), error)
+        return Stack(normalised(dict.fromkeys(names, 1.0), names=names))
 
 
 def targets_of(run: Run, stack: Stack) -> Targets:

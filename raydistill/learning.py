@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.config import TrainConfig
 from raydistill.exchange import Exchange
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
@@ -28,6 +27,7 @@ from raydistill.run import Run
 from raydistill.shards import judged_shards
 from raydistill.storage import Folder
 from raydistill.student import Inputs, Student, Trainer, compute_dtype, predict, to_inputs
+from raydistill.training import TrainConfig
 
 _LINE_EVERY_S = 10.0
 BATCHES_AHEAD = 8  # some MB; enough that a slow one is not waited for

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from raydistill.config import TrainConfig
+from raydistill.training import TrainConfig
 
 
 class Adagrad:

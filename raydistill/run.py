@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from raydistill.errors import UserError
 from raydistill.ledger import PREPARED, Ledger, RawFile, find_files, new_files
 from raydistill.schema import SPLITS
 from raydistill.storage import Folder, model_fingerprint
+from raydistill.teaching import TREES
+from raydistill.training import NgramsConfig
 
 _WEIGHTS = "*.safetensors"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name; anything else is a path
@@ -118,7 +120,9 @@ class Run:
         return settings
 
     def teacher(self, name: str) -> Folder:
-        """The Hugging Face folder of a teacher: fine-tuned in this run, or ready-made."""
+        """The Hugging Face folder of a teacher, fine-tuned here or ready-made; or the trees'."""
+        if name == TREES:
+            return self.root / "teachers" / f"{TREES}-{self.trees_fingerprint()}"
         teacher = self.config.teachers[name]
         if teacher.model is not None:
             return model_folder(teacher.model)
@@ -133,6 +137,22 @@ class Run:
         judged = [self._judged_settings(), self.ledger.identities("judged")]
         return fingerprint("finetune", self._model_hash(base), settings, judged, relevant_at)
 
+    @property
+    def for_trees(self) -> Run:
+        """This run with the features that the trees read: those of `match`, whatever is searched.
+
+        So the logits of the trees stay when the student's own features change.
+        """
+        given = self.config.ngrams
+        kept = {name: getattr(given, name) for name in ("units", "num_words", "word_encoder")}
+        ngrams = NgramsConfig.model_validate(kept)
+        return replace(self, config=self.config.model_copy(update={"ngrams": ngrams}))
+
+    def trees_fingerprint(self) -> str:
+        """What makes the trees: judged pairs, what is known of words, settings."""
+        judged, lexicon = self.prepare_fingerprint("judged"), self.for_trees.lexicon_fingerprint()
+        return fingerprint("trees", judged, lexicon, self.config.trees.results())
+
     def logits(self, name: str) -> Folder:
         """Logits of one teacher: shards of the pairs, and below `judged/` those of the splits."""
         return self.root / "logits" / f"{name}-{self.label_fingerprint(name)}"
@@ -144,6 +164,8 @@ class Run:
 
     def label_fingerprint(self, name: str) -> str:
         """What makes logits: the teacher and how it reads; not which pairs, nor how fast."""
+        if name == TREES:
+            return fingerprint("label", self.trees_fingerprint())
         teacher = self.config.teachers[name]
         if teacher.model is not None:
             identity = self._model_hash(teacher.model)
@@ -183,7 +205,7 @@ class Run:
         config = self.config
         if role == "student":
             dataset = "pairs"
-            teachers = {name: self.label_fingerprint(name) for name in config.teachers}
+            teachers = {name: self.label_fingerprint(name) for name in config.teacher_names}
             # Fitted weights follow from the logits and the judged pairs.
             stack = config.stacking_weights() or self.prepare_fingerprint("judged")
             targets: object = [teachers, config.labels.results(), stack]
@@ -218,7 +240,7 @@ class Run:
 
     def report_fingerprint(self) -> str:
         """What makes the report: both students, the teachers' logits, and a search if any."""
-        teachers = {name: self.label_fingerprint(name) for name in self.config.teachers}
+        teachers = {name: self.label_fingerprint(name) for name in self.config.teacher_names}
         students = [self.train_fingerprint(role) for role in ROLES]
         tuned = self.tune.success()
         searched = [tuned["fingerprint"]] if tuned else []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,10 @@ from raydistill.run import Run
 from raydistill.schema import LOGITS
 from raydistill.shards import missing_shards, pair_shards
 from raydistill.storage import Folder
+
+# Read for a sample. A student learns more from pairs of many queries than from many pairs of a
+# query, and a query lies in one shard: 64 of 65,536 pairs hold as many queries as are needed.
+_MOST_SHARDS = 64
 
 
 class MemoryFolder(Folder):
@@ -43,7 +48,7 @@ class MemoryFolder(Folder):
 
 @dataclass(frozen=True)
 class Sample:
-    """Whole shards of the transfer set, and a part of one more."""
+    """Some rows of some shards of the transfer set."""
 
     pairs: MemoryFolder
     logits: dict[str, MemoryFolder]  # by teacher
@@ -56,7 +61,7 @@ class Sample:
 
 
 def draw_sample(run: Run, *, num_pairs: int, seed: int) -> Sample:
-    """At most `num_pairs` pairs: shards hold random queries, so some whole ones are a sample.
+    """`num_pairs` random pairs, or all there are: the same share of each of many shards.
 
     Raises:
         UserError: prepare or label is not complete.
@@ -64,24 +69,33 @@ def draw_sample(run: Run, *, num_pairs: int, seed: int) -> Sample:
     shards = pair_shards(run)
     if not shards:
         raise UserError(f"no pair in {run.pairs}: nothing to train on")
-    for teacher in run.config.teachers:
+    for teacher in run.config.teacher_names:
         if missing_shards(run, teacher):
             raise UserError(f"teacher {teacher} has not scored all shards: run `label` first")
     pairs: dict[str, pa.Table] = {}
-    logits: dict[str, dict[str, pa.Table]] = {name: {} for name in run.config.teachers}
-    left, names = num_pairs, sorted(shards)
-    for at in np.random.default_rng([seed, 0]).permutation(len(names)):
-        name = names[at]
+    logits: dict[str, dict[str, pa.Table]] = {name: {} for name in run.config.teacher_names}
+    rng = np.random.default_rng([seed, 0])
+    for name, num_rows in _shares(shards, num_pairs=num_pairs, rng=rng).items():
         whole = run.pairs.read_table(name, columns=["pair_id", "query", "title"])
-        pairs[name] = whole.slice(0, left).combine_chunks()
+        rows = np.sort(rng.choice(whole.num_rows, num_rows, replace=False))
+        pairs[name] = whole.take(pa.array(rows)).combine_chunks()
         for teacher, tables in logits.items():
-            column = pa.array(read_logits(run.logits(teacher), name, whole)[:left])
+            column = pa.array(read_logits(run.logits(teacher), name, whole)[rows])
             tables[name] = pa.table([pairs[name]["pair_id"], column], schema=LOGITS)
-        left -= pairs[name].num_rows
-        if left <= 0:
-            break
     return Sample(
         pairs=MemoryFolder(pairs),
         logits={name: MemoryFolder(tables) for name, tables in logits.items()},
         shards={name: table.num_rows for name, table in pairs.items()},
     )
+
+
+def _shares(
+    shards: Mapping[str, int], *, num_pairs: int, rng: np.random.Generator
+) -> dict[str, int]:
+    """Shards that are drawn from, and how many pairs each gives: `num_pairs` in all, or all."""
+    names = [sorted(shards)[at] for at in rng.permutation(len(shards))[:_MOST_SHARDS]]
+    ends = np.cumsum([0, *(shards[name] for name in names)])
+    wanted = min(num_pairs, int(ends[-1]))
+    edges = [int(end) * wanted // int(ends[-1]) for end in ends]
+    nums = (stop - start for start, stop in pairwise(edges))
+    return {name: num for name, num in zip(names, nums, strict=True) if num}

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from raydistill.config import SEARCHED, RunConfig, to_config
+from raydistill.config import RunConfig, to_config
 from raydistill.errors import UserError
 from raydistill.overrides import lay_over
 from raydistill.stacking import Stack
+from raydistill.training import SEARCHED
 
 WEIGHTS, BIAS = "labels.weights", "labels.bias"
 _LEAST_WEIGHT = 0.02  # of the fitted ones: the search can take up a teacher whose weight is 0
@@ -84,7 +85,7 @@ def _ratios(config: RunConfig, name: str, *, spread: float) -> list[Dimension]:
     """The simplex round the fitted weights: logs of the ratios to the first teacher's weight."""
     if name != WEIGHTS:
         raise UserError(f"tune.space: {name} has a spread; only {WEIGHTS} can")
-    others = list(config.teachers)[1:]
+    others = config.teacher_names[1:]
     if not others:
         raise UserError(f"tune.space: {WEIGHTS} with one teacher leaves nothing to search")
     return [Dimension(f"{WEIGHTS}.{other}", -spread, spread) for other in others]
@@ -132,7 +133,7 @@ def _weights(config: RunConfig, ratios: Mapping[str, float], *, fitted: Stack) -
     """w_m in proportion to the fitted one times e^u_m; the first teacher's u is 0."""
     raw = {
         name: max(fitted.weights[name], _LEAST_WEIGHT) * math.exp(ratios.get(name, 0.0))
-        for name in config.teachers
+        for name in config.teacher_names
     }
     total = sum(raw.values())
     return {name: value / total for name, value in raw.items()}
@@ -143,7 +144,7 @@ def default_values(config: RunConfig, space: Sequence[Dimension]) -> dict[str, A
     found: dict[str, Any] = {}
     for dimension in space:
         if dimension.name.startswith(f"{WEIGHTS}."):
-            if config.labels.weights != "fitted":
+            if config.stacking_weights() is not None:
                 return None
             found[dimension.name] = 0.0
             continue

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from raydistill.bags import Lookup, adagrad_rows, look_up, row_gradients, sum_bags
-from raydistill.config import HIDDEN, StudentConfig, TrainConfig
 from raydistill.exchange import Exchange
 from raydistill.ngrams import Features, NgramSpec
 from raydistill.optimizers import make_optimizer
+from raydistill.training import HIDDEN, StudentConfig, TrainConfig
 
 _PREDICT_ROWS = 4_096
 

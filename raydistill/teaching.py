@@ -1,4 +1,4 @@
-"""The tables `[teachers.<name>]`, `[finetune]` and `[label]` of the run file."""
+"""The tables `[teachers.<name>]`, `[trees]`, `[finetune]` and `[label]` of the run file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from raydistill.section import Count, Positive, Section
 
+TREES = "trees"  # the name of that teacher among the others
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -25,6 +26,17 @@ class TeacherConfig(Section):
                 f"cross-encoder), not {'both' if self.base else 'neither'}"
             )
         return self
+
+
+class TreesConfig(Section):
+    """Boosted trees on the match features: a teacher fitted on the judged pairs by `label`."""
+
+    enabled: bool = True  # without effect on single texts, which have no match features
+    num_folds: int = Field(default=5, ge=2)  # of queries: a model a fold, stopped on that fold
+    max_trees: Count = 2_000  # a model
+    num_leaves: int = Field(default=31, ge=2)
+    learning_rate: Positive = 0.05
+    seed: int = 0
 
 
 class FinetuneConfig(Section):

@@ -72,7 +72,7 @@ def trial_job(task: Task, values: Values) -> Job:
         every = max(1, task.sample.num_pairs // EVALUATIONS_AN_EPOCH)
         config = with_settings(config, {"train.evaluate_every_pairs": every})
     run = replace(task.run, config=config)  # with what it knows of files and models
-    stack = task.fitted if config.labels.weights == "fitted" else stack_of(run)
+    stack = stack_of(run, fitted=task.fitted)
     targets = replace(
         targets_of(run, stack), logits=tuple(task.sample.logits[name] for name in stack.weights)
     )

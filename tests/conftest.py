@@ -125,6 +125,7 @@ def run_config(run_dir: Path | str, raw: Path, model: Path, **sections: object) 
         "pairs": {"input": [str(raw / "pairs")], "shard_rows": 512},
         "judged": {"input": [str(raw / "judged.parquet")], "relevant_at": 0.75},
         "teachers": {"tiny": {"model": str(model)}},
+        "trees": {"enabled": False},
         "student": {"embedding_dim": 8, "hidden": [16, 8]},
         "ngrams": {"hash_bits": 12, "word_dim": 4},
         "train": {"epochs": 2, "judged_epochs": 2, "batch_rows": 64, "window_shards": 2},

@@ -127,7 +127,21 @@ def test_every_speed_setting_is_a_field() -> None:
 def test_weights_are_normalised_and_in_the_order_of_the_file(file: str) -> None:
     config = load_config(file, overrides=["labels.weights={b=3.0, a=1.0}"])
     assert config.stacking_weights() == {"a": 0.25, "b": 0.75}
-    assert load_config(file).stacking_weights() == {"a": 0.5, "b": 0.5}
+    assert load_config(file).stacking_weights() is None  # fitted
+
+
+def test_the_trees_are_a_teacher_unless_they_are_left_out(file: str) -> None:
+    assert load_config(file).teacher_names == ["a", "b", "trees"]
+    for left_out in ("trees.enabled=false", "labels.weights={a=1, b=1}"):
+        assert load_config(file, overrides=[left_out]).teacher_names == ["a", "b"]
+    given = load_config(file, overrides=["labels.weights={trees=1, a=2, b=1}"])
+    assert given.stacking_weights() == {"a": 0.5, "b": 0.25, "trees": 0.25}
+    single = load_config(file, overrides=['pairs.query=""', 'judged.query=""'])
+    assert single.teacher_names == ["a", "b"]
+    with pytest.raises(UserError, match=r"teachers.trees: the name is that of the trees"):
+        load_config(file, overrides=["teachers.trees.model=x"])
+    with pytest.raises(UserError, match=r"'trees'.* but the teachers are \['a', 'b'\]"):
+        load_config(file, overrides=["labels.weights={a=1, b=1, trees=1}", "trees.enabled=false"])
 
 
 def test_the_loss_goes_by_the_preset_unless_it_is_given(file: str) -> None:

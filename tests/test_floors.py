@@ -12,7 +12,7 @@ import raydistill
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
     {"errors", "schema", "section"},
-    {"overrides", "tuning", "teaching"},
+    {"overrides", "tuning", "teaching", "training"},
     {"config", "hashing", "prefetch", "progress"},
     {"words"},
     {"cleaning", "units"},
@@ -26,14 +26,15 @@ FLOORS = [
     {"teacher", "ledger"},
     {"vocabulary"},
     {"run", "dataset", "catalogue"},
-    {"shards", "judged", "labeling", "scoring", "cluster"},
+    {"shards", "judged", "labeling", "scoring", "cluster", "trees"},
     {"inspection", "learning", "curve", "space", "samples"},
     {"trials"},
     {"finals", "plots"},
     {"stages.tasks", "stages.fit"},
-    {"stages.prepare", "stages.finetune", "stages.label", "stages.synthesize", "stages.candidates"},
+    {"stages.prepare", "stages.finetune", "stages.synthesize", "stages.candidates"},
     {"stages.lexicon"},
-    {"stages.train"},
+    {"stages.trees"},
+    {"stages.train", "stages.label"},
     {"stages.export"},
     {"stages.evaluate", "stages.search"},
     {"stages.tune"},
@@ -53,6 +54,7 @@ ONLY_IN = {
         "stages",
     },
     "transformers": {"tokens", "teacher", "vocabulary", "stages.finetune"},
+    "lightgbm": {"trees"},
     "ray": {"cluster", "stages"},
 }
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from raydistill.config import TrainConfig
 from raydistill.optimizers import make_optimizer, rate_at
+from raydistill.training import TrainConfig
 
 
 def train_config(**fields: object) -> TrainConfig:

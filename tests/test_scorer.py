@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from raydistill.config import StudentConfig
 from raydistill.errors import UserError
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import NgramSpec, featurize
 from raydistill.scorer import ARRAYS, BUNDLE, FORMAT, Scorer
 from raydistill.student import Student, predict
+from raydistill.training import StudentConfig
 from raydistill.words import encode, single_words
 
 SPECS: list[dict[str, Any]] = [

@@ -119,7 +119,10 @@ def test_overlays_lie_over_the_file_and_set_above_them(tmp_path: Path) -> None:
         read_overlay(str(tmp_path / "none.toml"))
 
 
-def test_fitted_weights_come_with_their_bias() -> None:
+def test_weights_of_several_teachers_are_fitted_unless_they_are_given() -> None:
+    assert config().stacking_weights() is None
     assert config(labels={"weights": "fitted"}).stacking_weights() is None
-    with pytest.raises(ValueError, match="leave bias out"):
-        config(labels={"weights": "fitted", "bias": 1.0})
+    assert config(labels={"weights": {"a": 3, "b": 1}}).stacking_weights() == {"a": 0.75, "b": 0.25}
+    one = {"a": {"model": "x"}}
+    assert config(teachers=one, tune={}).stacking_weights() == {"a": 1.0}
+    assert config(teachers=one, tune={}, trees={"enabled": True}).stacking_weights() is None

@@ -9,7 +9,6 @@ import torch.multiprocessing as mp
 from torch.nn import functional
 
 from raydistill.bags import look_up
-from raydistill.config import StudentConfig, TrainConfig
 from raydistill.exchange import Exchange
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import Features, NgramSpec, featurize
@@ -23,6 +22,7 @@ from raydistill.student import (
     sum_bags_torch,
     to_inputs,
 )
+from raydistill.training import StudentConfig, TrainConfig
 from raydistill.words import encode
 
 torch.set_num_threads(1)  # the work is tiny: threads would only wait for each other

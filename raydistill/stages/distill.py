@@ -101,7 +101,7 @@ def is_complete(name: str, run: Run) -> bool:
     if name == "prepare":
         return not any(run.new_files(dataset) for dataset in DATASETS)
     # A logits file that was lost or deleted is scored again.
-    return name != "label" or not any(missing_shards(run, t) for t in run.config.teachers)
+    return name != "label" or not any(missing_shards(run, t) for t in run.config.teacher_names)
 
 
 def _has(folder: Folder, fingerprint: str) -> bool:
@@ -118,7 +118,7 @@ def outputs(name: str, run: Run) -> dict[Folder, str]:
         based = [teacher for teacher, given in teachers.items() if given.base is not None]
         return {run.teacher(t): run.finetune_fingerprint(t) for t in based}
     if name == "label":
-        return {run.logits(teacher): run.label_fingerprint(teacher) for teacher in teachers}
+        return {run.logits(t): run.label_fingerprint(t) for t in run.config.teacher_names}
     if name == "train":
         return {run.student(role): run.train_fingerprint(role) for role in ROLES}
     if name == "export":

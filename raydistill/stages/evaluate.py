@@ -68,7 +68,7 @@ def figures(run: Run) -> dict[str, Any]:
     student = Scorer.load(run.bundle.uri)
     judged_only = Scorer(bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only"))
     splits = ("dev", "test")
-    fitted = _fitted(run) if len(run.config.teachers) > 1 else None
+    fitted = _fitted(run) if len(run.config.teacher_names) > 1 else None
     scored: dict[str, _Scores] = teacher_scores(run, fitted)
     for name, scorer in {"student": student, "judged-only student": judged_only}.items():
         scored[name] = {split: score_split(run, scorer, split)[0] for split in splits}
@@ -86,7 +86,7 @@ def figures(run: Run) -> dict[str, Any]:
         entries[name]["auc_retention"] = retention(entries[name]["auc"], entries[reference]["auc"])
     batch_us, single_us = time_scorer(run, student)
     entries["student"]["us_per_pair"] = entries["judged-only student"]["us_per_pair"] = batch_us
-    for name in run.config.teachers:
+    for name in run.config.teacher_names:
         labeled = run.logits(name).success() or {}
         entries[f"teacher {name}"]["us_per_pair"] = labeled.get("actor_us_per_pair")
     return {
@@ -131,10 +131,11 @@ def leave_out_unscored(scored: dict[str, _Scores], labels: _Scores) -> dict[str,
 
 def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Scores]:
     """Scores of every teacher; of several also their stack, their mean, and the fitted stack."""
-    one_hot = {f"teacher {name}": Stack({name: 1.0}) for name in run.config.teachers}
+    names = run.config.teacher_names
+    one_hot = {f"teacher {name}": Stack({name: 1.0}) for name in names}
     stacks = {label: (stack, 1.0) for label, stack in one_hot.items()}
     if len(stacks) > 1:
-        used, equal = stack_of(run), dict.fromkeys(run.config.teachers, 1 / len(stacks))
+        used, equal = stack_of(run, fitted=fitted), dict.fromkeys(names, 1 / len(names))
         stacks["teachers stacked"] = used, 1.0
         if used != Stack(equal):
             stacks["teachers, mean"] = Stack(equal), 1.0
@@ -145,7 +146,7 @@ def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Sc
         label: {
             split: soft_labels(
                 logits_BM,
-                weights_M=[stack.weights.get(name, 0.0) for name in run.config.teachers],
+                weights_M=[stack.weights.get(name, 0.0) for name in names],
                 bias=stack.bias,
                 temperature=temperature,
             )
@@ -178,7 +179,7 @@ def entry_of(run: Run, scores: _Scores, labels: dict[str, NDArray[np.float32]]) 
 
 def reference_of(run: Run) -> str:
     """Whom the student is measured against: the stack it learned from, else the one teacher."""
-    if len(run.config.teachers) > 1:
+    if len(run.config.teacher_names) > 1:
         return "teachers stacked"
     return f"teacher {next(iter(run.config.teachers))}"
 
@@ -222,6 +223,7 @@ def _stage_counts(run: Run) -> dict[str, Any]:
     for name, teacher in run.config.teachers.items():
         if teacher.base is not None:
             folders[f"finetune {name}"] = run.teacher(name)
+    for name in run.config.teacher_names:
         folders[f"label {name}"] = run.logits(name)
     folders |= {"train student": run.student("student"), "export": run.bundle}
     folders["train judged-only student"] = run.student("judged_only")

@@ -23,6 +23,7 @@ from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_ba
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.shards import Shard, missing_shards, shards_to_score
+from raydistill.stages import trees
 from raydistill.stages.fit import has_gpu
 from raydistill.stages.tasks import FAILED, Item, Step, run_chain
 from raydistill.storage import SUCCESS
@@ -36,6 +37,8 @@ _ATTEMPTS = 3  # at a shard, before it is given up and named
 def run(run: Run, cluster: Cluster) -> bool:
     """Score the missing shards of every teacher; False if none was missing.
 
+    The trees come first: they take seconds, and a mistake in what they read costs no GPU.
+
     Raises:
         UserError: no pairs yet, a teacher that is not fine-tuned yet, is no cross-encoder or is
             broken.
@@ -44,7 +47,8 @@ def run(run: Run, cluster: Cluster) -> bool:
     shards_to_score(run)  # prepare is complete
     for name in run.config.teachers:  # every teacher is looked at before the first one works
         check_teacher(run, name)
-    return any([_label(run, name, cluster) for name in run.config.teachers])
+    done = [trees.run(run)] if run.config.has_trees else []
+    return any([*done, *(_label(run, name, cluster) for name in run.config.teachers)])
 
 
 def check_teacher(run: Run, name: str) -> None:

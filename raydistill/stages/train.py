@@ -75,7 +75,7 @@ def make_job(run: Run, role: str) -> Job:
     shards = pair_shards(run)
     if not shards:
         raise UserError(f"no pair in {run.pairs}: nothing to train on")
-    for teacher in run.config.teachers:
+    for teacher in run.config.teacher_names:
         missing = missing_shards(run, teacher)
         if missing:
             raise UserError(

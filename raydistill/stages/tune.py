@@ -86,8 +86,7 @@ def make_task(run: Run) -> Task:
     tune = run.config.tune
     sample = draw_sample(run, num_pairs=tune.sample_pairs, seed=tune.seed)
     run.train_fingerprint("student")  # models are looked at here, not once a trial
-    needs_fit = run.config.labels.weights == "fitted" or WEIGHTS in tune.space
-    fitted = fitted_stack(run) if needs_fit else stack_of(run)
+    fitted = fitted_stack(run) if WEIGHTS in tune.space else stack_of(run)
     # With word vectors, also where the run itself reads none: a trial may.
     words = replace(run, config=with_settings(run.config, {"ngrams.preset": "match"}))
     write_lexicon(words)

@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 
 from raydistill.bags import look_up
-from raydistill.config import StudentConfig, TrainConfig
 from raydistill.hashing import utf8_buffers
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets
@@ -33,6 +32,7 @@ from raydistill.optimizers import rate_at
 from raydistill.scorer import FORMAT, Scorer
 from raydistill.storage import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
+from raydistill.training import StudentConfig, TrainConfig
 from raydistill.vocabulary import make_lexicon
 
 NEAR = [at for at, name in enumerate(DENSE_NAMES) if "near" in name or name == "cosine"]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.bags import look_up
-from raydistill.config import StudentConfig, TrainConfig, load_config
+from raydistill.config import load_config
 from raydistill.hashing import utf8_buffers
 from raydistill.learning import Average, spec_of
 from raydistill.lexicon import Lexicon
@@ -32,6 +32,7 @@ from raydistill.ngrams import Features, concatenate, document_counts, idf, word_
 from raydistill.run import Run
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.student import Student, Trainer, predict, to_inputs
+from raydistill.training import StudentConfig, TrainConfig
 
 _ROWS, _EVALUATIONS = 512, 4  # of a batch; an epoch
 Array = NDArray[np.float32]

@@ -28,7 +28,6 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
-from raydistill.config import StudentConfig, TrainConfig
 from raydistill.exchange import Exchange
 from raydistill.learning import BATCHES_AHEAD
 from raydistill.lexicon import Lexicon
@@ -40,6 +39,7 @@ from raydistill.schema import LOGITS
 from raydistill.storage import Folder
 from raydistill.student import Student, Trainer, compute_dtype, to_inputs
 from raydistill.synthetic import Shop
+from raydistill.training import StudentConfig, TrainConfig
 
 FREE = sorted(os.sched_getaffinity(0))  # the cores it may use
 SHARD_ROWS = 65_536

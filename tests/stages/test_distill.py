@@ -36,18 +36,19 @@ def test_from_raw_pairs_to_a_served_student(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two teachers, one fine-tuned and one ready-made; the student on two workers."""
+    """Two BERTs, one fine-tuned and one ready-made, and the trees; the student on two workers."""
     teachers = {
         "tuned": TeacherConfig(base=str(encoder)),
         "ready": TeacherConfig(model=str(tiny_bert)),
     }
-    config = run_config(
-        tmp_path / "run", raw_files, tiny_bert, teachers=teachers, train={"num_workers": 2}
-    )
+    sections = {"teachers": teachers, "trees": {"enabled": True}, "train": {"num_workers": 2}}
+    config = run_config(tmp_path / "run", raw_files, tiny_bert, **sections)
     file = write_config(config, tmp_path / "run.toml")
     assert main(["distill", "--config", file]) == 0
     out = capsys.readouterr()
-    for name in ("teacher tuned", "teacher ready", "teachers stacked", "student", "judged-only"):
+    for name in ("tuned", "ready", "trees"):
+        assert f"teacher {name}" in out.out
+    for name in ("teachers stacked", "student", "judged-only"):
         assert name in out.out
     run = Run(config)
     _check_counts(run)

@@ -17,7 +17,6 @@ import torch.multiprocessing as mp
 from tensorboardX.proto import event_pb2
 
 from raydistill.cluster import Cluster
-from raydistill.config import StudentConfig
 from raydistill.errors import UserError
 from raydistill.exchange import Exchange
 from raydistill.learning import Average
@@ -30,6 +29,7 @@ from raydistill.stages.lexicon import load_lexicon
 from raydistill.storage import Folder
 from raydistill.student import Student, predict
 from raydistill.synthetic import Shop
+from raydistill.training import StudentConfig
 from tests.conftest import run_config
 
 

@@ -64,9 +64,8 @@ def test_fitted_weights_make_the_soft_labels_and_the_fingerprint(labeled: Run) -
     assert targets.weights == tuple(stack.weights.values()) and targets.bias == stack.bias
     dev = read_judged(labeled, "dev")
     assert len(dev.labels_B) == stack.num_pairs and len(set(dev.groups_B.tolist())) > 10
-    equal = labeled.config.model_copy(
-        update={"labels": labeled.config.labels.model_copy(update={"weights": None})}
-    )
+    labels = labeled.config.labels.model_copy(update={"weights": {"good": 1.0, "noise": 1.0}})
+    equal = labeled.config.model_copy(update={"labels": labels})
     assert Run(equal).train_fingerprint("student") != labeled.train_fingerprint("student")
     assert stack_of(Run(equal)).weights == {"good": 0.5, "noise": 0.5}
 
@@ -76,7 +75,13 @@ def test_a_sample_is_read_as_the_run_folder_is(labeled: Run) -> None:
     everything = draw_sample(labeled, num_pairs=10**6, seed=0)
     assert everything.shards == pair_shards(labeled)
     task = tune.make_task(labeled)
-    assert task.sample.num_pairs == 1_000 and len(task.sample.shards) < len(everything.shards)
+    assert task.sample.num_pairs == 1_000 and set(task.sample.shards) == set(everything.shards)
+    for name, rows in task.sample.shards.items():
+        some, all_rows = (s.logits["good"].read_table(name) for s in (task.sample, everything))
+        ids, logits = (all_rows[column].to_pylist() for column in ("pair_id", "logit"))
+        logit_of = dict(zip(ids, logits, strict=True))
+        assert rows == len(set(some["pair_id"].to_pylist())) < all_rows.num_rows
+        assert [logit_of[i] for i in some["pair_id"].to_pylist()] == some["logit"].to_pylist()
     values = {
         "labels.temperature": 2.0, "labels.weights.noise": 0.0, "student.hidden": 1,
         "train.weight_decay": 0,

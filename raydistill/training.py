@@ -1,0 +1,111 @@
+"""The tables `[labels]`, `[ngrams]`, `[student]` and `[train]` of the run file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from raydistill.section import Count, Positive, Section
+
+
+class LabelsConfig(Section):
+    """The soft label: sigmoid((sum_m w_m z_m + bias) / temperature)."""
+
+    temperature: Positive = 1.0
+    # "fitted": on the judged dev split (stacking.py). None: fitted too where there are several
+    # teachers; equal, and without the trees, where those judged pairs allow no fit.
+    weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["fitted"] | None = None
+    bias: float | None = None  # None: fitted with the weights, 0 with given ones
+
+
+class NgramsConfig(Section):
+    """Text to n-gram ids and match features."""
+
+    SPEED = frozenset({"num_words", "word_encoder"})  # parts of the lexicon's fingerprint
+
+    preset: Literal["match", "bert2dnn"] = "match"
+    hash_bits: int = Field(default=18, ge=8, le=26)  # 2^18 = 262,144 rows of the embedding table
+    vocabulary_rows: Count | None = None  # in place of them: the most frequent n-grams alone
+    bags: Literal["one", "separate"] = "one"  # of the n-grams of query and title
+    units: bool = True  # match: sizes and units in one spelling
+    char_ngrams: Literal[0, 2, 3, 4, 5, 6] = 0  # letters of character n-grams; 0: none
+    word_dim: int = Field(default=64, ge=0, le=1_024)  # of the word vectors of `match`; 0: none
+    num_words: Count = 65_536  # the most frequent ones have vectors
+    word_encoder: str | None = None  # as teachers.X.base; None: the first teacher's encoder
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of the word vectors; bert2dnn has none."""
+        return self.word_dim if self.preset == "match" else 0
+
+    @property
+    def respells(self) -> bool:
+        """Whether sizes are read in one spelling; bert2dnn reads texts as they are."""
+        return self.units and self.preset == "match"
+
+
+# What a preset takes where the file is silent. bert2dnn: as published. match: what won on real
+# pairs; its layers are as good as those of bert2dnn there, with a sixth of the work.
+HIDDEN = {"match": (256, 64), "bert2dnn": (1024, 512, 128, 64)}
+LOSS = {"match": "mse", "bert2dnn": "cross_entropy"}
+
+
+class StudentConfig(Section):
+    """The network."""
+
+    embedding_dim: Count = 64
+    hidden: tuple[Count, ...] | None = None  # None: as the preset wants it
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    start: Literal["random", "words"] = (
+        "random"  # of the table; words: known ones have their vector
+    )
+
+
+class TrainConfig(Section):
+    """How the student is fitted; `batch_rows` is the batch of all workers together."""
+
+    SPEED = frozenset({"num_workers", "num_gpus", "checkpoint_every_windows", "keep_checkpoints"})
+    epochs: Count = 3
+    judged_epochs: Count = 10  # of the judged-only student
+    evaluate_every_pairs: Count | None = None  # on dev, also at each epoch's end; the best is kept
+    patience: Count | None = None  # stop after so many evaluations without a better AUC
+    average_from: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of the training from
+    # which on the mean of the weights at all evaluations competes for the best
+    batch_rows: Count = 128
+    optimizer: Literal["adagrad", "adamw"] = "adagrad"  # of the network; the table has Adagrad
+    learning_rate: Positive = 0.01
+    table_learning_rate: Positive | None = None  # None: as the network
+    weight_decay: float = Field(default=0.0, ge=0)  # of AdamW
+    warmup_share: float = Field(default=0.0, ge=0, lt=1)  # of the training; the rate rises from 0
+    # On soft labels, or on their logits; judged labels alone have the first. None: mse with preset
+    # `match`, the paper's cross-entropy with `bert2dnn`.
+    loss: Literal["cross_entropy", "mse"] | None = None
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after it; the others end at 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix work; weights: float32
+    window_shards: Count = 8  # rows are shuffled over this many shards
+    checkpoint_every_windows: Count = 8  # counted over all epochs
+    keep_checkpoints: Count = 2
+    seed: int = 0
+    num_workers: Count = 1
+    num_gpus: float = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _decay_has_adamw(self) -> TrainConfig:
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError('weight_decay is for optimizer = "adamw" alone; leave it out')
+        return self
+
+    @property
+    def table_rate(self) -> float:
+        """Learning rate of the embedding table."""
+        return self.table_learning_rate or self.learning_rate
+
+
+# What a trial of tune can change: settings that ask for no other pairs and no other logits.
+SEARCHED: dict[str, type[Section]] = {
+    "labels": LabelsConfig,
+    "ngrams": NgramsConfig,
+    "student": StudentConfig,
+    "train": TrainConfig,
+}

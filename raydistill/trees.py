@@ -1,0 +1,114 @@
+"""Boosted trees on the match features: a teacher that needs nothing but the judged pairs.
+
+Comes in: dense features, labels and queries of judged pairs. Goes out: models as text, and logits.
+A BERT knows what words mean, trees how they match; they are wrong on different pairs, so a stack of
+both is better than either. No files, no Ray, no torch.
+
+Shapes: B pairs, F features.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from raydistill.errors import UserError
+from raydistill.teaching import TREES, TreesConfig
+
+logger = logging.getLogger("raydistill")
+_PATIENCE_TREES = 30  # without a smaller loss on the folds that were left out
+_PARAMETERS = "\nparameters:"  # of the fit, as the number of threads: not part of the model
+_FIXED = {
+    "objective": "cross_entropy",  # takes graded labels; raw scores are logits
+    "feature_fraction": 0.3,  # of each tree, as of a forest's: half the time, and no worse
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "lambda_l2": 1.0,
+    "deterministic": True,  # whatever the number of threads
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Models in LightGBM's text form, each fitted without one fold; their mean is the teacher."""
+
+    models: tuple[str, ...]
+
+    @cached_property
+    def _boosters(self) -> list[lgb.Booster]:
+        return [lgb.Booster(model_str=model) for model in self.models]
+
+    def score(
+        self, features_BF: NDArray[np.float32], *, num_threads: int = 1
+    ) -> NDArray[np.float32]:
+        """Logits of B pairs, float32."""
+        total_B = np.zeros(len(features_BF))
+        if len(features_BF):
+            for booster in self._boosters:
+                total_B += booster.predict(features_BF, raw_score=True, num_threads=num_threads)
+        return (total_B / len(self.models)).astype(np.float32)
+
+    @property
+    def num_trees(self) -> int:
+        """Trees of each model."""
+        return int(self._boosters[0].num_trees())
+
+
+def fit_trees(
+    features_BF: NDArray[np.float32],
+    labels_B: NDArray[np.float32],
+    *,
+    groups_B: NDArray[np.int64],
+    settings: TreesConfig,
+    num_threads: int,
+) -> Trees:
+    """A model a fold of the queries, all stopped where the mean loss on left-out folds is least.
+
+    Every model sees the others' folds alone, and a pair that was judged, if it is in the transfer
+    set too, is scored by one model that has not seen its label.
+
+    Raises:
+        UserError: fewer than two queries.
+    """
+    num_folds = min(settings.num_folds, len(np.unique(groups_B)))
+    if num_folds < 2:
+        raise UserError(
+            f"the judged train split has {len(labels_B):,} pairs of {num_folds} query; the trees "
+            f"need two queries: give more judged pairs, or set {TREES}.enabled = false"
+        )
+    found = lgb.cv(
+        {
+            **_FIXED,
+            "learning_rate": settings.learning_rate,
+            "num_leaves": settings.num_leaves,
+            "seed": settings.seed,
+            "num_threads": num_threads,
+        },
+        lgb.Dataset(features_BF, labels_B),
+        num_boost_round=settings.max_trees,
+        folds=split_folds(groups_B, num_folds=num_folds, seed=settings.seed),
+        callbacks=[lgb.early_stopping(_PATIENCE_TREES, verbose=False)],
+        return_cvbooster=True,
+    )
+    folds: Any = found["cvbooster"]
+    texts = (booster.model_to_string(folds.best_iteration) for booster in folds.boosters)
+    return Trees(tuple(text.partition(_PARAMETERS)[0] for text in texts))
+
+
+def split_folds(
+    groups_B: NDArray[np.int64], *, num_folds: int, seed: int
+) -> Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """For each fold the rows of the other folds and its own; all pairs of a group are in one."""
+    _, places_B = np.unique(groups_B, return_inverse=True)
+    fold_of = np.random.default_rng(seed).permutation(places_B.max() + 1) % num_folds
+    folds_B = fold_of[places_B]
+    return [(np.flatnonzero(folds_B != f), np.flatnonzero(folds_B == f)) for f in range(num_folds)]

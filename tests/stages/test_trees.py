@@ -1,0 +1,104 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raydistill.cluster import Cluster
+from raydistill.judged import fitted_stack, stack_of
+from raydistill.learning import spec_of
+from raydistill.loader import features_of
+from raydistill.metrics import auc
+from raydistill.run import Run
+from raydistill.stages import label, trees
+from raydistill.stages.evaluate import reference_of, teacher_scores
+from raydistill.stages.lexicon import load_lexicon
+from raydistill.teaching import TREES
+from tests.conftest import run_config
+
+TWO = Cluster(num_cores=2, num_gpus=0)
+
+
+@pytest.fixture
+def prepared(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
+    return Run(run_config(prepared_dir, raw_files, tiny_bert, trees={"enabled": True}))
+
+
+def changed(run: Run, section: str, **fields: object) -> Run:
+    settings = getattr(run.config, section).model_copy(update=fields)
+    return Run(run.config.model_copy(update={section: settings}))
+
+
+def files_of(run: Run) -> dict[str, bytes]:
+    root = Path(run.logits(TREES).uri)
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*.parquet")}
+
+
+@pytest.mark.ray
+def test_label_fits_the_trees_and_scores_every_shard_once(local_ray: None, prepared: Run) -> None:
+    assert label.run(prepared, TWO) and not label.run(prepared, TWO)
+    before = files_of(prepared)
+    assert len(before) == len(files_in(prepared.logits("tiny").uri))
+    done = prepared.logits(TREES).success()
+    assert done is not None and done["rows_in"] == done["rows_out"] > 2_000
+    _check_logits(prepared)
+    _check_stack(prepared)
+    lost = sorted(before)[0]
+    (Path(prepared.logits(TREES).uri) / lost).unlink()
+    fitted_ns = (Path(prepared.teacher(TREES).uri) / trees.MODELS).stat().st_mtime_ns
+    assert label.run(prepared, TWO)
+    assert files_of(prepared) == before
+    assert (Path(prepared.teacher(TREES).uri) / trees.MODELS).stat().st_mtime_ns == fitted_ns
+
+
+def files_in(folder: str) -> list[Path]:
+    return list(Path(folder).rglob("*.parquet"))
+
+
+def _check_logits(run: Run) -> None:
+    name = run.pairs.shards()[0]
+    pairs, logits = run.pairs.read_table(name), run.logits(TREES).read_table(name)
+    assert logits["pair_id"].equals(pairs["pair_id"])
+    read = run.for_trees
+    features = features_of(pairs, spec=spec_of(read), lexicon=load_lexicon(read))
+    assert features.dense_BF.shape[1] == 39 + 2 * 64
+    scores = trees.load_trees(run).score(features.dense_BF[:, :39])
+    assert np.array_equal(logits["logit"].to_numpy(), scores)
+
+
+def _check_stack(run: Run) -> None:
+    """The made-up shop's labels go by words that match: trees see it, a random BERT does not."""
+    stack = fitted_stack(run)
+    assert stack_of(run) == stack and stack.weights[TREES] > 0.9
+    assert stack_of(changed(run, "labels", bias=0.5)) == replace(stack, bias=0.5)
+    assert reference_of(run) == "teachers stacked"
+    scores = teacher_scores(run)
+    labels = run.judged("test").read_table(run.judged("test").shards()[0])["label"].to_numpy()
+    found = {name: auc(split["test"], labels, relevant_at=0.75) for name, split in scores.items()}
+    assert found["teacher trees"] > 0.75 > found["teacher tiny"]
+    assert found["teachers stacked"] > 0.75
+
+
+@pytest.mark.ray
+def test_the_trees_of_a_run_stay_when_its_student_changes(prepared: Run) -> None:
+    fingerprint = prepared.label_fingerprint(TREES)
+    for other in (
+        changed(prepared, "ngrams", word_dim=8, preset="bert2dnn", hash_bits=10),
+        changed(prepared, "student", hidden=(4,)),
+        changed(prepared, "train", learning_rate=0.1),
+    ):
+        assert other.label_fingerprint(TREES) == fingerprint
+    for other in (
+        changed(prepared, "trees", num_leaves=7),
+        changed(prepared, "ngrams", units=False),
+    ):
+        assert other.label_fingerprint(TREES) != fingerprint
+
+
+def test_without_dev_pairs_the_teachers_count_alike_and_the_trees_do_not(
+    prepared: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for shard in prepared.judged("dev").shards():
+        (Path(prepared.judged("dev").uri) / shard).unlink()
+    assert stack_of(prepared).weights == {"tiny": 1.0}
+    assert "equal weights of tiny: no judged dev pair" in caplog.text
