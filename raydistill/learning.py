@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.exchange import Exchange
+from raydistill.features import Features, NgramSpec, concatenate
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
 from raydistill.metrics import auc, log_loss
-from raydistill.ngrams import Features, NgramSpec, concatenate, word_rows
+from raydistill.ngrams import word_rows
 from raydistill.optimizers import rate_at
 from raydistill.prefetch import prefetch
 from raydistill.progress import rate_line

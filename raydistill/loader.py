@@ -16,18 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydistill.bags import Lookup, look_up
+from raydistill.features import Features, NgramSpec, concatenate
 from raydistill.hashing import utf8_buffers
 from raydistill.labels import soft_labels, soft_logits
 from raydistill.lexicon import Lexicon
-from raydistill.ngrams import (
-    IDF_BITS,
-    Features,
-    NgramSpec,
-    concatenate,
-    document_counts,
-    featurize,
-    idf,
-)
+from raydistill.ngrams import IDF_BITS, document_counts, featurize, idf
 from raydistill.prefetch import prefetch
 from raydistill.storage import Folder
 

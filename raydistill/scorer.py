@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from raydistill.bags import sum_bags
 from raydistill.errors import UserError
+from raydistill.features import Features, NgramSpec
 from raydistill.lexicon import Lexicon
-from raydistill.ngrams import Features, NgramSpec, featurize
+from raydistill.ngrams import featurize
 from raydistill.words import Texts, encode
 
 FORMAT = 3

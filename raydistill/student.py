@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from raydistill.bags import Lookup, adagrad_rows, look_up, row_gradients, sum_bags
 from raydistill.exchange import Exchange
-from raydistill.ngrams import Features, NgramSpec
+from raydistill.features import Features, NgramSpec
 from raydistill.optimizers import make_optimizer
 from raydistill.training import HIDDEN, StudentConfig, TrainConfig
 

@@ -17,12 +17,12 @@ from scipy.special import expit
 
 from raydistill.config import RunConfig
 from raydistill.errors import UserError
+from raydistill.features import Features, concatenate
 from raydistill.judged import stack_of, targets_of
 from raydistill.learning import Job, State, Watcher, fit_student, new_state
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, dense_scale
 from raydistill.metrics import best_threshold, measure
-from raydistill.ngrams import Features, concatenate
 from raydistill.run import Run
 from raydistill.samples import Sample
 from raydistill.shards import judged_shards

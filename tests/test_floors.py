@@ -18,6 +18,7 @@ FLOORS = [
     {"cleaning", "units"},
     {"pairs", "labels", "stacking", "lexicon", "bags", "metrics", "shop_text", "terms"},
     {"matching"},
+    {"features"},
     {"ngrams"},
     {"synthetic", "storage", "optimizers", "exchange", "retrieval"},
     {"inputs"},

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raydistill.features import NgramSpec
 from raydistill.labels import soft_labels
 from raydistill.lexicon import Lexicon
 from raydistill.loader import (
@@ -14,7 +15,6 @@ from raydistill.loader import (
     read_logits,
     worker_steps,
 )
-from raydistill.ngrams import NgramSpec
 from raydistill.pairs import collapse
 from raydistill.schema import LOGITS
 from raydistill.storage import Folder

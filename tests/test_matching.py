@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES, NUM_DENSE
-from raydistill.ngrams import NgramSpec, featurize
+from raydistill.ngrams import featurize
 from raydistill.words import encode, single_words
 
 ONES = np.ones(1, np.float32)

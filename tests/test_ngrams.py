@@ -2,18 +2,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raydistill.features import Features, NgramSpec, concatenate
 from raydistill.hashing import utf8_buffers
 from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES
-from raydistill.ngrams import (
-    IDF_BITS,
-    Features,
-    NgramSpec,
-    concatenate,
-    document_counts,
-    featurize,
-    idf,
-)
+from raydistill.ngrams import IDF_BITS, document_counts, featurize, idf
 from raydistill.pairs import normalise
 from raydistill.words import encode
 

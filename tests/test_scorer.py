@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from raydistill.errors import UserError
+from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
-from raydistill.ngrams import NgramSpec, featurize
+from raydistill.ngrams import featurize
 from raydistill.scorer import ARRAYS, BUNDLE, FORMAT, Scorer
 from raydistill.student import Student, predict
 from raydistill.training import StudentConfig

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.errors import UserError
+from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
-from raydistill.ngrams import NgramSpec
 from raydistill.scorer import FORMAT, Scorer
 from raydistill.scoring import score_file, score_lines
 

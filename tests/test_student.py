@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from raydistill.bags import look_up
 from raydistill.exchange import Exchange
+from raydistill.features import Features, NgramSpec
 from raydistill.lexicon import Lexicon
-from raydistill.ngrams import Features, NgramSpec, featurize
+from raydistill.ngrams import featurize
 from raydistill.student import (
     Inputs,
     Student,

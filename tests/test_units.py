@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES
-from raydistill.ngrams import NgramSpec, document_counts, featurize
+from raydistill.ngrams import document_counts, featurize
 from raydistill.units import GROWTH, UNITS, respell
 from raydistill.words import WORD, character_tables, encode
 

@@ -21,11 +21,11 @@ from raydistill.cluster import Cluster
 from raydistill.config import fingerprint
 from raydistill.curve import SHARES, curve_markdown, curve_svg, in_share, plan_subset
 from raydistill.errors import UserError
+from raydistill.features import NgramSpec
 from raydistill.learning import Job
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Targets, features_of
 from raydistill.matching import DENSE_NAMES
-from raydistill.ngrams import NgramSpec
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.scorer import Scorer

@@ -16,10 +16,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from raydistill.features import VOCABULARY_BITS, NgramSpec
 from raydistill.learning import spec_of
 from raydistill.lexicon import Lexicon
 from raydistill.loader import features_of
-from raydistill.ngrams import VOCABULARY_BITS, NgramSpec
 from raydistill.progress import Progress
 from raydistill.run import Run, model_folder
 from raydistill.shards import pair_shards

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydistill.features import Features, NgramSpec
 from raydistill.judged import read_groups
 from raydistill.learning import spec_of
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, features_of
 from raydistill.matching import NUM_DENSE
 from raydistill.metrics import auc
-from raydistill.ngrams import Features, NgramSpec
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.schema import LOGITS

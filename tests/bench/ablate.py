@@ -22,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from raydistill.bags import look_up
+from raydistill.features import Features, NgramSpec, concatenate
 from raydistill.hashing import utf8_buffers
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets
 from raydistill.matching import DENSE_NAMES, NUM_DENSE
 from raydistill.metrics import auc
-from raydistill.ngrams import Features, NgramSpec, concatenate
 from raydistill.optimizers import rate_at
 from raydistill.scorer import FORMAT, Scorer
 from raydistill.storage import Folder

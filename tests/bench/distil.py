@@ -23,12 +23,13 @@ from torch import Tensor
 
 from raydistill.bags import look_up
 from raydistill.config import load_config
+from raydistill.features import Features, concatenate
 from raydistill.hashing import utf8_buffers
 from raydistill.learning import Average, spec_of
 from raydistill.lexicon import Lexicon
 from raydistill.loader import dense_scale, features_of, read_logits
 from raydistill.metrics import auc
-from raydistill.ngrams import Features, concatenate, document_counts, idf, word_rows
+from raydistill.ngrams import document_counts, idf, word_rows
 from raydistill.run import Run
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.student import Student, Trainer, predict, to_inputs

@@ -29,10 +29,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
 from raydistill.exchange import Exchange
+from raydistill.features import NgramSpec
 from raydistill.learning import BATCHES_AHEAD
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
-from raydistill.ngrams import NgramSpec
 from raydistill.pairs import collapse
 from raydistill.prefetch import prefetch
 from raydistill.schema import LOGITS

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, count_idf, plan_windows
 from raydistill.metrics import auc
-from raydistill.ngrams import NgramSpec
 from raydistill.storage import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
 from raydistill.training import StudentConfig, TrainConfig

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raydistill.features import VOCABULARY_BITS, NgramSpec
 from raydistill.loader import features_of
-from raydistill.ngrams import VOCABULARY_BITS, NgramSpec, word_rows
+from raydistill.ngrams import word_rows
 from raydistill.run import Run
 from raydistill.stages import prepare
 from raydistill.stages.lexicon import LEXICON, load_lexicon, top_ids, write_lexicon

@@ -1,0 +1,111 @@
+"""What the features of pairs are: the settings that decide them, and they themselves in memory.
+
+Made by `ngrams.py`. Needs numpy and numba alone, as a bundle does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from raydistill.matching import NUM_DENSE
+
+VOCABULARY_BITS = 24  # of a hash make an id: 150,000 kept ones take 1 % of the others for their own
+
+
+@dataclass(frozen=True)
+class NgramSpec:
+    """What decides the ids; stored in the bundle."""
+
+    preset: Literal["match", "bert2dnn"]
+    hash_bits: int
+    bags: Literal["one", "separate"] = "one"  # n-grams of query and title in one bag, or in two
+    char_ngrams: int = 0  # letters of the character n-grams, in a bag a side; 0: none
+    word_dim: int = 0  # columns of the word vectors; 0: none
+    vocabulary_rows: int = 0  # the table holds so many n-grams and no others; 0: hash_bits decides
+    units: bool = False  # sizes and units in one spelling
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the embedding table."""
+        return self.vocabulary_rows or 1 << self.hash_bits
+
+    @property
+    def id_bits(self) -> int:
+        """Bits of an id, before a vocabulary makes it a row."""
+        return VOCABULARY_BITS if self.vocabulary_rows else self.hash_bits
+
+    @property
+    def uncut(self) -> NgramSpec:
+        """The spec whose rows are the ids from which a vocabulary is chosen."""
+        return replace(self, hash_bits=VOCABULARY_BITS, vocabulary_rows=0)
+
+    @property
+    def has_match(self) -> bool:
+        """Whether there are match features."""
+        return self.preset == "match"
+
+    @property
+    def num_bags(self) -> int:
+        """Bags a pair: n-grams, words tagged matched or unmatched, character n-grams."""
+        num_ngrams = 2 if self.bags == "separate" else 1
+        return num_ngrams + (2 if self.char_ngrams else 0) + int(self.has_match)
+
+    @property
+    def num_dense(self) -> int:
+        """Dense features a pair."""
+        return NUM_DENSE + 2 * self.word_dim if self.has_match else 0
+
+
+@dataclass(frozen=True)
+class Features:
+    """B pairs as the student reads them.
+
+    `ids_N` int32; `offsets` int64 of B * num_bags + 1 (pair r, bag b starts at r * num_bags + b);
+    `dense_BF` float32, not yet standardised.
+    """
+
+    ids_N: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    dense_BF: NDArray[np.float32]
+
+    @property
+    def num_pairs(self) -> int:
+        """B."""
+        return len(self.dense_BF)
+
+    def take(self, rows: NDArray[np.int64]) -> Features:
+        """The features of some pairs, in the order given."""
+        num_bags = (len(self.offsets) - 1) // max(self.num_pairs, 1)
+        bags = (rows[:, None] * num_bags + np.arange(num_bags)).reshape(-1)
+        ids, offsets = _take_bags(self.ids_N, self.offsets, bags)
+        return Features(ids, offsets, self.dense_BF[rows])
+
+
+def concatenate(parts: Sequence[Features]) -> Features:
+    """The pairs of several Features, one after the other."""
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    ids = np.concatenate([part.ids_N for part in parts])
+    return Features(ids, offsets, np.concatenate([part.dense_BF for part in parts]))
+
+
+@njit(cache=True, nogil=True)
+def _take_bags(
+    ids_N: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    bags: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    taken = np.zeros(len(bags) + 1, np.int64)
+    for at in range(len(bags)):
+        taken[at + 1] = taken[at] + offsets[bags[at] + 1] - offsets[bags[at]]
+    out = np.empty(taken[-1], np.int32)
+    for at in range(len(bags)):
+        out[taken[at] : taken[at + 1]] = ids_N[offsets[bags[at]] : offsets[bags[at] + 1]]
+    return out, taken
