@@ -130,14 +130,14 @@ def leave_out_unscored(scored: dict[str, _Scores], labels: _Scores) -> dict[str,
 
 
 def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Scores]:
-    """Scores of every teacher; of several also their stack, their mean, and the fitted stack."""
+    """Scores of every teacher; of several their stack, of several BERTs their mean; `fitted`."""
     names = run.config.teacher_names
     one_hot = {f"teacher {name}": Stack({name: 1.0}) for name in names}
     stacks = {label: (stack, 1.0) for label, stack in one_hot.items()}
     if len(stacks) > 1:
         used, equal = stack_of(run, fitted=fitted), dict.fromkeys(names, 1 / len(names))
         stacks["teachers stacked"] = used, 1.0
-        if used != Stack(equal):
+        if len(run.config.teachers) > 1 and used != Stack(equal):
             stacks["teachers, mean"] = Stack(equal), 1.0
         if fitted is not None:
             stacks["teachers, fitted"] = fitted, fitted.temperature

@@ -3,11 +3,12 @@
     python tests/bench/judged_sizes.py --config RUN.TOML --output FOLDER \
         --sizes 2000 5000 20000 --epochs 8 5 3
 
-RUN is prepared. For each size, as many judged pairs of random queries fine-tune a teacher of its
-own for so many epochs, which labels the same share of the transfer pairs, drawn over all queries;
-dev and test are RUN's. Then students of the same features are fitted with each seed, one core each:
-on the soft labels, and on those judged pairs alone (10 epochs). Of every fit the weights that are
-best on dev count. All judged pairs: `raydistill evaluate --curve` with RUN.
+RUN is prepared. For each size, as many judged pairs of random queries make teachers of their own, a
+BERT fine-tuned for so many epochs and the trees, which label the same share of the transfer pairs,
+drawn over all queries; dev and test are RUN's. Then students of the same features are fitted with
+each seed, one core each: on the soft labels of the stack, on those of the BERT, and on those judged
+pairs alone (10 epochs). Of every fit the weights that are best on dev count. All judged pairs:
+`raydistill evaluate --curve` with RUN.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from students import metrics_of
 
 from raydistill.config import RunConfig, load_config
 from raydistill.curve import in_share
-from raydistill.run import ROLES, Run
+from raydistill.run import Run
 from raydistill.space import with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
 from raydistill.stages.lexicon import write_lexicon
@@ -38,6 +39,11 @@ from raydistill.stages.train import make_job
 
 METRICS = ("auc", "accuracy", "log_loss")
 _COLUMNS = ["query", "title", "label"]
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {  # a student's role and settings
+    "student": ("student", {}),
+    "student of the BERT alone": ("student", {"trees.enabled": False}),
+    "judged-only student": ("judged_only", {}),
+}
 
 
 def cut(run: Run, *, size: int, epochs: int, percent: float, folder: Path) -> Path:
@@ -81,32 +87,33 @@ def some_queries(rows: pa.Table, size: int) -> pa.Table:
 
 def fit(task: tuple[str, str, int]) -> dict[str, Any]:
     """One student and its metrics."""
-    path, role, seed = task
+    path, way, seed = task
     base = Run(load_config(path))
-    run = replace(base, config=with_settings(base.config, {"train.seed": seed}))
+    role, settings = WAYS[way]
+    run = replace(base, config=with_settings(base.config, {"train.seed": seed, **settings}))
     return metrics_of(make_job(run, role))
 
 
-def teacher_entry(run: Run) -> dict[str, Any]:
-    """Metrics of the run's one teacher."""
+def teacher_entries(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Metrics of the teachers and of their stack."""
     labels = {split: judged_column(run, split, "label") for split in ("dev", "test")}
-    (scores,) = teacher_scores(run).values()
-    return entry_of(run, scores, labels)
+    found = teacher_scores(run)
+    return {name: [entry_of(run, scores, labels)] for name, scores in found.items()}
 
 
 def compare(path: str, *, seeds: int) -> dict[str, Any]:
-    """Metrics of the teacher and of both students with every seed."""
+    """Metrics of the teachers and of the students with every seed."""
     run = Run(load_config(path))
     write_lexicon(run)
-    tasks = [(path, role, seed) for role in ROLES for seed in range(seeds)]
+    tasks = [(path, way, seed) for way in WAYS for seed in range(seeds)]
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
         found = pool.map(fit, tasks, chunksize=1)
-    by_role = {role: found[at * seeds : (at + 1) * seeds] for at, role in enumerate(ROLES)}
-    return {"teacher": [teacher_entry(run)], **by_role}
+    by_way = {way: found[at * seeds : (at + 1) * seeds] for at, way in enumerate(WAYS)}
+    return {**teacher_entries(run), **by_way}
 
 
 def table_rows(size: int, found: dict[str, Any]) -> list[str]:
-    """Lines of the table: teacher, student, judged-only."""
+    """Lines of the table: teachers, then students."""
     lines = []
     for name, entries in found.items():
         values = [np.array([entry[m] for entry in entries]) for m in METRICS]
