@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raydistill.lexicon import Lexicon, find_word
+from raydistill.words import word_hash
 
 # For the query's words, each a number in 0..1: how much of a word is in the title.
 _KINDS = ("found", "part_found", "near")  # the word itself; its trigrams; its nearest neighbour
@@ -28,10 +29,18 @@ DENSE_NAMES = (
     *("log_query_words", "log_title_words", "query_bigrams_found", "longest_run"),
     *("first_match_position", "all_query_words_found", "no_query", "query_unknown"),
     *("query_numbers", "query_numbers_found", "query_number_missing", "title_numbers"),
+    *("head_near", "head_last_near", "last_before_head"),
 )
 NUM_DENSE = len(DENSE_NAMES)
 _ONE, _21, _LAST = np.uint64(1), np.uint64(21), np.uint64((1 << 21) - 1)  # of a trigram
 _AT_TITLE = len(_KINDS) * len(_SUMMARIES)
+# What comes before one of them is the thing; behind it stands what it has, is for, or looks like.
+# English, German, Dutch, French, Spanish.
+HEAD_ENDS = (
+    *("with", "without", "for", "in", "w", "mit", "ohne", "f\u00fcr", "met", "zonder", "voor"),
+    *("avec", "sans", "pour", "con", "sin", "para"),
+)
+_HEAD_ENDS = np.array([word_hash(word) for word in HEAD_ENDS])
 # Robertson et al. 1994 (Okapi at TREC-3); the mean title is taken to have 12 words.
 _K1, _B, _MEAN_WORDS = 1.2, 0.75, 12.0
 
@@ -247,6 +256,42 @@ def _numbers(query: Side, title: Side, out: NDArray[np.float32]) -> None:
     out[3] = title.numeric.sum() / max(len(title.words), 1)
 
 
+@njit(cache=True, nogil=True)
+def _head_place(title: Side) -> int:
+    """The place of a title's head, the word that names the thing; -1 where there is no word.
+
+    `in` behind a number is inches.
+    """
+    for t in range(1, len(title.words)):
+        for end in _HEAD_ENDS:
+            if title.words[t] == end and not title.numeric[t - 1]:
+                return t - 1
+    return len(title.words) - 1
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _head(
+    query: Side, title: Side, vectors_KE: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """The features of the title's head and the query's last word, in English its head."""
+    out[0:2], out[2] = 0, 1
+    head, last = _head_place(title), len(query.words) - 1
+    if head < 0 or last < 0:
+        return
+    out[0] = title.near[head]
+    if query.words[last] == title.words[head]:
+        out[1] = 1
+    elif query.known[last] >= 0 and title.known[head] >= 0:
+        one, other = vectors_KE[query.known[last]], vectors_KE[title.known[head]]
+        cosine = np.float32(0)
+        for col in range(len(one)):
+            cosine += one[col] * other[col]
+        out[1] = max(out[1], cosine)
+    for t in range(head + 1):
+        if title.words[t] == query.words[last]:
+            out[2] = (head - t) / (head + 1)
+
+
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _mean_vector(words: Side, vectors_KE: NDArray[np.float32], out_E: NDArray[np.float32]) -> None:
     """IDF-weighted mean of the words' vectors, brought to length 1."""
@@ -288,6 +333,7 @@ def describe(
     out[at + 6] = _rarity(query, len(title.words), out[at + 8 : at + 12])
     _order(query, title, out[at + 12 : at + 20])
     _numbers(query, title, out[at + 20 : at + 24])
+    _head(query, title, lexicon.vectors_KE, out[at + 24 : at + 27])
     width = lexicon.vectors_KE.shape[1]
     mean_q, mean_t = out[NUM_DENSE : NUM_DENSE + width], out[NUM_DENSE + width :]
     _mean_vector(query, lexicon.vectors_KE, mean_q)

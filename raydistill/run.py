@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from raydistill import FORMAT
 from raydistill.config import RunConfig, TextRules, fingerprint
 from raydistill.errors import UserError
 from raydistill.ledger import PREPARED, Ledger, RawFile, find_files, new_files
@@ -188,12 +189,12 @@ class Run:
         return config.ngrams.word_encoder or first.base or first.model
 
     def lexicon_fingerprint(self) -> str:
-        """What makes the lexicon: the pairs and how they are read; its vectors."""
+        """What makes the lexicon: the pairs and how they are read; its vectors; the features."""
         encoder, ngrams = self.word_encoder, self.config.ngrams
         vectors = encoder and [self._model_hash(encoder), ngrams.num_words, ngrams.word_dim]
         counted = ngrams.vocabulary_rows and ngrams.results()  # of n-grams: all that decides ids
         read = self.prepare_fingerprint("pairs"), ngrams.respells
-        return fingerprint("lexicon", *read, vectors, counted)
+        return fingerprint("lexicon", FORMAT, *read, vectors, counted)
 
     def student(self, role: str) -> Folder:
         """Checkpoints of the student, or of the one trained on judged labels alone."""

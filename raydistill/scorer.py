@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill import FORMAT
 from raydistill.bags import sum_bags
 from raydistill.errors import UserError
 from raydistill.features import Features, NgramSpec
@@ -21,7 +22,6 @@ from raydistill.lexicon import Lexicon
 from raydistill.ngrams import featurize
 from raydistill.words import Texts, encode
 
-FORMAT = 3
 BUNDLE, ARRAYS, GOLDEN = "bundle.json", "arrays.npz", "golden.json"
 _BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 floats stay in the cache of a core
 

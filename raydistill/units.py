@@ -18,7 +18,7 @@ GROWTH = 5  # `1%`, the worst, becomes `1 percent `
 
 # What a unit is called behind a number, and its other names there. Not in it: single letters that
 # mean other things as often (c, f, h, s, t). Bundles are read by this table: a change of it, or of
-# the rules below, is a new `scorer.FORMAT`.
+# the rules below, is a new `raydistill.FORMAT`.
 UNITS = {
     "in": "inch inches",
     "ft": "foot feet",

@@ -203,6 +203,15 @@ def split_words(
     return count
 
 
+def word_hash(word: str) -> np.uint64:
+    """Hash of a word of lower-case letters, as compiled code makes it; for constants."""
+    state = FNV_OFFSET
+    with np.errstate(over="ignore"):
+        for letter in word:
+            state = (state ^ np.uint64(ord(letter))) * FNV_PRIME
+        return np.uint64(mix64.py_func(state))
+
+
 def single_words(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     """Hash of the first word of each text, and whether there is exactly one."""
     return _single_words(encode(texts), character_tables())

@@ -90,6 +90,35 @@ def test_mean_vectors_of_both_sides_follow() -> None:
     assert rows[1] == pytest.approx([0, 0, 0, 1])  # a word that nobody knows has no direction
 
 
+HEADS = {
+    "oak table with two chairs": "table",
+    "oak table for 6": "table",
+    "oak chair in grey": "chair",
+    "3 in pipe": "pipe",  # inches
+    "tisch f\u00fcr garten": "tisch",
+    "with": "with",  # of the band a record, perhaps
+    "grey sofa": "sofa",
+}
+
+
+@pytest.mark.parametrize("title", HEADS)
+def test_the_head_of_a_title_is_the_thing_itself(title: str) -> None:
+    found = {word: dense(word, title)["head_last_near"] for word in title.split() if word.isalpha()}
+    assert [word for word, near in found.items() if near] == [HEADS[title]]
+
+
+def test_heads_by_hand() -> None:
+    found = dense("oak table", "table oak leg with oak top")
+    assert found["head_near"] == found["head_last_near"] == 0  # a leg
+    assert found["last_before_head"] == pytest.approx(2 / 3)
+    found = dense("sofa grey", "grey couch with sofa cover", VECTORS)
+    assert found["head_near"] == pytest.approx(0.8)  # couch beside sofa
+    assert found["head_last_near"] == pytest.approx(0.6)  # couch beside grey
+    assert found["last_before_head"] == pytest.approx(1 / 2)
+    none = dense("sofa", "", VECTORS)
+    assert [none["head_near"], none["head_last_near"], none["last_before_head"]] == [0, 0, 1]
+
+
 def test_bm25_and_rarity_by_hand() -> None:
     # Once in a title of 12 words: idf * 2.2 / (1 + 1.2) = idf.
     title = "tap " + " ".join(f"x{n}" for n in range(11))

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from raydistill import FORMAT
 from raydistill.errors import UserError
 from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import featurize
-from raydistill.scorer import ARRAYS, BUNDLE, FORMAT, Scorer
+from raydistill.scorer import ARRAYS, BUNDLE, Scorer
 from raydistill.student import Student, predict
 from raydistill.training import StudentConfig
 from raydistill.words import encode, single_words

@@ -9,10 +9,11 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from raydistill import FORMAT
 from raydistill.errors import UserError
 from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
-from raydistill.scorer import FORMAT, Scorer
+from raydistill.scorer import Scorer
 from raydistill.scoring import score_file, score_lines
 
 ROWS = {

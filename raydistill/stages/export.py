@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill import FORMAT
 from raydistill.errors import UserError
 from raydistill.judged import stack_of
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.metrics import best_threshold
 from raydistill.run import Run
-from raydistill.scorer import ARRAYS, BUNDLE, FORMAT, GOLDEN, Scorer
+from raydistill.scorer import ARRAYS, BUNDLE, GOLDEN, Scorer
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import load_student, make_job
 from raydistill.storage import SUCCESS, Folder

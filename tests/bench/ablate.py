@@ -21,6 +21,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from raydistill import FORMAT
 from raydistill.bags import look_up
 from raydistill.features import Features, NgramSpec, concatenate
 from raydistill.hashing import utf8_buffers
@@ -29,7 +30,7 @@ from raydistill.loader import Loader, Targets
 from raydistill.matching import DENSE_NAMES, NUM_DENSE
 from raydistill.metrics import auc
 from raydistill.optimizers import rate_at
-from raydistill.scorer import FORMAT, Scorer
+from raydistill.scorer import Scorer
 from raydistill.storage import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
 from raydistill.training import StudentConfig, TrainConfig

@@ -8,6 +8,7 @@ from raydistill.cluster import Cluster
 from raydistill.judged import fitted_stack, stack_of
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
+from raydistill.matching import NUM_DENSE
 from raydistill.metrics import auc
 from raydistill.run import Run
 from raydistill.stages import label, trees
@@ -61,8 +62,8 @@ def _check_logits(run: Run) -> None:
     assert logits["pair_id"].equals(pairs["pair_id"])
     read = run.for_trees
     features = features_of(pairs, spec=spec_of(read), lexicon=load_lexicon(read))
-    assert features.dense_BF.shape[1] == 39 + 2 * 64
-    scores = trees.load_trees(run).score(features.dense_BF[:, :39])
+    assert features.dense_BF.shape[1] == NUM_DENSE + 2 * 64
+    scores = trees.load_trees(run).score(features.dense_BF[:, :NUM_DENSE])
     assert np.array_equal(logits["logit"].to_numpy(), scores)
 
 
