@@ -59,8 +59,21 @@ def run(run: Run) -> bool:
         "seconds": round(time.monotonic() - start_s, 1),
     }
     run.report.write_json(SUCCESS, summary)
+    warn_if_behind(found["scorers"])
     logger.info("evaluate  %s", run.report.uri)
     return True
+
+
+def warn_if_behind(scorers: dict[str, dict[str, Any]]) -> None:
+    """Say so where the judged labels alone gave the better student."""
+    student, judged_only = (scorers[name]["auc"] for name in ("student", "judged-only student"))
+    if judged_only > student:
+        logger.warning(
+            "evaluate  the judged-only student is ahead: AUC %.4f, the student %.4f; label more "
+            "pairs, of more queries, or give a better teacher",
+            judged_only,
+            student,
+        )
 
 
 def figures(run: Run) -> dict[str, Any]:

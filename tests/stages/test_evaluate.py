@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from raydistill.stages.evaluate import leave_out_unscored
+from raydistill.stages.evaluate import leave_out_unscored, warn_if_behind
 
 
 def test_a_pair_that_one_teacher_could_not_score_counts_for_no_scorer() -> None:
@@ -15,3 +16,10 @@ def test_a_pair_that_one_teacher_could_not_score_counts_for_no_scorer() -> None:
     assert scored["student"]["test"].tolist() == [0.4, 0.6]
     assert scored["teacher a"]["test"].tolist() == [0.1, 0.3]
     assert scored["student"]["dev"].tolist() == [0.3, 0.4]
+
+
+def test_a_student_behind_the_judged_only_one_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    warn_if_behind({"student": {"auc": 0.75}, "judged-only student": {"auc": 0.75}})
+    assert not caplog.messages
+    warn_if_behind({"student": {"auc": 0.74}, "judged-only student": {"auc": 0.75}})
+    assert "the judged-only student is ahead: AUC 0.7500, the student 0.7400" in caplog.text
