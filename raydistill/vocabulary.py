@@ -58,7 +58,7 @@ def make_lexicon(
     words, hashes_K = frequent_words(texts, most=num_words)
     vectors_KH = encode_words(words, encoder, device=device)
     vectors_KE = unit_rows(principal_components(vectors_KH, num=dim)).astype(np.float16)
-    logger.info("train     vectors of %s words from %s", f"{len(words):,}", encoder)
+    logger.info("lexicon   vectors of %s words from %s", f"{len(words):,}", encoder)
     return Lexicon.of(idf_I, words_K=hashes_K, vectors_KE=vectors_KE.astype(np.float32))
 
 

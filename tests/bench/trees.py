@@ -1,0 +1,115 @@
+"""What the trees should read and how large they should be, beside the BERT of a run.
+
+    python tests/bench/trees.py --config RUN.TOML
+
+RUN is labeled. Each way is fitted with three seeds on RUN's judged train split, and stacked with
+the BERT's logits by the fit on dev: AUC of the trees and of the stack, mean over the seeds; loss on
+the folds that were left out; seconds of a fit and microseconds a pair of scoring, on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_expit
+
+from raydistill.config import load_config
+from raydistill.features import Features, concatenate
+from raydistill.judged import read_groups, read_judged
+from raydistill.learning import spec_of
+from raydistill.loader import Loader, Targets
+from raydistill.matching import DENSE_NAMES, NUM_DENSE
+from raydistill.metrics import auc
+from raydistill.run import Run
+from raydistill.stacking import fit_stack
+from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.teaching import TreesConfig
+from raydistill.trees import fit_trees, split_folds
+
+MATCH = list(range(NUM_DENSE))
+HEAD = [at for at, name in enumerate(DENSE_NAMES) if "head" in name]
+NEAR = [at for at, name in enumerate(DENSE_NAMES) if "near" in name or name == "cosine"]
+Split = tuple[Features, NDArray[np.float32]]
+
+
+def ways(num_dense: int) -> dict[str, tuple[list[int], dict[str, Any]]]:
+    """Columns that are read, and settings."""
+    return {
+        "match features": (MATCH, {}),
+        "and mean word vectors": (list(range(num_dense)), {}),
+        "without those of heads": ([at for at in MATCH if at not in HEAD], {}),
+        "without those of word vectors": ([at for at in MATCH if at not in NEAR], {}),
+        "twice the rate": (MATCH, {"learning_rate": 0.1}),
+        "15 leaves": (MATCH, {"num_leaves": 15}),
+        "two folds": (MATCH, {"num_folds": 2}),
+    }
+
+
+def read(run: Run, split: str) -> Split:
+    lexicon = load_lexicon(run.for_trees)
+    spec = spec_of(run.for_trees)
+    loader = Loader(run.judged(split), Targets(), spec=spec, lexicon=lexicon)
+    parts = [loader.shard(name) for name in loader.folder.shards()]
+    return concatenate([f for f, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+
+def measure(
+    run: Run, data: dict[str, Split], columns: list[int], settings: TreesConfig
+) -> dict[str, float]:
+    at, groups = run.config.judged.relevant_at, read_groups(run, "train")
+    dense = {split: np.ascontiguousarray(f.dense_BF[:, columns]) for split, (f, _) in data.items()}
+    labels = data["train"][1]
+    start_s = time.perf_counter()
+    trees = fit_trees(dense["train"], labels, groups_B=groups, settings=settings, num_threads=1)
+    found = {"fit_s": time.perf_counter() - start_s, "trees": trees.num_trees}
+    folds = split_folds(groups, num_folds=len(trees.models), seed=settings.seed)
+    losses = []
+    for model, (_, own) in zip(trees.models, folds, strict=True):
+        z = type(trees)((model,)).score(dense["train"][own])
+        losses.append(-np.mean(labels[own] * log_expit(z) + (1 - labels[own]) * log_expit(-z)))
+    found["loss"] = float(np.mean(losses))
+    start_s, logits = time.perf_counter(), {}
+    for split in ("dev", "test"):
+        own = trees.score(dense[split])
+        bert = read_judged(run, split).logits_BM[:, 0]
+        logits[split] = np.stack([bert, own], axis=1)
+        found[f"{split}_alone"] = auc(own, data[split][1], relevant_at=at)
+    num = sum(len(z) for z in logits.values())
+    found["score_us"] = 1e6 * (time.perf_counter() - start_s) / num
+    stack = fit_stack(logits["dev"], data["dev"][1], names=["bert", "trees"])
+    for split, both in logits.items():
+        scores = both @ np.array(list(stack.weights.values()))
+        found[f"{split}_stack"] = auc(scores, data[split][1], relevant_at=at)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    run = Run(load_config(arguments.config))
+    write_lexicon(run.for_trees)
+    data = {split: read(run, split) for split in ("train", "dev", "test")}
+    names = ("dev_alone", "test_alone", "dev_stack", "test_stack", "loss", "trees", "fit_s")
+    print("| | " + " | ".join((*names, "score_us")) + " |")
+    figures = {}
+    for way, (columns, settings) in ways(data["dev"][0].dense_BF.shape[1]).items():
+        each = [
+            measure(run, data, columns, TreesConfig(**{**settings, "seed": seed}))
+            for seed in range(arguments.seeds)
+        ]
+        found = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+        figures[way] = found
+        cells = [f"{found[n]:.4f}" for n in names[:5]] + [f"{found[n]:.0f}" for n in names[5:]]
+        print(f"| {way} | {' | '.join(cells)} | {found['score_us']:.0f} |", flush=True)
+    print(json.dumps({"bench": "trees", "figures": figures}))
+
+
+if __name__ == "__main__":
+    main()
