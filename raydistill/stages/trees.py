@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydistill.errors import UserError
 from raydistill.features import Features, NgramSpec
 from raydistill.judged import read_groups
 from raydistill.learning import spec_of
@@ -47,7 +48,11 @@ def run(run: Run) -> bool:
     write_lexicon(run.for_trees)
     lexicon, spec = load_lexicon(run.for_trees), spec_of(run.for_trees)
     if run.teacher(TREES).success() is None:
-        list(run_tasks([{}], partial(_fit, run=run, spec=spec, lexicon=lexicon), cpus=1))
+        (done,) = run_tasks([{}], partial(_fit, run=run, spec=spec, lexicon=lexicon), cpus=1)
+        logger.info(
+            "label     trees: %d a fold of %s judged pairs, dev AUC %.4f, %.0f s",
+            *(done["num_trees"], f"{done['rows_in']:,}", done["dev_auc"], done["seconds"]),
+        )
     work = Scorer(load_trees(run), spec, lexicon, logits)
     items = [{"folder": s.folder.uri, "name": s.name, "target": s.target} for s in left]
     num_rows = sum(shard.num_rows for shard in left)
@@ -136,10 +141,19 @@ class Scorer:
     logits: Folder
 
     def __call__(self, item: Item) -> Item:
-        """Write the logits of one shard."""
+        """Write the logits of one shard.
+
+        Raises:
+            UserError: a shard that cannot be read.
+        """
         start_s = time.monotonic()
         columns = ["pair_id", "query", "title"]
-        pairs = Folder(item["folder"]).read_table(item["name"], columns=columns)
+        try:
+            pairs = Folder(item["folder"]).read_table(item["name"], columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"{item['folder']}/{item['name']} cannot be read ({error}); what is scored is kept"
+            ) from error
         features = features_of(pairs, spec=self.spec, lexicon=self.lexicon)
         logits = pa.array(self.trees.score(described(features)))
         table = pa.table([pairs["pair_id"], logits], schema=LOGITS)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from raydistill.cluster import Cluster
+from raydistill.errors import UserError
 from raydistill.judged import fitted_stack, stack_of
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
@@ -44,9 +45,15 @@ def test_label_fits_the_trees_and_scores_every_shard_once(local_ray: None, prepa
     assert done is not None and done["rows_in"] == done["rows_out"] > 2_000
     _check_logits(prepared)
     _check_stack(prepared)
-    lost = sorted(before)[0]
+    lost = prepared.pairs.shards()[0]
     (Path(prepared.logits(TREES).uri) / lost).unlink()
     fitted_ns = (Path(prepared.teacher(TREES).uri) / trees.MODELS).stat().st_mtime_ns
+    whole = Path(prepared.pairs.uri) / lost
+    content = whole.read_bytes()
+    whole.write_bytes(content[:100])
+    with pytest.raises(UserError, match=rf"{lost} cannot be read .*what is scored is kept"):
+        label.run(prepared, TWO)
+    whole.write_bytes(content)
     assert label.run(prepared, TWO)
     assert files_of(prepared) == before
     assert (Path(prepared.teacher(TREES).uri) / trees.MODELS).stat().st_mtime_ns == fitted_ns
@@ -97,7 +104,7 @@ def test_the_trees_of_a_run_stay_when_its_student_changes(prepared: Run) -> None
 
 
 def test_without_dev_pairs_the_teachers_count_alike_and_the_trees_do_not(
-    prepared: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    prepared: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     for shard in prepared.judged("dev").shards():
         (Path(prepared.judged("dev").uri) / shard).unlink()
