@@ -156,12 +156,10 @@ class RunConfig(Section):
     def _consistent(self) -> RunConfig:
         if bool(self.pairs.query) != bool(self.judged.query):
             raise ValueError('pairs.query and judged.query: give both, or "" for single texts')
-        if self.trees.enabled and TREES in self.teachers:
-            raise ValueError(
-                f"teachers.{TREES}: the name is that of the trees; give the teacher another name, "
-                "or set trees.enabled = false"
-            )
+        if TREES in self.teachers:
+            raise ValueError(f"teachers.{TREES}: the name is that of the trees; give another one")
         self._check_weights()
+        self._check_searched_weights()
         for name in self.tune.space:
             _check_searched(name)
         if self.student.start == "words" and not self.ngrams.num_columns:
@@ -203,6 +201,18 @@ class RunConfig(Section):
             )
         if sum(weights.values()) <= 0:
             raise ValueError("labels.weights are all 0; give at least one teacher a weight")
+
+    def _check_searched_weights(self) -> None:
+        """Trees that the run leaves out have no logits, so no trial can take them in."""
+        space = self.tune.space.get("labels.weights")
+        if self.has_trees or not self.trees.enabled or not self.judged.query or space is None:
+            return
+        for choice in space.choices or ():
+            if not isinstance(choice, dict) or TREES in choice:
+                raise ValueError(
+                    f"tune.space: labels.weights = {choice!r} takes in the trees, which the run's "
+                    f"own labels.weights leave out; give them {TREES} = 0 there"
+                )
 
     def to_toml(self) -> str:
         """The resolved configuration; fields that are None are left out, as TOML has no null."""

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydistill.config import normalised
@@ -57,9 +58,9 @@ def read_groups(run: Run, split: str) -> NDArray[np.int64]:
     """The number of each judged pair's query, of single texts one a text; shape B."""
     folder, text = run.judged(split), "query" if run.config.judged.query else "title"
     parts = [folder.read_table(shard, columns=[text])[text] for shard in folder.shards()]
-    texts = [np.empty(0, str), *(part.to_numpy().astype(str) for part in parts)]
-    _, groups = np.unique(np.concatenate(texts), return_inverse=True)
-    return groups.astype(np.int64)
+    chunks = [chunk for part in parts for chunk in part.chunks]
+    codes = pa.chunked_array(chunks, pa.string()).combine_chunks().dictionary_encode().indices
+    return np.asarray(codes.to_numpy(), np.int64)
 
 
 def fitted_stack(run: Run) -> FittedStack:
@@ -68,7 +69,11 @@ def fitted_stack(run: Run) -> FittedStack:
     Raises:
         UserError: nothing to fit on, or no teacher that agrees with the labels.
     """
-    dev, names = read_judged(run, "dev"), run.config.teacher_names
+    return _fit(run, read_judged(run, "dev"))
+
+
+def _fit(run: Run, dev: Judged) -> FittedStack:
+    names = run.config.teacher_names
     return fit_stack(dev.logits_BM, dev.labels_B, names=names, groups_B=dev.groups_B)
 
 
@@ -92,8 +97,9 @@ def _fitted_or_equal(run: Run) -> Stack:
 
     Not with the trees: of them nothing is known without judged pairs.
     """
+    dev = read_judged(run, "dev")
     try:
-        return fitted_stack(run)
+        return _fit(run, dev)
     except UserError as error:
         if run.config.labels.weights == "fitted":
             raise

@@ -37,10 +37,16 @@ _AT_TITLE = len(_KINDS) * len(_SUMMARIES)
 # What comes before one of them is the thing; behind it stands what it has, is for, or looks like.
 # English, German, Dutch, French, Spanish.
 HEAD_ENDS = (
-    *("with", "without", "for", "in", "w", "mit", "ohne", "f\u00fcr", "met", "zonder", "voor"),
+    *("with", "without", "for", "in", "mit", "ohne", "f\u00fcr", "met", "zonder", "voor"),
     *("avec", "sans", "pour", "con", "sin", "para"),
 )
 _HEAD_ENDS = np.array([word_hash(word) for word in HEAD_ENDS])
+# Behind them, as behind a number, `in` is inches or a part of the word before it: 8 sq in, drop-in.
+NO_ENDS = (
+    *("sq", "cu", "all", "built", "drop", "fill", "lace", "plug", "push", "roll", "screw", "slide"),
+    *("slip", "snap", "step", "tie", "walk"),
+)
+_NO_ENDS = np.array([word_hash(word) for word in NO_ENDS])
 # Robertson et al. 1994 (Okapi at TREC-3); the mean title is taken to have 12 words.
 _K1, _B, _MEAN_WORDS = 1.2, 0.75, 12.0
 
@@ -257,15 +263,21 @@ def _numbers(query: Side, title: Side, out: NDArray[np.float32]) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _head_place(title: Side) -> int:
-    """The place of a title's head, the word that names the thing; -1 where there is no word.
+def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
+    for other in words:
+        if word == other:
+            return True
+    return False
 
-    `in` behind a number is inches.
-    """
+
+@njit(cache=True, nogil=True)
+def _head_place(title: Side) -> int:
+    """The place of a title's head, the word that names the thing; -1 where there is no word."""
     for t in range(1, len(title.words)):
-        for end in _HEAD_ENDS:
-            if title.words[t] == end and not title.numeric[t - 1]:
-                return t - 1
+        if _is_one_of(title.words[t], _HEAD_ENDS) and not (
+            title.numeric[t - 1] or _is_one_of(title.words[t - 1], _NO_ENDS)
+        ):
+            return t - 1
     return len(title.words) - 1
 
 

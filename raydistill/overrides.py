@@ -41,10 +41,20 @@ def parse_tables(text: str, *, name: str) -> dict[str, Any]:
 
 
 def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
-    """Put the fields of `above` into `below`, table by table; other values are replaced."""
+    """Put the fields of `above` into `below`, table by table; other values are replaced.
+
+    So are `labels.weights`, as a whole: a teacher that is not named in them has none.
+    """
+    labels, old = above.get("labels"), below.get("labels")
+    if isinstance(labels, Mapping) and "weights" in labels and isinstance(old, dict):
+        old.pop("weights", None)
+    _merge(below, above)
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
     for name, value in above.items():
         if isinstance(value, Mapping) and isinstance(below.get(name), dict):
-            lay_over(below[name], value)
+            _merge(below[name], value)
         else:
             below[name] = value
 

@@ -125,7 +125,8 @@ def settings_of(
             found[dimension.name] = setting
     if ratios:
         found[WEIGHTS] = _weights(config, ratios, fitted=fitted)
-        found.setdefault(BIAS, fitted.bias)  # belongs to the fitted weights
+        given = config.labels.bias
+        found.setdefault(BIAS, fitted.bias if given is None else given)
     return found
 
 
@@ -172,8 +173,6 @@ def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
         UserError: settings that are not allowed, alone or together.
     """
     raw = config.model_dump(mode="json", exclude_none=True)
-    if settings.get(WEIGHTS) is not None:
-        raw["labels"].pop("weights", None)  # replaced as a whole
     lay_over(raw, tables_of(settings))
     return to_config(raw, name="a trial")
 

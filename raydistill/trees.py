@@ -47,7 +47,7 @@ class Trees:
     def _boosters(self) -> list[lgb.Booster]:
         return [lgb.Booster(model_str=model) for model in self.models]
 
-    def score(
+    def logits(
         self, features_BF: NDArray[np.float32], *, num_threads: int = 1
     ) -> NDArray[np.float32]:
         """Logits of B pairs, float32."""

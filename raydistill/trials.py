@@ -30,6 +30,7 @@ from raydistill.space import Dimension, Settings, Values, settings_of, with_sett
 from raydistill.stacking import Stack
 from raydistill.student import Student, predict
 
+_SCALE_PAIRS = 65_536
 EVALUATIONS_AN_EPOCH = 4  # each is a chance to stop a trial that does badly
 MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}
 SPEED = "us_per_pair"
@@ -93,9 +94,7 @@ def run_trial(
     job = trial_job(task, values)
     lexicon = lexicon_of(task, job)
     loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
-    largest, _ = loader.shard(max(job.shards, key=lambda name: job.shards[name]))
-    state = new_state(job, dense_scale(largest.dense_BF), lexicon=lexicon, device="cpu")
-    del largest
+    state = new_state(job, _scale(loader, job.shards), lexicon=lexicon, device="cpu")
     speed = {} if time_us is None else {SPEED: time_us(job, state, lexicon)}
     best = _Best(job, state, loader)
 
@@ -106,6 +105,15 @@ def run_trial(
 
     watcher = Watcher(save=lambda _: None, log=lambda _: None, record=record)
     fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
+
+
+def _scale(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
+    """The scale of the dense features, of as many pairs as a shard of `train` has."""
+    parts: list[NDArray[np.float32]] = []
+    for name in shards:
+        if sum(map(len, parts)) < _SCALE_PAIRS:
+            parts.append(loader.shard(name)[0].dense_BF)
+    return dense_scale(np.concatenate(parts))
 
 
 def lexicon_of(task: Task, job: Job) -> Lexicon:

@@ -138,8 +138,9 @@ def test_the_trees_are_a_teacher_unless_they_are_left_out(file: str) -> None:
     assert given.stacking_weights() == {"a": 0.5, "b": 0.25, "trees": 0.25}
     single = load_config(file, overrides=['pairs.query=""', 'judged.query=""'])
     assert single.teacher_names == ["a", "b"]
-    with pytest.raises(UserError, match=r"teachers.trees: the name is that of the trees"):
-        load_config(file, overrides=["teachers.trees.model=x"])
+    for also in ([], ["trees.enabled=false"]):
+        with pytest.raises(UserError, match=r"teachers.trees: the name is that of the trees"):
+            load_config(file, overrides=["teachers.trees.model=x", *also])
     with pytest.raises(UserError, match=r"'trees'.* but the teachers are \['a', 'b'\]"):
         load_config(file, overrides=["labels.weights={a=1, b=1, trees=1}", "trees.enabled=false"])
 

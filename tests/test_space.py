@@ -119,6 +119,30 @@ def test_overlays_lie_over_the_file_and_set_above_them(tmp_path: Path) -> None:
         read_overlay(str(tmp_path / "none.toml"))
 
 
+def test_an_overlay_replaces_the_weights_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    given = config(labels={"weights": {"a": 1, "trees": 1, "b": 1}}, trees={"enabled": True})
+    file.write_text(given.to_toml())
+    overlay = {"labels": {"weights": {"a": 3, "b": 1}}}
+    found = load_config(str(file), overlays=[overlay])
+    assert found.stacking_weights() == {"a": 0.75, "b": 0.25}
+
+
+@pytest.mark.parametrize("choice", ["fitted", {"a": 1, "b": 1, "trees": 1}])
+def test_a_trial_cannot_take_in_trees_that_the_run_leaves_out(choice: object) -> None:
+    space = {"space": {"labels.weights": {"choices": [{"a": 1, "b": 2}, choice]}}}
+    out: dict[str, object] = {"trees": {"enabled": True}, "tune": space}
+    with pytest.raises(ValueError, match=r"takes in the trees.*give them trees = 0"):
+        config(labels={"weights": {"a": 1, "b": 1}}, **out)
+    config(labels={"weights": {"a": 1, "b": 1, "trees": 0}}, **out)
+
+
+def test_a_given_bias_stands_beside_searched_weights() -> None:
+    run = config(labels={"bias": 2.0}, tune={"space": {"labels.weights": {"spread": 2.0}}})
+    found = settings_of(run, dimensions(run), {"labels.weights.b": 0.0}, fitted=FITTED)
+    assert found["labels.bias"] == 2.0
+
+
 def test_weights_of_several_teachers_are_fitted_unless_they_are_given() -> None:
     assert config().stacking_weights() is None
     assert config(labels={"weights": "fitted"}).stacking_weights() is None

@@ -26,7 +26,7 @@ def fitted(rows: Rows, *, settings: TreesConfig = SETTINGS, num_threads: int = 1
 
 def test_what_decides_is_found() -> None:
     features, labels, _ = judged(1)
-    logits = fitted(judged(0)).score(features)
+    logits = fitted(judged(0)).logits(features)
     assert logits.dtype == np.float32 and logits.shape == labels.shape
     assert auc(logits, labels, relevant_at=0.5) > 0.995
     assert logits[labels == 1].mean() > 2 and logits[labels == 0].mean() < -2
@@ -35,7 +35,7 @@ def test_what_decides_is_found() -> None:
 def test_graded_labels_come_back_as_log_odds() -> None:
     features, _, groups = judged(0)
     labels = np.where(features[:, 0] > 0, 0.75, 0.25).astype(np.float32)
-    logits = fitted((features, labels, groups)).score(features)
+    logits = fitted((features, labels, groups)).logits(features)
     assert 1 / (1 + np.exp(-logits)) == pytest.approx(labels, abs=0.05)
 
 
@@ -53,9 +53,9 @@ def test_threads_change_nothing() -> None:
 
 def test_the_score_is_the_mean_of_the_models() -> None:
     trees, (features, _, _) = fitted(judged(0, noise=0.5)), judged(1)
-    each = [Trees((model,)).score(features) for model in trees.models]
-    assert trees.score(features) == pytest.approx(np.mean(each, axis=0), abs=1e-6)
-    assert trees.score(features[:0]).shape == (0,)
+    each = [Trees((model,)).logits(features) for model in trees.models]
+    assert trees.logits(features) == pytest.approx(np.mean(each, axis=0), abs=1e-6)
+    assert trees.logits(features[:0]).shape == (0,)
 
 
 def test_a_query_is_in_one_fold() -> None:
@@ -69,13 +69,13 @@ def test_a_query_is_in_one_fold() -> None:
 
 def test_labels_that_are_all_the_same_tell_nothing() -> None:
     features, _, groups = judged(0)
-    logits = fitted((features, np.ones(len(features), np.float32), groups)).score(features)
+    logits = fitted((features, np.ones(len(features), np.float32), groups)).logits(features)
     assert np.isfinite(logits).all() and np.ptp(logits) == 0
 
 
 def test_few_pairs_are_enough_and_one_query_is_not() -> None:
     features, labels, _ = judged(0)
     few = fitted((features[:4], labels[:4], np.array([0, 0, 1, 1])))
-    assert len(few.models) == 2 and np.isfinite(few.score(features)).all()
+    assert len(few.models) == 2 and np.isfinite(few.logits(features)).all()
     with pytest.raises(UserError, match=r"6 pairs of 1 query; .*trees.enabled = false"):
         fitted((features[:6], labels[:6], np.zeros(6, np.int64)))

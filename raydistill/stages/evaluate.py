@@ -148,9 +148,10 @@ def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Sc
     one_hot = {f"teacher {name}": Stack({name: 1.0}) for name in names}
     stacks = {label: (stack, 1.0) for label, stack in one_hot.items()}
     if len(stacks) > 1:
-        used, equal = stack_of(run, fitted=fitted), dict.fromkeys(names, 1 / len(names))
+        used, berts = stack_of(run, fitted=fitted), list(run.config.teachers)
+        equal = dict.fromkeys(berts, 1 / len(berts))
         stacks["teachers stacked"] = used, 1.0
-        if len(run.config.teachers) > 1 and used != Stack(equal):
+        if len(berts) > 1 and used != Stack(equal):
             stacks["teachers, mean"] = Stack(equal), 1.0
         if fitted is not None:
             stacks["teachers, fitted"] = fitted, fitted.temperature

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,12 +24,11 @@ from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_ba
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.shards import Shard, missing_shards, shards_to_score
-from raydistill.stages import trees
 from raydistill.stages.fit import has_gpu
 from raydistill.stages.tasks import FAILED, Item, Step, run_chain
 from raydistill.storage import SUCCESS
 from raydistill.teacher import check_model
-from raydistill.teaching import LabelConfig
+from raydistill.teaching import TREES, LabelConfig
 
 logger = logging.getLogger("raydistill")
 _ATTEMPTS = 3  # at a shard, before it is given up and named
@@ -37,7 +37,7 @@ _ATTEMPTS = 3  # at a shard, before it is given up and named
 def run(run: Run, cluster: Cluster) -> bool:
     """Score the missing shards of every teacher; False if none was missing.
 
-    The trees come first: they take seconds, and a mistake in what they read costs no GPU.
+    The trees come first: they are fitted in seconds, and a mistake in what they read costs no GPU.
 
     Raises:
         UserError: no pairs yet, a teacher that is not fine-tuned yet, is no cross-encoder or is
@@ -47,8 +47,8 @@ def run(run: Run, cluster: Cluster) -> bool:
     shards_to_score(run)  # prepare is complete
     for name in run.config.teachers:  # every teacher is looked at before the first one works
         check_teacher(run, name)
-    done = [trees.run(run)] if run.config.has_trees else []
-    return any([*done, *(_label(run, name, cluster) for name in run.config.teachers)])
+    names = run.config.teacher_names  # the trees are the last of them
+    return any([_label(run, name, cluster) for name in sorted(names, key=lambda n: n != TREES)])
 
 
 def check_teacher(run: Run, name: str) -> None:
@@ -64,6 +64,8 @@ def _label(run: Run, name: str, cluster: Cluster) -> bool:
     logits = run.logits(name)
     if not left and logits.success() is not None:
         return False
+    if name == TREES:
+        _load_room_of_trees().fit(run)
     work = _Work.of(run, name, cluster)
     logger.info(
         "label     %s: %d of %d shards are there; %s pairs to score, %d actors at most",
@@ -92,6 +94,22 @@ def _label(run: Run, name: str, cluster: Cluster) -> bool:
     }
     logits.write_json(SUCCESS, summary)
     return True
+
+
+def _load_room_of_trees() -> ModuleType:
+    """Imported where there are trees: LightGBM takes a second, and a library of the system.
+
+    Raises:
+        UserError: that library is missing.
+    """
+    try:
+        from raydistill.stages import trees
+    except OSError as error:
+        raise UserError(
+            f"LightGBM cannot be loaded ({error}); install OpenMP (libgomp1, on macOS libomp), or "
+            "set trees.enabled = false"
+        ) from error
+    return trees
 
 
 def count_rows(run: Run, name: str) -> tuple[int, int]:
@@ -124,6 +142,8 @@ class _Work:
 
     @staticmethod
     def of(run: Run, name: str, cluster: Cluster) -> _Work:
+        if name == TREES:
+            return _Work.of_trees(run, cluster)
         settings = run.config.label
         # A ready-made teacher goes by its name: another machine has it in another folder.
         model = run.config.teachers[name].model or run.teacher(name).uri
@@ -136,6 +156,15 @@ class _Work:
             num_actors=settings.num_actors or cluster.num_actors(gpus_each=settings.num_gpus),
             gpus=settings.num_gpus if cluster.num_gpus else 0.0,
         )
+
+    @staticmethod
+    def of_trees(run: Run, cluster: Cluster) -> _Work:
+        room = _load_room_of_trees()
+        write = partial(
+            write_logits, logits=run.logits(TREES), quarantine=run.rejected_logits(TREES)
+        )
+        num_actors = cluster.num_actors(gpus_each=0)
+        return _Work(room.read_pairs, partial(room.make_scorer, run=run), write, num_actors, 0.0)
 
 
 def make_scorer(*, model: str, settings: LabelConfig) -> ScoreTokens:
@@ -209,9 +238,13 @@ class _Tally:
         self.most_actors = max(self.most_actors, actors)
         self._progress.add(
             rows=result["rows"],
-            note=f"{self.name}, {self._tokens_per_s():,.0f} tokens/s, {self._padding():.1%} "
-            f"padding, {actors} actors",
+            note=f"{self.name}, {self._speed()}{actors} actors",
         )
+
+    def _speed(self) -> str:
+        if not self.tokens:  # the trees read none
+            return ""
+        return f"{self._tokens_per_s():,.0f} tokens/s, {self._padding():.1%} padding, "
 
     def _padding(self) -> float:
         return 1 - self.tokens / max(self.padded_tokens, 1)

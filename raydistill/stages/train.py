@@ -69,6 +69,11 @@ def make_job(run: Run, role: str) -> Job:
         UserError: nothing to train on, or shards that a teacher has not scored.
     """
     settings = run.config.train
+    if not judged_shards(run, "dev"):
+        raise UserError(
+            "no judged dev pair to choose the best weights by: give more judged pairs or a larger "
+            f"judged.dev_share (now {run.config.judged.dev_share})"
+        )
     if role == "judged_only":
         shards = judged_shards(run, "train")
         return Job(run, role, run.judged("train"), shards, Targets(), settings.judged_epochs)

@@ -1,11 +1,12 @@
-"""The part of label that fits the trees on the judged pairs and scores the shards with them."""
+"""The part of label that fits the trees on the judged pairs, and the step that scores with them."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,17 +17,15 @@ from numpy.typing import NDArray
 from raydistill.errors import UserError
 from raydistill.features import Features, NgramSpec
 from raydistill.judged import read_groups
+from raydistill.labeling import from_bytes, to_bytes
 from raydistill.learning import spec_of
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, features_of
 from raydistill.matching import NUM_DENSE
 from raydistill.metrics import auc
-from raydistill.progress import Progress
 from raydistill.run import Run
-from raydistill.schema import LOGITS
-from raydistill.shards import missing_shards, shards_to_score
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.stages.tasks import Item, run_tasks
+from raydistill.stages.tasks import Item, Step, run_tasks
 from raydistill.storage import SUCCESS, Folder
 from raydistill.teaching import TREES
 from raydistill.trees import Trees, fit_trees
@@ -36,56 +35,39 @@ MODELS = "models.json"
 _MOST_THREADS = 8  # of the fit; more gain nothing on so few pairs
 
 
-def run(run: Run) -> bool:
-    """Fit the trees if they are not there, score the missing shards; False if nothing was left.
+def fit(run: Run) -> None:
+    """Fit the trees if they are not there.
 
     Raises:
         UserError: too few judged pairs.
     """
-    left, logits = missing_shards(run, TREES), run.logits(TREES)
-    if not left and logits.success() is not None:
-        return False
+    if run.teacher(TREES).success() is not None:
+        return
     write_lexicon(run.for_trees)
-    lexicon, spec = load_lexicon(run.for_trees), spec_of(run.for_trees)
-    if run.teacher(TREES).success() is None:
-        (done,) = run_tasks([{}], partial(_fit, run=run, spec=spec, lexicon=lexicon), cpus=1)
-        logger.info(
-            "label     trees: %d a fold of %s judged pairs, dev AUC %.4f, %.0f s",
-            *(done["num_trees"], f"{done['rows_in']:,}", done["dev_auc"], done["seconds"]),
-        )
-    work = Scorer(load_trees(run), spec, lexicon, logits)
-    items = [{"folder": s.folder.uri, "name": s.name, "target": s.target} for s in left]
-    num_rows = sum(shard.num_rows for shard in left)
-    progress = Progress("label", num_items=len(items), num_rows=num_rows, unit="shards")
-    busy_s = 0.0
-    for result in run_tasks(items, work, cpus=1):
-        busy_s += result["score_s"]
-        progress.add(rows=result["rows"], note=TREES)
-    num_all = sum(shard.num_rows for shard in shards_to_score(run))
-    summary = {
-        "fingerprint": run.label_fingerprint(TREES),
-        "rows_in": num_all,
-        "rows_out": num_all,
-        "quarantined": 0,
-        "seconds": round(progress.seconds, 1),
-        "rows_scored": num_rows,
-        "rows_per_s": round(progress.rate()) if num_rows else 0,
-        "actor_us_per_pair": round(1e6 * busy_s / num_rows, 1) if num_rows else None,
-    }
-    logits.write_json(SUCCESS, summary)
-    return True
+    (done,) = run_tasks([{}], partial(_fit, run=run), cpus=1)
+    logger.info(
+        "label     trees: %d a fold of %s judged pairs, dev AUC %.4f, %.0f s",
+        *(done["num_trees"], f"{done['rows_in']:,}", done["dev_auc"], done["seconds"]),
+    )
 
 
 def load_trees(run: Run) -> Trees:
-    """The fitted trees of a run."""
-    found = run.teacher(TREES).read_json(MODELS)
-    assert found is not None, "they are fitted before they score"
+    """The fitted trees of a run.
+
+    Raises:
+        UserError: they are not there.
+    """
+    folder = run.teacher(TREES)
+    found = folder.read_json(MODELS)
+    if found is None:
+        raise UserError(f"no {MODELS} in {folder}; do all machines see the run folder?")
     return Trees(tuple(found["models"]))
 
 
-def _fit(item: Item, *, run: Run, spec: NgramSpec, lexicon: Lexicon) -> Item:
+def _fit(item: Item, *, run: Run) -> Item:
     """Fit the trees and write them; one core is asked for, as any machine has one."""
     start_s = time.monotonic()
+    lexicon, spec = load_lexicon(run.for_trees), spec_of(run.for_trees)
     features_BF, labels_B = _read(run, "train", spec=spec, lexicon=lexicon)
     trees = fit_trees(
         features_BF,
@@ -95,7 +77,7 @@ def _fit(item: Item, *, run: Run, spec: NgramSpec, lexicon: Lexicon) -> Item:
         num_threads=min(_MOST_THREADS, os.cpu_count() or 1),
     )
     dev_BF, dev_labels_B = _read(run, "dev", spec=spec, lexicon=lexicon)
-    dev_auc = auc(trees.score(dev_BF), dev_labels_B, relevant_at=run.config.judged.relevant_at)
+    dev_auc = auc(trees.logits(dev_BF), dev_labels_B, relevant_at=run.config.judged.relevant_at)
     folder = run.teacher(TREES)
     folder.write_json(MODELS, {"models": trees.models})
     summary: dict[str, Any] = {
@@ -125,37 +107,39 @@ def _read(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What the trees read of a judged split, and its labels."""
     loader = Loader(run.judged(split), Targets(), spec=spec, lexicon=lexicon)
-    parts = [loader.shard(name) for name in loader.folder.shards()]
-    dense = [np.empty((0, NUM_DENSE), np.float32), *(described(f) for f, _ in parts)]
-    labels = [np.empty(0, np.float32), *(labels for _, labels in parts)]
+    dense, labels = [np.empty((0, NUM_DENSE), np.float32)], [np.empty(0, np.float32)]
+    for name in loader.folder.shards():
+        features, label = loader.shard(name)
+        dense.append(described(features))
+        labels.append(label)
     return np.concatenate(dense), np.concatenate(labels)
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """What a task needs to score a shard with the trees."""
+def read_pairs(item: Item, _: bytes) -> tuple[Item, bytes]:
+    """Read the pairs of `item["folder"]/item["name"]`."""
+    start_s = time.monotonic()
+    columns = ["pair_id", "query", "title"]
+    table = Folder(item["folder"]).read_table(item["name"], columns=columns)
+    return {**item, "read_s": time.monotonic() - start_s}, to_bytes(table)
 
-    trees: Trees
-    spec: NgramSpec
-    lexicon: Lexicon
-    logits: Folder
 
-    def __call__(self, item: Item) -> Item:
-        """Write the logits of one shard.
+def make_scorer(*, run: Run) -> Step:
+    """The step of an actor: pairs of a shard in, their logits out."""
+    worker = f"{socket.gethostname()} {os.getpid()}"
+    trees, lexicon = load_trees(run), load_lexicon(run.for_trees)
+    features: Callable[[pa.Table], Features]
+    features = partial(features_of, spec=spec_of(run.for_trees), lexicon=lexicon)
 
-        Raises:
-            UserError: a shard that cannot be read.
-        """
-        start_s = time.monotonic()
-        columns = ["pair_id", "query", "title"]
-        try:
-            pairs = Folder(item["folder"]).read_table(item["name"], columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(
-                f"{item['folder']}/{item['name']} cannot be read ({error}); what is scored is kept"
-            ) from error
-        features = features_of(pairs, spec=self.spec, lexicon=self.lexicon)
-        logits = pa.array(self.trees.score(described(features)))
-        table = pa.table([pairs["pair_id"], logits], schema=LOGITS)
-        self.logits.write_table(item["target"], table)
-        return {"rows": pairs.num_rows, "score_s": time.monotonic() - start_s}
+    def score(item: Item, data: bytes) -> tuple[Item, bytes]:
+        start_s, pairs = time.monotonic(), from_bytes(data)
+        logits = pa.array(trees.logits(described(features(pairs))))
+        table = pa.table({"pair_id": pairs["pair_id"], "logit": logits})
+        done = {"rows": table.num_rows, "bad_rows": 0, "tokens": 0, "padded_tokens": 0}
+        return {
+            **item,
+            **done,
+            "score_s": time.monotonic() - start_s,
+            "worker": worker,
+        }, to_bytes(table)
+
+    return score

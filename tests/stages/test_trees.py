@@ -15,6 +15,8 @@ from raydistill.run import Run
 from raydistill.stages import label, trees
 from raydistill.stages.evaluate import reference_of, teacher_scores
 from raydistill.stages.lexicon import load_lexicon
+from raydistill.stages.train import make_job
+from raydistill.storage import SUCCESS
 from raydistill.teaching import TREES
 from tests.conftest import run_config
 
@@ -51,7 +53,7 @@ def test_label_fits_the_trees_and_scores_every_shard_once(local_ray: None, prepa
     whole = Path(prepared.pairs.uri) / lost
     content = whole.read_bytes()
     whole.write_bytes(content[:100])
-    with pytest.raises(UserError, match=rf"{lost} cannot be read .*what is scored is kept"):
+    with pytest.raises(RuntimeError, match=rf"1 shards failed 3 times: {lost}"):
         label.run(prepared, TWO)
     whole.write_bytes(content)
     assert label.run(prepared, TWO)
@@ -70,7 +72,7 @@ def _check_logits(run: Run) -> None:
     read = run.for_trees
     features = features_of(pairs, spec=spec_of(read), lexicon=load_lexicon(read))
     assert features.dense_BF.shape[1] == NUM_DENSE + 2 * 64
-    scores = trees.load_trees(run).score(features.dense_BF[:, :NUM_DENSE])
+    scores = trees.load_trees(run).logits(features.dense_BF[:, :NUM_DENSE])
     assert np.array_equal(logits["logit"].to_numpy(), scores)
 
 
@@ -87,7 +89,6 @@ def _check_stack(run: Run) -> None:
     assert found["teachers stacked"] > 0.75
 
 
-@pytest.mark.ray
 def test_the_trees_of_a_run_stay_when_its_student_changes(prepared: Run) -> None:
     fingerprint = prepared.label_fingerprint(TREES)
     for other in (
@@ -110,3 +111,13 @@ def test_without_dev_pairs_the_teachers_count_alike_and_the_trees_do_not(
         (Path(prepared.judged("dev").uri) / shard).unlink()
     assert stack_of(prepared).weights == {"tiny": 1.0}
     assert "equal weights of tiny: no judged dev pair" in caplog.text
+
+
+def test_a_student_without_dev_pairs_is_refused(prepared: Run) -> None:
+    judged = prepared.root / "judged"
+    done = judged.success()
+    assert done is not None
+    kept = {name: rows for name, rows in done["shards"].items() if not name.startswith("dev/")}
+    judged.write_json(SUCCESS, {**done, "shards": kept})
+    with pytest.raises(UserError, match=r"no judged dev pair .*judged.dev_share \(now 0.1\)"):
+        make_job(prepared, "student")
