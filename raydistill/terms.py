@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raydistill.hashing import utf8_buffers
-from raydistill.words import SKIP, SOLO, WORD, character_tables, classify, decode, stem
+from raydistill.words import OPENS, SKIP, SOLO, WORD, character_tables, classify, decode, stem
 
 _BLOCK_ROWS = 65_536  # rows whose terms are laid out at once: some MB
 _SPACE_BYTE = np.uint8(32)
@@ -54,12 +54,12 @@ def _terms(
             kind = classes[at]
             if kind == SKIP:
                 continue
-            if kind == WORD:
-                word[length] = points[at]
-                length += 1
-            elif length:
+            if kind != WORD and length:
                 at_out = _write(word, stem(word, length), out, at_out, begin)
                 length = 0
+            if kind in (WORD, OPENS):
+                word[length] = points[at]
+                length += 1
             if kind != SOLO:
                 solo = np.uint32(0)
                 continue

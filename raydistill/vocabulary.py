@@ -33,6 +33,9 @@ logger = logging.getLogger("raydistill")
 _INSIDE = "'\u2019./"  # may stand within a word
 _NO_WORD = rf"[^\p{{L}}\p{{N}}\p{{M}}{_INSIDE}]+"
 _LETTERS = r"[^\p{L}\p{N}\p{M}]+"
+# As `words.classify` reads them: don't is do n't, and women 's is women's.
+_NOT = (r"(\p{L})(n['\x{2019}]t)($|[^\p{L}\p{N}\p{M}])", r"\1 \2\3")
+_TAIL = (r"(\p{L}) (['\x{2019}](?:d|m|s|ll|re|ve))($|[^\p{L}\p{N}\p{M}])", r"\1\2\3")
 _LEAST_TIMES = 2  # a word that came once is as often a slip
 _MOST_CHARS = 40
 _MOST_WORDPIECES = 24
@@ -81,7 +84,10 @@ def frequent_words(
 
 def _count_words(texts: pa.StringArray, times: Counter[str]) -> None:
     distinct = pc.value_counts(texts)
-    tokens = pc.split_pattern_regex(pc.utf8_lower(distinct.field(0)), _NO_WORD)
+    lower = pc.utf8_lower(distinct.field(0))
+    for pattern, spelled in (_NOT, _TAIL):
+        lower = pc.replace_substring_regex(lower, pattern, spelled)
+    tokens = pc.split_pattern_regex(lower, _NO_WORD)
     counts = np.repeat(distinct.field(1).to_numpy(), pc.list_value_length(tokens).to_numpy())
     found = pa.table({"token": pc.utf8_trim(tokens.flatten(), _INSIDE), "num": counts})
     found = found.group_by("token").aggregate([("num", "sum")])

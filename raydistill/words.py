@@ -21,7 +21,8 @@ from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
 Texts = tuple[NDArray[np.uint8], NDArray[np.int32]]  # UTF-8 bytes, R + 1 offsets
 Tables = tuple[NDArray[np.uint8], NDArray[np.uint32]]  # of character_tables
 
-SPACE, WORD, PUNCTUATION, SOLO, SKIP = range(5)
+# OPENS: a letter of a word, with which another one begins that no space parts from it.
+SPACE, WORD, PUNCTUATION, SOLO, SKIP, OPENS = range(6)
 _TABLE_SIZE = 0x20000  # beyond it: ideographs and emoji, each a word of its own
 # Scripts written without spaces: each character is a word, and bigrams do the rest.
 _SOLO_RANGES = (
@@ -153,7 +154,8 @@ def classify(
 ) -> None:
     """Class of each character in its place: 1.5 and 1/2 are words, and so is womens of women's.
 
-    Not `fine`: words as white space parts them.
+    What is short for `not` is a word, and treebanks' `women 's` is one: see `_contract`. Not
+    `fine`: words as white space parts them.
     """
     for at in range(num):
         code = points[at]
@@ -163,9 +165,53 @@ def classify(
         elif kind == PUNCTUATION and 0 < at < num - 1:
             if code in (46, 47) and is_digit(points[at - 1]) and is_digit(points[at + 1]):
                 kind = np.uint8(WORD)
-            elif code in _APOSTROPHES and kinds[min(points[at - 1], len(kinds) - 1)] == WORD:
+            elif code in _APOSTROPHES and _contract(points, at, num, kinds, out):
                 kind = np.uint8(SKIP)
         out[at] = kind
+
+
+@njit(cache=True, nogil=True)
+def _contract(
+    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint8]
+) -> bool:
+    """Whether an apostrophe is inside a word; changes the classes before it where it must.
+
+    `don't` and treebanks' `do n't` are both `do nt`; `women's` and `women 's` are `womens`.
+    """
+    n, t = 110, 116
+    before = out[at - 1]
+    if before == WORD:
+        ends = at + 2 == num or not _is_word(points[at + 2], kinds)
+        if points[at - 1] == n and points[at + 1] == t and ends and at > 1 and out[at - 2] == WORD:
+            out[at - 1] = OPENS
+        return True
+    left = at - 1
+    while left > 0 and out[left] == SPACE:
+        left -= 1
+    if out[left] != WORD or is_digit(points[left]) or not _is_tail(points, at + 1, num, kinds):
+        return False
+    out[left + 1 : at] = SKIP
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _is_word(code: int, kinds: NDArray[np.uint8]) -> bool:
+    return code < len(kinds) and kinds[code] == WORD
+
+
+@njit(cache=True, nogil=True)
+def _is_tail(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
+    """Whether the word at `at` is what English puts behind an apostrophe: s d m ll re ve."""
+    d, e, ell, m, r, s, v = 100, 101, 108, 109, 114, 115, 118
+    stop = at
+    while stop < num and _is_word(points[stop], kinds):
+        stop += 1
+    if stop - at == 1:
+        return points[at] in (d, m, s)
+    if stop - at != 2:
+        return False
+    first, second = points[at], points[at + 1]
+    return (first == ell and second == ell) or (first in (r, v) and second == e)
 
 
 @njit(cache=True, nogil=True)
@@ -181,7 +227,12 @@ def split_words(
     state = FNV_OFFSET
     for at in range(num):
         kind = classes[at]
-        if kind == WORD:
+        if kind == OPENS and inside:
+            words[count], numeric[count] = mix64(state), digits
+            count += 1
+            digits = False
+            state = FNV_OFFSET
+        if kind in (WORD, OPENS):
             state = (state ^ np.uint64(points[at])) * FNV_PRIME
             digits |= is_digit(points[at])
             inside = True
@@ -250,7 +301,10 @@ def space_out(
     out[0] = space
     for at in range(num):
         kind = classes[at]
-        if kind == WORD:
+        if kind == OPENS:
+            out[count] = space
+            count += 1
+        if kind in (WORD, OPENS):
             out[count] = points[at]
             count += 1
             continue
@@ -336,7 +390,7 @@ def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num:
         kind = classes[at] if at < num else np.uint8(SPACE)
         if kind == SKIP:
             continue
-        if kind == WORD:
+        if kind in (WORD, OPENS):  # the key of a query is that of its letters
             points[length] = points[at]
             length += 1
             continue

@@ -16,7 +16,8 @@ UNITS = NgramSpec("match", 16, units=True)
 ONES = Lexicon.of(np.ones(1, np.float32))
 ODD = ["", "a", "Grey SOFA, 3-seat", "1/2 in. tap", "women's", "沙发灰色", "größe İstanbul ΣΑΣ",
        "naïve café", "a\u200bb", "🛋 sofa", "x" * 300, "ตู้เย็น", "\uff11\uff12 \ufb01x",
-       "pipe 1  1/2\tin", "5\u200b in", "dcd\u00ad771 in", "1-\u00ad1/2\ufeff\" 5½ l"]  # fmt: skip
+       "pipe 1  1/2\tin", "5\u200b in", "women  's can't", "dcd\u00ad771 in",
+       "1-\u00ad1/2\ufeff\" 5½ l"]  # fmt: skip
 
 
 def features(query: str, title: str, spec: NgramSpec = MATCH) -> Features:
@@ -83,6 +84,26 @@ def test_numbers_fractions_and_scripts_are_words() -> None:
     assert words("women's") == 1
     assert words("3-seat sofa") == 3
     assert words("沙发 ab") == 3
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("it isn't good", "it is nt good"),
+        ("do n't, don\u2019t", "do nt do nt"),
+        ("n't don't", "nt do nt"),
+        ("ISN'T", "is nt"),
+        ("women 's and women's", "womens and womens"),
+        ("we 're they 've i 'd you 'll i 'm", "were theyve id youll im"),
+        ("isn'ts n'tn ain't", "isnts ntn ai nt"),
+        ("8 's 5 'x y ' s a 'sa", "8 s 5 x y s a sa"),  # no word's end, or a number's
+    ],
+)
+def test_contractions_have_one_spelling(written: str, read: str) -> None:
+    for spec in (MATCH, UNITS):
+        found, plain = (features("", text, spec=spec) for text in (written, read))
+        assert found.ids_N.tolist() == plain.ids_N.tolist()
+        assert found.dense_BF.tolist() == plain.dense_BF.tolist()
 
 
 @pytest.mark.parametrize("spec", [PAPER, MATCH, UNITS])

@@ -31,6 +31,8 @@ def test_a_token_of_several_words_is_taken_apart() -> None:
 
 def test_spellings_of_one_word_are_one() -> None:
     assert words_of(*["women's"] * 3, *["womens"] * 2) == ["women's"]
+    assert words_of(*["Don't", "do n't", "do don\u2019t."]) == ["do", "n't"]
+    assert words_of(*["a woman 's", "woman's", "a"]) == ["a", "woman's"]
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
