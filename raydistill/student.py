@@ -239,6 +239,7 @@ class Trainer:
         self.is_mse = is_mse
         self.optimizer = make_optimizer(config, student.weights_P)
         self.squares_V = student.table_VD.new_zeros(len(student.table_VD))
+        self._table_rate = config.table_rate(student.spec.preset)
         self._grads_P = torch.empty_like(student.weights_P, dtype=student._low_P.dtype)
 
     def step(
@@ -264,7 +265,7 @@ class Trainer:
             sums.wait()
         self.optimizer.step(self._grads_P.float(), learning_rate=rate * self.config.learning_rate)
         student.refresh()
-        self._move_rows(rows_U, grads_UD, learning_rate=rate * self.config.table_rate)
+        self._move_rows(rows_U, grads_UD, learning_rate=rate * self._table_rate)
         if self.is_mse:
             return (logits_B - targets_B).square().sum() / 2
         return functional.binary_cross_entropy_with_logits(logits_B, targets_B, reduction="sum")

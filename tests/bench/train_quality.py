@@ -102,7 +102,8 @@ def main() -> None:
             num_global=batch.num_global,
         )
 
-    settings = TrainConfig(learning_rate=arguments.learning_rate)
+    rate = arguments.learning_rate
+    settings = TrainConfig(learning_rate=rate, table_learning_rate=rate)
     for name in arguments.steps:
         if name == "plain":
             student = student_of(torch.float32)
