@@ -17,7 +17,7 @@ from raydistill.config import RunConfig, to_config
 from raydistill.errors import UserError
 from raydistill.overrides import lay_over
 from raydistill.stacking import Stack
-from raydistill.training import SEARCHED
+from raydistill.training import PRESET_DEFAULTS, SEARCHED
 
 WEIGHTS, BIAS = "labels.weights", "labels.bias"
 _LEAST_WEIGHT = 0.02  # of the fitted ones: the search can take up a teacher whose weight is 0
@@ -151,6 +151,8 @@ def default_values(config: RunConfig, space: Sequence[Dimension]) -> dict[str, A
             continue
         section, field = dimension.name.split(".", 1)
         setting = getattr(getattr(config, section), field)
+        if setting is None and dimension.name in PRESET_DEFAULTS:
+            setting = PRESET_DEFAULTS[dimension.name][config.ngrams.preset]
         if not dimension.holds(setting):
             return None
         found[dimension.name] = dimension.value_of(setting)

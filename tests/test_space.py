@@ -62,6 +62,20 @@ def test_the_untuned_settings_are_a_trial_where_the_space_holds_them() -> None:
     assert default_values(other, dimensions(other)) is None
 
 
+def test_a_search_begins_with_what_the_preset_takes() -> None:
+    space = {
+        "student.hidden": {"choices": [[8], [256, 64]]},
+        "train.loss": {"choices": ["mse", "cross_entropy"]},
+        "train.table_learning_rate": {"low": 0.01, "high": 0.5},
+    }
+    silent = config(tune={"space": space}, student={"hidden": None})
+    assert default_values(silent, dimensions(silent)) == {
+        "student.hidden": 1, "train.loss": 0, "train.table_learning_rate": 0.1,
+    }  # fmt: skip
+    paper = config(tune={"space": space}, ngrams={"preset": "bert2dnn"}, student={"hidden": None})
+    assert default_values(paper, dimensions(paper)) is None  # 1024-512-128-64 is no choice
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
