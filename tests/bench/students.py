@@ -17,8 +17,8 @@ from raydistill.stages.lexicon import load_lexicon
 from raydistill.student import Student, predict
 
 
-def metrics_of(job: Job) -> dict[str, Any]:
-    """Metrics on the test split of the weights that were best on dev; the run has a lexicon."""
+def fitted(job: Job) -> Student:
+    """The weights that were best on dev; the run has a lexicon."""
     torch.set_num_threads(1)
     run, lexicon = job.run, load_lexicon(job.run)
     loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
@@ -28,14 +28,25 @@ def metrics_of(job: Job) -> dict[str, Any]:
     fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
     student = Student(job.spec, run.config.student)
     student.load(state.best)
+    return student
+
+
+def metrics_of(job: Job) -> dict[str, Any]:
+    """Metrics on the test split of the weights that were best on dev; the run has a lexicon."""
+    return judge(job, fitted(job))
+
+
+def judge(job: Job, student: Student) -> dict[str, Any]:
+    """Metrics of a student on the test split; its threshold is that of dev."""
+    lexicon = load_lexicon(job.run)
     scores, labels = {}, {}
     for split in ("dev", "test"):
-        judged = Loader(run.judged(split), Targets(), spec=job.spec, lexicon=lexicon)
+        judged = Loader(job.run.judged(split), Targets(), spec=job.spec, lexicon=lexicon)
         parts = [judged.shard(name) for name in judged.folder.shards()]
         logits = [predict(student, features, device="cpu") for features, _ in parts]
         scores[split] = expit(np.concatenate(logits) * np.float32(job.targets.temperature))
         labels[split] = np.concatenate([label for _, label in parts])
-    return entry_of(run, scores, labels)
+    return entry_of(job.run, scores, labels)
 
 
 def some_shards(run: Run, num_pairs: int) -> dict[str, int]:

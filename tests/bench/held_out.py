@@ -1,0 +1,95 @@
+"""What a setting of the student gains on pairs that it has not seen, without a judged label.
+
+    python tests/bench/held_out.py --config RUN.TOML --shards 2 --seeds 2 \\
+        '{}' '{"train.table_learning_rate": 0.01}' '{"student.dropout": 0.2}'
+
+RUN is labeled. Of its shards, which hold random pairs, the last ones are held out; for each group
+of settings and each seed a student is fitted on the others. Tells how far it is from the teachers
+on those (mean Kullback-Leibler divergence of its soft labels from theirs at temperature 1, and the
+share of pairs on which both take the same side), and AUC and accuracy on the judged test split,
+which should choose nothing. Thousands of pairs tell settings apart that some hundred judged ones do
+not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, log_expit
+from students import fitted, judge
+
+from raydistill.config import load_config
+from raydistill.learning import Job
+from raydistill.loader import Loader
+from raydistill.run import Run
+from raydistill.space import with_settings
+from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.stages.train import make_job
+from raydistill.student import Student, predict
+
+
+def divergence(found_B: NDArray[np.float32], true_B: NDArray[np.float32]) -> float:
+    """Mean divergence of the soft labels of some logits from those of the true ones."""
+    yes, no = log_expit(true_B) - log_expit(found_B), log_expit(-true_B) - log_expit(-found_B)
+    return float(np.mean(expit(true_B) * yes + expit(-true_B) * no))
+
+
+def distance(job: Job, student: Student, names: list[str]) -> dict[str, float]:
+    """How far a student is from its teachers on some shards."""
+    temperature = job.targets.temperature
+    targets = replace(job.targets, as_logits=True)
+    loader = Loader(job.folder, targets, spec=job.spec, lexicon=load_lexicon(job.run))
+    parts = [loader.shard(name) for name in names]
+    found = np.concatenate([predict(student, features, device="cpu") for features, _ in parts])
+    true = np.concatenate([logits for _, logits in parts])
+    known = ~np.isnan(true)
+    found, true = temperature * found[known], temperature * true[known]
+    agreed = float(np.mean((found > 0) == (true > 0)))
+    return {"divergence": divergence(found, true), "agreed": agreed}
+
+
+def measure(base: Run, settings: dict[str, Any], num_held: int) -> dict[str, float]:
+    run = replace(base, config=with_settings(base.config, settings))
+    write_lexicon(run)
+    job = make_job(run, "student")
+    names = sorted(job.shards)
+    kept, held = names[:-num_held], names[-num_held:]
+    job = replace(job, shards={name: job.shards[name] for name in kept})
+    student = fitted(job)
+    entry = judge(job, student)
+    return {**distance(job, student, held), "auc": entry["auc"], "accuracy": entry["accuracy"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--shards", type=int, default=2, help="how many are held out")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("settings", nargs="+", type=json.loads, help="JSON of section.field names")
+    arguments = parser.parse_args()
+    run = Run(load_config(arguments.config))
+    print(
+        "| settings | divergence | agreed | test AUC | test accuracy |\n|---|---:|---:|---:|---:|"
+    )
+    figures = []
+    for settings in arguments.settings:
+        each = [
+            measure(run, {**settings, "train.seed": seed}, arguments.shards)
+            for seed in range(arguments.seeds)
+        ]
+        names = ("divergence", "agreed", "auc", "accuracy")
+        values = {name: [one[name] for one in each] for name in names}
+        spread = {name: np.std(v, ddof=min(1, len(v) - 1)) for name, v in values.items()}
+        cells = [f"{np.mean(v):.4f} ± {spread[name]:.4f}" for name, v in values.items()]
+        print(f"| {json.dumps(settings)} | {' | '.join(cells)} |", flush=True)
+        figures.append({"settings": settings, **values})
+    print(json.dumps({"bench": "held_out", "figures": figures}))
+
+
+if __name__ == "__main__":
+    main()
