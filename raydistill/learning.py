@@ -66,6 +66,11 @@ class Job:
         return self.run.train_fingerprint(self.role)
 
     @property
+    def keeps_last(self) -> bool:
+        """Whether the last weights are kept beside the best."""
+        return True
+
+    @property
     def num_pairs(self) -> int:
         """Pairs of all epochs together."""
         return self.num_epochs * sum(self.shards.values())

@@ -84,6 +84,11 @@ class Point(Job):
             return self.run.student("student")
         return self.run.root / "curve" / f"student-{self.fingerprint}"
 
+    @property
+    def keeps_last(self) -> bool:
+        """A table of 2^21 rows is half a gigabyte, and a curve has many."""
+        return self.share == 1
+
 
 def run(run: Run, settings: CurveSettings, cluster: Cluster) -> dict[str, Any]:
     """Fit what is missing and write `curve/`; its figures.

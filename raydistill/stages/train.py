@@ -208,8 +208,11 @@ class Events:
 
 
 def write_student(job: Job, state: State) -> None:
-    """The best weights, the last ones, and the course of the fit."""
-    for name, arrays in ((WEIGHTS, state.best), (LAST, copy_arrays(state.student))):
+    """The best weights, the last ones where they are kept, and the course of the fit."""
+    kept = {WEIGHTS: state.best}
+    if job.keeps_last:
+        kept[LAST] = copy_arrays(state.student)
+    for name, arrays in kept.items():
         buffer = io.BytesIO()
         torch.save(arrays, buffer)
         job.output.write_bytes(name, buffer.getbuffer())

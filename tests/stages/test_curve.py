@@ -110,6 +110,7 @@ def test_a_curve_whose_worker_dies_goes_on_with_the_students_that_are_missing(
     found = curve.run(run, settings, CORES)  # nothing is left to fit
     assert Path(left[0].output.uri, "weights.pt").stat().st_mtime_ns == first_ns
     assert left[1].output.uri == run.student("student").uri
+    assert [Path(one.output.uri, "last.pt").exists() for one in left] == [False, True]
     pairs = [one["labeled_pairs"] for one in found["points"]]
     assert pairs == [sum(point.shards.values()) for point in left] and pairs[0] < 0.25 * pairs[1]
     whole = run.student("student").success() or {}
