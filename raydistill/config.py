@@ -19,6 +19,7 @@ from raydistill.overrides import apply_override, lay_over, parse_tables, read_te
 from raydistill.section import Count, Section, Share
 from raydistill.teaching import TREES, FinetuneConfig, LabelConfig, TeacherConfig, TreesConfig
 from raydistill.training import (
+    HIDDEN,
     LOSS,
     SEARCHED,
     LabelsConfig,
@@ -159,7 +160,6 @@ class RunConfig(Section):
         if TREES in self.teachers:
             raise ValueError(f"teachers.{TREES}: the name is that of the trees; give another one")
         self._check_weights()
-        self._check_searched_weights()
         for name in self.tune.space:
             _check_searched(name)
         if self.student.start == "words" and not self.ngrams.num_columns:
@@ -169,7 +169,17 @@ class RunConfig(Section):
     @property
     def learns_logits(self) -> bool:
         """Whether the student's loss is on the logits of the soft labels."""
-        return (self.train.loss or LOSS[self.ngrams.preset]) == "mse"
+        return self.resolved.train.loss == "mse"
+
+    @property
+    def resolved(self) -> RunConfig:
+        """With what the preset takes where the run file is silent."""
+        preset = self.ngrams.preset
+        hidden, loss = self.student.hidden or HIDDEN[preset], self.train.loss or LOSS[preset]
+        rate = self.train.table_rate(preset)
+        student = self.student.model_copy(update={"hidden": hidden})
+        train = self.train.model_copy(update={"loss": loss, "table_learning_rate": rate})
+        return self.model_copy(update={"student": student, "train": train})
 
     @property
     def has_trees(self) -> bool:
@@ -201,18 +211,6 @@ class RunConfig(Section):
             )
         if sum(weights.values()) <= 0:
             raise ValueError("labels.weights are all 0; give at least one teacher a weight")
-
-    def _check_searched_weights(self) -> None:
-        """Trees that the run leaves out have no logits, so no trial can take them in."""
-        space = self.tune.space.get("labels.weights")
-        if self.has_trees or not self.trees.enabled or not self.judged.query or space is None:
-            return
-        for choice in space.choices or ():
-            if not isinstance(choice, dict) or TREES in choice:
-                raise ValueError(
-                    f"tune.space: labels.weights = {choice!r} takes in the trees, which the run's "
-                    f"own labels.weights leave out; give them {TREES} = 0 there"
-                )
 
     def to_toml(self) -> str:
         """The resolved configuration; fields that are None are left out, as TOML has no null."""

@@ -41,12 +41,12 @@ HEAD_ENDS = (
     *("avec", "sans", "pour", "con", "sin", "para"),
 )
 _HEAD_ENDS = np.array([word_hash(word) for word in HEAD_ENDS])
-# Behind them, as behind a number, `in` is inches or a part of the word before it: 8 sq in, drop-in.
+# Behind them `in` is inches or a part of the word before it: 8 sq in, drop-in, made in Spain.
 NO_ENDS = (
-    *("sq", "cu", "all", "built", "drop", "fill", "lace", "plug", "push", "roll", "screw", "slide"),
-    *("slip", "snap", "step", "tie", "walk"),
+    *("sq", "cu", "all", "built", "clip", "drop", "fill", "lace", "made", "plug", "push", "roll"),
+    *("screw", "slide", "slip", "snap", "step", "tie", "walk"),
 )
-_NO_ENDS = np.array([word_hash(word) for word in NO_ENDS])
+_NO_ENDS, _IN = np.array([word_hash(word) for word in NO_ENDS]), word_hash("in")
 # Robertson et al. 1994 (Okapi at TREC-3); the mean title is taken to have 12 words.
 _K1, _B, _MEAN_WORDS = 1.2, 0.75, 12.0
 
@@ -274,9 +274,10 @@ def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
 def _head_place(title: Side) -> int:
     """The place of a title's head, the word that names the thing; -1 where there is no word."""
     for t in range(1, len(title.words)):
-        if _is_one_of(title.words[t], _HEAD_ENDS) and not (
-            title.numeric[t - 1] or _is_one_of(title.words[t - 1], _NO_ENDS)
-        ):
+        end, before = title.words[t], title.words[t - 1]
+        if title.numeric[t - 1] or not _is_one_of(end, _HEAD_ENDS):
+            continue
+        if end != _IN or not _is_one_of(before, _NO_ENDS):
             return t - 1
     return len(title.words) - 1
 

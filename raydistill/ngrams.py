@@ -196,9 +196,10 @@ def _spell(
     """The lower-case characters of one text, with its sizes in one spelling if that is wanted."""
     kinds, lower = tables
     num = decode(texts[0], texts[1][row], texts[1][row + 1], lower, points)
+    num = tidy(points, num, kinds)
     if not units:
         return points[:num]
-    return spelled[: respell(points, tidy(points, num, kinds), kinds, spelled)]
+    return spelled[: respell(points, num, kinds, spelled)]
 
 
 @njit(cache=True, nogil=True)

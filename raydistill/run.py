@@ -212,7 +212,7 @@ class Run:
             targets: object = [teachers, config.labels.results(), stack]
         else:
             dataset = targets = "judged"
-        sections = (config.ngrams, config.student, config.train)
+        sections = (config.ngrams, config.resolved.student, config.resolved.train)
         settings = [self.lexicon_fingerprint(), *(section.results() for section in sections)]
         relevant_at = config.judged.relevant_at  # of the dev AUC that chooses the best epoch
         return fingerprint(

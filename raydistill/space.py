@@ -17,7 +17,8 @@ from raydistill.config import RunConfig, to_config
 from raydistill.errors import UserError
 from raydistill.overrides import lay_over
 from raydistill.stacking import Stack
-from raydistill.training import PRESET_DEFAULTS, SEARCHED
+from raydistill.teaching import TREES
+from raydistill.training import SEARCHED
 
 WEIGHTS, BIAS = "labels.weights", "labels.bias"
 _LEAST_WEIGHT = 0.02  # of the fitted ones: the search can take up a teacher whose weight is 0
@@ -78,7 +79,21 @@ def dimensions(config: RunConfig) -> list[Dimension]:
             found.append(Dimension(name, given.low, given.high, given.log))
     for dimension in found:
         _check(dimension)
+    _check_trees(config)
     return found
+
+
+def _check_trees(config: RunConfig) -> None:
+    """Trees that the run leaves out have no logits, so no trial can take them in."""
+    space = config.tune.space.get(WEIGHTS)
+    if config.has_trees or not config.trees.enabled or not config.judged.query or space is None:
+        return
+    for choice in space.choices or ():
+        if not isinstance(choice, dict) or TREES in choice:
+            raise UserError(
+                f"tune.space: {WEIGHTS} = {choice!r} takes in the trees, which the run's own "
+                f"{WEIGHTS} leave out; give them {TREES} = 0 there"
+            )
 
 
 def _ratios(config: RunConfig, name: str, *, spread: float) -> list[Dimension]:
@@ -150,9 +165,7 @@ def default_values(config: RunConfig, space: Sequence[Dimension]) -> dict[str, A
             found[dimension.name] = 0.0
             continue
         section, field = dimension.name.split(".", 1)
-        setting = getattr(getattr(config, section), field)
-        if setting is None and dimension.name in PRESET_DEFAULTS:
-            setting = PRESET_DEFAULTS[dimension.name][config.ngrams.preset]
+        setting = getattr(getattr(config.resolved, section), field)
         if not dimension.holds(setting):
             return None
         found[dimension.name] = dimension.value_of(setting)

@@ -31,12 +31,15 @@ class TeacherConfig(Section):
 class TreesConfig(Section):
     """Boosted trees on the match features: a teacher fitted on the judged pairs by `label`."""
 
+    SPEED = frozenset({"num_actors"})
+
     enabled: bool = True  # without effect on single texts, which have no match features
     num_folds: int = Field(default=5, ge=2)  # of queries: a model a fold, stopped on that fold
     max_trees: Count = 2_000  # a model
     num_leaves: int = Field(default=31, ge=2)
     learning_rate: Positive = 0.05
     seed: int = 0
+    num_actors: Count | None = None  # cores that score; None: those that the cluster has by then
 
 
 class FinetuneConfig(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -53,11 +52,6 @@ LOSS = {"match": "mse", "bert2dnn": "cross_entropy"}
 # Of the table's Adagrad; None: the rate of the network, as published. Most rows come a few times,
 # and at 0.01 each step moves a row by a twelfth of the noise that it began with.
 TABLE_RATE = {"match": 0.1, "bert2dnn": None}
-PRESET_DEFAULTS: Mapping[str, Mapping[str, object]] = {
-    "student.hidden": HIDDEN,
-    "train.loss": LOSS,
-    "train.table_learning_rate": TABLE_RATE,
-}
 
 
 class StudentConfig(Section):

@@ -213,9 +213,9 @@ def best_few(trials: Sequence[Trial], config: RunConfig) -> list[Trial]:
         front = pareto(trials, metric=tune.metric)
         order = front + [trial for trial in order if trial not in front]
     found: list[Trial] = []
-    known = [config]
+    known = [config.resolved]
     for trial in order:
-        wanted = with_settings(config, trial.settings)
+        wanted = with_settings(config, trial.settings).resolved
         if wanted not in known and len(found) < tune.num_final:
             known.append(wanted)
             found.append(trial)

@@ -206,6 +206,8 @@ def _is_tail(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.ui
     stop = at
     while stop < num and _is_word(points[stop], kinds):
         stop += 1
+    if stop < num and points[stop] in _APOSTROPHES:  # 'S' hooks: a quoted letter
+        return False
     if stop - at == 1:
         return points[at] in (d, m, s)
     if stop - at != 2:

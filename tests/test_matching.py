@@ -98,6 +98,9 @@ HEADS = {
     "48 in. W x 72 in. H shelf": "shelf",
     "8 sq. in. plate": "plate",
     "drop-in sink in white": "sink",
+    "bow tie with clip": "tie",
+    "lag screw for wood": "screw",
+    "made in spain oak chair": "chair",
     "tisch f\u00fcr garten": "tisch",
     "with": "with",  # of the band a record, perhaps
     "grey sofa": "sofa",

@@ -16,7 +16,8 @@ UNITS = NgramSpec("match", 16, units=True)
 ONES = Lexicon.of(np.ones(1, np.float32))
 ODD = ["", "a", "Grey SOFA, 3-seat", "1/2 in. tap", "women's", "沙发灰色", "größe İstanbul ΣΑΣ",
        "naïve café", "a\u200bb", "🛋 sofa", "x" * 300, "ตู้เย็น", "\uff11\uff12 \ufb01x",
-       "pipe 1  1/2\tin", "5\u200b in", "women  's can't", "dcd\u00ad771 in",
+       "pipe 1  1/2\tin", "5\u200b in", "dcd\u00ad771 in",
+       "women  's can't don'\u200bt women '\u00ads a\u00ad's",
        "1-\u00ad1/2\ufeff\" 5½ l"]  # fmt: skip
 
 
@@ -96,6 +97,7 @@ def test_numbers_fractions_and_scripts_are_words() -> None:
         ("women 's and women's", "womens and womens"),
         ("we 're they 've i 'd you 'll i 'm", "were theyve id youll im"),
         ("isn'ts n'tn ain't", "isnts ntn ai nt"),
+        ("steel 'S' hooks in 's', 'm'", "steel s hooks in s m"),
         ("8 's 5 'x y ' s a 'sa", "8 s 5 x y s a sa"),  # no word's end, or a number's
     ],
 )

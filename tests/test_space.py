@@ -72,8 +72,10 @@ def test_a_search_begins_with_what_the_preset_takes() -> None:
     assert default_values(silent, dimensions(silent)) == {
         "student.hidden": 1, "train.loss": 0, "train.table_learning_rate": 0.1,
     }  # fmt: skip
-    paper = config(tune={"space": space}, ngrams={"preset": "bert2dnn"}, student={"hidden": None})
-    assert default_values(paper, dimensions(paper)) is None  # 1024-512-128-64 is no choice
+    paper = config(tune={"space": space}, ngrams={"preset": "bert2dnn"}, student={"hidden": [8]})
+    assert default_values(paper, dimensions(paper)) == {
+        "student.hidden": 0, "train.loss": 1, "train.table_learning_rate": 0.01,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -146,9 +148,19 @@ def test_an_overlay_replaces_the_weights_as_a_whole(tmp_path: Path) -> None:
 def test_a_trial_cannot_take_in_trees_that_the_run_leaves_out(choice: object) -> None:
     space = {"space": {"labels.weights": {"choices": [{"a": 1, "b": 2}, choice]}}}
     out: dict[str, object] = {"trees": {"enabled": True}, "tune": space}
+    run = config(labels={"weights": {"a": 1, "b": 1}}, **out)
     with pytest.raises(ValueError, match=r"takes in the trees.*give them trees = 0"):
-        config(labels={"weights": {"a": 1, "b": 1}}, **out)
-    config(labels={"weights": {"a": 1, "b": 1, "trees": 0}}, **out)
+        dimensions(run)
+    dimensions(config(labels={"weights": {"a": 1, "b": 1, "trees": 0}}, **out))
+
+
+@pytest.mark.parametrize("other", ["fitted", {"a": 1, "b": 1, "trees": 1}])
+def test_a_trial_and_an_overlay_may_leave_the_trees_out(other: object) -> None:
+    space = {"space": {"labels.weights": {"choices": [{"a": 1, "b": 1}, other]}}}
+    run = config(trees={"enabled": True}, tune=space)
+    for values, has_trees in (({"labels.weights": 0}, False), ({"labels.weights": 1}, True)):
+        settings = settings_of(run, dimensions(run), values, fitted=FITTED)
+        assert with_settings(run, settings).has_trees is has_trees
 
 
 def test_a_given_bias_stands_beside_searched_weights() -> None:

@@ -50,6 +50,17 @@ def test_the_best_few_without_twins_and_without_the_untuned(speed: bool, names: 
     assert [trial.name for trial in best_few(TRIALS, config)] == names  # "a" is untuned, "e" is "b"
 
 
+def test_what_the_preset_takes_is_the_untuned_run() -> None:
+    tune = {"metric": "auc", "num_final": 2}
+    config = run_config("run", Path("raw"), Path("model"), tune=tune, student={"hidden": None})
+    named = {"student.hidden": [256, 64], "train.loss": "mse", "train.table_learning_rate": 0.1}
+    same, other = (
+        Trial(name, FINISHED, settings, {"auc": 0.7, SPEED: 20.0}, 2.0)
+        for name, settings in (("same", named), ("other", {**named, "student.hidden": [8]}))
+    )
+    assert [trial.name for trial in best_few([same, other], config)] == ["other"]
+
+
 def test_the_table_has_a_row_for_every_trial_also_for_failed_ones() -> None:
     table = trials_table([*TRIALS, Trial("g", FINISHED, {"student.hidden": (8, 4)})])
     rows = {row["name"]: row for row in table.to_pylist()}

@@ -163,7 +163,7 @@ class _Work:
         write = partial(
             write_logits, logits=run.logits(TREES), quarantine=run.rejected_logits(TREES)
         )
-        num_actors = cluster.num_actors(gpus_each=0)
+        num_actors = run.config.trees.num_actors or cluster.num_actors(gpus_each=0)
         return _Work(room.read_pairs, partial(room.make_scorer, run=run), write, num_actors, 0.0)
 
 
@@ -256,14 +256,18 @@ class _Tally:
 
     def summary(self) -> dict[str, Any]:
         """What this attempt did, for _SUCCESS.json."""
-        rows = self._progress.rows
+        rows, of_tokens = self._progress.rows, {}
+        if self.tokens:  # of the trees there are none
+            of_tokens = {
+                "tokens": self.tokens,
+                "tokens_per_s": round(self._tokens_per_s()),
+                "padding": round(self._padding(), 4),
+            }
         return {
             "seconds": round(self._progress.seconds, 1),
             "rows_scored": rows,
             "rows_per_s": round(self._progress.rate()) if rows else 0,
-            "tokens": self.tokens,
-            "tokens_per_s": round(self._tokens_per_s()),
-            "padding": round(self._padding(), 4) if rows else 0.0,
+            **of_tokens,
             "actors": self.most_actors,
             "actor_us_per_pair": round(1e6 * self.busy_s / rows, 1) if rows else None,
         }
