@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raydistill import words
 from raydistill.cleaning import normalise
 from raydistill.config import TextRules
 from raydistill.hashing import hash_texts, utf8_buffers
+from raydistill.keys import query_keys as keys_of_texts
 from raydistill.schema import JUDGED, PAIRS, QUARANTINE, SOURCE
 
 _SEPARATOR = "\x1f"  # a control character: no clean text holds it
@@ -96,7 +96,7 @@ def pair_ids(queries: pa.StringArray, titles: pa.StringArray) -> pa.Int64Array:
 
 def query_keys(queries: pa.StringArray) -> NDArray[np.uint64]:
     """64-bit key of each query, one for near-identical ones: what splits and buckets go by."""
-    return words.query_keys(utf8_buffers(queries))
+    return keys_of_texts(utf8_buffers(queries))
 
 
 def group_keys(table: pa.Table) -> NDArray[np.uint64]:

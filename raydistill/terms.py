@@ -13,7 +13,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raydistill.hashing import utf8_buffers
-from raydistill.words import OPENS, SKIP, SOLO, WORD, character_tables, classify, decode, stem
+from raydistill.keys import stem
+from raydistill.words import OPENS, SKIP, SOLO, WORD, character_tables, classify, decode
 
 _BLOCK_ROWS = 65_536  # rows whose terms are laid out at once: some MB
 _SPACE_BYTE = np.uint8(32)

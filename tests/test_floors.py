@@ -15,7 +15,7 @@ FLOORS = [
     {"overrides", "tuning", "teaching", "training"},
     {"config", "hashing", "prefetch", "progress"},
     {"words"},
-    {"cleaning", "units"},
+    {"cleaning", "units", "keys"},
     {"pairs", "labels", "stacking", "lexicon", "bags", "metrics", "shop_text", "terms"},
     {"matching"},
     {"features"},

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from raydistill.words import encode, query_keys
+from raydistill.keys import query_keys
+from raydistill.words import encode
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""The key of a query, by which spellings of one query stay together, and a word without its plural.
+
+Comes in: texts as `words.encode` gives them. Goes out: 64 bits a text. Compiled.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
+from raydistill.words import (
+    OPENS,
+    SKIP,
+    SOLO,
+    SPACE,
+    WORD,
+    Texts,
+    character_tables,
+    classify,
+    decode,
+    is_digit,
+)
+
+
+def query_keys(texts: Texts) -> NDArray[np.uint64]:
+    """A 64-bit key of each text; case, spaces, word order and plurals do not change it.
+
+    It is the sum of the hashes of letters and whole numbers, each word without its plural: `Sofa
+    beds`, `bed sofa` and `sofabed` have one key, and so have `12V` and `12 v`. That some other
+    texts share it does no harm where keys decide which queries stay together. A text of signs
+    alone has the key of its bytes.
+    """
+    return np.asarray(_query_keys(*texts, *character_tables()))
+
+
+@njit(cache=True, nogil=True)
+def _query_keys(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int32],
+    kinds: NDArray[np.uint8],
+    lower: NDArray[np.uint32],
+) -> NDArray[np.uint64]:
+    keys = np.empty(len(offsets) - 1, np.uint64)
+    longest = 0
+    for row in range(len(keys)):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    points, classes = np.empty(longest, np.uint32), np.empty(longest, np.uint8)
+    for row in range(len(keys)):
+        start, stop = offsets[row], offsets[row + 1]
+        num = decode(data, start, stop, lower, points)
+        classify(points, num, kinds, True, classes)
+        total = _sum_of_letters(points, classes, num)
+        if total == 0:
+            total = FNV_OFFSET
+            for at in range(start, stop):
+                total = (total ^ np.uint64(data[at])) * FNV_PRIME
+        keys[row] = mix64(total)
+    return keys
+
+
+@njit(cache=True, nogil=True)
+def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num: int) -> np.uint64:
+    total = np.uint64(0)
+    length = 0  # of the word so far, whose letters lie at the front of `points`
+    for at in range(num + 1):
+        kind = classes[at] if at < num else np.uint8(SPACE)
+        if kind == SKIP:
+            continue
+        if kind in (WORD, OPENS):  # the key of a query is that of its letters
+            points[length] = points[at]
+            length += 1
+            continue
+        total += _sum_of_word(points, stem(points, length))
+        length = 0
+        if kind == SOLO:
+            total += mix64(np.uint64(points[at]))
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _sum_of_word(points: NDArray[np.uint32], length: int) -> np.uint64:
+    total, number = np.uint64(0), FNV_OFFSET
+    for at in range(length):
+        code = points[at]
+        if is_digit(code) or code in (46, 47):  # 12, 1.5, 1/2: their order counts
+            number = (number ^ np.uint64(code)) * FNV_PRIME
+            if at + 1 < length and (is_digit(points[at + 1]) or points[at + 1] in (46, 47)):
+                continue
+            total += mix64(number)
+            number = FNV_OFFSET
+        else:
+            total += mix64(np.uint64(code))
+    return total
+
+
+@njit(cache=True, nogil=True)
+def stem(points: NDArray[np.uint32], length: int) -> int:
+    """Length of a word without its English plural; its last letter in `points` may be changed.
+
+    Box and boxes, house and houses, knife and knives, battery and batteries become one.
+    """
+    e, f, i, s, u, v, y = 101, 102, 105, 115, 117, 118, 121
+    if length > 1 and is_digit(points[length - 2]):  # 12v
+        return length
+    if length > 3 and points[length - 1] == s and points[length - 2] not in (i, s, u):
+        length -= 1
+    if length > 3 and points[length - 1] == e:
+        length -= 1
+    if length > 1 and points[length - 1] == y:
+        points[length - 1] = i
+    elif length > 1 and points[length - 1] == v:
+        points[length - 1] = f
+    return length
