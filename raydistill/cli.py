@@ -115,9 +115,15 @@ def _add_stage(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the settings and what is complete, and stop"
     )
+    _add_take_over(parser)
     if name == "evaluate":
         _add_curve(parser)
     parser.set_defaults(command=lambda arguments: _run_stage(name, arguments))
+
+
+def _add_take_over(parser: argparse.ArgumentParser) -> None:
+    text = "take this work from another job that still holds it, and that then stops"
+    parser.add_argument("--take-over", action="store_true", help=text)
 
 
 def _add_curve(parser: argparse.ArgumentParser) -> None:
@@ -174,6 +180,7 @@ def _add_candidates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-query-chars", type=_count, default=200)
     parser.add_argument("--max-title-chars", type=_count, default=1_000)
     parser.add_argument("--lowercase", action="store_true", help="as pairs.lowercase")
+    _add_take_over(parser)
     parser.set_defaults(command=_run_candidates)
 
 
@@ -190,7 +197,7 @@ def _run_stage(name: str, arguments: argparse.Namespace) -> int:
 
     above = [read_overlay(path) for path in arguments.overlays]
     config = load_config(arguments.config, overlays=above, overrides=arguments.overrides)
-    run = Run(config)
+    run = Run(config, take_over=arguments.take_over)
     if arguments.dry_run:
         return _dry_run(run)
     if name == "evaluate" and arguments.curve:
@@ -262,7 +269,7 @@ def _dry_run(run: object) -> int:
     from raydistill.stages.distill import is_complete, outputs
 
     assert isinstance(run, Run)
-    print(run.config.to_toml())  # noqa: T201
+    print(run.config.resolved.to_toml())  # noqa: T201
     run.check_owner()
     for stage in (*STAGES, *(["tune"] if run.config.tune.space else [])):
         state = "complete" if is_complete(stage, run) else "to do"
@@ -356,7 +363,7 @@ def _run_candidates(arguments: argparse.Namespace) -> int:
         return 0
     connect(ClusterConfig(), verbose=given.verbose)
     warn_if_apart(plan.output.uri)
-    found = candidates.run(plan)
+    found = candidates.run(plan, take_over=given.take_over)
     print(  # noqa: T201
         f"{found['rows_out']:,} pairs: {found['top']:,} top, {found['middle']:,} middle, "
         f"{found['random']:,} random; {found['queries_without_a_hit']:,} queries share no word "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -63,8 +64,7 @@ def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
 
 def _expand(pattern: str) -> list[InputFile]:
     filesystem, path = open_uri(pattern)
-    wildcard = next((at for at, char in enumerate(path) if char in "*?["), None)
-    base = path if wildcard is None else path[:wildcard].rpartition("/")[0]
+    base, rest = split_pattern(path)
     try:
         info = filesystem.get_file_info(base)
     except OSError as error:
@@ -72,7 +72,8 @@ def _expand(pattern: str) -> list[InputFile]:
     if info.type == fs.FileType.NotFound:
         raise MissingInput(f"no such input: {pattern}")
     if info.type == fs.FileType.Directory:
-        infos = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
+        is_deep = len(rest) != 1 or rest == ["**"]
+        infos = filesystem.get_file_info(fs.FileSelector(base, recursive=is_deep))
     else:
         infos = [info]
     to_uri = _uri_maker(pattern)
@@ -83,11 +84,75 @@ def _expand(pattern: str) -> list[InputFile]:
         and file_format(one.path)
         and not _is_hidden(one.path.removeprefix(base))
         and one.size > 0  # an hour without traffic
-        and (wildcard is None or fnmatch.fnmatchcase(one.path, path))
+        and (not rest or matches(one.path.removeprefix(base).strip("/").split("/"), rest))
     ]
     if not files:
-        raise MissingInput(f"no {', '.join(FORMATS)} file in input: {pattern}")
+        deeper = (
+            "; * stands for one name, ** for folders too"
+            if any("*" in name for name in rest)
+            else ""
+        )
+        raise MissingInput(f"no {', '.join(FORMATS)} file in input: {pattern}{deeper}")
     return files
+
+
+def split_pattern(path: str) -> tuple[str, list[str]]:
+    """The folder or file before the first wildcard, and the names behind it, with wildcards."""
+    wildcard = next((at for at, char in enumerate(path) if char in "*?["), None)
+    if wildcard is None:
+        return path, []
+    base = path[:wildcard].rpartition("/")[0]
+    return base, path[len(base) :].strip("/").split("/")
+
+
+def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the names on the way to a file are those of a pattern.
+
+    `*`, `?` and `[...]` stand for characters of one name; `**` alone stands for any number of
+    names, none too, and at the end for every file below.
+    """
+    if not pattern:
+        return not names
+    first, *rest = pattern
+    if first == "**":
+        return not rest or any(matches(names[at:], rest) for at in range(len(names)))
+    return bool(names) and fnmatch.fnmatchcase(names[0], first) and matches(names[1:], rest)
+
+
+def may_hold(pattern: str, folder: str) -> bool:
+    """Whether an input may take files of a folder, as far as their names tell; both are URIs."""
+    base, rest = split_pattern(place_of(pattern))
+    inside = _below(place_of(folder), base)
+    if inside is None:
+        return False
+    for at, name in enumerate(rest):
+        if name == "**" or at == len(inside):
+            return True
+        if not fnmatch.fnmatchcase(inside[at], name):
+            return False
+    return not rest  # a folder is read with all that lies below it
+
+
+def is_inside(place: str, folder: str) -> bool:
+    """Whether what an input names before its first wildcard is a folder or lies in it."""
+    return _below(split_pattern(place_of(place))[0], place_of(folder)) is not None
+
+
+def place_of(uri: str) -> str:
+    """A place by its one name: links of a disk are followed, options of a URI left out."""
+    if "://" in uri:
+        base, mark, options = uri.partition("?")
+        return (base if "=" in options else base + mark + options).rstrip("/")
+    base, rest = split_pattern(os.path.abspath(uri))
+    return "/".join([os.path.realpath(base).rstrip("/"), *rest])
+
+
+def _below(place: str, folder: str) -> list[str] | None:
+    """The names that lead from a folder to a place in it; None where it is elsewhere."""
+    if place == folder:
+        return []
+    start = f"{folder.rstrip('/')}/"
+    return place.removeprefix(start).split("/") if place.startswith(start) else None
 
 
 def _is_hidden(path: str) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Any
 from raydistill import FORMAT
 from raydistill.config import RunConfig, TextRules, fingerprint
 from raydistill.errors import UserError
+from raydistill.inputs import is_inside, may_hold
+from raydistill.lease import Lease
 from raydistill.ledger import PREPARED, Ledger, RawFile, find_files, new_files
 from raydistill.schema import SPLITS
 from raydistill.storage import Folder, model_fingerprint
@@ -25,9 +29,11 @@ from raydistill.training import NgramsConfig
 _WEIGHTS = "*.safetensors"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name; anything else is a path
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
+RUN_FILE = "run.toml"  # the settings of the last stage that did something
 TUNED = "tune.json"  # what a search found, in tune/
 ROLES = ("student", "judged_only")
 DATASETS = ("judged", "pairs")
+LEASES = "_leases"
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Run:
     """Where everything of a run lies; cheap to make, and to send to a worker."""
 
     config: RunConfig
+    take_over: bool = False  # leases of other jobs
     _models: dict[str, str] = field(default_factory=dict)  # source -> fingerprint, once a process
     _ledger: list[Ledger] = field(default_factory=list)  # at most one: read once a process
     _new: dict[str, list[RawFile]] = field(default_factory=dict)  # by dataset: found once
@@ -73,6 +80,15 @@ class Run:
                 ledger = ledger.with_additions("pairs", [found["pairs"]])
             self._ledger.append(ledger)
         return self._ledger[0]
+
+    def reread_ledger(self) -> bool:
+        """Take up what another job has prepared since this one looked; whether it has."""
+        stored = Ledger.read(self.root)
+        if stored is None or self._ledger[:1] == [stored]:
+            return False
+        self._ledger[:] = [stored]
+        self._new.clear()
+        return True
 
     def write_ledger(self, ledger: Ledger) -> None:
         """Record the raw files that prepare is about to take."""
@@ -255,8 +271,38 @@ class Run:
             self._models[source] = model_fingerprint(folder)
         return self._models[source]
 
+    @contextmanager
+    def begin(self, work: str) -> Iterator[None]:
+        """Work on the run folder: marked as a run's, nobody else does the same, run.toml written.
+
+        Raises:
+            UserError: the folder is no run's, or another job does this work.
+        """
+        self.check_folder()
+        self.root.claim("run")
+        with Lease(self.root / LEASES, work, take_over=self.take_over):
+            self.root.write_bytes(RUN_FILE, self.config.resolved.to_toml().encode())
+            yield
+
+    def check_folder(self) -> None:
+        """Raise UserError unless the run may write to its folder: no file of a user is in it."""
+        for section, rules in self.rules.items():
+            for given in rules.input:
+                if is_inside(given.path, self.root.uri):
+                    raise UserError(
+                        f"{section}.input {given.path} lies in the run folder {self.root}, which "
+                        "holds only what raydistill writes; give another run_dir"
+                    )
+                if may_hold(given.path, self.root.uri):
+                    raise UserError(
+                        f"{section}.input {given.path} takes the files of the run folder "
+                        f"{self.root} too; give a run_dir elsewhere, or name the files"
+                    )
+        self.root.check_claim("run")
+
     def check_owner(self) -> None:
-        """Raise UserError when the run folder was begun with other settings of the pairs."""
+        """Raise UserError when the run folder is no run's, or was begun with other settings."""
+        self.check_folder()
         ledger, mine = Ledger.read(self.root), self.prepare_settings()
         if ledger is None or ledger.settings == mine:
             return

@@ -1,12 +1,7 @@
-"""The bundle: load it, score (query, titles). Needs numpy and numba only.
-
-A bundle is a folder: `bundle.json` (what it is), `arrays.npz` (embedding, network, IDF, scales),
-`golden.json` (a few pairs and their scores) and a model card.
-"""
+"""Load a bundle, score (query, titles). Needs numpy and numba only."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +11,13 @@ from numpy.typing import NDArray
 
 from raydistill import FORMAT
 from raydistill.bags import sum_bags
+from raydistill.bundle import CURRENT, bundle_name, read_bundle
 from raydistill.errors import UserError
 from raydistill.features import Features, NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import featurize
 from raydistill.words import Texts, encode
 
-BUNDLE, ARRAYS, GOLDEN = "bundle.json", "arrays.npz", "golden.json"
 _BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 floats stay in the cache of a core
 
 
@@ -30,7 +25,7 @@ class Scorer:
     """A student on a CPU; safe to share between threads."""
 
     def __init__(self, settings: dict[str, Any], arrays: dict[str, NDArray[np.float32]]) -> None:
-        """`settings` as in bundle.json, `arrays` as in arrays.npz."""
+        """`settings` as in bundle.json, `arrays` as in arrays.npz, the fingerprint left out."""
         if settings.get("format") != FORMAT:
             raise UserError(
                 f"bundle format {settings.get('format')!r}; this raydistill reads {FORMAT}"
@@ -56,17 +51,14 @@ class Scorer:
 
     @classmethod
     def load(cls, bundle: str | Path) -> Scorer:
-        """Load the bundle in a local folder, or at an `s3://` URI (that needs pyarrow).
+        """Load a bundle from a local folder, or an `s3://` URI (that needs pyarrow).
+
+        Of a folder that holds bundles, as `bundle/` of a run does, the newest one.
 
         Raises:
-            UserError: there is no bundle, or one of another format.
+            UserError: there is no bundle, one of another format, or files of more than one.
         """
-        folder = _local(str(bundle))
-        if not (folder / BUNDLE).is_file():
-            raise UserError(f"no bundle in {bundle}: it has no {BUNDLE}")
-        settings = json.loads((folder / BUNDLE).read_text())
-        with np.load(folder / ARRAYS) as arrays:
-            return cls(settings, dict(arrays))
+        return cls(*read_bundle(_local(str(bundle))))
 
     def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
         """Scores in 0..1 of one query's titles, in the order given."""
@@ -119,4 +111,8 @@ def _local(bundle: str) -> Path:
         return Path(bundle)
     from raydistill.storage import Folder  # needs pyarrow, which serving from a folder does not
 
-    return Folder(bundle).download()
+    folder = Folder(bundle)
+    pointer = folder.read_json(CURRENT)
+    if pointer is not None:
+        folder = folder / bundle_name(pointer, where=f"{bundle}/{CURRENT}")
+    return folder.download()

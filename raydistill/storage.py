@@ -10,10 +10,8 @@ import hashlib
 import io
 import json
 import os
-import shutil
-import uuid
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from raydistill.cache import cached_copy
+from raydistill.durable import write_whole
 from raydistill.errors import UserError
 
 SUCCESS = "_SUCCESS.json"
+MARKER = "_RAYDISTILL.json"  # in a folder that raydistill made: the only ones it deletes from
+_LAYOUT = 1  # of such a folder; raised when an older one can no longer be read
+_NO_CONTENT = {"lost+found"}  # of an empty disk; hidden files are no content either
 SHARD_SUFFIX = ".parquet"
 # What decides a model's output; a README or a picture beside it does not.
 MODEL_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model"}
+_MARKED: set[str] = set()  # folders whose marker this process has seen: one look each
 
 
 class Folder:
@@ -69,14 +73,7 @@ class Folder:
             with self.filesystem.open_output_stream(self.path(name), compression=None) as stream:
                 stream.write(data)
             return
-        final = Path(self.path(name))
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, final)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(Path(self.path(name)), data)
 
     def read_bytes(self, name: str) -> bytes:
         """The content of the file `name`."""
@@ -133,14 +130,88 @@ class Folder:
         """Names of the whole shards, sorted: one listing."""
         return [name for name in self.files() if name.endswith(SHARD_SUFFIX)]
 
+    def claim(self, kind: str) -> None:
+        """Mark the folder as one that raydistill made, a `kind` of "run", say.
+
+        Raises:
+            UserError: as `check_claim`.
+        """
+        self.check_claim(kind)
+        if not self.exists(MARKER):
+            self.write_json(MARKER, {"kind": kind, "layout": _LAYOUT})
+
+    def check_claim(self, kind: str) -> None:
+        """Raise UserError unless the folder is marked as a `kind`, is empty or is not there."""
+        marker = self.read_json(MARKER)
+        if marker == {"kind": kind, "layout": _LAYOUT}:
+            return
+        if marker is not None:
+            raise UserError(
+                f"{self.uri} holds a {marker.get('kind')} of layout {marker.get('layout')}, not a "
+                f"{kind} of layout {_LAYOUT}; give another folder"
+            )
+        content = self._content()
+        if content:
+            raise UserError(
+                f"{self.uri} is no {kind} folder of raydistill: it has no {MARKER}, and holds "
+                f"{', '.join(content[:3])}{' and more' if len(content) > 3 else ''}; give a new or "
+                "an empty folder"
+            )
+
+    def _content(self) -> list[str]:
+        """Names of what lies in the folder, sorted, without hidden ones."""
+        place = self.filesystem.get_file_info(self.path())
+        if place.type == fs.FileType.File:
+            raise UserError(f"{self.uri} is a file; give a folder")
+        selector = fs.FileSelector(self.path(), allow_not_found=True)
+        names = {info.base_name for info in self.filesystem.get_file_info(selector)} - _NO_CONTENT
+        return sorted(name for name in names if name and not name.startswith("."))
+
     def delete(self) -> None:
-        """Remove the folder and all it holds, if it is there."""
+        """Remove the folder and all it holds, if it is there.
+
+        Raises:
+            ValueError: it lies in no folder that raydistill made.
+        """
         if self.exists():
+            self._check_ours(self)
             self.filesystem.delete_dir(self.path())
 
     def delete_file(self, name: str) -> None:
-        """Remove the file `name`."""
+        """Remove the file `name`.
+
+        Raises:
+            ValueError: it lies in no folder that raydistill made.
+        """
+        self._check_ours(self / name)
         self.filesystem.delete_file(self.path(name))
+
+    @staticmethod
+    def _check_ours(place: Folder) -> None:
+        """Raise ValueError unless a folder above `place` is marked; links are followed."""
+        real = Folder(os.path.realpath(place.uri)) if place.is_local else place
+        if not any(parent.uri in _MARKED or parent._is_marked() for parent in real._parents()):
+            raise ValueError(
+                f"{place.uri} is not deleted: it lies in no folder that raydistill made (none "
+                f"above it holds {MARKER})"
+            )
+
+    def _is_marked(self) -> bool:
+        is_marked = self.exists(MARKER)
+        if is_marked:
+            _MARKED.add(self.uri)
+        return is_marked
+
+    def _parents(self) -> Iterator[Folder]:
+        """The folders that hold this one, the nearest first; a bucket is the last."""
+        if self.is_local:
+            yield from (Folder(str(parent)) for parent in Path(self.uri).parents)
+            return
+        base, mark, options = self.uri.partition("?")
+        scheme, _, path = base.partition("://")
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            yield Folder(f"{scheme}://{path}{mark}{options}")
 
     def upload(self, source: Path) -> None:
         """Copy every file of a local folder in here, each whole or not at all."""
@@ -151,15 +222,19 @@ class Folder:
         """A local folder with the same files: this one if it is local, else a cached copy."""
         if self.is_local:
             return Path(self.path())
-        key = hashlib.blake2b(self._signature().encode(), digest_size=8).hexdigest()
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        target = cache / "raydistill" / key
-        if not target.exists():
-            partial = target.with_name(f"{key}.{uuid.uuid4().hex}")
-            partial.mkdir(parents=True)
-            fs.copy_files(self.path(), str(partial), source_filesystem=self.filesystem)
-            _move_folder(partial, target)
-        return target
+        before = self._signature()
+        key = hashlib.blake2b(before.encode(), digest_size=8).hexdigest()
+        return cached_copy(key, partial(self._copy_to, signature=before))
+
+    def _copy_to(self, target: Path, *, signature: str) -> None:
+        """Copy all files to a local folder.
+
+        Raises:
+            UserError: the folder was written to meanwhile, so that the copy may be a mixture.
+        """
+        fs.copy_files(self.path(), str(target), source_filesystem=self.filesystem)
+        if self._signature() != signature:
+            raise UserError(f"{self.uri} changed while it was copied; try again")
 
     def _signature(self) -> str:
         """URI, names, sizes and times: a copy of a folder that changed is never reused."""
@@ -191,13 +266,3 @@ def model_fingerprint(folder: Path) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "blake2b").digest())
     return digest.hexdigest()
-
-
-def _move_folder(source: Path, target: Path) -> None:
-    """Put `source` at `target`; another process that was faster has made the same."""
-    try:
-        os.rename(source, target)
-    except OSError:
-        if not target.exists():
-            raise
-        shutil.rmtree(source)

@@ -11,9 +11,9 @@ import raydistill
 
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
-    {"errors", "schema", "section"},
+    {"errors", "schema", "section", "durable"},
     {"overrides", "tuning", "teaching", "training"},
-    {"config", "hashing", "prefetch", "progress"},
+    {"config", "hashing", "prefetch", "progress", "cache", "bundle"},
     {"words"},
     {"cleaning", "units", "keys"},
     {"pairs", "labels", "stacking", "lexicon", "bags", "metrics", "shop_text", "terms"},
@@ -21,7 +21,7 @@ FLOORS = [
     {"features"},
     {"ngrams"},
     {"synthetic", "storage", "optimizers", "exchange", "retrieval"},
-    {"inputs"},
+    {"inputs", "lease"},
     {"readers", "store", "loader", "tokens", "student", "scorer", "report"},
     {"packing"},
     {"teacher", "ledger"},

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.inputs import InputFile, expand_inputs, file_format
+from raydistill.inputs import InputFile, expand_inputs, file_format, may_hold
 from raydistill.readers import check_columns, read_raw, row_group_spans
+from raydistill.storage import Folder
 
 ROWS = [("sofa", 'a "big" one'), ("tap", "x"), ("größe", "沙发")]
 
@@ -130,8 +131,63 @@ def test_inputs_are_files_folders_and_globs(tmp_path: Path) -> None:
         Path(f.uri).name for f in expand_inputs([str(tmp_path / p) for p in patterns])
     ]
     assert names("in") == ["a.csv", "b.csv", "c.csv"]
-    assert names("in/*.csv") == ["a.csv", "b.csv", "c.csv"]
     assert names("in/b.csv", "in/a*", "in/b.csv") == ["a.csv", "b.csv"]
+
+
+GLOBS = {
+    "in/*.csv": ["a.csv", "b.csv"],
+    "in/*": ["a.csv", "b.csv"],
+    "in/?.csv": ["a.csv", "b.csv"],
+    "in/[!a].csv": ["b.csv"],
+    "in/*/c.csv": ["c.csv"],
+    "in/*/*.csv": ["c.csv"],
+    "in/d*p/*": ["c.csv"],
+    "in/deep/**": ["c.csv", "d.csv"],
+    "in/**": ["a.csv", "b.csv", "c.csv", "d.csv"],
+    "in/**/*.csv": ["a.csv", "b.csv", "c.csv", "d.csv"],
+    "in/**/e*r/*.csv": ["d.csv"],
+    "**/d.csv": ["d.csv"],
+    "i*/deep/e?er/**/d.csv": ["d.csv"],
+}
+
+
+@pytest.mark.parametrize("place", ["local", pytest.param("s3", marks=pytest.mark.server)])
+def test_a_star_stays_in_its_folder(
+    tmp_path: Path, place: str, request: pytest.FixtureRequest
+) -> None:
+    root = Folder(str(tmp_path))
+    if place == "s3":
+        root = Folder(request.getfixturevalue("s3")) / f"globs-{tmp_path.name}"
+    for name in ("a.csv", "b.csv", "deep/c.csv", "deep/ever/d.csv"):
+        (root / "in").write_bytes(name, b"query,title\n")
+    for pattern, found in GLOBS.items():
+        if place == "s3" and "?" in pattern:  # there it begins the options
+            continue
+        assert [Path(f.uri).name for f in expand_inputs([f"{root}/{pattern}"])] == found, pattern
+    with pytest.raises(UserError, match=r"no .*\*\.tsv; \* stands for one name, \*\*"):
+        expand_inputs([f"{root}/in/*.tsv"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folder", "expected"),
+    [
+        ("data", "data/run", True),
+        ("data", "data", True),
+        ("data/pairs.csv", "data/run", False),
+        ("data/*.parquet", "data/run", False),
+        ("data/run/*.parquet", "data/run", True),
+        ("data/*/*.parquet", "data/run", True),
+        ("data/p*/*.parquet", "data/run", False),
+        ("data/**/*.csv", "data/run", True),
+        ("database", "data", False),
+        ("data/sub", "data/run", False),
+        ("s3://b/x", "s3://b/x/run?endpoint_override=host", True),
+        ("s3://b/x/*.parquet", "s3://b/x/run", False),
+        ("s3://b/xy", "s3://b/x", False),
+    ],
+)
+def test_what_may_take_files_of_a_folder(pattern: str, folder: str, expected: bool) -> None:
+    assert may_hold(pattern, folder) is expected
 
 
 @pytest.mark.parametrize(

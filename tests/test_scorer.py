@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from raydistill import FORMAT
+from raydistill.bundle import BUNDLE, bundle_files
 from raydistill.errors import UserError
 from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import featurize
-from raydistill.scorer import ARRAYS, BUNDLE, Scorer
+from raydistill.scorer import Scorer
 from raydistill.student import Student, predict
 from raydistill.training import StudentConfig
 from raydistill.words import encode, single_words
@@ -47,11 +48,12 @@ def student(request: pytest.FixtureRequest) -> Student:
 
 @pytest.fixture
 def bundle(student: Student, tmp_path: Path) -> Path:
-    np.savez(tmp_path / ARRAYS, **arrays_of(student))
     settings = {"format": FORMAT, "ngrams": asdict(student.spec),
                 "temperature": 2.0, "threshold": 0.5,
                 "max_query_chars": 200, "max_title_chars": 1000}  # fmt: skip
-    (tmp_path / BUNDLE).write_text(json.dumps(settings))
+    files = bundle_files(settings, arrays_of(student), golden=[], card="")[1]
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
     return tmp_path
 
 

@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.storage import Folder, model_fingerprint
+from raydistill.storage import MARKER, Folder, model_fingerprint
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
@@ -54,6 +55,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_folders_travel_and_move(folder: Folder, tmp_path: Path) -> None:
+    folder.claim("run")
     source = tmp_path / "model"
     (source / "sub").mkdir(parents=True)
     (source / "config.json").write_text("{}")
@@ -67,6 +69,81 @@ def test_folders_travel_and_move(folder: Folder, tmp_path: Path) -> None:
     assert model_fingerprint(target.download()) != model_fingerprint(source)
     target.delete()
     assert not target.exists()
+
+
+def test_only_an_empty_folder_or_one_of_ours_is_claimed(folder: Folder) -> None:
+    folder.check_claim("run")  # is not there yet
+    (folder / "shop").write_bytes("pairs.csv", b"query,title")
+    with pytest.raises(UserError, match=rf"no run folder of raydistill.*{MARKER}.*holds shop;"):
+        folder.claim("run")
+    assert not folder.exists(MARKER)
+    ours = folder / "shop" / "run"
+    ours.claim("run")
+    ours.write_bytes("run.toml", b"")
+    ours.claim("run")
+    with pytest.raises(UserError, match="holds a run of layout 1, not a candidates"):
+        ours.claim("candidates")
+    ours.write_json(MARKER, {"kind": "run", "layout": 99})
+    with pytest.raises(UserError, match="a run of layout 99, not a run of layout 1"):
+        ours.claim("run")
+
+
+def test_hidden_files_and_what_a_new_disk_has_are_no_content(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").write_text("")
+    (tmp_path / "lost+found").mkdir()
+    Folder(str(tmp_path)).claim("run")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is a file; give a folder"):
+        Folder(str(tmp_path / "file")).claim("run")
+
+
+def test_nothing_is_deleted_outside_of_a_marked_folder(folder: Folder) -> None:
+    for place in (folder / "pairs", folder / "run" / "pairs", folder / "run"):
+        place.write_bytes("part-00000.parquet", b"x")
+        with pytest.raises(ValueError, match=rf"no folder that raydistill made.*{MARKER}"):
+            place.delete()
+        with pytest.raises(ValueError, match=r"part-00000.* is not deleted"):
+            place.delete_file("part-00000.parquet")
+    (folder / "run").write_json(MARKER, {"kind": "run", "layout": 1})
+    with pytest.raises(ValueError, match="is not deleted"):
+        (folder / "run").delete()  # not the run folder itself
+    (folder / "run").delete_file("part-00000.parquet")
+    (folder / "run" / "pairs").delete()
+    assert (folder / "run").files() == [MARKER]
+    assert (folder / "pairs").shards() == ["part-00000.parquet"]
+
+
+def test_a_link_out_of_a_marked_folder_is_not_followed_by_delete(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("x")
+    Folder(str(run)).claim("run")
+    (run / "pairs").symlink_to(elsewhere)
+    with pytest.raises(ValueError, match="is not deleted"):
+        (Folder(str(run)) / "pairs").delete()
+    assert (elsewhere / "precious").exists()
+
+
+def test_a_file_is_on_the_disk_before_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file, the rename, the folder: in this order, and new folders too."""
+    steps: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(handle: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{handle}")).relative_to(tmp_path).as_posix()
+        steps.append(f"sync {name.rpartition('/')[2].split('.')[1] if '.tmp' in name else name}")
+        sync(handle)
+
+    def renamed(source: Path, target: Path) -> None:
+        steps.append(f"rename to {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    Folder(str(tmp_path / "a" / "b")).write_bytes("shard", b"x")
+    assert steps == ["sync .", "sync a", "sync shard", "rename to shard", "sync a/b"]
 
 
 def test_a_readme_does_not_change_a_model(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from raydistill.catalogue import (
 )
 from raydistill.config import fingerprint
 from raydistill.errors import UserError
+from raydistill.inputs import is_inside, may_hold
+from raydistill.lease import Lease
 from raydistill.ledger import RawFile
 from raydistill.progress import Progress
 from raydistill.retrieval import KINDS, Mix
@@ -33,7 +35,7 @@ from raydistill.stages.tasks import Item, run_tasks
 from raydistill.storage import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")
-_BEGUN = "candidates.json"
+_BEGUN, _KIND = "candidates.json", "candidates"
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,11 @@ def make_plan(output: str, *, sources: Sources, mix: Mix, shard_queries: int) ->
             f"{output} holds candidates made with other {', '.join(changed)}; restore them or "
             "give another --output"
         )
-    if begun is None and plan.output.files():
-        raise UserError(f"{output} holds other files; give an empty folder as --output")
+    plan.output.check_claim(_KIND)
+    for name in TEXTS:
+        for pattern in sources.of(name).input:
+            if is_inside(pattern, plan.output.uri) or may_hold(pattern, plan.output.uri):
+                raise UserError(f"{pattern} and the output {output} hold each other; give another")
     return plan
 
 
@@ -91,12 +96,19 @@ def is_there(plan: Plan) -> bool:
     return plan.output.success() is not None
 
 
-def run(plan: Plan) -> dict[str, Any]:
+def run(plan: Plan, *, take_over: bool = False) -> dict[str, Any]:
     """Write `part-*.parquet` below the output; the counts.
 
     Raises:
-        UserError: no query or no title is left after cleaning.
+        UserError: no query or no title is left after cleaning, or another job writes there, whose
+            lease is not to be taken over.
     """
+    plan.output.claim(_KIND)
+    with Lease(plan.output / "_leases", "candidates", take_over=take_over):
+        return plan.output.success() or _make(plan)
+
+
+def _make(plan: Plan) -> dict[str, Any]:
     start_s = time.monotonic()
     plan.output.write_json(_BEGUN, plan.settings())
     counts = _catalogue_counts(plan)

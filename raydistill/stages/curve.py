@@ -96,6 +96,11 @@ def run(run: Run, settings: CurveSettings, cluster: Cluster) -> dict[str, Any]:
     Raises:
         UserError: shards that a teacher has not scored.
     """
+    with run.begin("train"):  # not beside `train`, whose student is the last point
+        return _curve(run, settings, cluster)
+
+
+def _curve(run: Run, settings: CurveSettings, cluster: Cluster) -> dict[str, Any]:
     points = _points(run, settings)
     if any(point.output.success() is None for point in points):
         left = prepare_points(run, settings)

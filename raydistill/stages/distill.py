@@ -23,7 +23,6 @@ def run_stage(name: str, run: Run, *, verbose: bool = False) -> bool:
         _check_inputs(run)
     if is_complete(name, run):
         return False
-    run.root.write_bytes("run.toml", run.config.to_toml().encode())
     return _stage(name, run, verbose=verbose)()
 
 

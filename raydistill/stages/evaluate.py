@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from raydistill.scorer import Scorer
 from raydistill.stacking import FittedStack, Stack
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.stages.train import RESULT
-from raydistill.storage import SUCCESS
+from raydistill.storage import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")
 METRICS, REPORT = "metrics.json", "report.md"
@@ -44,10 +45,17 @@ def run(run: Run) -> bool:
     bundle = run.bundle.success()
     if bundle is None or bundle["fingerprint"] != run.train_fingerprint("student"):
         raise UserError(f"no bundle of the current student in {run.bundle}: run `export` first")
+    with run.begin("evaluate"):
+        _evaluate(run, wanted=wanted)
+    return True
+
+
+def _evaluate(run: Run, *, wanted: str) -> None:
     start_s = time.monotonic()
     found = figures(run)
-    run.report.delete()
-    for name in (found["tune"] or {}).get("plots", []):
+    plots = (found["tune"] or {}).get("plots", [])
+    _forget_plots(run.report, but=plots)
+    for name in plots:
         run.report.write_bytes(name, run.tune.read_bytes(name))
     run.report.write_json(METRICS, found)
     run.report.write_bytes(REPORT, markdown(found).encode())
@@ -61,7 +69,14 @@ def run(run: Run) -> bool:
     run.report.write_json(SUCCESS, summary)
     warn_if_behind(found["scorers"])
     logger.info("evaluate  %s", run.report.uri)
-    return True
+
+
+def _forget_plots(report: Folder, *, but: Sequence[str]) -> None:
+    """Remove the plots of an older report that the new one has not; no other file."""
+    older = (report.read_json(METRICS) or {}).get("tune") or {}
+    for name in set(older.get("plots", [])) - set(but):
+        if report.exists(name):
+            report.delete_file(name)
 
 
 def warn_if_behind(scorers: dict[str, dict[str, Any]]) -> None:

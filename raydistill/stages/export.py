@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 import time
 from dataclasses import asdict
@@ -13,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill import FORMAT
+from raydistill.bundle import BUNDLE, CURRENT, bundle_files, bundle_name
 from raydistill.errors import UserError
 from raydistill.judged import stack_of
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.metrics import best_threshold
 from raydistill.run import Run
-from raydistill.scorer import ARRAYS, BUNDLE, GOLDEN, Scorer
+from raydistill.scorer import Scorer
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import load_student, make_job
 from raydistill.storage import SUCCESS, Folder
@@ -27,11 +26,12 @@ from raydistill.student import Student, predict
 
 logger = logging.getLogger("raydistill")
 _NUM_GOLDEN = 64
+_NUM_PREVIOUS = 2  # bundles kept beside the newest: a server may be loading one of them
 _TOLERANCE = 1e-4  # of a score: float32 sums in another order differ by less than 1e-5
 
 
 def run(run: Run) -> bool:
-    """Write `bundle/`; False if it is there and of the current student.
+    """Write a bundle below `bundle/` and point to it; False if that of the student is there.
 
     Raises:
         UserError: no student yet.
@@ -40,14 +40,22 @@ def run(run: Run) -> bool:
     done = run.bundle.success()
     if done is not None and done["fingerprint"] == wanted:
         return False
+    with run.begin("export"):
+        _export(run, wanted=wanted)
+    return True
+
+
+def _export(run: Run, *, wanted: str) -> None:
     start_s = time.monotonic()
-    files = _bundle_files(run)
-    run.bundle.delete()  # the student it came from is kept, under its fingerprint
-    for name, data in files.items():
-        run.bundle.write_bytes(name, data)
+    name, files = _bundle_files(run)
+    if not (run.bundle / name).exists(BUNDLE):  # a bundle is never written again
+        for file, data in files.items():
+            (run.bundle / name).write_bytes(file, data)
+    _point_to(run.bundle, name)
     num_bytes = sum(map(len, files.values()))
     summary = {
         "fingerprint": wanted,
+        "bundle": name,
         "rows_in": _NUM_GOLDEN,
         "rows_out": _NUM_GOLDEN,
         "quarantined": 0,
@@ -55,8 +63,20 @@ def run(run: Run) -> bool:
         "bytes": num_bytes,
     }
     run.bundle.write_json(SUCCESS, summary)
-    logger.info("export    %s: %.0f MB, golden rows agree with torch", run.bundle, num_bytes / 1e6)
-    return True
+    logger.info(
+        "export    %s: %.0f MB, golden rows agree with torch", run.bundle / name, num_bytes / 1e6
+    )
+
+
+def _point_to(bundles: Folder, name: str) -> None:
+    """Make a bundle the newest, in one step; then let go of the oldest."""
+    pointer = bundles.read_json(CURRENT)
+    listed = [pointer["bundle"], *pointer["previous"]] if pointer else []
+    former = [bundle_name({"bundle": one}, where=f"{bundles}/{CURRENT}") for one in listed]
+    former = [one for one in former if one != name]
+    bundles.write_json(CURRENT, {"bundle": name, "previous": former[:_NUM_PREVIOUS]})
+    for one in former[_NUM_PREVIOUS:]:
+        (bundles / one).delete()
 
 
 def bundle_settings(run: Run, role: str) -> dict[str, Any]:
@@ -64,7 +84,7 @@ def bundle_settings(run: Run, role: str) -> dict[str, Any]:
     config = run.config
     return {
         "format": FORMAT,
-        "fingerprint": run.train_fingerprint(role),
+        "student": run.train_fingerprint(role),
         "ngrams": asdict(spec_of(run)),
         "temperature": config.labels.temperature if role == "student" else 1.0,
         "threshold": 0.5,
@@ -74,20 +94,14 @@ def bundle_settings(run: Run, role: str) -> dict[str, Any]:
     }
 
 
-def _bundle_files(run: Run) -> dict[str, bytes]:
-    """The files of the bundle, bundle.json last, after a check against torch."""
+def _bundle_files(run: Run) -> tuple[str, dict[str, bytes]]:
+    """The bundle's fingerprint and its files, bundle.json last, after a check against torch."""
     arrays, settings = bundle_arrays(run, "student"), bundle_settings(run, "student")
     scorer = Scorer(settings, arrays)
     settings["threshold"] = _dev_threshold(run, scorer)
     golden = _golden(run, scorer)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return {
-        ARRAYS: buffer.getvalue(),
-        GOLDEN: json.dumps(golden, ensure_ascii=False, indent=1).encode(),
-        "README.md": _model_card(run, settings, scorer).encode(),
-        BUNDLE: (json.dumps(settings, indent=2) + "\n").encode(),
-    }
+    card = _model_card(run, settings, scorer)
+    return bundle_files(settings, arrays, golden=golden, card=card)
 
 
 def bundle_arrays(run: Run, role: str) -> dict[str, NDArray[np.float32]]:
@@ -163,5 +177,5 @@ Scorer.load("bundle").score("grey sofa", ["Sofa, 3 seats, grey", "Sofa cover, gr
 - AUC on the judged dev split: {done.get("dev_auc", float("nan")):.4f}. A score of
   {settings["threshold"]:.3f} or more is called relevant.
 - `golden.json` holds {_NUM_GOLDEN} pairs with their scores, for a check of any other reader.
-- Fingerprint `{settings["fingerprint"]}`.
+- Fingerprint of the student `{settings["student"]}`.
 """

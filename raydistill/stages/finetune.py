@@ -52,8 +52,10 @@ def run(run: Run, cluster: Cluster) -> bool:
     for name, teacher in run.config.teachers.items():
         if teacher.base is None or run.teacher(name).success() is not None:
             continue
-        _finetune(run, name, cluster)
-        did = True
+        with run.begin(f"finetune-{name}"):
+            if run.teacher(name).success() is None:  # else another job has just made it
+                _finetune(run, name, cluster)
+                did = True
     return did
 
 

@@ -48,7 +48,16 @@ def run(run: Run, cluster: Cluster) -> bool:
     for name in run.config.teachers:  # every teacher is looked at before the first one works
         check_teacher(run, name)
     names = run.config.teacher_names  # the trees are the last of them
-    return any([_label(run, name, cluster) for name in sorted(names, key=lambda n: n != TREES)])
+    left = [name for name in sorted(names, key=lambda n: n != TREES) if not _is_complete(run, name)]
+    for name in left:
+        with run.begin(f"label-{name}"):
+            if not _is_complete(run, name):  # else another job has just scored the last
+                _label(run, name, cluster)
+    return bool(left)
+
+
+def _is_complete(run: Run, name: str) -> bool:
+    return run.logits(name).success() is not None and not missing_shards(run, name)
 
 
 def check_teacher(run: Run, name: str) -> None:
@@ -59,11 +68,9 @@ def check_teacher(run: Run, name: str) -> None:
     check_model(folder.download(), max_length=run.config.label.max_length)
 
 
-def _label(run: Run, name: str, cluster: Cluster) -> bool:
+def _label(run: Run, name: str, cluster: Cluster) -> None:
     shards, left = shards_to_score(run), missing_shards(run, name)
     logits = run.logits(name)
-    if not left and logits.success() is not None:
-        return False
     if name == TREES:
         _load_room_of_trees().fit(run)
     work = _Work.of(run, name, cluster)
@@ -93,7 +100,6 @@ def _label(run: Run, name: str, cluster: Cluster) -> bool:
         **tally.summary(),
     }
     logits.write_json(SUCCESS, summary)
-    return True
 
 
 def _load_room_of_trees() -> ModuleType:

@@ -53,14 +53,18 @@ def run(run: Run) -> bool:
         UserError: inputs that are missing, have other columns, or have changed since.
     """
     check_inputs(run)
-    new, ledger = run.new_files("pairs"), run.ledger
-    if new:
-        ledger = ledger.with_additions("pairs", [*ledger.pairs, new])
-    run.write_ledger(replace(ledger, patterns=tuple({*ledger.patterns, *run.patterns})))
-    judged, pairs = _datasets(run)
-    did_judged = _build(judged, run=run)
-    check_splits(run)
-    did_pairs = _build(pairs, run=run)
+    with run.begin("prepare"):
+        if run.reread_ledger():  # another job has prepared since
+            _forget_unfinished(run)
+            _check_new(run)
+        new, ledger = run.new_files("pairs"), run.ledger
+        if new:
+            ledger = ledger.with_additions("pairs", [*ledger.pairs, new])
+        run.write_ledger(replace(ledger, patterns=tuple({*ledger.patterns, *run.patterns})))
+        judged, pairs = _datasets(run)
+        did_judged = _build(judged, run=run)
+        check_splits(run)
+        did_pairs = _build(pairs, run=run)
     return did_judged or did_pairs
 
 
@@ -72,8 +76,13 @@ def check_inputs(run: Run) -> None:
             with it.
     """
     run.check_owner()
-    if Ledger.read(run.root) is not None:
-        _forget_unfinished(run)
+    if Ledger.read(run.root) is not None and _has_pending(run):
+        with run.begin("prepare"):
+            _forget_unfinished(run)
+    _check_new(run)
+
+
+def _check_new(run: Run) -> None:
     new = run.new_files("judged")
     run.new_files("pairs")
     if new:
@@ -81,6 +90,11 @@ def check_inputs(run: Run) -> None:
             f"{new[0].uri} is not among the judged pairs that {run.root} was begun with; pairs of "
             "a new dev or test query may lie in its shards already: give another run_dir"
         )
+
+
+def _has_pending(run: Run) -> bool:
+    """Whether prepare has begun an addition that it has not finished."""
+    return any(len(run.ledger.additions(d.name)) > _num_done(d) for d in _datasets(run))
 
 
 def _forget_unfinished(run: Run) -> None:

@@ -14,7 +14,7 @@ from raydistill.storage import SUCCESS, Folder
 from raydistill.synthetic import Shop
 
 logger = logging.getLogger("raydistill")
-JUDGED_FILE = "judged.parquet"
+JUDGED_FILE, _KIND = "judged.parquet", "shop"
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ def is_there(output: str, size: ShopSize) -> bool:
     Raises:
         UserError: the folder holds a shop of other numbers.
     """
+    Folder(output).check_claim(_KIND)
     done = Folder(output).success()
     if done is not None and done["size"] != asdict(size):
         raise UserError(f"{output} holds another shop ({done['size']}); give another folder")
@@ -42,6 +43,7 @@ def is_there(output: str, size: ShopSize) -> bool:
 def run(output: str, size: ShopSize) -> None:
     """Write `pairs/part-*.parquet` and `judged.parquet` below `output`."""
     folder = Folder(output)
+    folder.claim(_KIND)
     start_s = time.monotonic()
     folder.write_table(JUDGED_FILE, _shop(size).judged_pairs(num_rows=size.num_judged))
     items = [

@@ -47,7 +47,10 @@ def run(run: Run, cluster: Cluster) -> bool:
     Raises:
         UserError: shards that a teacher has not scored.
     """
-    return any([train_role(run, role, cluster) for role in ROLES])
+    if all(run.student(role).success() is not None for role in ROLES):
+        return False
+    with run.begin("train"):
+        return any([train_role(run, role, cluster) for role in ROLES])
 
 
 def train_role(run: Run, role: str, cluster: Cluster) -> bool:

@@ -52,6 +52,12 @@ def run(run: Run, cluster: Cluster) -> bool:
     done = run.tune.success()
     if done is not None and done["fingerprint"] == wanted:
         return False
+    with run.begin("train"):  # it trains students too: not beside `train`
+        _tune(run, cluster, wanted=wanted)
+    return True
+
+
+def _tune(run: Run, cluster: Cluster, *, wanted: str) -> None:
     start_s = time.monotonic()
     task = make_task(run)
     trials = search(task, cluster, storage=run.tune / "search", name=wanted)
@@ -73,7 +79,6 @@ def run(run: Run, cluster: Cluster) -> bool:
     run.tune.write_json(SUCCESS, summary)
     logger.info("tune      %s", found["verdict"])
     logger.info("tune      %s/%s", run.tune, BEST)
-    return True
 
 
 def make_task(run: Run) -> Task:

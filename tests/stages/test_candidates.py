@@ -65,7 +65,7 @@ def test_an_output_with_other_files_is_left_alone(
     inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["candidates", *inputs, "--output", str(tmp_path)]) == 2
-    assert "holds other files" in capsys.readouterr().err
+    assert "holds queries.parquet, titles.parquet; give a new" in capsys.readouterr().err
 
 
 def test_the_plan_looks_into_the_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,162 @@
+"""A run folder holds what its run wrote, one job at a time, and nothing of a user."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from raydistill.cli import main
+from raydistill.config import RunConfig, load_config
+from raydistill.errors import UserError
+from raydistill.run import LEASES, Run
+from raydistill.stages import prepare
+from raydistill.storage import MARKER, SUCCESS, Folder
+from tests.conftest import run_config
+from tests.test_lease import elsewhere
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def write_run_file(config: RunConfig, path: Path) -> str:
+    path.write_text(config.to_toml())
+    return str(path)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "label", "train", "export", "evaluate", "distill"])
+def test_a_folder_of_a_user_is_refused_before_anything_is_written(
+    stage: str,
+    raw_files: Path,
+    tiny_bert: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As `run_dir = "."`, with a `report/` and a `bundle/` that are somebody's work."""
+    mine = tmp_path / "mine"
+    for name in ("report/report.md", "bundle/notes.txt", "pairs/part-00000.parquet"):
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text("a month of work")
+    before = files_of(mine)
+    file = write_run_file(run_config(mine, raw_files, tiny_bert), tmp_path / "run.toml")
+    assert main([stage, "--config", file]) == 2
+    told = capsys.readouterr().err
+    assert f"{mine} is no run folder" in told and "bundle, pairs, report; give a new" in told
+    assert main([stage, "--config", file, "--dry-run"]) == 2
+    assert files_of(mine) == before
+
+
+def test_inputs_and_run_folder_lie_apart(raw_files: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    def refused(run_dir: Path, *, pairs: str = "", judged: str = "") -> str:
+        sections = {"pairs": {"input": pairs}} if pairs else {"judged": {"input": judged}}
+        run = Run(run_config(run_dir, raw_files, tiny_bert, **sections))
+        with pytest.raises(UserError) as told:
+            run.check_owner()
+        return str(told.value)
+
+    data = tmp_path / "data"
+    (data / "pairs").mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(data)
+    assert "lies in the run folder" in refused(data, pairs=f"{data}/pairs")
+    assert "lies in the run folder" in refused(data, pairs=f"{data}/pairs/*.parquet")
+    assert "lies in the run folder" in refused(link, judged=f"{data}/judged.parquet")
+    assert "lies in the run folder" in refused(data, judged=f"{link}/judged.parquet")
+    assert "takes the files of the run folder" in refused(data / "run", pairs=str(data))
+    assert "takes the files of the run folder" in refused(data / "run", pairs=f"{link}/**/*.csv")
+    assert "judged.input" in refused(data / "run", judged=f"{data}/*/*.csv")
+    apart = {"pairs": {"input": f"{data}/*.parquet"}, "judged": {"input": f"{data}/judged.csv"}}
+    Run(run_config(data / "run", raw_files, tiny_bert, **apart)).check_owner()
+
+
+@pytest.mark.ray
+def test_a_second_job_ends_with_2_and_changes_nothing(
+    local_ray: None,
+    raw_files: Path,
+    tiny_bert: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = Run(run_config(tmp_path / "run", raw_files, tiny_bert))
+    file = write_run_file(run.config, tmp_path / "run.toml")
+    run.root.claim("run")
+    (run.root / LEASES).write_json("prepare.json", asdict(elsewhere(age_s=5)))
+    before = files_of(tmp_path)
+    assert main(["prepare", "--config", file]) == 2
+    told = capsys.readouterr().err
+    assert "prepare in " in told and "on spot-7, job raysubmit_1, since" in told
+    assert "--take-over" in told
+    assert {n: d for n, d in files_of(tmp_path).items() if ".lock" not in n} == before
+    assert main(["prepare", "--config", file, "--take-over"]) == 0
+    assert run.pairs.success() is not None and (run.root / LEASES).files() == []
+
+
+@pytest.mark.ray
+def test_another_jobs_unfinished_work_is_left_alone(
+    local_ray: None, raw_files: Path, tiny_bert: Path, prepared_dir: Path, tmp_path: Path
+) -> None:
+    """A job that looks at the inputs of a run while another one prepares it."""
+    run = Run(run_config(prepared_dir, raw_files, tiny_bert))
+    ledger = run.ledger
+    gone = ledger.judged[0][0]
+    run.write_ledger(ledger.with_additions("pairs", [*ledger.pairs, [gone]]))
+    chunk = run.pairs / "_chunks" / "1"
+    chunk.write_json("part-a001-00000.json", {"counts": {}, "shards": {}})
+    (run.root / LEASES).write_json("prepare.json", asdict(elsewhere(age_s=5)))
+    with pytest.raises(UserError, match="on spot-7"):
+        prepare.check_inputs(Run(run.config))
+    assert chunk.exists("part-a001-00000.json")
+
+
+def test_a_job_takes_up_what_another_one_has_prepared(
+    raw_files: Path, tiny_bert: Path, prepared_dir: Path
+) -> None:
+    mine, other = (Run(run_config(prepared_dir, raw_files, tiny_bert)) for _ in range(2))
+    assert mine.ledger == other.ledger and not mine.reread_ledger()
+    more = other.ledger.with_additions("pairs", [*other.ledger.pairs, other.ledger.pairs[0][:1]])
+    other.write_ledger(more)
+    assert mine.reread_ledger() and mine.ledger == more
+
+
+def test_two_teachers_of_one_run_may_be_scored_at_once(
+    raw_files: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    run = Run(run_config(tmp_path / "run", raw_files, tiny_bert))
+    with run.begin("label-minilm"), Run(run.config).begin("label-l3"):
+        assert (run.root / LEASES).files() == ["label-l3.json", "label-minilm.json"]
+        with pytest.raises(UserError, match="label-l3"), Run(run.config).begin("label-l3"):
+            raise AssertionError
+
+
+def test_the_stored_settings_hold_what_the_preset_decided(
+    raw_files: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """A later default of a preset must not change what an old run file means."""
+    content = run_config(tmp_path / "run", raw_files, tiny_bert).model_dump(exclude_none=True)
+    for section, names in {"student": ["hidden"], "train": ["loss", "table_learning_rate"]}.items():
+        for name in names:
+            content[section].pop(name, None)
+    run = Run(RunConfig.model_validate(content))
+    with run.begin("train"):
+        stored = load_config(str(tmp_path / "run" / "run.toml"))
+    assert stored.student.hidden == (256, 64)
+    assert (stored.train.loss, stored.train.table_learning_rate) == ("mse", 0.1)
+    assert stored == run.config.resolved == stored.resolved
+    assert run.root.read_json(MARKER) == {"kind": "run", "layout": 1}
+
+
+def test_a_report_keeps_what_a_user_wrote_beside_it(tmp_path: Path) -> None:
+    from raydistill.stages.evaluate import METRICS, _forget_plots
+
+    run = Folder(str(tmp_path / "run"))
+    run.claim("run")
+    report = run / "report"
+    for name in ("notes.md", "trials.svg", "old.svg", SUCCESS):
+        report.write_bytes(name, b"x")
+    report.write_json(METRICS, {"tune": {"plots": ["trials.svg", "old.svg"]}})
+    _forget_plots(report, but=["trials.svg"])
+    assert report.files() == [SUCCESS, METRICS, "notes.md", "trials.svg"]
+    report.write_json(METRICS, {"tune": None})
+    _forget_plots(report, but=[])
+    assert json.loads(report.read_bytes(METRICS)) == {"tune": None}
