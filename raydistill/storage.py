@@ -250,7 +250,8 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     if "://" not in uri:
         return fs.LocalFileSystem(), str(Path(uri).absolute())
     try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        # A URI holds no brackets; a pattern of names may.
+        filesystem, path = fs.FileSystem.from_uri(uri.replace("[", "%5B").replace("]", "%5D"))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UserError(f"cannot open {uri!r}: {error}; give a local path or s3://") from error
     return filesystem, path.rstrip("/")
