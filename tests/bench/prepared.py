@@ -8,21 +8,22 @@ import pyarrow.parquet as pq
 from raydistill.config import RunConfig
 from raydistill.pairs import collapse
 from raydistill.run import Run
-from raydistill.storage import SUCCESS
+from raydistill.storage import SUCCESS, Folder
 
 
 def prepared_run(
     folder: Path, teacher: Path, pairs: tuple[list[str], list[str]], *, shard_rows: int
 ) -> tuple[Path, list[str]]:
     """The run file, and the names of the shards of pairs; there are no judged ones."""
-    folder.mkdir(parents=True)
+    Folder(str(folder)).claim("run")
+    raw = folder.with_name(f"{folder.name}.parquet")
     table = collapse(pa.table({"query": pairs[0], "title": pairs[1]}), dedupe=True)
-    pq.write_table(table, folder / "raw.parquet")
+    pq.write_table(table, raw)
     config = RunConfig.model_validate(
         {
             "run_dir": str(folder),
-            "pairs": {"input": [str(folder / "raw.parquet")]},
-            "judged": {"input": [str(folder / "raw.parquet")], "label": "weight"},
+            "pairs": {"input": [str(raw)]},
+            "judged": {"input": [str(raw)], "label": "weight"},
             "teachers": {"teacher": {"model": str(teacher)}},
         }
     )
