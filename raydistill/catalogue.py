@@ -174,7 +174,7 @@ def _write_texts(path: Path, texts: pa.LargeStringArray) -> None:
 
 def _terms_of(titles: pa.LargeStringArray) -> Iterator[str]:
     for at in range(0, len(titles), _TERM_ROWS):
-        yield from search_terms(titles[at : at + _TERM_ROWS].cast(pa.string())).to_pylist()
+        yield from search_terms(titles[at : at + _TERM_ROWS]).to_pylist()
 
 
 class Catalogue:

@@ -1,6 +1,6 @@
 """Raw texts to clean ones: HTML entities decoded, NFKC, single spaces, no control characters.
 
-Comes in: an Arrow string array without nulls. Goes out: the same number of texts. Most texts are
+Comes in: an Arrow array of strings without nulls. Goes out: the same number of texts. Most are
 clean already: one compiled pass finds those that are not, and only they pay for Unicode.
 """
 
@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from raydistill.hashing import hash_bytes, hash_texts, utf8_buffers
+from raydistill.hashing import hash_bytes, hash_texts
+from raydistill.texts import MAX_BYTES, Block, row_blocks, to_arrow, to_texts
 from raydistill.words import FRACTION, FRACTION_SLASH
 
 # Zero-width space, byte-order mark and soft hyphen carry no text; other white space and control
@@ -27,25 +28,38 @@ _SPACES = r"[\p{Z}\p{Cc}]+"
 _LONGEST = 32
 _AMPERSAND, _HASH, _SEMICOLON, _X, _SPACE = (np.uint8(ord(char)) for char in "&#;x ")
 _NO_CHARACTER = -1
+_BLOCK_BYTES = 2**26  # of texts whose entities are decoded at once
 
 
-def normalise(texts: pa.StringArray) -> pa.StringArray:
+def normalise(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Entities decoded once, NFKC, invisible characters dropped, white space to single spaces.
 
-    1½ is 1 1/2.
+    1½ is 1 1/2. The result is `string`, or `large_string` where the texts came so or are over 2 GB;
+    `texts.to_arrow` says what is taken and what raises.
     """
-    needs = _needs_work(*utf8_buffers(texts))
+    texts = to_arrow(texts)
+    needs = np.concatenate([_needs_work(*block) for block in row_blocks(to_texts(texts))])
     if not needs.any():
         return texts
     mask = pa.array(needs)
-    odd = _decode_entities(texts.filter(mask))
+    odd = _clean(texts.filter(mask))
+    if texts.type != odd.type and texts.nbytes + odd.nbytes <= MAX_BYTES:
+        odd = odd.cast(texts.type)
+    if needs.all():
+        return odd
+    return pc.replace_with_mask(texts.cast(odd.type), mask, odd)
+
+
+def _clean(texts: pa.Array) -> pa.LargeStringArray:
+    """As `normalise`, for texts that need it; large, for they may grow to the elevenfold."""
+    blocks = row_blocks(to_texts(texts), max_bytes=_BLOCK_BYTES)
+    odd = pa.concat_arrays([_decode_entities(block) for block in blocks])
     odd = pc.replace_substring_regex(odd, pattern=FRACTION, replacement=r"\1 \2")
     odd = pc.utf8_normalize(odd, form="NFKC")
     odd = pc.replace_substring(odd, pattern=FRACTION_SLASH, replacement="/")
     odd = pc.replace_substring_regex(odd, pattern=_INVISIBLE, replacement="")
     odd = pc.replace_substring_regex(odd, pattern=_SPACES, replacement=" ")
-    odd = pc.utf8_trim(odd, characters=" ")
-    return odd if needs.all() else pc.replace_with_mask(texts, mask, odd)
+    return pc.utf8_trim(odd, characters=" ")
 
 
 @njit(cache=True, nogil=True)
@@ -65,11 +79,11 @@ def _needs_work(data: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[
     return needs
 
 
-def _decode_entities(texts: pa.StringArray) -> pa.StringArray:
-    data, offsets = utf8_buffers(texts)
+def _decode_entities(texts: Block) -> pa.LargeStringArray:
+    data, offsets = texts
     decoded, stops = _decode_rows(data, offsets, *_named(), _small_codes())
     starts = pa.py_buffer(stops)
-    return pa.StringArray.from_buffers(len(texts), starts, pa.py_buffer(decoded))
+    return pa.LargeStringArray.from_buffers(len(stops) - 1, starts, pa.py_buffer(decoded))
 
 
 @cache
@@ -98,10 +112,10 @@ def _decode_rows(
     starts: NDArray[np.int64],
     blob: NDArray[np.uint8],
     small: NDArray[np.int32],
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     size = offsets[-1] - offsets[0]
     out = np.empty(size + size // 5 + 8, np.uint8)  # `&nGt;`, the worst, is 5 bytes and becomes 6
-    stops = np.zeros(len(offsets), np.int32)
+    stops = np.zeros(len(offsets), np.int64)
     num = 0
     for row in range(len(offsets) - 1):
         at, stop = offsets[row], offsets[row + 1]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
+from raydistill.texts import Texts, row_blocks, to_texts
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -47,16 +49,6 @@ def _hash_rows(data: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[n
     return out
 
 
-def utf8_buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Arrow's own memory of a string array without nulls: UTF-8 bytes, and R + 1 offsets."""
-    assert texts.null_count == 0, "nulls are rejected before texts are hashed"
-    _, offsets, data = texts.buffers()
-    first, stop = texts.offset, texts.offset + len(texts) + 1
-    bytes_ = np.frombuffer(b"" if data is None else data, np.uint8)
-    starts = np.frombuffer(offsets or bytes(4), np.int32)[first:stop]
-    return bytes_, starts
-
-
-def hash_texts(texts: pa.StringArray) -> NDArray[np.uint64]:
-    """64-bit hash of every text of an Arrow string array without nulls."""
-    return np.asarray(_hash_rows(*utf8_buffers(texts)))
+def hash_texts(texts: pa.Array | pa.ChunkedArray | Texts) -> NDArray[np.uint64]:
+    """64-bit hash of every text; of what `texts.to_texts` takes, which says what it raises."""
+    return np.concatenate([_hash_rows(*block) for block in row_blocks(to_texts(texts))])

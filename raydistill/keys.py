@@ -10,13 +10,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
+from raydistill.texts import Texts, row_blocks
 from raydistill.words import (
     OPENS,
     SKIP,
     SOLO,
     SPACE,
     WORD,
-    Texts,
     character_tables,
     classify,
     decode,
@@ -32,7 +32,8 @@ def query_keys(texts: Texts) -> NDArray[np.uint64]:
     texts share it does no harm where keys decide which queries stay together. A text of signs
     alone has the key of its bytes.
     """
-    return np.asarray(_query_keys(*texts, *character_tables()))
+    tables = character_tables()
+    return np.concatenate([_query_keys(*block, *tables) for block in row_blocks(texts)])
 
 
 @njit(cache=True, nogil=True)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from raydistill.bags import Lookup, look_up
 from raydistill.features import Features, NgramSpec, concatenate
-from raydistill.hashing import utf8_buffers
 from raydistill.labels import soft_labels, soft_logits
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import IDF_BITS, document_counts, featurize, idf
 from raydistill.prefetch import prefetch
 from raydistill.storage import Folder
+from raydistill.texts import to_texts
 
 _SAMPLE_SHARDS = 16  # shards hold random queries: 16 of 65,536 pairs are sample enough
 
@@ -204,8 +204,8 @@ def worker_steps(num_rows: int, *, num_workers: int, batch_rows: int) -> list[li
 
 def features_of(pairs: pa.Table, *, spec: NgramSpec, lexicon: Lexicon) -> Features:
     """Features of a table with `query` and `title`."""
-    query, title = (pairs[name].combine_chunks() for name in ("query", "title"))
-    return featurize(utf8_buffers(query), utf8_buffers(title), spec=spec, lexicon=lexicon)
+    queries, titles = to_texts(pairs["query"]), to_texts(pairs["title"])
+    return featurize(queries, titles, spec=spec, lexicon=lexicon)
 
 
 def sample_shards(shards: Mapping[str, int]) -> list[str]:
@@ -220,8 +220,8 @@ def count_idf(folder: Folder, shards: Mapping[str, int], *, units: bool) -> NDAr
     """
     counts, num_titles = np.zeros(1 << IDF_BITS, np.int64), 0
     for name in sample_shards(shards):
-        titles = folder.read_table(name, columns=["title"])["title"].combine_chunks()
-        counts += document_counts(utf8_buffers(titles), units=units)
+        titles = folder.read_table(name, columns=["title"])["title"]
+        counts += document_counts(to_texts(titles), units=units)
         num_titles += len(titles)
     return idf(counts, num_documents=num_titles)
 

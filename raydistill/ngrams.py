@@ -24,10 +24,10 @@ from raydistill.matching import (
     match_words,
     side,
 )
+from raydistill.texts import Block, Texts, row_block, row_blocks, row_spans
 from raydistill.units import GROWTH, respell
 from raydistill.words import (
     Tables,
-    Texts,
     char_ngrams,
     character_tables,
     classify,
@@ -44,6 +44,7 @@ _MATCHED, _QUERY_ONLY, _TITLE_ONLY = np.uint64(0x4D), np.uint64(0x51), np.uint64
 IDF_BITS = 18  # of a word's hash go to its IDF: 262,144 rows
 _ONE, _64 = np.uint64(1), np.uint64(64)
 _BLOCK_ROWS = 8_192  # rows whose ids are laid out at once: some MB
+_BLOCK_BYTES = 2**24  # of long ones: 16 MB of a side are at most 600 MB of ids
 
 
 class _Layout(NamedTuple):
@@ -75,14 +76,14 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
     dense = np.empty((num_rows, spec.num_dense), np.float32)
     blocks = [
         _featurize_block(
-            (queries[0], queries[1][at : at + _BLOCK_ROWS + 1]),
-            (titles[0], titles[1][at : at + _BLOCK_ROWS + 1]),
+            row_block(queries, start, stop),
+            row_block(titles, start, stop),
             character_tables(),
             lexicon,
             layout,
-            dense[at : at + _BLOCK_ROWS],
+            dense[start:stop],
         )
-        for at in range(0, max(num_rows, 1), _BLOCK_ROWS)
+        for start, stop in row_spans(queries, titles, max_rows=_BLOCK_ROWS, max_bytes=_BLOCK_BYTES)
     ]
     counts = np.concatenate([counts for _, counts in blocks])
     offsets = np.zeros(len(counts) + 1, np.int64)
@@ -99,7 +100,10 @@ def document_counts(titles: Texts, *, units: bool) -> NDArray[np.int64]:
     `units` as in the NgramSpec whose words they are.
     """
     shift = np.uint64(64 - IDF_BITS)
-    return np.asarray(_document_counts(titles, character_tables(), units, shift))
+    counts = np.zeros(1 << IDF_BITS, np.int64)
+    for block in row_blocks(titles):
+        counts += _document_counts(block, character_tables(), units, shift)
+    return counts
 
 
 def idf(counts_I: NDArray[np.int64], *, num_documents: int) -> NDArray[np.float32]:
@@ -186,7 +190,7 @@ def _room(most: int, units: bool) -> _Room:
 
 @njit(cache=True, nogil=True)
 def _spell(
-    texts: Texts,
+    texts: Block,
     row: int,
     tables: Tables,
     units: bool,
@@ -204,7 +208,7 @@ def _spell(
 
 @njit(cache=True, nogil=True)
 def _read(
-    texts: Texts, row: int, tables: Tables, room: _Room, lexicon: Lexicon, layout: _Layout
+    texts: Block, row: int, tables: Tables, room: _Room, lexicon: Lexicon, layout: _Layout
 ) -> _Room:
     """Take one text apart: its words, and its characters where they are asked for."""
     kinds, classes = tables[0], room.classes
@@ -224,7 +228,7 @@ def _read(
 
 
 @njit(cache=True, nogil=True)
-def _is_as_before(texts: Texts, row: int) -> bool:
+def _is_as_before(texts: Block, row: int) -> bool:
     """Whether a text is that of the row before."""
     data, offsets = texts
     before, start, stop = offsets[row - 1], offsets[row], offsets[row + 1]
@@ -238,8 +242,8 @@ def _is_as_before(texts: Texts, row: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def _featurize_block(
-    queries: Texts,
-    titles: Texts,
+    queries: Block,
+    titles: Block,
     tables: Tables,
     lexicon: Lexicon,
     layout: _Layout,
@@ -306,7 +310,7 @@ def _known_rows(
 
 @njit(cache=True, nogil=True)
 def _document_counts(
-    titles: Texts, tables: Tables, units: bool, shift: np.uint64
+    titles: Block, tables: Tables, units: bool, shift: np.uint64
 ) -> NDArray[np.int64]:
     room = _room(_longest(titles[1]) + 1, units)
     words, numeric = room.words.words, room.words.numeric

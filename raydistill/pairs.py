@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from raydistill.cleaning import normalise
 from raydistill.config import TextRules
-from raydistill.hashing import hash_texts, utf8_buffers
+from raydistill.hashing import hash_texts
 from raydistill.keys import query_keys as keys_of_texts
 from raydistill.schema import JUDGED, PAIRS, QUARANTINE, SOURCE
+from raydistill.texts import MAX_BYTES, to_arrow, to_texts
 
 _SEPARATOR = "\x1f"  # a control character: no clean text holds it
 
@@ -88,21 +89,24 @@ def unparsed(bad: list[tuple[int, str]], *, source: str) -> pa.Table:
     return pa.Table.from_pylist(found, schema=QUARANTINE)
 
 
-def pair_ids(queries: pa.StringArray, titles: pa.StringArray) -> pa.Int64Array:
+def pair_ids(queries: pa.Array, titles: pa.Array) -> pa.Int64Array:
     """64-bit ids of clean pairs: the hash of query, U+001F, title, as a signed integer."""
-    joined = pc.binary_join_element_wise(queries, titles, _SEPARATOR)
+    texts = [to_arrow(queries), to_arrow(titles)]
+    if texts[0].type != texts[1].type or sum(part.nbytes for part in texts) > MAX_BYTES:
+        texts = [part.cast(pa.large_string()) for part in texts]
+    joined = pc.binary_join_element_wise(*texts, pa.scalar(_SEPARATOR, texts[0].type))
     return pa.array(hash_texts(joined).view(np.int64))
 
 
-def query_keys(queries: pa.StringArray) -> NDArray[np.uint64]:
+def query_keys(queries: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
     """64-bit key of each query, one for near-identical ones: what splits and buckets go by."""
-    return keys_of_texts(utf8_buffers(queries))
+    return keys_of_texts(to_texts(queries))
 
 
 def group_keys(table: pa.Table) -> NDArray[np.uint64]:
     """The query key of each clean pair; the title's where the task has single texts."""
     has_query = table.num_rows and table["query"][0].as_py()
-    return query_keys(one_chunk(table["query" if has_query else "title"]))
+    return query_keys(table["query" if has_query else "title"])
 
 
 def split_of(keys: NDArray[np.uint64], *, dev_share: float, test_share: float) -> NDArray[np.int8]:
@@ -211,12 +215,12 @@ def _clean_label(column: pa.ChunkedArray) -> tuple[pa.FloatArray, pa.StringArray
     return labels.cast(pa.float32()), problem
 
 
-def decode(raw: pa.Array) -> tuple[pa.StringArray, pa.BooleanArray]:
+def decode(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
     """Any column as strings, and a mask of the rows whose bytes are not UTF-8 (null there)."""
     valid = pa.array(np.zeros(len(raw), bool))
     is_bytes = pa.types.is_binary(raw.type) or pa.types.is_large_binary(raw.type)
     try:
-        texts = raw.cast(pa.string())
+        texts = raw.cast(pa.string() if raw.nbytes <= MAX_BYTES else pa.large_string())
         texts.validate(full=True)
     except pa.ArrowInvalid:  # Arrow says that some value is bad, not which
         values = (raw if is_bytes else raw.cast(pa.binary())).to_pylist()
@@ -235,10 +239,7 @@ def _is_utf8(value: bytes) -> bool:
 
 
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    """The column as one array."""
-    combined = column.combine_chunks()
-    if isinstance(combined, pa.ChunkedArray):  # no chunk at all, or over 2 GiB of text
-        combined = (
-            pa.concat_arrays(combined.chunks) if combined.chunks else pa.array([], column.type)
-        )
-    return combined
+    """The column as one array; more than 2 GB of `string` as `large_string`."""
+    if pa.types.is_string(column.type) and column.nbytes > MAX_BYTES:
+        column = column.cast(pa.large_string())
+    return column.combine_chunks()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,11 @@ from raydistill.errors import UserError
 from raydistill.features import Features, NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import featurize
-from raydistill.words import Texts, encode
+from raydistill.texts import Texts, to_texts
+from raydistill.words import encode
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 floats stay in the cache of a core
 
@@ -69,12 +73,27 @@ class Scorer:
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries for {len(titles)} titles")
         limits = self.max_query_chars, self.max_title_chars
-        return self.score_texts(
+        return self._score(
             encode(queries, max_chars=limits[0]), encode(titles, max_chars=limits[1])
         )
 
-    def score_texts(self, queries: Texts, titles: Texts) -> NDArray[np.float32]:
-        """Like `score_pairs`, from UTF-8 bytes and offsets (Arrow's memory of a string column)."""
+    def score_texts(
+        self,
+        queries: Texts | pa.Array | pa.ChunkedArray,
+        titles: Texts | pa.Array | pa.ChunkedArray,
+    ) -> NDArray[np.float32]:
+        """Scores in 0..1 of pairs of clean texts, as `prepare` leaves them; none is cut.
+
+        A side is an Arrow array of strings, or its memory: a tuple of the UTF-8 bytes (uint8) and
+        R + 1 rising offsets (int32 or int64).
+
+        Raises:
+            TypeError: a side of another type.
+            ValueError: a null, offsets that fall or lie outside the bytes, sides of unlike length.
+        """
+        return self._score(to_texts(queries), to_texts(titles))
+
+    def _score(self, queries: Texts, titles: Texts) -> NDArray[np.float32]:
         features = featurize(queries, titles, spec=self.spec, lexicon=self.lexicon)
         return self.scores_of(self.logits(features))
 

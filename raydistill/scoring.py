@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from raydistill.cleaning import normalise
 from raydistill.errors import UserError
-from raydistill.hashing import utf8_buffers
 from raydistill.inputs import COMPRESSIONS, expand_inputs, file_format
 from raydistill.pairs import decode, one_chunk
 from raydistill.readers import RawRows, check_columns, read_raw
@@ -67,7 +66,7 @@ def score_table(scorer: Scorer, table: pa.Table, *, query: str, title: str) -> p
     else:
         queries, has_query = _texts(table[query], max_chars=scorer.max_query_chars)
         usable = pc.and_(has_title, has_query)
-    scores = scorer.score_texts(utf8_buffers(queries), utf8_buffers(titles))
+    scores = scorer.score_texts(queries, titles)
     return pa.array(scores, mask=~np.asarray(usable))
 
 

@@ -1,8 +1,8 @@
 """Texts to search terms, compiled: lower-case words without their plural.
 
-Comes in: an Arrow string array without nulls. Goes out: for each text its terms with single spaces
-between them. Words are those of `words.py`; where a script has no spaces, a term is a character,
-and two neighbouring ones are a term too.
+Comes in: an Arrow array of strings without nulls. Goes out: for each text its terms with single
+spaces between them. Words are those of `words.py`; where a script has no spaces, a term is a
+character, and two neighbouring ones are a term too.
 """
 
 from __future__ import annotations
@@ -12,23 +12,29 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from raydistill.hashing import utf8_buffers
 from raydistill.keys import stem
+from raydistill.texts import Block, narrowed, row_blocks, to_texts
 from raydistill.words import OPENS, SKIP, SOLO, WORD, character_tables, classify, decode
 
 _BLOCK_ROWS = 65_536  # rows whose terms are laid out at once: some MB
+_BLOCK_BYTES = 2**26  # of long ones: terms may have four times as many
 _SPACE_BYTE = np.uint8(32)
 
 
-def search_terms(texts: pa.StringArray) -> pa.StringArray:
-    """The terms of each text; "" for a text of signs alone."""
-    blocks = [_block(texts[at : at + _BLOCK_ROWS]) for at in range(0, len(texts), _BLOCK_ROWS)]
-    return pa.concat_arrays(blocks) if blocks else pa.array([], pa.string())
+def search_terms(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The terms of each text; "" for a text of signs alone.
+
+    They are `string`, or `large_string` where they have more than 2 GB. `texts.to_arrow` says what
+    is taken and what raises.
+    """
+    blocks = row_blocks(to_texts(texts), max_rows=_BLOCK_ROWS, max_bytes=_BLOCK_BYTES)
+    return narrowed(pa.concat_arrays([_block(block) for block in blocks]))
 
 
-def _block(texts: pa.StringArray) -> pa.StringArray:
-    out, stops = _terms(*utf8_buffers(texts), *character_tables())
-    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(stops), pa.py_buffer(out))
+def _block(texts: Block) -> pa.LargeStringArray:
+    out, stops = _terms(*texts, *character_tables())
+    starts = pa.py_buffer(stops)
+    return pa.LargeStringArray.from_buffers(len(stops) - 1, starts, pa.py_buffer(out))
 
 
 @njit(cache=True, nogil=True)
@@ -37,10 +43,10 @@ def _terms(
     offsets: NDArray[np.int32],
     kinds: NDArray[np.uint8],
     lower: NDArray[np.uint32],
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     # The longest is a character of three bytes that is a term and the end of one: 3 + 1 + 6 + 1.
     out = np.empty(4 * (offsets[-1] - offsets[0]) + 16, np.uint8)
-    stops = np.zeros(len(offsets), np.int32)
+    stops = np.zeros(len(offsets), np.int64)
     longest = 0
     for row in range(len(offsets) - 1):
         longest = max(longest, offsets[row + 1] - offsets[row])

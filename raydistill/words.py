@@ -17,8 +17,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
+from raydistill.texts import MAX_BYTES, Block, Texts, row_blocks
 
-Texts = tuple[NDArray[np.uint8], NDArray[np.int32]]  # UTF-8 bytes, R + 1 offsets
 Tables = tuple[NDArray[np.uint8], NDArray[np.uint32]]  # of character_tables
 
 # OPENS: a letter of a word, with which another one begins that no space parts from it.
@@ -56,10 +56,12 @@ def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
         text.encode() if text.isascii() else compose(text).encode("utf-8", "replace")
         for text in texts
     ]
-    offsets = np.zeros(len(parts) + 1, np.int32)
+    data = b"".join(parts)
+    offsets = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) for part in parts], out=offsets[1:])
-    offsets.setflags(write=False)  # as Arrow's: compiled code is made for one kind alone
-    return np.frombuffer(b"".join(parts), np.uint8), offsets
+    narrow = offsets.astype(np.int32) if len(data) <= MAX_BYTES else offsets
+    narrow.setflags(write=False)  # compiled code is made for read-only arrays alone
+    return np.frombuffer(data, np.uint8), narrow
 
 
 def compose(text: str) -> str:
@@ -267,11 +269,12 @@ def word_hash(word: str) -> np.uint64:
 
 def single_words(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     """Hash of the first word of each text, and whether there is exactly one."""
-    return _single_words(encode(texts), character_tables())
+    parts = [_single_words(b, character_tables()) for b in row_blocks(encode(texts))]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 @njit(cache=True, nogil=True)
-def _single_words(texts: Texts, tables: Tables) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+def _single_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     data, offsets = texts
     hashes = np.zeros(len(offsets) - 1, np.uint64)
     single = np.zeros(len(hashes), np.bool_)

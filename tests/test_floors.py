@@ -11,7 +11,7 @@ import raydistill
 
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
-    {"errors", "schema", "section", "durable"},
+    {"errors", "schema", "section", "durable", "texts"},
     {"overrides", "tuning", "teaching", "training"},
     {"config", "hashing", "prefetch", "progress", "cache", "bundle"},
     {"words"},

@@ -3,11 +3,11 @@ import pyarrow as pa
 import pytest
 
 from raydistill.features import Features, NgramSpec, concatenate
-from raydistill.hashing import utf8_buffers
 from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES
 from raydistill.ngrams import IDF_BITS, document_counts, featurize, idf
 from raydistill.pairs import normalise
+from raydistill.texts import to_texts
 from raydistill.words import encode
 
 PAPER = NgramSpec("bert2dnn", 16)
@@ -115,8 +115,8 @@ def test_training_and_serving_see_the_same(spec: NgramSpec) -> None:
     queries = [ODD[i] for i in rng.integers(0, len(ODD), 200)]
     titles = [ODD[i] + "  " + ODD[j] for i, j in rng.integers(0, len(ODD), (200, 2))]
     by_arrow = featurize(
-        utf8_buffers(normalise(pa.array(queries))),
-        utf8_buffers(normalise(pa.array(titles))),
+        to_texts(normalise(pa.array(queries))),
+        to_texts(normalise(pa.array(titles))),
         spec=spec,
         lexicon=ONES,
     )

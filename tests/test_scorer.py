@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -65,6 +66,39 @@ def test_gives_what_torch_gives(student: Student, bundle: Path) -> None:
     expected = 1 / (1 + np.exp(-2.0 * logits))  # at temperature 1: sigmoid(T * logit)
     assert scorer.score("grey sofa", TITLES) == pytest.approx(expected, abs=1e-6)
     assert np.std(expected) > 0
+
+
+def test_arrow_arrays_and_their_memory_are_scored(bundle: Path) -> None:
+    scorer = Scorer.load(bundle)
+    expected = scorer.score("grey sofa", TITLES)
+    queries = pa.array(["grey sofa"] * len(TITLES)).dictionary_encode()
+    for kind in (pa.string(), pa.large_string(), pa.string_view()):
+        titles = pa.chunked_array([pa.array(["?", *TITLES], kind)[1:]])
+        assert (scorer.score_texts(queries, titles) == expected).all()
+    data, offsets = encode(TITLES)
+    wide = np.frombuffer(data.tobytes(), np.uint8).copy(), offsets.astype(np.int64)
+    assert (scorer.score_texts(queries, wide) == expected).all()
+    assert (scorer.score_texts(encode(["grey sofa"] * 6), (data, offsets)) == expected).all()
+
+
+def test_a_wrong_side_is_refused_and_not_read(bundle: Path) -> None:
+    scorer = Scorer.load(bundle)
+    right = encode(["sofa"])
+    for offsets in ([0, 5_000_000], [-8, 4], [4, 0]):
+        with pytest.raises(ValueError, match="offsets"):
+            scorer.score_texts(right, (right[0], np.array(offsets, np.int32)))
+    with pytest.raises(ValueError, match="1 of 1 texts are null"):
+        scorer.score_texts(right, pa.array([None], pa.string()))
+    for wrong in (
+        ["sofa"],
+        pa.array([b"sofa"]),
+        (right[0], [0, 4]),
+        (right[0].view("i1"), right[1]),
+    ):
+        with pytest.raises(TypeError, match=r"give|can be read"):
+            scorer.score_texts(wrong, right)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="2 queries for 1 titles"):
+        scorer.score_texts(pa.array(["a", "b"]), right)
 
 
 def test_batches_and_neighbours_do_not_matter(bundle: Path) -> None:

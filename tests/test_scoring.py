@@ -14,7 +14,7 @@ from raydistill.errors import UserError
 from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.scorer import Scorer
-from raydistill.scoring import score_file, score_lines
+from raydistill.scoring import score_file, score_lines, score_table
 
 ROWS = {
     "id": [7, 8, 9, 10],
@@ -89,6 +89,16 @@ def test_every_format_to_every_format(
     assert list(found[0]) == ["id", "query", "title", "price", "score"]
     assert [r["score"] for r in found] == pytest.approx(EXPECTED)
     assert [int(r["id"]) for r in found] == ROWS["id"]
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), "dictionary"])
+def test_every_kind_of_string_column_is_scored(scorer: Scorer, kind: pa.DataType | str) -> None:
+    rows = pa.table(ROWS)
+    for at, name in ((1, "query"), (2, "title")):
+        column = rows[name].dictionary_encode() if kind == "dictionary" else rows[name].cast(kind)
+        rows = rows.set_column(at, name, column)
+    found = score_table(scorer, rows, query="query", title="title").to_pylist()
+    assert found == pytest.approx(EXPECTED)
 
 
 def test_columns_are_kept_as_they_are(scorer: Scorer, tmp_path: Path) -> None:

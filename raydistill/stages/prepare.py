@@ -359,7 +359,7 @@ def _split_keys(run: Run) -> NDArray[np.uint64]:
     """Keys of the dev and test queries."""
     column = "query" if run.config.judged.query else "title"
     keys = [
-        query_keys(folder.read_table(name, columns=[column])[column].combine_chunks())
+        query_keys(folder.read_table(name, columns=[column])[column])
         for folder in (run.judged("dev"), run.judged("test"))
         for name in folder.shards()
     ]

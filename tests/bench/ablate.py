@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from raydistill import FORMAT
 from raydistill.bags import look_up
 from raydistill.features import Features, NgramSpec, concatenate
-from raydistill.hashing import utf8_buffers
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets
 from raydistill.matching import DENSE_NAMES, NUM_DENSE
@@ -33,6 +32,7 @@ from raydistill.optimizers import rate_at
 from raydistill.scorer import Scorer
 from raydistill.storage import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
+from raydistill.texts import to_texts
 from raydistill.training import StudentConfig, TrainConfig
 from raydistill.vocabulary import make_lexicon
 
@@ -176,7 +176,7 @@ def microseconds(student: Student, lexicon: Lexicon, rows: pa.Table) -> float:
     }  # fmt: skip
     arrays = {name: value.numpy() for name, value in student.arrays().items()}
     scorer = Scorer(settings, {**arrays, **lexicon.to_arrays()})
-    texts = [utf8_buffers(rows[name].combine_chunks()) for name in ("query", "title")]
+    texts = [to_texts(rows[name]) for name in ("query", "title")]
     times = []
     for _ in range(6):
         start_s = time.perf_counter()

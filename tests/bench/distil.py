@@ -24,7 +24,6 @@ from torch import Tensor
 from raydistill.bags import look_up
 from raydistill.config import load_config
 from raydistill.features import Features, concatenate
-from raydistill.hashing import utf8_buffers
 from raydistill.learning import Average, spec_of
 from raydistill.lexicon import Lexicon
 from raydistill.loader import dense_scale, features_of, read_logits
@@ -33,6 +32,7 @@ from raydistill.ngrams import document_counts, idf, word_rows
 from raydistill.run import Run
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.student import Student, Trainer, predict, to_inputs
+from raydistill.texts import to_texts
 from raydistill.training import StudentConfig, TrainConfig
 
 _ROWS, _EVALUATIONS = 512, 4  # of a batch; an epoch
@@ -98,7 +98,7 @@ def read(run: Run, *, num_pairs: int, units: bool) -> Data:
     kept = np.flatnonzero(np.isfinite(logits_BM).all(axis=1))[:num_pairs]
     pairs, logits_BM = pairs.take(pa.array(kept)), logits_BM[kept]
     spec, lexicon = replace(spec_of(run), units=units and spec_of(run).has_match), load_lexicon(run)
-    titles = utf8_buffers(pairs["title"].combine_chunks())
+    titles = to_texts(pairs["title"])
     rarity = idf(document_counts(titles, units=units), num_documents=len(titles[1]) - 1)
     lexicon = lexicon._replace(idf_I=rarity)
 

@@ -1,0 +1,212 @@
+"""Texts as the compiled functions read them: UTF-8 bytes and offsets, from Arrow or from NumPy.
+
+The one place that looks into Arrow's memory. Comes in: an Arrow array of any kind of string, or
+bytes and offsets. Goes out: `Texts`, checked, and blocks of rows of one numba type: read-only uint8
+and read-only int32 offsets (another type would be compiled anew, for half a minute). Needs NumPy
+alone; whoever passes an Arrow array has pyarrow.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# UTF-8 bytes, R + 1 rising offsets; read-only.
+Texts = tuple[NDArray[np.uint8], NDArray[np.int32] | NDArray[np.int64]]
+Block = tuple[NDArray[np.uint8], NDArray[np.int32]]
+
+MAX_BYTES = 2**31 - 1  # what int32 offsets reach, in Arrow's `string` and in compiled code
+_ALLOWED = "string, large_string, string_view or a dictionary of them, chunked or not"
+
+
+def to_texts(values: pa.Array | pa.ChunkedArray | Texts) -> Texts:
+    """Bytes and offsets of R texts: without a copy from `string`, `large_string` and NumPy.
+
+    Raises:
+        TypeError: not an Arrow array of strings, and not a tuple of uint8 bytes and int32 or int64
+            offsets.
+        ValueError: a null; offsets that fall, or that point outside the bytes.
+    """
+    data, offsets = _from_numpy(values) if isinstance(values, tuple) else _from_arrow(values)
+    if len(offsets) == 0:
+        raise ValueError("no offsets: R texts have R + 1, and no text has one, 0")
+    if offsets[0] < 0 or offsets[-1] > len(data):
+        raise ValueError(
+            f"offsets from {offsets[0]:,} to {offsets[-1]:,} of {len(data):,} bytes: a text would "
+            "lie outside of them"
+        )
+    falls = offsets[1:] < offsets[:-1]
+    if falls.any():
+        row = int(falls.argmax())
+        raise ValueError(
+            f"text {row:,} begins at byte {offsets[row]:,} and ends at {offsets[row + 1]:,}: "
+            "offsets must rise"
+        )
+    return data, offsets
+
+
+def to_arrow(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The texts as one array: `string`, or `large_string` where it came so or is over 2 GB.
+
+    Raises:
+        TypeError: not an Arrow array of strings.
+        ValueError: a null.
+    """
+    pa = sys.modules.get("pyarrow")
+    if pa is None or not isinstance(values, (pa.Array, pa.ChunkedArray)):
+        raise TypeError(f"texts of type {_type_name(values)}; give an Arrow array of {_ALLOWED}")
+    _check_type(pa, values.type)
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    texts = _joined([_plain(chunk) for chunk in chunks])
+    if texts.null_count:
+        row = int(np.asarray(texts.is_null()).argmax())
+        raise ValueError(
+            f"{texts.null_count:,} of {len(texts):,} texts are null, the first in row {row:,}; "
+            'leave them out, or make them ""'
+        )
+    return texts
+
+
+def narrowed(texts: pa.LargeStringArray) -> pa.Array:
+    """The texts as `string` where they have less than 2 GB."""
+    pa = sys.modules["pyarrow"]
+    return texts if texts.nbytes > MAX_BYTES else texts.cast(pa.string())
+
+
+def row_spans(
+    *columns: Texts, max_rows: int | None = None, max_bytes: int = MAX_BYTES
+) -> Iterator[tuple[int, int]]:
+    """First and last-plus-one row of block after block; one empty block where there is no row.
+
+    No block has more than `max_rows` rows, nor more than `max_bytes` in any of the columns, which
+    have as many rows as each other; a single longer text is a block of its own.
+
+    Raises:
+        ValueError: a text of more than MAX_BYTES.
+    """
+    num_rows = len(columns[0][1]) - 1
+    start = 0
+    while start < num_rows or start == 0:
+        last = num_rows if max_rows is None else min(num_rows, start + max_rows)
+        stop = min(_rows_within(offsets, start, last, max_bytes) for _, offsets in columns)
+        yield start, stop
+        start = max(stop, 1)
+
+
+def row_block(texts: Texts, start: int, stop: int) -> Block:
+    """Some rows with int32 offsets, from one of the spans that `row_spans` gives."""
+    data, offsets = texts
+    part = offsets[start : stop + 1]
+    if part.dtype == np.int32:
+        return data, part  # type: ignore[return-value]  # the dtype is checked
+    based = (part - part[0]).astype(np.int32)
+    based.setflags(write=False)
+    return data[part[0] : part[-1]], based
+
+
+def row_blocks(
+    texts: Texts, *, max_rows: int | None = None, max_bytes: int = MAX_BYTES
+) -> Iterator[Block]:
+    """All rows, some at a time: see `row_spans`."""
+    for start, stop in row_spans(texts, max_rows=max_rows, max_bytes=max_bytes):
+        yield row_block(texts, start, stop)
+
+
+def _rows_within(offsets: NDArray[Any], start: int, last: int, max_bytes: int) -> int:
+    """The row before which `max_bytes` from row `start` on are used up; at least one row on."""
+    if start == last:
+        return last
+    # As a number of the offsets' own type: NumPy would copy all of them to a wider one.
+    most = min(int(offsets[start]) + max_bytes, int(np.iinfo(offsets.dtype).max))
+    part = offsets[start : last + 1]
+    num_rows = int(np.searchsorted(part, offsets.dtype.type(most), side="right")) - 1
+    if num_rows == 0 and int(part[1]) - int(part[0]) > MAX_BYTES:
+        size = int(part[1]) - int(part[0])
+        raise ValueError(f"text {start:,} has {size:,} bytes; at most {MAX_BYTES:,} can be read")
+    return start + max(num_rows, 1)
+
+
+def _from_numpy(values: tuple[Any, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
+    if len(values) != 2:
+        raise TypeError(f"a tuple of {len(values)}; give (bytes, offsets)")
+    data, offsets = values
+    if isinstance(data, bytes):
+        data = np.frombuffer(data, np.uint8)
+    _check_array("bytes", data, allowed=(np.uint8,))
+    _check_array("offsets", offsets, allowed=(np.int32, np.int64))
+    return _read_only(data), _read_only(offsets)
+
+
+def _check_array(name: str, values: object, *, allowed: tuple[type, ...]) -> None:
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype in allowed:
+        return
+    found = _type_name(values)
+    if isinstance(values, np.ndarray):
+        found = f"{values.dtype} of shape {values.shape}"
+    wanted = " or ".join(kind.__name__ for kind in allowed)
+    raise TypeError(f"{name} of texts are {found}; give a one-dimensional array of {wanted}")
+
+
+def _read_only(values: NDArray[Any]) -> NDArray[Any]:
+    if values.flags.writeable or not values.flags.c_contiguous:
+        values = np.ascontiguousarray(values).view()
+        values.setflags(write=False)
+    return values
+
+
+def _from_arrow(values: pa.Array | pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[Any]]:
+    pa = sys.modules.get("pyarrow")
+    texts = to_arrow(values)
+    _, offsets, data = texts.buffers()
+    kind: Any = np.int64 if pa and pa.types.is_large_string(texts.type) else np.int32
+    first, stop = texts.offset, texts.offset + len(texts) + 1
+    starts = np.frombuffer(offsets or bytes(8), kind)[first:stop]
+    if len(starts) < stop - first:
+        raise ValueError(f"{len(starts):,} offsets for {len(texts):,} texts: a broken Arrow array")
+    letters = np.frombuffer(b"" if data is None else data, np.uint8)
+    return _read_only(letters), _read_only(starts)
+
+
+def _check_type(pa: Any, kind: pa.DataType) -> None:  # noqa: ANN401 - the module pyarrow
+    types = pa.types
+    words = kind.value_type if types.is_dictionary(kind) else kind
+    if types.is_string(words) or types.is_large_string(words) or types.is_string_view(words):
+        return
+    if types.is_null(kind):  # of a list without a text
+        return
+    hint = "; cast them to string" if types.is_binary(kind) else ""
+    raise TypeError(f"texts of Arrow type {kind}; {_ALLOWED} can be read{hint}")
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    """The texts of one chunk as `string` or `large_string`."""
+    pa = sys.modules["pyarrow"]
+    if pa.types.is_dictionary(values.type):
+        words = values.dictionary.cast(pa.large_string())  # decoded as `string` they may overflow
+        return narrowed(pa.DictionaryArray.from_arrays(values.indices, words).dictionary_decode())
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        return values
+    return narrowed(values.cast(pa.large_string()))
+
+
+def _joined(parts: list[pa.Array]) -> pa.Array:
+    pa = sys.modules["pyarrow"]
+    if not parts:
+        return pa.array([], pa.string())
+    if len(parts) == 1:
+        return parts[0]
+    kinds = {part.type for part in parts}
+    if len(kinds) > 1 or sum(part.nbytes for part in parts) > MAX_BYTES:
+        parts = [part.cast(pa.large_string()) for part in parts]
+    return pa.concat_arrays(parts)
+
+
+def _type_name(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
