@@ -264,11 +264,10 @@ def read_overlay(path: str) -> dict[str, object]:
     return parse_tables(Folder(folder or ".").read_bytes(name).decode(), name=path)
 
 
-def _dry_run(run: object) -> int:
-    from raydistill.run import STAGES, Run
+def _dry_run(run: Run) -> int:
+    from raydistill.run import STAGES
     from raydistill.stages.distill import is_complete, outputs
 
-    assert isinstance(run, Run)
     print(run.config.resolved.to_toml())  # noqa: T201
     run.check_owner()
     for stage in (*STAGES, *(["tune"] if run.config.tune.space else [])):

@@ -39,7 +39,8 @@ class InputFile:
     def format(self) -> str:
         """One of `parquet csv tsv jsonl`."""
         found = file_format(self.uri)
-        assert found, "only files of a known format become InputFiles"
+        if found is None:
+            raise UserError(f"{self.uri} is of no known format; give {', '.join(FORMATS)} files")
         return found
 
 

@@ -25,7 +25,7 @@ from raydistill.readers import read_raw
 from raydistill.run import DATASETS, Run, model_folder
 from raydistill.schema import COUNTS, SPLITS
 from raydistill.shards import judged_shards, pair_shards
-from raydistill.storage import Folder
+from raydistill.storage import SUCCESS, Folder
 from raydistill.store import Grid, Known, bucket_of
 
 _MAX_SHARDS = 32  # of a dataset: 2 million pairs, some seconds
@@ -148,8 +148,7 @@ def _region(run: Run, *, num_shards: int) -> _Region | None:
     """What to read of a store of distinct pairs; None where pairs lie as they came."""
     if not run.config.pairs.dedupe:
         return None
-    done = run.pairs.success()
-    assert done is not None, "the listing of its shards has found it complete"
+    done = run.pairs.require_json(SUCCESS, stage="prepare")
     grids = tuple(Grid(**one["grids"][""]) for one in done["additions"])
     num = max(1, grids[0].num_buckets * _MAX_SHARDS // max(num_shards, _MAX_SHARDS))
     return _Region(grids, num - 1)
@@ -213,8 +212,7 @@ def inspect_files(path: str, *, query: str, title: str) -> dict[str, Any]:
 
 
 def _counts(folder: Folder) -> dict[str, int]:
-    done = folder.success()
-    assert done is not None, "the listing of its shards has found it complete"
+    done = folder.require_json(SUCCESS, stage="prepare")
     return {name: done[name] for name in COUNTS}
 
 

@@ -58,7 +58,8 @@ class Run:
 
     def judged(self, split: str) -> Folder:
         """Shards of one split of the judged pairs."""
-        assert split in SPLITS
+        if split not in SPLITS:
+            raise ValueError(f"no split {split!r} of the judged pairs; there are {SPLITS}")
         return self.root / "judged" / split
 
     def prepare_fingerprint(self, dataset: str) -> str:
@@ -148,7 +149,8 @@ class Run:
     def finetune_fingerprint(self, name: str) -> str:
         """What makes the fine-tuned teacher: encoder, judged pairs, settings."""
         base = self.config.teachers[name].base
-        assert base is not None, "only a base encoder is fine-tuned"
+        if base is None:
+            raise ValueError(f"teacher {name} has no base: it is not fine-tuned")
         settings = self.config.finetune.results()
         relevant_at = self.config.judged.relevant_at if settings["target"] == "binary" else None
         judged = [self._judged_settings(), self.ledger.identities("judged")]
@@ -218,7 +220,8 @@ class Run:
 
     def train_fingerprint(self, role: str) -> str:
         """What makes a student: pairs, targets, features, network, schedule."""
-        assert role in ROLES
+        if role not in ROLES:
+            raise ValueError(f"no student {role!r}; there are {ROLES}")
         config = self.config
         if role == "student":
             dataset = "pairs"

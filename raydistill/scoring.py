@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -141,39 +141,35 @@ class _Writer:
     def __init__(self, path: Path, kind: str) -> None:
         self.path, self.kind = path, kind
         self._schema: pa.Schema | None = None
-        self._open: pq.ParquetWriter | pacsv.CSVWriter | None = None
-        self._text: TextIO | None = None
+        self._write: Callable[[pa.Table], None] | None = None
+        self._open: pq.ParquetWriter | pacsv.CSVWriter | TextIO | None = None
 
     def __call__(self, table: pa.Table) -> None:
-        if self._schema is None:
-            self._schema = table.schema
-            self._start(table.schema)
+        if self._schema is None or self._write is None:
+            self._schema, self._write = table.schema, self._start(table.schema)
         try:
             table = table.select(self._schema.names).cast(self._schema)
         except (KeyError, ValueError) as error:  # Arrow's errors are ValueErrors
             raise UserError(f"the columns change within the input: {error}") from error
-        if self._text is not None:
-            self._write_text(table, self._text)
-        elif isinstance(self._open, pq.ParquetWriter):
-            self._open.write_table(table)
-        else:
-            assert self._open is not None
-            self._open.write(table)
+        self._write(table)
 
-    def _start(self, schema: pa.Schema) -> None:
+    def _start(self, schema: pa.Schema) -> Callable[[pa.Table], None]:
+        """Open the file; what writes a table to it."""
         if self.kind == "parquet":
-            self._open = pq.ParquetWriter(str(self.path), schema)
-        elif self.kind == "csv":
+            self._open = parquet = pq.ParquetWriter(str(self.path), schema)
+            return parquet.write_table  # type: ignore[no-any-return]
+        if self.kind == "csv":
             nested = [field.name for field in schema if pa.types.is_nested(field.type)]
             if nested:
                 raise UserError(
                     f"column {nested[0]!r} does not fit in a CSV; write .parquet or .jsonl"
                 )
-            self._open = pacsv.CSVWriter(str(self.path), schema)
-        else:
-            self._text = self.path.open("w", encoding="utf-8", newline="")
-            if self.kind == "tsv":
-                self._text.write("\t".join(schema.names) + "\n")
+            self._open = csv = pacsv.CSVWriter(str(self.path), schema)
+            return csv.write  # type: ignore[no-any-return]
+        self._open = text = self.path.open("w", encoding="utf-8", newline="")
+        if self.kind == "tsv":
+            text.write("\t".join(schema.names) + "\n")
+        return lambda table: self._write_text(table, text)
 
     def _write_text(self, table: pa.Table, text: TextIO) -> None:
         if self.kind == "jsonl":
@@ -187,9 +183,8 @@ class _Writer:
 
     def close(self) -> None:
         """Finish the file."""
-        for opened in (self._open, self._text):
-            if opened is not None:
-                opened.close()
+        if self._open is not None:
+            self._open.close()
 
 
 def _tsv_field(value: object) -> str:

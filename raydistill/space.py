@@ -70,13 +70,12 @@ def dimensions(config: RunConfig) -> list[Dimension]:
         raise UserError('tune.space is empty: say what to search, as in "labels.temperature" = ...')
     found = []
     for name, given in config.tune.space.items():
-        if given.spread is not None:
-            found += _ratios(config, name, spread=given.spread)
-        elif given.choices is not None:
-            found.append(Dimension(name, choices=given.choices))
-        else:
-            assert given.low is not None and given.high is not None, "SpaceConfig checks it"
+        if given.low is not None and given.high is not None:
             found.append(Dimension(name, given.low, given.high, given.log))
+        elif given.spread is not None:
+            found += _ratios(config, name, spread=given.spread)
+        else:
+            found.append(Dimension(name, choices=given.choices or ()))
     for dimension in found:
         _check(dimension)
     _check_trees(config)

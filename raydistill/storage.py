@@ -112,6 +112,20 @@ class Folder:
         content: dict[str, Any] = json.loads(self.read_bytes(name))
         return content
 
+    def require_json(self, name: str, *, stage: str) -> dict[str, Any]:
+        """The content of the JSON file `name`, which `stage` writes.
+
+        Raises:
+            UserError: there is none.
+        """
+        content = self.read_json(name)
+        if content is None:
+            raise UserError(
+                f"{self} has no {name}, which `{stage}` writes: delete that folder and run "
+                f"`{stage}` again"
+            )
+        return content
+
     def exists(self, name: str = "") -> bool:
         """Whether the file or folder `name` is there."""
         return bool(self.filesystem.get_file_info(self.path(name)).type != fs.FileType.NotFound)

@@ -146,17 +146,16 @@ class Student:
     ) -> Tensor:
         """Fill `out_P` with the gradients of the network; those of the bags, shape B, G * D."""
         grad = grads_B.unsqueeze(1).to(self._low_P.dtype)
-        layers = list(zip(self.layers(self._low_P), self.layers(out_P), read, strict=True))
-        for at, ((weight, _), (weight_out, bias_out), x) in reversed(list(enumerate(layers))):
-            torch.mm(grad.t(), x, out=weight_out)
-            torch.sum(grad, 0, out=bias_out)
-            if at == 0:
-                return torch.mm(grad, weight[:, : self.num_bag_columns]).float()
+        first, *later = zip(self.layers(self._low_P), self.layers(out_P), read, strict=True)
+        for (weight, _), out, x in reversed(later):
+            _fill_layer(grad, x, out)
             # What ReLU or dropout put to 0 passes nothing back.
             grad = torch.ops.aten.threshold_backward(torch.mm(grad, weight), x, 0)
             if dropout:
                 grad = grad.div_(1 - dropout)
-        raise AssertionError("a network has a layer")
+        (weight, _), out, x = first
+        _fill_layer(grad, x, out)
+        return torch.mm(grad, weight[:, : self.num_bag_columns]).float()
 
     def _input(self, inputs: Inputs) -> Tensor:
         """Bags and standardised dense features side by side, shape B, X."""
@@ -181,6 +180,12 @@ class Student:
         slots, offsets = inputs.slots_N.numpy(), inputs.offsets.numpy()
         row_gradients(slots, offsets, grads_BX.numpy(), self.spec.num_bags, out_UD.numpy())
         return out_UD
+
+
+def _fill_layer(grad: Tensor, x: Tensor, out: tuple[Tensor, Tensor]) -> None:
+    """Gradients of a layer's weight and bias, from that of its output and from what it read."""
+    torch.mm(grad.t(), x, out=out[0])
+    torch.sum(grad, 0, out=out[1])
 
 
 def _random_weights(shapes: list[tuple[int, int]]) -> Tensor:

@@ -156,3 +156,10 @@ def test_a_readme_does_not_change_a_model(tmp_path: Path) -> None:
 def test_an_unknown_scheme_is_an_error() -> None:
     with pytest.raises(UserError, match="ftp://host/x"):
         Folder("ftp://host/x").exists()
+
+
+def test_a_file_that_a_stage_should_have_left_is_named(folder: Folder) -> None:
+    with pytest.raises(UserError, match=r"has no result\.json, which `train` writes: delete"):
+        folder.require_json("result.json", stage="train")
+    folder.write_json("result.json", {"pairs": 1})
+    assert folder.require_json("result.json", stage="train") == {"pairs": 1}

@@ -72,8 +72,7 @@ def _finetune(run: Run, name: str, cluster: Cluster) -> None:
         num_workers=settings.num_workers,
         gpus_each=settings.num_gpus,
     )
-    result = folder.read_json(RESULT)
-    assert result is not None, "the loop writes it before it returns"
+    result = folder.require_json(RESULT, stage="finetune")
     seconds = time.monotonic() - start_s
     summary = {
         "fingerprint": run.finetune_fingerprint(name),
@@ -157,7 +156,8 @@ class Keeper(TrainerCallback):
     def pack(self, folder: Path, *, trained: Path) -> None:
         """Copy the Trainer's last checkpoint and the best epoch: what `restore` takes up."""
         last = get_last_checkpoint(str(trained))  # type: ignore[no-untyped-call]
-        assert last is not None, "the Trainer has just saved it"
+        if last is None:
+            raise RuntimeError(f"the Trainer has left no checkpoint in {trained}")
         shutil.copytree(last, folder / "trainer")
         if self.best.exists():
             shutil.copytree(self.best, folder / "best")
@@ -230,7 +230,8 @@ def make_trainer(
     """The Trainer of one teacher, ready to go; needs no Ray."""
     settings = run.config.finetune
     base = run.config.teachers[name].base
-    assert base is not None, "only teachers with a base come here"
+    if base is None:
+        raise ValueError(f"teacher {name} has no base: there is nothing to fine-tune")
     folder = model_folder(base).download()
     torch.manual_seed(settings.seed)  # before the head gets its random weights
     model = AutoModelForSequenceClassification.from_pretrained(

@@ -112,8 +112,8 @@ def _train(job: Job, cluster: Cluster) -> None:
 
 def write_success(job: Job, *, seconds: float) -> None:
     """Say that the student is complete, and what the fit came to."""
-    result, rows = job.output.read_json(RESULT), sum(job.shards.values())
-    assert result is not None, "the loop writes it before it returns"
+    result = job.output.require_json(RESULT, stage="train")
+    rows = sum(job.shards.values())
     summary = {
         "fingerprint": job.fingerprint,
         "rows_in": rows,

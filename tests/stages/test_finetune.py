@@ -154,3 +154,13 @@ def test_the_same_seed_gives_the_same_start(run: Run, tmp_path: Path) -> None:
         first.model.named_parameters(), second.model.named_parameters(), strict=True
     ):
         assert torch.equal(a, b), name
+
+
+def test_what_cannot_be_fine_tuned_is_named(run: Run, tmp_path: Path) -> None:
+    _, keeper, _ = make(run, tmp_path)
+    with pytest.raises(RuntimeError, match="the Trainer has left no checkpoint in"):
+        keeper.pack(tmp_path, trained=tmp_path)
+    ready = run.config.teachers["tiny"].model_copy(update={"base": None, "model": "x"})
+    run.config.teachers["tiny"] = ready
+    with pytest.raises(ValueError, match="teacher tiny has no base"):
+        make(run, tmp_path)

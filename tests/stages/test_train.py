@@ -323,3 +323,10 @@ def test_what_makes_another_student(labeled: Run) -> None:
     assert with_("train", num_workers=4).student("student").uri == base
     judged = labeled.student("judged_only").uri
     assert with_("labels", temperature=2.0).student("judged_only").uri == judged
+
+
+def test_a_fit_without_its_result_says_what_to_do(labeled: Run) -> None:
+    job, _ = start(labeled)
+    with pytest.raises(UserError, match=r"student.* has no result\.json, which `train` writes"):
+        train.write_success(job, seconds=1.0)
+    assert job.output.success() is None

@@ -1,0 +1,51 @@
+"""What no file of the product holds: `python -O` removes asserts, so that data passes unchecked."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import raydistill
+from raydistill.errors import UserError
+from raydistill.inputs import InputFile
+from raydistill.run import Run
+from tests.conftest import run_config
+
+PACKAGE = Path(raydistill.__file__).parent
+FILES = sorted([*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "jobs").rglob("*.py")])
+
+
+@pytest.mark.parametrize(
+    "file", FILES, ids=lambda file: file.relative_to(PACKAGE.parent).as_posix()
+)
+def test_nothing_is_checked_by_an_assert(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    lines = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    names = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Name) and "AssertionE" in n.id]
+    assert not lines and not names, f"lines {lines + names}: raise UserError, or another error"
+
+
+def test_checks_hold_under_python_o() -> None:
+    code = (
+        "import pyarrow as pa; from raydistill.hashing import hash_texts\n"
+        "try: hash_texts(pa.array(['a', None]))\n"
+        "except ValueError as error: print(error)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.startswith("1 of 2 texts are null, the first in row 1")
+
+
+def test_names_that_are_none_are_refused(tmp_path: Path) -> None:
+    run = Run(run_config(tmp_path, tmp_path, tmp_path))
+    with pytest.raises(ValueError, match=r"no split 'train2' .* 'test'"):
+        run.judged("train2")
+    with pytest.raises(ValueError, match=r"no student 'teacher'; .* 'judged_only'"):
+        run.train_fingerprint("teacher")
+    with pytest.raises(ValueError, match="teacher tiny has no base"):
+        run.finetune_fingerprint("tiny")
+    with pytest.raises(UserError, match=r"a\.xlsx is of no known format; give \.parquet, "):
+        _ = InputFile("a.xlsx", 1).format
