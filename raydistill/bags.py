@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from raydistill.compiled import compiled
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _EPSILON = np.float32(1e-10)  # as torch.optim.Adagrad
@@ -37,7 +38,7 @@ def look_up(ids_N: NDArray[np.int32], offsets: NDArray[np.int64]) -> Lookup:
     return Lookup(rows, slots, offsets.astype(np.int32))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def distinct(ids_N: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """`rows_U` and `slots_N` of a Lookup: a hash table with open addresses, at most half full."""
     bits = 1
@@ -60,7 +61,7 @@ def distinct(ids_N: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.in
     return rows[:num].copy(), slots
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sum_bags(
     ids_N: NDArray[np.int32],
     offsets: NDArray[np.integer],
@@ -79,7 +80,7 @@ def sum_bags(
         row *= np.float32(1 / np.sqrt(max(stop - start, 1)))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def row_gradients(
     slots_N: NDArray[np.int32],
     offsets: NDArray[np.int32],
@@ -101,7 +102,7 @@ def row_gradients(
             out_UD[slots_N[at]] += scaled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_rows(
     slots_N: NDArray[np.int32], grads_ND: NDArray[np.float32], out_UD: NDArray[np.float32]
 ) -> None:
@@ -110,7 +111,7 @@ def add_rows(
         out_UD[slots_N[at]] += grads_ND[at]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
+@compiled(fastmath={"reassoc"})
 def adagrad_rows(
     table_VD: NDArray[np.float32],
     squares_V: NDArray[np.float32],

@@ -13,9 +13,9 @@ from html.entities import html5
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from numpy.typing import NDArray
 
+from raydistill.compiled import compiled
 from raydistill.hashing import hash_bytes, hash_texts
 from raydistill.texts import MAX_BYTES, Block, row_blocks, to_arrow, to_texts
 from raydistill.words import FRACTION, FRACTION_SLASH
@@ -62,7 +62,7 @@ def _clean(texts: pa.Array) -> pa.LargeStringArray:
     return pc.utf8_trim(odd, characters=" ")
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _needs_work(data: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
     """False for printable ASCII with single spaces inside and no `&`: most texts, as they are."""
     needs = np.zeros(len(offsets) - 1, np.bool_)
@@ -104,7 +104,7 @@ def _small_codes() -> NDArray[np.int32]:
     return np.array([ord(text) if text else _NO_CHARACTER for text in texts], np.int32)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _decode_rows(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int32],
@@ -135,12 +135,12 @@ def _decode_rows(
     return out[:num], stops
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_alphanumeric(byte: int) -> bool:
     return 48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _entity_end(data: NDArray[np.uint8], start: int, stop: int) -> int:
     """Where the semicolon of the entity that begins at `start` lies; 0 where there is none."""
     for at in range(start + 1, min(stop, start + _LONGEST + 1)):
@@ -151,7 +151,7 @@ def _entity_end(data: NDArray[np.uint8], start: int, stop: int) -> int:
     return 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _decode_one(
     data: NDArray[np.uint8],
     start: int,
@@ -176,7 +176,7 @@ def _decode_one(
     return length
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _number(data: NDArray[np.uint8], start: int, stop: int) -> int:
     """The value of `931` or `x3A3`; -1 where it is no number, or one of too many digits."""
     is_hex = start < stop and (data[start] | 32) == _X
@@ -193,7 +193,7 @@ def _number(data: NDArray[np.uint8], start: int, stop: int) -> int:
     return value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write_code(code: int, small: NDArray[np.int32], out: NDArray[np.uint8], num: int) -> int:
     """A code point as UTF-8, by HTML's rules: what is none becomes U+FFFD, noncharacters go."""
     if code < len(small):

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from raydistill.compiled import compiled
 from raydistill.matching import NUM_DENSE
 
 VOCABULARY_BITS = 24  # of a hash make an id: 150,000 kept ones take 1 % of the others for their own
@@ -96,7 +96,7 @@ def concatenate(parts: Sequence[Features]) -> Features:
     return Features(ids, offsets, np.concatenate([part.dense_BF for part in parts]))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _take_bags(
     ids_N: NDArray[np.int32],
     offsets: NDArray[np.int64],

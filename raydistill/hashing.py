@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from raydistill.compiled import compiled
 from raydistill.texts import Texts, row_blocks, to_texts
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT = np.uint64(33)
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def mix64(value: np.uint64) -> np.uint64:
     """The 64-bit finaliser of MurmurHash3 (public domain, A. Appleby)."""
     value = (value ^ (value >> _SHIFT)) * _MIX_1
@@ -32,7 +32,7 @@ def mix64(value: np.uint64) -> np.uint64:
     return value ^ (value >> _SHIFT)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def hash_bytes(data: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
     """The hash of the bytes start..stop, stop not among them."""
     state = FNV_OFFSET
@@ -41,7 +41,7 @@ def hash_bytes(data: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
     return mix64(state)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _hash_rows(data: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.uint64]:
     out = np.empty(len(offsets) - 1, np.uint64)
     for row in range(len(out)):

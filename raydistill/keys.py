@@ -6,9 +6,9 @@ Comes in: texts as `words.encode` gives them. Goes out: 64 bits a text. Compiled
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from raydistill.compiled import compiled
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
 from raydistill.texts import Texts, row_blocks
 from raydistill.words import (
@@ -36,7 +36,7 @@ def query_keys(texts: Texts) -> NDArray[np.uint64]:
     return np.concatenate([_query_keys(*block, *tables) for block in row_blocks(texts)])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _query_keys(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int32],
@@ -61,7 +61,7 @@ def _query_keys(
     return keys
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num: int) -> np.uint64:
     total = np.uint64(0)
     length = 0  # of the word so far, whose letters lie at the front of `points`
@@ -80,7 +80,7 @@ def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sum_of_word(points: NDArray[np.uint32], length: int) -> np.uint64:
     total, number = np.uint64(0), FNV_OFFSET
     for at in range(length):
@@ -96,7 +96,7 @@ def _sum_of_word(points: NDArray[np.uint32], length: int) -> np.uint64:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def stem(points: NDArray[np.uint32], length: int) -> int:
     """Length of a word without its English plural; its last letter in `points` may be changed.
 

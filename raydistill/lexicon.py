@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from raydistill.compiled import compiled
 
 IDF, WORDS, VECTORS, NGRAMS = "idf", "words", "word_vectors", "ngrams"  # names in a bundle's arrays
 
@@ -86,7 +87,7 @@ def unit_rows(vectors_KE: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors_KE / np.where(lengths > 0, lengths, 1), np.float32)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def find_word(word: np.uint64, words_K: NDArray[np.uint64], places: NDArray[np.int32]) -> int:
     """The place of a word among the known ones, or -1."""
     mask = len(places) - 1
@@ -98,7 +99,7 @@ def find_word(word: np.uint64, words_K: NDArray[np.uint64], places: NDArray[np.i
     return -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _places(words_K: NDArray[np.uint64]) -> NDArray[np.int32]:
     """Open addresses, at most half full."""
     size = 2

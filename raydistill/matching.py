@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from raydistill.compiled import compiled
 from raydistill.lexicon import Lexicon, find_word
 from raydistill.words import word_hash
 
@@ -65,7 +65,7 @@ class Side(NamedTuple):
     near: NDArray[np.float32]  # cosine with the nearest word of the other side
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def side(num: int) -> Side:
     """Room for `num` words."""
     return Side(
@@ -81,7 +81,7 @@ def side(num: int) -> Side:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def first_words(room: Side, num: int) -> Side:
     """The first `num` words of a room."""
     return Side(
@@ -97,7 +97,7 @@ def first_words(room: Side, num: int) -> Side:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def match_words(query: Side, title: Side) -> None:
     """Fill `match` and `found` of both sides and `times` of the query."""
     for t in range(len(title.words)):
@@ -114,7 +114,7 @@ def match_words(query: Side, title: Side) -> None:
                     title.match[t] = q
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _cover(
     grams_query: NDArray[np.uint64],
     grams_title: NDArray[np.uint64],
@@ -146,7 +146,7 @@ def _cover(
     return found / max(len(grams_query), 1), seen.sum() / max(len(grams_title), 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def know(words: Side, lexicon: Lexicon) -> None:
     """Fill `weight` and `known`; the IDF of a word is that of its highest bits."""
     bits, size = 0, len(lexicon.idf_I)
@@ -159,7 +159,7 @@ def know(words: Side, lexicon: Lexicon) -> None:
         words.known[at] = find_word(words.words[at], lexicon.words_K, lexicon.places)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _find_near(query: Side, title: Side, vectors_KE: NDArray[np.float32]) -> None:
     """Fill `near`: 1 for a word that the other side has, else the best cosine, at least 0."""
     for t in range(len(title.words)):
@@ -179,7 +179,7 @@ def _find_near(query: Side, title: Side, vectors_KE: NDArray[np.float32]) -> Non
             title.near[t] = max(title.near[t], cosine)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mean_and_weighted(
     values: NDArray[np.float32], weight: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
@@ -192,7 +192,7 @@ def _mean_and_weighted(
     out[1] = weighted / all_weight if all_weight > 0 else 0.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _summarise(values: NDArray[np.float32], query: Side, out: NDArray[np.float32]) -> None:
     """Mean, IDF-weighted mean, least, the last word's, and the mean of the missing words."""
     _mean_and_weighted(values, query.weight, out)
@@ -207,7 +207,7 @@ def _summarise(values: NDArray[np.float32], query: Side, out: NDArray[np.float32
     out[4] = missing / num_missing if num_missing else 1.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rarity(query: Side, num_title_words: int, out: NDArray[np.float32]) -> float:
     """IDF of the rarest word that is missing, is unlike any, is asked for; their sum. BM25."""
     score, norm = 0.0, _K1 * (1 - _B + _B * num_title_words / _MEAN_WORDS)
@@ -223,7 +223,7 @@ def _rarity(query: Side, num_title_words: int, out: NDArray[np.float32]) -> floa
     return score
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _order(query: Side, title: Side, out: NDArray[np.float32]) -> None:
     """The features that go by number and order of words, from log_query_words on."""
     num_q, num_t = len(query.words), len(title.words)
@@ -249,7 +249,7 @@ def _order(query: Side, title: Side, out: NDArray[np.float32]) -> None:
     out[7] = unknown / max(num_q, 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _numbers(query: Side, title: Side, out: NDArray[np.float32]) -> None:
     """Words with a digit: how many are asked for, how many of them are there."""
     asked, found = 0, 0
@@ -262,7 +262,7 @@ def _numbers(query: Side, title: Side, out: NDArray[np.float32]) -> None:
     out[3] = title.numeric.sum() / max(len(title.words), 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
     for other in words:
         if word == other:
@@ -270,7 +270,7 @@ def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _head_place(title: Side) -> int:
     """The place of a title's head, the word that names the thing; -1 where there is no word."""
     for t in range(1, len(title.words)):
@@ -282,7 +282,7 @@ def _head_place(title: Side) -> int:
     return len(title.words) - 1
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _head(
     query: Side, title: Side, vectors_KE: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
@@ -305,7 +305,7 @@ def _head(
             out[2] = (head - t) / (head + 1)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _mean_vector(words: Side, vectors_KE: NDArray[np.float32], out_E: NDArray[np.float32]) -> None:
     """IDF-weighted mean of the words' vectors, brought to length 1."""
     out_E[:] = 0
@@ -321,7 +321,7 @@ def _mean_vector(words: Side, vectors_KE: NDArray[np.float32], out_E: NDArray[np
         out_E *= np.float32(1 / np.sqrt(square))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def describe(
     query: Side,
     title: Side,

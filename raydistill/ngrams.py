@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from raydistill.compiled import compiled
 from raydistill.features import Features, NgramSpec
 from raydistill.hashing import mix64
 from raydistill.lexicon import Lexicon, find_word
@@ -121,12 +121,12 @@ def word_rows(lexicon: Lexicon, *, spec: NgramSpec) -> NDArray[np.int64]:
     return np.where(kept, rows, -1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _bigram(left: np.uint64, right: np.uint64) -> np.uint64:
     return mix64(left * _BIGRAM + right)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_ngrams(
     words: NDArray[np.uint64], shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
@@ -141,7 +141,7 @@ def _add_ngrams(
     return at + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_tagged(query: Side, title: Side, shift: np.uint64, ids: NDArray[np.int32], at: int) -> int:
     """Ids of matched words, of query words that are missing, and of title words not asked for."""
     for q in range(len(query.words)):
@@ -155,7 +155,7 @@ def _add_tagged(query: Side, title: Side, shift: np.uint64, ids: NDArray[np.int3
     return at
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _longest(offsets: NDArray[np.int32]) -> int:
     most = 0
     for row in range(len(offsets) - 1):
@@ -174,7 +174,7 @@ class _Room(NamedTuple):
     grams: NDArray[np.uint64]  # its trigrams
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _room(most: int, units: bool) -> _Room:
     """Room for texts of `most` characters; each may stand between two spaces."""
     growth = GROWTH if units else 1
@@ -188,7 +188,7 @@ def _room(most: int, units: bool) -> _Room:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spell(
     texts: Block,
     row: int,
@@ -206,7 +206,7 @@ def _spell(
     return spelled[: respell(points, num, kinds, spelled)]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _read(
     texts: Block, row: int, tables: Tables, room: _Room, lexicon: Lexicon, layout: _Layout
 ) -> _Room:
@@ -227,7 +227,7 @@ def _read(
     return _Room(words, *room[1:4], spaced, room.grams[: trigrams(spaced, room.grams)])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_as_before(texts: Block, row: int) -> bool:
     """Whether a text is that of the row before."""
     data, offsets = texts
@@ -240,7 +240,7 @@ def _is_as_before(texts: Block, row: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _featurize_block(
     queries: Block,
     titles: Block,
@@ -291,7 +291,7 @@ def _featurize_block(
     return ids[:at].copy(), np.diff(ends)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _known_rows(
     ids_N: NDArray[np.int32], offsets: NDArray[np.int64], lexicon: Lexicon
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -308,7 +308,7 @@ def _known_rows(
     return rows[:num].copy(), starts
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _document_counts(
     titles: Block, tables: Tables, units: bool, shift: np.uint64
 ) -> NDArray[np.int64]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from numpy.typing import NDArray
 
+from raydistill.compiled import compiled
 from raydistill.keys import stem
 from raydistill.texts import Block, narrowed, row_blocks, to_texts
 from raydistill.words import OPENS, SKIP, SOLO, WORD, character_tables, classify, decode
@@ -37,7 +37,7 @@ def _block(texts: Block) -> pa.LargeStringArray:
     return pa.LargeStringArray.from_buffers(len(stops) - 1, starts, pa.py_buffer(out))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _terms(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int32],
@@ -81,7 +81,7 @@ def _terms(
     return out[:at_out], stops
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write(
     word: NDArray[np.uint32], length: int, out: NDArray[np.uint8], at: int, begin: int
 ) -> int:

@@ -8,9 +8,9 @@ alone.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from raydistill.compiled import compiled
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME
 from raydistill.words import SOLO, SPACE, WORD, is_digit
 
@@ -95,7 +95,7 @@ _IN, _FT, *_MODIFIERS = (list(UNITS).index(unit) for unit in ("in", "ft", "sq", 
 _BEFORE_OTHERS = tuple(_MODIFIERS)  # sq ft, cu in, fl oz
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def respell(
     points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint32]
 ) -> int:
@@ -121,12 +121,12 @@ def respell(
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _kind(code: int, kinds: NDArray[np.uint8]) -> int:
     return int(kinds[code]) if code < len(kinds) else SOLO
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_number(points: NDArray[np.uint32], at: int, num: int) -> bool:
     if points[at] == _DOT:
         if at and points[at - 1] == _DOT:
@@ -135,7 +135,7 @@ def _is_number(points: NDArray[np.uint32], at: int, num: int) -> bool:
     return at < num and is_digit(points[at])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write_number(
     points: NDArray[np.uint32], at: int, num: int, out: NDArray[np.uint32], count: int
 ) -> tuple[int, int]:
@@ -166,7 +166,7 @@ def _write_number(
     return at, count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _num_digits(points: NDArray[np.uint32], at: int, num: int) -> int:
     start = at
     while at < num and is_digit(points[at]):
@@ -174,7 +174,7 @@ def _num_digits(points: NDArray[np.uint32], at: int, num: int) -> int:
     return at - start
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _copy(
     points: NDArray[np.uint32], start: int, stop: int, out: NDArray[np.uint32], count: int
 ) -> int:
@@ -184,7 +184,7 @@ def _copy(
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _copy_digits(
     points: NDArray[np.uint32], start: int, stop: int, out: NDArray[np.uint32], count: int
 ) -> int:
@@ -196,7 +196,7 @@ def _copy_digits(
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write_decimals(
     points: NDArray[np.uint32],
     start: int,
@@ -217,7 +217,7 @@ def _write_decimals(
     return _copy(points, start, stop, out, count + 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write_rest(
     points: NDArray[np.uint32], at: int, num: int, out: NDArray[np.uint32], count: int
 ) -> tuple[int, int]:
@@ -233,7 +233,7 @@ def _write_rest(
     return at, count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write_fraction(
     points: NDArray[np.uint32],
     start: int,
@@ -266,7 +266,7 @@ def _write_fraction(
     return count + 1 + size
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _value(points: NDArray[np.uint32], start: int, stop: int) -> int:
     """A whole number below 1,000; -1 for a longer one."""
     if not 0 < stop - start <= 3:
@@ -277,7 +277,7 @@ def _value(points: NDArray[np.uint32], start: int, stop: int) -> int:
     return value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write_units(
     points: NDArray[np.uint32],
     at: int,
@@ -303,7 +303,7 @@ def _write_units(
     return at, count + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sign(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]
 ) -> tuple[int, int]:
@@ -318,7 +318,7 @@ def _sign(
     return -1, at
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _named(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]
 ) -> tuple[int, int]:
@@ -344,13 +344,13 @@ def _named(
     return int(_PLACES[found]), stop
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_no_letter_unit(points: NDArray[np.uint32], at: int, num: int) -> bool:
     """Whether one letter apart from its number means something else: 2 a day, 2 v-neck tees."""
     return points[at] == _ARTICLE or (at + 1 < num and points[at + 1] == _DASH)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _skip(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> int:
     """Past what may stand between a number and its unit: a full stop, spaces, one dash."""
     if at < num and points[at] == _DOT and not _is_number(points, at, num):
@@ -364,7 +364,7 @@ def _skip(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8
     return at
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _behind_times(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> int:
     """Where the number begins that a sign of multiplication parts from the one before; 0: none."""
     at = _skip(points, at, num, kinds)

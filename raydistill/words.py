@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from raydistill.compiled import compiled
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
 from raydistill.texts import MAX_BYTES, Block, Texts, row_blocks
 
@@ -97,7 +97,7 @@ def character_tables() -> Tables:
     return kinds, lower
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def decode(
     data: NDArray[np.uint8],
     start: int,
@@ -120,13 +120,13 @@ def decode(
     return num
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def is_digit(code: int) -> bool:
     """Whether a code point is one of 0 to 9."""
     return 48 <= code <= 57
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def tidy(points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8]) -> int:
     """Drop invisible characters and make white space one blank, in place; how many are left.
 
@@ -146,7 +146,7 @@ def tidy(points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8]) -> int:
     return kept
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def classify(
     points: NDArray[np.uint32],
     num: int,
@@ -172,7 +172,7 @@ def classify(
         out[at] = kind
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _contract(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint8]
 ) -> bool:
@@ -196,12 +196,12 @@ def _contract(
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_word(code: int, kinds: NDArray[np.uint8]) -> bool:
     return code < len(kinds) and kinds[code] == WORD
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_tail(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
     """Whether the word at `at` is what English puts behind an apostrophe: s d m ll re ve."""
     d, e, ell, m, r, s, v = 100, 101, 108, 109, 114, 115, 118
@@ -218,7 +218,7 @@ def _is_tail(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.ui
     return (first == ell and second == ell) or (first in (r, v) and second == e)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def split_words(
     points: NDArray[np.uint32],
     classes: NDArray[np.uint8],
@@ -273,7 +273,7 @@ def single_words(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.b
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _single_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     data, offsets = texts
     hashes = np.zeros(len(offsets) - 1, np.uint64)
@@ -291,7 +291,7 @@ def _single_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], NDA
     return hashes, single
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def space_out(
     points: NDArray[np.uint32],
     classes: NDArray[np.uint8],
@@ -328,7 +328,7 @@ def space_out(
     return count if count > 1 else 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
     """Character trigrams of a spaced-out text; exact: 3 x 21 bits. The number of them."""
     for at in range(len(spaced) - 2):
@@ -337,7 +337,7 @@ def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
     return max(len(spaced) - 2, 0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def char_ngrams(
     spaced: NDArray[np.uint32], size: int, shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:

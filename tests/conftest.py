@@ -13,7 +13,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-import raydistill
 from raydistill.config import RunConfig
 from raydistill.synthetic import Shop
 
@@ -25,15 +24,6 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
-
-
-# numba looks at the file of a compiled function alone, not at those it calls in other files.
-_CODE = Path(raydistill.__file__).parent
-_COMPILED = [file for file in _CODE.glob("*.py") if b"njit" in file.read_bytes()]
-_NEWEST = max(file.stat().st_mtime for file in _COMPILED)
-for _file in (_CODE / "__pycache__").glob("*.nb[ic]"):
-    if _file.stat().st_mtime < _NEWEST:
-        _file.unlink()
 
 
 # 50 words, so that a tiny BERT has a tiny vocabulary.
@@ -178,6 +168,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> str:
     import boto3
     from moto.server import ThreadedMotoServer
 
+    from raydistill.compiled import cache_folder
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
@@ -190,6 +182,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> str:
         "AWS_EC2_METADATA_DISABLED": "true",
         "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),  # copies of models go here
     }
+    if (compiled := cache_folder()) is not None:  # but not compiled code: workers share that
+        settings["NUMBA_CACHE_DIR"] = str(compiled.parent)
     os.environ.update(settings)
     boto3.client("s3").create_bucket(Bucket="bucket")
     return "s3://bucket"  # its thread ends with the process; stopping it takes half a second

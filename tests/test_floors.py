@@ -11,7 +11,7 @@ import raydistill
 
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
-    {"errors", "schema", "section", "durable", "texts"},
+    {"errors", "schema", "section", "durable", "texts", "compiled"},
     {"overrides", "tuning", "teaching", "training"},
     {"config", "hashing", "prefetch", "progress", "cache", "bundle"},
     {"words"},

@@ -1,0 +1,213 @@
+"""Compiled functions: numba's `njit` with a cache that follows all of their sources.
+
+numba's own cache of a function looks at that function's file alone, and would run old code where
+another file has changed. This one lies in a folder named by a hash of every file that compiled
+code is made from. Needs NumPy and numba alone; numba's settings stay as the process has them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import inspect
+import logging
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import numba
+from numba import njit
+
+if TYPE_CHECKING:
+    from numba.core.dispatcher import Dispatcher
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+logger = logging.getLogger("raydistill")
+_PACKAGE = Path(__file__).parent
+_MARK = b"raydistill.compiled import"
+_IMPORTED = re.compile(rb"\braydistill((?:\.[a-z_0-9]+)*)")
+_FOLDER = re.compile(r"compiled-[0-9a-f]{16}")
+_NUM_KEPT, _UNUSED_S = 4, 24 * 3600  # of other versions: a few branches, and what runs today
+_LOCK = threading.RLock()
+
+
+@overload
+def compiled(function: _Function) -> Dispatcher[_Function]: ...
+
+
+@overload
+def compiled(
+    *, fastmath: bool | set[str] = ..., inline: str = ...
+) -> Callable[[_Function], Dispatcher[_Function]]: ...
+
+
+def compiled(
+    function: Callable[..., Any] | None = None,
+    *,
+    fastmath: bool | set[str] = False,
+    inline: str = "never",
+) -> Any:
+    """`numba.njit` without the GIL, its machine code kept between processes.
+
+    The file of the function names this module in a `from ... import`: so the hash finds it.
+    """
+    if function is None:
+        return partial(compiled, fastmath=fastmath, inline=inline)
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "inline": inline}
+    with _LOCK:
+        folder = cache_folder()
+        # A package without sources (a zip, .pyc files) has nothing that could be hashed.
+        if folder is not None and os.path.isfile(inspect.getfile(function)):
+            with _numba_cache_in(folder):
+                found = njit(cache=True, **options)(function)
+            if _is_kept_in(found, folder):
+                return found
+    return njit(**options)(function)
+
+
+@contextmanager
+def _numba_cache_in(folder: Path) -> Iterator[None]:
+    """Numba chooses a function's cache when it is decorated, by these two settings."""
+    wanted = {"CACHE_DIR": str(folder), "CACHE_LOCATOR_CLASSES": ""}
+    before = {name: getattr(numba.config, name) for name in wanted if hasattr(numba.config, name)}
+    for name in before:
+        setattr(numba.config, name, wanted[name])
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(numba.config, name, value)
+
+
+def _is_kept_in(function: Any, folder: Path) -> bool:  # noqa: ANN401 - one that numba has made
+    stats = getattr(function, "stats", None)  # none with NUMBA_DISABLE_JIT
+    return stats is None or Path(stats.cache_path).is_relative_to(folder)
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where this version's machine code is kept; None where nothing can be written at all.
+
+    It is `compiled-<hash>` in NUMBA_CACHE_DIR, or else in `raydistill` below XDG_CACHE_HOME or
+    `~/.cache`. Where that cannot be written it is in a temporary folder, and a warning says so.
+    """
+    name = f"compiled-{fingerprint()}"
+    try:
+        folder = _made(_wanted_base() / name)
+    except OSError as error:
+        temporary = _temporary(name)
+        place = temporary or "memory alone, and made anew by every process"
+        logger.warning("compiled code is kept in %s: %s", place, error)
+        return temporary
+    _trim(folder)
+    return folder
+
+
+def fingerprint() -> str:
+    """16 hexadecimal digits: of the sources of compiled functions, Python and numba."""
+    digest = hashlib.sha256(f"{sys.version} {numba.__version__}".encode())
+    for name, content in sorted(sources().items()):
+        digest.update(f"\n{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def sources() -> dict[str, bytes]:
+    """Path in the package and content of each file that holds a compiled function or is used there.
+
+    Compiled code freezes constants and functions of other files, so that all files count that
+    those name, and those that these name.
+    """
+    files = {
+        path.relative_to(_PACKAGE).as_posix(): path.read_bytes() for path in _PACKAGE.rglob("*.py")
+    }
+    left = [name for name, content in files.items() if _MARK in content]
+    found: dict[str, bytes] = {}
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        found[name] = files[name]
+        for match in _IMPORTED.finditer(files[name]):
+            module = match[1].decode()[1:].replace(".", "/") or "__init__"
+            left += [path for path in (f"{module}.py", f"{module}/__init__.py") if path in files]
+    return found
+
+
+def _wanted_base() -> Path:
+    """The folder that the user, or the system, means for what can be made again.
+
+    Raises:
+        OSError: there is no home folder.
+    """
+    given = os.environ.get("NUMBA_CACHE_DIR") or getattr(numba.config, "CACHE_DIR", "")
+    if given:
+        return Path(given).absolute()
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(caches):  # a relative one is to be ignored, by its specification
+        return Path(caches) / "raydistill"
+    home = os.path.expanduser("~") if os.environ.get("HOME", "unset") else ""
+    if not os.path.isabs(home):
+        raise OSError("there is no home folder; name a folder in NUMBA_CACHE_DIR")
+    return Path(home) / ".cache" / "raydistill"
+
+
+def _made(folder: Path) -> Path:
+    """The folder, made if need be, marked as used now; OSError where it cannot be written."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+    os.utime(folder)
+    return folder
+
+
+def _temporary(name: str) -> Path | None:
+    """A folder for this user's processes alone, or for this process alone; None: there is none."""
+    try:
+        base = Path(tempfile.gettempdir()) / f"raydistill-{os.getuid()}"
+        base.mkdir(mode=0o700, exist_ok=True)
+        if _is_private(base):
+            return _made(base / name)
+    except OSError:
+        pass
+    try:
+        own = Path(tempfile.mkdtemp(prefix="raydistill-"))
+    except OSError:
+        return None
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether it is ours and no link: machine code that another user wrote would run as us."""
+    info = folder.lstat()
+    return (
+        stat.S_ISDIR(info.st_mode)
+        and info.st_uid == os.getuid()
+        and not stat.S_IMODE(info.st_mode) & 0o077
+    )
+
+
+def _trim(folder: Path) -> None:
+    """Remove the folders of other versions but the newest few, and those used within a day."""
+    try:
+        others = [
+            (entry.stat(follow_symlinks=False).st_mtime, entry.path)
+            for entry in os.scandir(folder.parent)
+            if _FOLDER.fullmatch(entry.name)
+            and entry.name != folder.name
+            and entry.is_dir(follow_symlinks=False)
+        ]
+    except OSError:  # another process removes them at the same time
+        return
+    for used_s, path in sorted(others, reverse=True)[_NUM_KEPT:]:
+        if time.time() - used_s > _UNUSED_S:
+            shutil.rmtree(path, ignore_errors=True)
