@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raydistill.device import student_dtype
 from raydistill.exchange import Exchange
 from raydistill.features import Features, NgramSpec, concatenate
 from raydistill.lexicon import Lexicon
@@ -27,7 +28,7 @@ from raydistill.progress import rate_line
 from raydistill.run import Run
 from raydistill.shards import judged_shards
 from raydistill.storage import Folder
-from raydistill.student import Inputs, Student, Trainer, compute_dtype, predict, to_inputs
+from raydistill.student import Inputs, Student, Trainer, predict, to_inputs
 from raydistill.training import TrainConfig
 
 _LINE_EVERY_S = 10.0
@@ -166,7 +167,7 @@ def new_state(
 
     def untrained() -> Student:
         torch.manual_seed(settings.seed)
-        dtype = compute_dtype(settings.dtype, device=device)
+        dtype = student_dtype(settings.dtype, device=device)
         student = Student(job.spec, job.run.config.student, device=device, dtype=dtype)
         student.standardise(mean_F=features["dense_mean"], std_F=features["dense_std"])
         if job.run.config.student.start == "words":

@@ -44,17 +44,6 @@ def to_inputs(lookup: Lookup, dense_BF: NDArray[np.float32], *, device: str) -> 
     return Inputs(*(torch.from_numpy(part).to(device, non_blocking=True) for part in parts))
 
 
-def compute_dtype(name: str, *, device: str) -> torch.dtype:
-    """Type of the matrix work; `auto` is bfloat16 where the hardware multiplies in it."""
-    if name != "auto":
-        return torch.float32 if name == "float32" else torch.bfloat16
-    if device == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if has_bf16 else torch.float32
-
-
 class Student:
     """Bags of n-gram embeddings (sum / sqrt(count)) and dense features, then a ReLU network."""
 

@@ -19,12 +19,12 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as hf_logging
 
+from raydistill.device import teacher_dtype
 from raydistill.errors import UserError
 from raydistill.packing import PackedEncoder, can_pack
 from raydistill.tokens import PairTokenizer, Tokens, load_tokenizer, model_root
 
 logger = logging.getLogger("raydistill")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # CPU: the widest activations of MiniLM take 12 MB in bfloat16, a core's share of the cache; more
 # gained nothing. GPU: 2,000 pairs of 32 wordpieces keep its matrix units full.
 _TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
@@ -48,16 +48,6 @@ class Counters:
     def padding(self) -> float:
         """Share of the tokens run that were padding."""
         return 1 - self.num_tokens / self.num_padded_tokens if self.num_padded_tokens else 0.0
-
-
-def resolve_dtype(name: str, *, device: str) -> torch.dtype:
-    """`auto`: bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU."""
-    if name != "auto":
-        return DTYPES[name]
-    if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 def quiet_transformers() -> None:
@@ -105,7 +95,7 @@ class Teacher:
         check_model(folder, max_length=max_length)
         self.device = device
         self.tokens_per_batch = tokens_per_batch or _TOKENS_PER_BATCH[device]
-        self.dtype = resolve_dtype(dtype, device=device)
+        self.dtype = teacher_dtype(dtype, device=device)
         self.tokenizer = load_tokenizer(folder)
         self.tokenise = PairTokenizer(self.tokenizer, max_length=max_length)
         model = AutoModelForSequenceClassification.from_pretrained(

@@ -22,10 +22,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel
 
+from raydistill.device import teacher_dtype
 from raydistill.lexicon import Lexicon, unit_rows
 from raydistill.loader import count_idf, sample_shards
 from raydistill.storage import Folder
-from raydistill.teacher import quiet_transformers, resolve_dtype
+from raydistill.teacher import quiet_transformers
 from raydistill.tokens import load_tokenizer, model_root
 from raydistill.words import single_words
 
@@ -121,7 +122,7 @@ def encode_words(words: Sequence[str], folder: Path, *, device: str) -> NDArray[
     tokenizer = load_tokenizer(folder)
     out_KH = np.empty((len(words), model.config.hidden_size), np.float32)
     order = np.argsort([len(word) for word in words], kind="stable")
-    dtype = resolve_dtype("auto", device=device)
+    dtype = teacher_dtype("auto", device=device)
     autocast = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
     with torch.inference_mode(), autocast:
         for at in range(0, len(words), _BATCH_WORDS):

@@ -11,7 +11,7 @@ import raydistill
 
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
-    {"errors", "schema", "section", "durable", "texts", "compiled"},
+    {"errors", "schema", "section", "durable", "texts", "compiled", "device"},
     {"overrides", "tuning", "teaching", "training"},
     {"config", "hashing", "prefetch", "progress", "cache", "bundle"},
     {"words"},
@@ -45,6 +45,7 @@ FLOORS = [
 FLOOR = {name: at for at, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {
     "torch": {
+        "device",
         "packing",
         "teacher",
         "vocabulary",

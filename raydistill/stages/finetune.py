@@ -32,12 +32,13 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from raydistill.cluster import Cluster
+from raydistill.device import teacher_dtype
 from raydistill.metrics import auc
 from raydistill.run import Run, model_folder
 from raydistill.shards import judged_shards
 from raydistill.stages.fit import Log, device_of_worker, fit
 from raydistill.storage import SUCCESS
-from raydistill.teacher import quiet_transformers, resolve_dtype
+from raydistill.teacher import quiet_transformers
 from raydistill.teaching import FinetuneConfig
 from raydistill.tokens import load_tokenizer
 
@@ -240,7 +241,7 @@ def make_trainer(
     tokenizer = load_tokenizer(folder)
     train, dev = (read_examples(run, split, tokenizer) for split in ("train", "dev"))
     weight = positive_weight(settings, [example["labels"] for example in train])
-    dtype = resolve_dtype(settings.dtype, device=device)
+    dtype = teacher_dtype(settings.dtype, device=device)
     when = "epoch" if dev else "no"
     arguments = TrainingArguments(
         output_dir=str(output),

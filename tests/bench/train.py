@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
+from raydistill.device import student_dtype
 from raydistill.exchange import Exchange
 from raydistill.features import NgramSpec
 from raydistill.learning import BATCHES_AHEAD
@@ -37,7 +38,7 @@ from raydistill.pairs import collapse
 from raydistill.prefetch import prefetch
 from raydistill.schema import LOGITS
 from raydistill.storage import Folder
-from raydistill.student import Student, Trainer, compute_dtype, to_inputs
+from raydistill.student import Student, Trainer, to_inputs
 from raydistill.synthetic import Shop
 from raydistill.training import StudentConfig, TrainConfig
 
@@ -98,7 +99,7 @@ class Bench:
 
     def trainer(self, bits: int, *, exchange: Exchange | None = None) -> Trainer:
         torch.manual_seed(0)
-        dtype = compute_dtype("auto", device="cpu")
+        dtype = student_dtype("auto", device="cpu")
         student = Student(self.spec(bits), StudentConfig(hidden=HIDDEN), dtype=dtype)
         return Trainer(student, TrainConfig(), exchange=exchange)
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from raydistill.errors import UserError
 from raydistill.packing import equal_lengths, has_onednn
-from raydistill.teacher import Teacher, packed_rows, padded_rows, resolve_dtype
+from raydistill.teacher import Teacher, packed_rows, padded_rows
 from raydistill.tokens import Tokens
 from tests.conftest import WORDS, make_bert
 
@@ -239,8 +239,3 @@ def test_what_is_no_teacher(tmp_path: Path, tiny_bert: Path) -> None:
     )
     with pytest.raises(UserError, match=r"is a BertModel, not a cross-encoder.*`base`"):
         make(tmp_path / "encoder")
-
-
-def test_dtypes() -> None:
-    assert resolve_dtype("float32", device="cpu") == torch.float32
-    assert resolve_dtype("auto", device="cpu") in (torch.float32, torch.bfloat16)

@@ -1,0 +1,61 @@
+"""What a device is called, and in which type it multiplies matrices: for teachers and students.
+
+`cuda` is the GPU that torch uses when none is named. torch only, no Ray.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the hardware of `cuda` or `cpu` multiplies in bfloat16 itself.
+
+    A T4 or a V100 emulates it in float32, at a fraction of the speed of their float16.
+    """
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def teacher_dtype(name: str, *, device: str) -> torch.dtype:
+    """`auto`: bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU."""
+    return _resolve(name, device=device, otherwise="float16" if device == "cuda" else "float32")
+
+
+def student_dtype(name: str, *, device: str) -> torch.dtype:
+    """`auto`: bfloat16 where the hardware has it, else float32: float16 needs scaled gradients."""
+    return _resolve(name, device=device, otherwise="float32")
+
+
+def _resolve(name: str, *, device: str, otherwise: str) -> torch.dtype:
+    if name == "auto":
+        name = "bfloat16" if has_bfloat16(device) else otherwise
+    return DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`bfloat16`, as in the run file."""
+    return str(dtype).removeprefix("torch.")
+
+
+@cache
+def device_name(device: str) -> str:
+    """The model of the GPU or of the CPU, as its maker calls it."""
+    if device == "cuda":
+        return str(torch.cuda.get_device_name())
+    return _cpu_name(Path("/proc/cpuinfo")) or platform.processor() or platform.machine()
+
+
+def _cpu_name(info: Path) -> str:
+    """`model name` of Linux's list of CPUs; "" where there is none, as on ARM and macOS."""
+    if not info.exists():
+        return ""
+    lines = (line.partition(":") for line in info.read_text(errors="replace").splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() == "model name"), "")
