@@ -6,12 +6,29 @@
 from __future__ import annotations
 
 import platform
+import re
 from functools import cache
 from pathlib import Path
 
 import torch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# What torch says where an allocation fails, besides torch.OutOfMemoryError: the runtime and the
+# libraries allocate past torch's allocator. Their handles are made at the first call, and say
+# NOT_INITIALIZED where no memory is left for them.
+_NO_MEMORY = re.compile(
+    r"(cuda|hip|xpu)\b.*out of memory"
+    r"|(cu|hip)blas_status_(alloc_failed|not_initialized)"
+    r"|cudnn_status_(alloc_failed|not_initialized|internal_error_\w+_allocation_failed)"
+    r"|defaultcpuallocator: (can't allocate|not enough) memory",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a smaller batch may do: the device, or the CPU, had no memory to give."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def has_bfloat16(device: str) -> bool:

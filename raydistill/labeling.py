@@ -105,6 +105,7 @@ class ScoreTokens:
             "bad_rows": len(bad),
             "tokens": counters.num_tokens,
             "padded_tokens": counters.num_padded_tokens,
+            "out_of_memory": counters.num_out_of_memory,
             "score_s": time.monotonic() - start_s,
             "worker": self.worker,
         }

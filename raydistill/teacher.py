@@ -5,12 +5,13 @@ Comes in: queries and titles, or their Tokens. Goes out: one float32 logit a pai
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as hf_logging
 
-from raydistill.device import teacher_dtype
+from raydistill.device import device_name, dtype_name, is_out_of_memory, teacher_dtype
 from raydistill.errors import UserError
 from raydistill.packing import PackedEncoder, can_pack
+from raydistill.token_budget import TokenBudget
 from raydistill.tokens import PairTokenizer, Tokens, load_tokenizer, model_root
 
 logger = logging.getLogger("raydistill")
@@ -30,6 +32,8 @@ logger = logging.getLogger("raydistill")
 _TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
 _MOST_PADDING = 0.03  # of a batch, unless it is small
 _SMALL_BATCH_TOKENS = 512
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -39,10 +43,11 @@ class Counters:
     num_pairs: int = 0
     num_tokens: int = 0
     num_padded_tokens: int = 0
+    num_out_of_memory: int = 0  # batches that did not fit
 
     def reset(self) -> None:
         """Count from zero again."""
-        self.num_pairs = self.num_tokens = self.num_padded_tokens = 0
+        self.num_pairs = self.num_tokens = self.num_padded_tokens = self.num_out_of_memory = 0
 
     @property
     def padding(self) -> float:
@@ -93,8 +98,8 @@ class Teacher:
         """Load the model in `folder`; `max_length` and `tokens_per_batch` count wordpieces."""
         quiet_transformers()
         check_model(folder, max_length=max_length)
-        self.device = device
-        self.tokens_per_batch = tokens_per_batch or _TOKENS_PER_BATCH[device]
+        self.device, self.max_length = device, max_length
+        self.budget = TokenBudget(tokens_per_batch or _TOKENS_PER_BATCH[device])
         self.dtype = teacher_dtype(dtype, device=device)
         self.tokenizer = load_tokenizer(folder)
         self.tokenise = PairTokenizer(self.tokenizer, max_length=max_length)
@@ -110,6 +115,11 @@ class Teacher:
         )
         self.counters = Counters()
 
+    @property
+    def tokens_per_batch(self) -> int:
+        """What a batch may have now."""
+        return self.budget.tokens
+
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
         """One logit a pair, in the order given; "" for every query means single texts.
 
@@ -121,28 +131,73 @@ class Teacher:
         """One logit a pair, in order; NaN for a pair without tokens.
 
         Pairs go through the model longest first: a batch too big for the device shows at once.
+
+        Raises:
+            torch.OutOfMemoryError: a pair that does not fit alone.
         """
         out = np.full(len(tokens.lengths_B), np.nan, np.float32)
         order = np.argsort(-tokens.lengths_B, kind="stable")
         order = order[: np.count_nonzero(tokens.lengths_B)]
-        lengths = tokens.lengths_B[order]
-        margins: list[Tensor] = []
+        while (logits := self._score_sorted(tokens, order)) is None:
+            logger.warning("what was scored of these %d pairs may be spoiled: again", len(order))
+        out[order] = logits
+        return out
+
+    def _score_sorted(self, tokens: Tokens, order: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """The logits of the rows of `order`; None where all of them are to be scored again.
+
+        They are fetched at the end: a GPU works on one batch while the next is laid out. Torch's
+        own allocator says that a batch does not fit before it runs; any other error may be that of
+        an earlier batch, whose logits are then not to be trusted.
+        """
+        lengths, margins, batches = tokens.lengths_B[order], list[Tensor](), list[Tokens]()
         at = 0
         while at < len(order):
             num = self._batch_rows(lengths[at:])
             batch = tokens.take(order[at : at + num])
-            try:
-                margins.append(self._margins(batch))
-            except torch.OutOfMemoryError:
-                if num == 1:
-                    raise
-                self._halve()
+            found = _attempt(self._margins, batch)
+            if isinstance(found, _NoMemory):
+                self._recover(batch, found)
+                if found.may_be_earlier:
+                    return None
                 continue
+            self.budget.note_good_batch()
+            margins.append(found)
+            batches.append(batch)
             at += num
+        fetched = _attempt(_fetch, margins)
+        if isinstance(fetched, _NoMemory):
+            self._recover(batches[0], fetched)
+            return None
+        for batch in batches:
             self._count(batch)
-        if margins:  # fetched at the end: a GPU works on one batch while the next is laid out
-            out[order] = torch.cat(margins).cpu().numpy()
-        return out
+        return fetched
+
+    def _recover(self, batch: Tokens, problem: _NoMemory) -> None:
+        """Make the next batches smaller; the failed one's tensors are gone, and their memory goes.
+
+        Raises:
+            torch.OutOfMemoryError: the batch was one pair.
+        """
+        self.counters.num_out_of_memory += 1
+        num_tokens = self._num_run_tokens(batch)
+        if len(batch.lengths_B) == 1:
+            raise torch.OutOfMemoryError(
+                f"a pair of {num_tokens} tokens does not fit in the memory of "
+                f"{device_name(self.device)} in {dtype_name(self.dtype)}: lower label.max_length "
+                f'(now {self.max_length}), set label.dtype = "float16" or "bfloat16", give an '
+                f"actor more of its GPU (label.num_gpus), or end what else runs on it "
+                f"({problem.reason})"
+            )
+        self.budget.reduce(num_tokens)
+        if self.device == "cuda":
+            gc.collect()  # an error may hold itself, and with it the failed batch
+            torch.cuda.empty_cache()
+        logger.warning(
+            "out of memory: %d tokens a batch from now on (%s)",
+            self.tokens_per_batch,
+            problem.reason,
+        )
 
     def _batch_rows(self, lengths: NDArray[np.int64]) -> int:
         if self.is_packed:
@@ -154,18 +209,45 @@ class Teacher:
             logits = self._run(batch).float()
             return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
 
-    def _halve(self) -> None:
-        """A batch did not fit in the device's memory: from now on half as many tokens."""
-        self.tokens_per_batch //= 2
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
-        logger.warning("out of memory: %d tokens a batch from now on", self.tokens_per_batch)
+    def _num_run_tokens(self, batch: Tokens) -> int:
+        """Tokens that the model sees of a batch, padding among them."""
+        if self.is_packed:
+            return len(batch.ids_T)
+        return len(batch.lengths_B) * int(batch.lengths_B[0])
 
     def _count(self, batch: Tokens) -> None:
         self.counters.num_pairs += len(batch.lengths_B)
         self.counters.num_tokens += len(batch.ids_T)
-        padded = len(batch.lengths_B) * int(batch.lengths_B[0])
-        self.counters.num_padded_tokens += len(batch.ids_T) if self.is_packed else padded
+        self.counters.num_padded_tokens += self._num_run_tokens(batch)
+
+
+@dataclass(frozen=True)
+class _NoMemory:
+    """Why a device had no memory, and whether work before the failed one may have failed too."""
+
+    reason: str
+    may_be_earlier: bool
+
+
+def _attempt(run: Callable[[_Given], _Result], given: _Given) -> _Result | _NoMemory:
+    """What `run` gives, or that there was no memory for it.
+
+    The error ends with this call: its traceback holds the tensors of the failed batch, which are to
+    be gone when the device's memory is given back.
+    """
+    try:
+        return run(given)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        is_certain = isinstance(error, torch.OutOfMemoryError)
+        return _NoMemory(_first_line(error), may_be_earlier=not is_certain)
+
+
+def _fetch(margins: list[Tensor]) -> NDArray[np.float32]:
+    """One array of them all; needs no memory of the device, as torch.cat would."""
+    fetched = [margins_B.cpu().numpy() for margins_B in margins]
+    return np.concatenate(fetched) if fetched else np.empty(0, np.float32)
 
 
 class _PaddedModel:

@@ -11,7 +11,7 @@ import raydistill
 
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
-    {"errors", "schema", "section", "durable", "texts", "compiled", "device"},
+    {"errors", "schema", "section", "durable", "texts", "compiled", "device", "token_budget"},
     {"overrides", "tuning", "teaching", "training"},
     {"config", "hashing", "prefetch", "progress", "cache", "bundle"},
     {"words"},

@@ -225,6 +225,7 @@ class _Tally:
     padded_tokens: int = 0
     busy_s: float = 0.0
     most_actors: int = 0
+    out_of_memory: int = 0
     _progress: Progress = field(init=False)
     _workers: deque[str] = field(init=False)
 
@@ -239,6 +240,7 @@ class _Tally:
         self.tokens += result["tokens"]
         self.padded_tokens += result["padded_tokens"]
         self.busy_s += result["read_s"] + result["score_s"]
+        self._note_memory(result)
         self._workers.append(result["worker"])
         actors = len(set(self._workers))
         self.most_actors = max(self.most_actors, actors)
@@ -246,6 +248,17 @@ class _Tally:
             rows=result["rows"],
             note=f"{self.name}, {self._speed()}{actors} actors",
         )
+
+    def _note_memory(self, result: Item) -> None:
+        num = result.get("out_of_memory", 0)  # the trees run no batches
+        self.out_of_memory += num
+        if num:
+            logger.warning(
+                "label     %s: out of memory %d times, %s; it goes on with smaller batches",
+                result["target"],
+                num,
+                result["worker"],
+            )
 
     def _speed(self) -> str:
         if not self.tokens:  # the trees read none
@@ -268,6 +281,7 @@ class _Tally:
                 "tokens": self.tokens,
                 "tokens_per_s": round(self._tokens_per_s()),
                 "padding": round(self._padding(), 4),
+                "out_of_memory": self.out_of_memory,
             }
         return {
             "seconds": round(self._progress.seconds, 1),

@@ -1,6 +1,7 @@
 import inspect
 import json
 import shutil
+import weakref
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -159,22 +160,147 @@ def test_runs_of_equal_lengths() -> None:
     assert equal_lengths(np.array([7, 7, 5, 3, 3, 3])) == [(7, 2), (5, 1), (3, 3)]
 
 
-def test_a_batch_that_does_not_fit_is_halved(tiny_bert: Path) -> None:
+CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+
+
+class SmallDevice:
+    """A teacher's model on a device where batches of more than `most` tokens do not fit."""
+
+    def __init__(self, teacher: Teacher, *, most: int, error: RuntimeError | None = None) -> None:
+        self.run, self.most, self.num_failures = teacher._run, most, 0
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        self.held: list[weakref.ref[torch.Tensor]] = []
+        teacher._run = self
+
+    def __call__(self, tokens: Tokens) -> torch.Tensor:
+        activations = torch.zeros(len(tokens.ids_T))
+        if len(tokens.ids_T) > self.most:
+            self.held.append(weakref.ref(activations))
+            self.num_failures += 1
+            raise type(self.error)(*self.error.args)
+        return self.run(tokens)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"),
+        RuntimeError(CUBLAS),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(h)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously"),
+        RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate "
+                     "memory: you tried to allocate 8589934592 bytes"),
+    ],
+)  # fmt: skip
+def test_a_batch_that_does_not_fit_is_halved(tiny_bert: Path, error: RuntimeError) -> None:
     """A device of little memory: batches of more than 40 wordpieces do not fit."""
     queries, titles = some_pairs(20)
-    expected = make(tiny_bert).logits(queries, titles)
+    whole = make(tiny_bert)
+    expected = whole.logits(queries, titles)
     teacher = make(tiny_bert)
-    run = teacher._run
-
-    def small_device(tokens: Tokens) -> torch.Tensor:
-        if len(tokens.ids_T) > 40:
-            raise torch.OutOfMemoryError("out of memory")
-        return run(tokens)
-
-    teacher._run = small_device
+    SmallDevice(teacher, most=40, error=error)
     assert teacher.logits(queries, titles) == pytest.approx(expected, abs=1e-5)
     assert teacher.tokens_per_batch == 32  # 256, 128, 64, 32
-    assert teacher.counters.num_pairs == 20
+    found = teacher.counters
+    assert found.num_out_of_memory == 3
+    assert (found.num_pairs, found.num_tokens) == (20, whole.counters.num_tokens)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: device-side assert triggered",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`",
+        "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED",
+        "mat1 and mat2 shapes cannot be multiplied",
+    ],
+)
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_bert: Path, text: str) -> None:
+    teacher = make(tiny_bert)
+    device = SmallDevice(teacher, most=40, error=RuntimeError(text))
+    with pytest.raises(RuntimeError) as caught:
+        teacher.logits(*some_pairs(20))
+    assert (str(caught.value), device.num_failures) == (text, 1)
+
+
+def test_the_failed_batch_is_gone_when_memory_is_given_back(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = make(tiny_bert)
+    teacher.device = "cuda"
+    device = SmallDevice(teacher, most=40)
+    alive: list[int] = []
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: alive.append(sum(r() is not None for r in device.held))
+    )
+    monkeypatch.setattr("gc.collect", lambda: 0)  # no cycle is needed to hold them, nor helps
+    teacher.logits(*some_pairs(20))
+    assert alive == [0, 0, 0]
+
+
+def test_a_device_error_spoils_the_batches_before_it(tiny_bert: Path) -> None:
+    """A GPU works behind: its own error may be that of a batch whose logits are there already."""
+    queries, titles = some_pairs(20)
+    expected = make(tiny_bert).logits(queries, titles)
+    teacher = make(tiny_bert, tokens_per_batch=100)
+    run, calls = teacher._run, 0
+
+    def late(tokens: Tokens) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            return torch.zeros(len(tokens.lengths_B), 1)  # no kernel ran
+        if calls == 2:
+            raise RuntimeError("CUDA error: out of memory")
+        return run(tokens)
+
+    teacher._run = late
+    assert teacher.logits(queries, titles) == pytest.approx(expected, abs=1e-5)
+
+
+def test_memory_that_ends_while_logits_are_fetched(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries, titles = some_pairs(20)
+    expected = make(tiny_bert).logits(queries, titles)
+    teacher, fetch, calls = make(tiny_bert), torch.Tensor.cpu, 0
+
+    def fails_once(values: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("CUDA error: out of memory")
+        return fetch(values)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", fails_once)
+    assert teacher.logits(queries, titles) == pytest.approx(expected, abs=1e-5)
+    assert (teacher.tokens_per_batch, teacher.counters.num_pairs) == (128, 20)
+    assert teacher.counters.num_out_of_memory == 1
+
+
+def test_the_budget_grows_back_when_memory_is_there_again(tiny_bert: Path) -> None:
+    teacher = make(tiny_bert)
+    device = SmallDevice(teacher, most=40)
+    queries, titles = some_pairs(20)
+    teacher.logits(queries, titles)
+    device.most = 10_000
+    for _ in range(40):
+        teacher.logits(queries, titles)
+    assert teacher.tokens_per_batch == 256
+    assert device.num_failures == 3
+
+
+def test_a_pair_that_does_not_fit_alone(tiny_bert: Path) -> None:
+    teacher = make(tiny_bert)
+    SmallDevice(teacher, most=5, error=RuntimeError(CUBLAS))
+    with pytest.raises(
+        torch.OutOfMemoryError,
+        match=r"a pair of \d+ tokens does not fit.*float32.*label.max_length \(now 32\).*CUBLAS",
+    ):
+        teacher.logits(*some_pairs(20))
 
 
 def test_roberta_is_packed_too(tmp_path: Path, tiny_bert: Path) -> None:

@@ -1,0 +1,39 @@
+"""How many tokens a batch may have: fewer after it did not fit in memory, more again later."""
+
+from __future__ import annotations
+
+# Good batches before a reduced budget doubles: seconds of a GPU. Each new failure doubles the wait,
+# so that n batches see about log2(n / 32) failures, however often another process takes memory.
+_FIRST_WAIT_BATCHES = 32
+
+
+class TokenBudget:
+    """Tokens of a batch, at least 1 and at most what it began with."""
+
+    def __init__(self, tokens: int) -> None:
+        """Begin with `tokens`, which is also the most that there will be."""
+        self.tokens = self.most = tokens
+        self.wait_batches = _FIRST_WAIT_BATCHES
+        self._num_good = 0
+        self._has_failed = self._fits = False
+
+    def reduce(self, batch_tokens: int) -> None:
+        """A batch of so many tokens did not fit: halve the budget until it is below them.
+
+        Failures in a row are one: the wait until the budget grows doubles with the next one.
+        """
+        self.tokens = max(1, self.tokens // 2)
+        while self.tokens >= batch_tokens > 1:
+            self.tokens //= 2
+        if self._has_failed and self._fits:
+            self.wait_batches *= 2
+        self._num_good, self._has_failed, self._fits = 0, True, False
+
+    def note_good_batch(self) -> None:
+        """A batch did fit: after enough of them a reduced budget doubles."""
+        self._fits = True
+        if self.tokens == self.most:
+            return
+        self._num_good += 1
+        if self._num_good == self.wait_batches:
+            self.tokens, self._num_good = min(2 * self.tokens, self.most), 0
