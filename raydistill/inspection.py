@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from raydistill.config import InputConfig, PairsConfig
-from raydistill.ledger import find_files, look_into
+from raydistill.ledger import check_files, find_files
 from raydistill.pairs import clean, collapse, group_keys, one_chunk, pair_ids, unparsed
 from raydistill.readers import read_raw
 from raydistill.run import DATASETS, Run, model_folder
@@ -177,7 +177,8 @@ def inspect_files(path: str, *, query: str, title: str) -> dict[str, Any]:
         UserError: no such file, or no such column.
     """
     rules = PairsConfig(input=(InputConfig(path=path),), query=query, title=title)
-    files = look_into(find_files(rules))
+    files = find_files(rules)
+    check_files(files)
     goods: list[pa.Table] = []
     bads: list[pa.Table] = []
     num_rows = 0

@@ -1,30 +1,27 @@
 """Which raw files a run is made of: `prepare.json`, written before any of them is read.
 
 The pairs may get more files later, an *addition* at a time; the judged pairs are settled by the
-first. A file is known again by its size and by a digest of some of its blocks, wherever it lies.
+first. A file is known again by its size and its digest (`identity`), wherever it lies.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 from raydistill.config import TextRules
 from raydistill.errors import UserError
+from raydistill.identity import is_known_by_time, look_at, stamp_of
 from raydistill.inputs import InputFile, MissingInput, expand_inputs
 from raydistill.readers import COLUMNS_HINT, check_columns
-from raydistill.storage import Folder, open_uri
+from raydistill.storage import Folder
 
 logger = logging.getLogger("raydistill")
 PREPARED = "prepare.json"
-# Of a file, evenly spread, the head and the tail among them: a Parquet file's statistics, a gzip
-# file's checksum.
-_NUM_BLOCKS, _BLOCK_BYTES = 8, 8 << 10
+_FORMAT = 2  # of prepare.json
 _NUM_THREADS = 16  # a look into a file in a bucket is 20 to 100 ms of waiting
 
 
@@ -38,6 +35,7 @@ class RawFile:
     columns: dict[str, str]
     digest: str = ""
     split: str = ""  # of all its pairs; "": a hash of the query decides
+    stamp: str = ""  # what it had when the digest was made; "": to be looked at again
 
     @property
     def input(self) -> InputFile:
@@ -48,6 +46,11 @@ class RawFile:
     def identity(self) -> tuple[int, str]:
         """What the file is, wherever it lies."""
         return self.size_bytes, self.digest
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether its rows have labels: such a file is known by all of its bytes."""
+        return "label" in self.columns
 
 
 @dataclass(frozen=True)
@@ -79,19 +82,32 @@ class Ledger:
             for file in files
         )
 
+    def holds_what(self, other: Ledger) -> bool:
+        """Whether both have the same files in the same additions, whatever their stamps."""
+        return all(
+            [[(file.uri, *file.identity) for file in files] for files in self.additions(dataset)]
+            == [[(file.uri, *file.identity) for file in files] for files in other.additions(dataset)]
+            for dataset in ("judged", "pairs")
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The content of prepare.json."""
-        return asdict(self)
+        return {"format": _FORMAT, **asdict(self)}
 
     @staticmethod
     def read(root: Folder) -> Ledger | None:
-        """The ledger of a run folder; None where prepare has not begun."""
+        """The ledger of a run folder; None where prepare has not begun.
+
+        Raises:
+            UserError: another version of raydistill has written it.
+        """
         content = root.read_json(PREPARED)
         if content is None:
             return None
-        if not {"settings", "judged", "pairs", "patterns"} <= content.keys():
+        if content.get("format") != _FORMAT:
             raise UserError(
-                f"{root}/{PREPARED} is of an earlier version of raydistill; give another run_dir"
+                f"{root}/{PREPARED} is of another version of raydistill (format "
+                f"{content.get('format', 1)}, this one reads {_FORMAT}); give another run_dir"
             )
         judged, pairs = (
             tuple(tuple(RawFile(**file) for file in files) for files in content[name])
@@ -127,37 +143,78 @@ def find_files(rules: TextRules, *, may_be_gone: Sequence[str] = ()) -> list[Raw
     return [found[uri] for uri in sorted(found)]
 
 
-def look_into(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> list[RawFile]:
-    """The files with their digests; `hint` says where columns are named.
+def check_files(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> None:
+    """Look into the head of every file; `hint` says where columns are named.
 
     Raises:
         UserError: a file that cannot be read, or has not the columns it should have.
     """
+
+    def check(file: RawFile) -> None:
+        check_columns(file.input, list(file.columns.values()), hint=hint)
+
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        return list(threads.map(partial(_look_into, hint=hint), files))
+        list(threads.map(check, files))
 
 
-def _look_into(file: RawFile, *, hint: str) -> RawFile:
-    check_columns(file.input, list(file.columns.values()), hint=hint)
-    digest = hashlib.blake2b(digest_size=8)
-    filesystem, path = open_uri(file.uri)
-    last = max(0, file.size_bytes - _BLOCK_BYTES)
-    with filesystem.open_input_file(path) as source:
-        for start in sorted({last * at // (_NUM_BLOCKS - 1) for at in range(_NUM_BLOCKS)}):
-            digest.update(source.read_at(min(_BLOCK_BYTES, file.size_bytes - start), start))
-    return replace(file, digest=digest.hexdigest())
+def look_into(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> list[RawFile]:
+    """The files with their digests; `hint` says where columns are named.
+
+    Raises:
+        UserError: as `check_files`.
+    """
+    check_files(files, hint=hint)
+    return _with_digests(files)
+
+
+def _with_digests(files: Sequence[RawFile]) -> list[RawFile]:
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        return list(threads.map(_with_digest, files))
+
+
+def _with_digest(file: RawFile) -> RawFile:
+    try:
+        found = look_at(file.input, whole=file.is_judged)
+    except OSError as error:
+        raise UserError(f"cannot read {file.uri}: {error}") from error
+    return replace(file, digest=found.digest, stamp=found.stamp)
+
+
+def check_unchanged(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
+    """The known files, with the times and stamps that those in their places have now.
+
+    A file that has its stamp still is not read; any other is, and must have its digest still.
+
+    Raises:
+        UserError: a file that has changed in its place, or is to be read in another way.
+    """
+    here = {file.uri: file for file in found}
+    suspects: list[RawFile] = []
+    for file in known:
+        now = here.get(file.uri)
+        if now is None:
+            continue
+        _check_same_reading(file, now)
+        if file.size_bytes != now.size_bytes:
+            raise _changed(file, now)
+        if not file.stamp or file.stamp != stamp_of(now.input):
+            suspects.append(now)
+    looked_at = {file.uri: file for file in _with_digests(suspects)}
+    for file in known:
+        now = looked_at.get(file.uri)
+        if now is not None and now.digest != file.digest:
+            raise _changed(file, now)
+    return [looked_at.get(file.uri, file) for file in known]
 
 
 def new_files(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
     """Those of `found`, with digests, that are not `known`; a known file may have moved.
 
     Raises:
-        UserError: a file that has changed in its place.
+        UserError: a file that cannot be used.
     """
-    places = {file.uri: file for file in known}
-    _check_unchanged(places, found)
+    places, here = {file.uri for file in known}, {file.uri for file in found}
     unknown = look_into([file for file in found if file.uri not in places])
-    here = {file.uri for file in found}
     moved = _by_identity([file for file in known if file.uri not in here])
     new: list[RawFile] = []
     for file in unknown:
@@ -175,15 +232,14 @@ def locate(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
     Raises:
         UserError: a file that is gone or has changed.
     """
-    by_uri = {file.uri: file for file in found}
-    places = {file.uri: file for file in known}
-    _check_unchanged(places, found)
+    here, places = {file.uri for file in found}, {file.uri for file in known}
+    known = check_unchanged(known, found)
     moved: dict[tuple[int, str], list[RawFile]] = {}
-    if not places.keys() <= by_uri.keys():
+    if not places <= here:
         moved = _by_identity(look_into([file for file in found if file.uri not in places]))
     located: list[RawFile] = []
     for file in known:
-        if file.uri in by_uri:
+        if file.uri in here:
             located.append(file)
             continue
         others = moved.get(file.identity)
@@ -200,34 +256,26 @@ def _by_identity(files: Sequence[RawFile]) -> dict[tuple[int, str], list[RawFile
     return found
 
 
-def _check_unchanged(places: dict[str, RawFile], found: Sequence[RawFile]) -> None:
-    """Raise UserError when a file is not what it was when it was taken from the same place."""
-    touched: list[RawFile] = []
-    for file in found:
-        known = places.get(file.uri)
-        if known is None:
-            continue
-        if known.columns != file.columns:
-            raise UserError(
-                f"{file.uri} was prepared with the columns {known.columns}, not {file.columns}; "
-                "restore them or give another run_dir"
-            )
-        if known.split != file.split:
-            raise UserError(
-                f"{file.uri} was prepared with split = {known.split!r}, not {file.split!r}; "
-                "restore it or give another run_dir"
-            )
-        if known.size_bytes != file.size_bytes:
-            raise _changed(file)
-        if known.mtime_ns != file.mtime_ns:
-            touched.append(file)
-    for file in look_into(touched):
-        if file.digest != places[file.uri].digest:
-            raise _changed(file)
+def _check_same_reading(known: RawFile, now: RawFile) -> None:
+    """Raise UserError unless a file's columns and split are those that it was prepared with."""
+    if known.columns != now.columns:
+        raise UserError(
+            f"{now.uri} was prepared with the columns {known.columns}, not {now.columns}; "
+            "restore them or give another run_dir"
+        )
+    if known.split != now.split:
+        raise UserError(
+            f"{now.uri} was prepared with split = {known.split!r}, not {now.split!r}; "
+            "restore it or give another run_dir"
+        )
 
 
-def _changed(file: RawFile) -> UserError:
-    return UserError(
-        f"{file.uri} has changed since it was prepared: give new rows in a new file, or give "
-        "another run_dir"
-    )
+def _changed(known: RawFile, now: RawFile) -> UserError:
+    way_out = "give new rows in a new file, or give another run_dir"
+    if is_known_by_time(known.digest) and now.size_bytes == known.size_bytes:
+        seconds, ns = divmod(known.mtime_ns, 1_000_000_000)
+        way_out = (
+            "a file of this size is known by its time too: if its content is the same, restore the "
+            f"time (touch -d @{seconds}.{ns:09d}); else {way_out}"
+        )
+    return UserError(f"{now.uri} has changed since it was prepared: {way_out}")

@@ -20,7 +20,7 @@ from raydistill.config import RunConfig, TextRules, fingerprint
 from raydistill.errors import UserError
 from raydistill.inputs import is_inside, may_hold
 from raydistill.lease import Lease
-from raydistill.ledger import PREPARED, Ledger, RawFile, find_files, new_files
+from raydistill.ledger import PREPARED, Ledger, RawFile, check_unchanged, find_files, new_files
 from raydistill.schema import SPLITS
 from raydistill.storage import Folder, model_fingerprint
 from raydistill.teaching import TREES
@@ -85,7 +85,7 @@ class Run:
     def reread_ledger(self) -> bool:
         """Take up what another job has prepared since this one looked; whether it has."""
         stored = Ledger.read(self.root)
-        if stored is None or self._ledger[:1] == [stored]:
+        if stored is None or any(ledger.holds_what(stored) for ledger in self._ledger):
             return False
         self._ledger[:] = [stored]
         self._new.clear()
@@ -104,8 +104,13 @@ class Run:
             UserError: files that have changed, or cannot be used.
         """
         if dataset not in self._new:
-            known = [file for files in self.ledger.additions(dataset) for file in files]
-            self._new[dataset] = new_files(known, self.found_files(dataset))
+            found = self.found_files(dataset)
+            ledger = self.ledger
+            current = [check_unchanged(files, found) for files in ledger.additions(dataset)]
+            # Written with the next addition: the files that were read now are not read then.
+            self._ledger[:] = [ledger.with_additions(dataset, current)]
+            known = [file for files in current for file in files]
+            self._new[dataset] = new_files(known, found)
         return self._new[dataset]
 
     def found_files(self, dataset: str) -> list[RawFile]:

@@ -22,7 +22,7 @@ FLOORS = [
     {"ngrams"},
     {"synthetic", "storage", "optimizers", "exchange", "retrieval"},
     {"inputs", "lease"},
-    {"readers", "store", "loader", "tokens", "student", "scorer", "report"},
+    {"readers", "store", "loader", "tokens", "student", "scorer", "report", "identity"},
     {"packing"},
     {"teacher", "ledger"},
     {"vocabulary"},
