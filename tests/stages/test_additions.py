@@ -193,3 +193,22 @@ def test_a_store_begun_small_does_not_take_a_flood(raw_files: Path, tmp_path: Pa
     first = {"grids": {"": {"num_buckets": 1, "num_groups": 1, "addition": 0}}}
     with pytest.raises(UserError, match="1 buckets; these files would put 5,000,000 rows"):
         prepare._grids(replace(pairs, addition=1), Counter(kept_=5_000_000), [first])
+
+
+@pytest.mark.parametrize("dataset", ["judged", "pairs"])
+def test_a_row_corrected_in_place_is_found_though_size_and_time_are_the_same(
+    dataset: str, raw_files: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,title,label\nsofa,grey sofa,0\n")
+    os.utime(path, (1, 1))
+    given: dict[str, object] = {dataset: {"input": str(path)}}
+    begun = make(tmp_path / "run", raw_files, **given)
+    begun.write_ledger(begun.ledger)
+    for name in ("judged", "pairs"):
+        (begun.root / name).write_json("_SUCCESS.json", {"additions": [{}], "fingerprint": ""})
+    prepare.check_inputs(make(tmp_path / "run", raw_files, **given))
+    path.write_text("query,title,label\nsofa,grey sofa,1\n")
+    os.utime(path, (1, 1))
+    with pytest.raises(UserError, match=r"a\.csv has changed since it was prepared"):
+        prepare.check_inputs(make(tmp_path / "run", raw_files, **given))
