@@ -20,9 +20,10 @@ from tokenizers import Tokenizer
 
 from raydistill.config import InputConfig, PairsConfig
 from raydistill.ledger import check_files, find_files
+from raydistill.model_files import model_folder
 from raydistill.pairs import clean, collapse, group_keys, one_chunk, pair_ids, unparsed
 from raydistill.readers import read_raw
-from raydistill.run import DATASETS, Run, model_folder
+from raydistill.run import DATASETS, Run
 from raydistill.schema import COUNTS, SPLITS
 from raydistill.shards import judged_shards, pair_shards
 from raydistill.storage import SUCCESS, Folder
@@ -245,8 +246,8 @@ def _num_wordpieces(texts: list[pa.Table], tokenizer: Tokenizer) -> NDArray[np.i
 
 def _tokenizer(run: Run) -> Tokenizer | None:
     """The first teacher's tokenizer, uncut; None where it has no tokenizer.json."""
-    for name, teacher in run.config.teachers.items():
-        folder = model_folder(teacher.base) if teacher.base else run.teacher(name)
+    for teacher in run.config.teachers.values():
+        folder = model_folder(teacher.base or teacher.model or "")
         if folder.exists("tokenizer.json"):
             tokenizer = Tokenizer.from_str(folder.read_bytes("tokenizer.json").decode())
             tokenizer.no_truncation()

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydistill.errors import UserError
-from raydistill.run import model_folder
+from raydistill.model_files import PinnedModel, load_model
 from raydistill.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
 from raydistill.storage import Folder
 from raydistill.teacher import Teacher
@@ -38,7 +38,7 @@ _TOKENISED = pa.schema(
 _SCORED = LOGITS.append(pa.field("reason", pa.string()))  # why there is no logit
 
 
-def read_tokens(item: Item, _: bytes, *, model: str, max_length: int) -> tuple[Item, bytes]:
+def read_tokens(item: Item, _: bytes, *, model: PinnedModel, max_length: int) -> tuple[Item, bytes]:
     """Read the pairs of `item["folder"]/item["name"]` and tokenise them."""
     start_s = time.monotonic()
     pairs = Folder(item["folder"]).read_table(item["name"])
@@ -58,25 +58,33 @@ def read_tokens(item: Item, _: bytes, *, model: str, max_length: int) -> tuple[I
 
 
 @cache
-def _tokenizer(model: str, max_length: int) -> PairTokenizer:
+def _tokenizer(model: PinnedModel, max_length: int) -> PairTokenizer:
     """Once a process: a task's process does many tasks."""
-    tokenizer = load_tokenizer(model_folder(model).download())
+    tokenizer = load_tokenizer(load_model(model))
+    load_model(model)  # still the same
     return PairTokenizer(tokenizer, max_length=max_length)
 
 
 class ScoreTokens:
     """Holds a teacher on one device: a tokenised shard in, its logits out."""
 
-    def __init__(self, *, model: str, settings: LabelConfig, device: str, worker: str = "") -> None:
-        """`worker` is a name for this process, for the count of those at work."""
+    def __init__(
+        self, *, model: PinnedModel, settings: LabelConfig, device: str, worker: str = ""
+    ) -> None:
+        """`worker` is a name for this process, for the count of those at work.
+
+        Raises:
+            UserError: the model here is not the one that the driver hashed.
+        """
         self.worker, self.max_bad_fraction = worker, settings.max_bad_fraction
         self.teacher = Teacher(
-            model_folder(model).download(),
+            load_model(model),
             device=device,
             dtype=settings.dtype,
             max_length=settings.max_length,
             tokens_per_batch=settings.tokens_per_batch,
         )
+        load_model(model)  # still the same
 
     def __call__(self, item: Item, data: bytes) -> tuple[Item, bytes]:
         """Score a shard; a pair that has no finite logit gets null and the reason.

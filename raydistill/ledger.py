@@ -86,7 +86,9 @@ class Ledger:
         """Whether both have the same files in the same additions, whatever their stamps."""
         return all(
             [[(file.uri, *file.identity) for file in files] for files in self.additions(dataset)]
-            == [[(file.uri, *file.identity) for file in files] for files in other.additions(dataset)]
+            == [
+                [(file.uri, *file.identity) for file in files] for files in other.additions(dataset)
+            ]
             for dataset in ("judged", "pairs")
         )
 

@@ -6,13 +6,10 @@ made them, so that changed settings make another folder and nothing stale is tru
 
 from __future__ import annotations
 
-import importlib.util
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from raydistill import FORMAT
@@ -21,13 +18,12 @@ from raydistill.errors import UserError
 from raydistill.inputs import is_inside, may_hold
 from raydistill.lease import Lease
 from raydistill.ledger import PREPARED, Ledger, RawFile, check_unchanged, find_files, new_files
+from raydistill.model_files import PinnedModel, model_folder, pin_model
 from raydistill.schema import SPLITS
-from raydistill.storage import Folder, model_fingerprint
-from raydistill.teaching import TREES
+from raydistill.storage import Folder
+from raydistill.teaching import ENGINE, TREES
 from raydistill.training import NgramsConfig
 
-_WEIGHTS = "*.safetensors"
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # owner/name; anything else is a path
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 RUN_FILE = "run.toml"  # the settings of the last stage that did something
 TUNED = "tune.json"  # what a search found, in tune/
@@ -42,7 +38,7 @@ class Run:
 
     config: RunConfig
     take_over: bool = False  # leases of other jobs
-    _models: dict[str, str] = field(default_factory=dict)  # source -> fingerprint, once a process
+    _models: dict[str, PinnedModel] = field(default_factory=dict)  # by source: once a job
     _ledger: list[Ledger] = field(default_factory=list)  # at most one: read once a process
     _new: dict[str, list[RawFile]] = field(default_factory=dict)  # by dataset: found once
 
@@ -148,8 +144,34 @@ class Run:
             return self.root / "teachers" / f"{TREES}-{self.trees_fingerprint()}"
         teacher = self.config.teachers[name]
         if teacher.model is not None:
-            return model_folder(teacher.model)
+            return model_folder(self.model(teacher.model).source)
         return self.root / "teachers" / f"{name}-{self.finetune_fingerprint(name)}"
+
+    def teacher_model(self, name: str) -> PinnedModel:
+        """The model of a teacher other than the trees, as those who score with it must find it.
+
+        Raises:
+            UserError: it is not there, or not fine-tuned yet.
+        """
+        source = self.config.teachers[name].model
+        if source is not None:
+            return self.model(source)
+        folder = self.teacher(name)
+        done = folder.success()
+        if done is None:
+            raise UserError(f"teacher {name} is not fine-tuned yet: run `finetune` first")
+        # A folder that was put there by hand is taken as it is now.
+        return PinnedModel(folder.uri, done.get("model") or self.model(folder.uri).fingerprint)
+
+    def model(self, source: str) -> PinnedModel:
+        """What a `base` or `model` stands for: looked up once; whoever gets this run knows it.
+
+        Raises:
+            UserError: nothing of that name, or no model.
+        """
+        if source not in self._models:
+            self._models[source] = pin_model(source)
+        return self._models[source]
 
     def finetune_fingerprint(self, name: str) -> str:
         """What makes the fine-tuned teacher: encoder, judged pairs, settings."""
@@ -159,7 +181,7 @@ class Run:
         settings = self.config.finetune.results()
         relevant_at = self.config.judged.relevant_at if settings["target"] == "binary" else None
         judged = [self._judged_settings(), self.ledger.identities("judged")]
-        return fingerprint("finetune", self._model_hash(base), settings, judged, relevant_at)
+        return fingerprint("finetune", self.model(base).fingerprint, settings, judged, relevant_at)
 
     @property
     def for_trees(self) -> Run:
@@ -187,15 +209,15 @@ class Run:
         return self.root / "quarantine" / "logits" / folder
 
     def label_fingerprint(self, name: str) -> str:
-        """What makes logits: the teacher and how it reads; not which pairs, nor how fast."""
+        """What makes logits: the teacher, how it reads, our code; not which pairs, nor speed."""
         if name == TREES:
-            return fingerprint("label", self.trees_fingerprint())
+            return fingerprint("label", ENGINE, self.trees_fingerprint())
         teacher = self.config.teachers[name]
         if teacher.model is not None:
-            identity = self._model_hash(teacher.model)
+            identity = self.model(teacher.model).fingerprint
         else:
             identity = self.finetune_fingerprint(name)
-        return fingerprint("label", identity, self.config.label.results())
+        return fingerprint("label", ENGINE, identity, self.config.label.results())
 
     @property
     def lexicon(self) -> Folder:
@@ -214,7 +236,7 @@ class Run:
     def lexicon_fingerprint(self) -> str:
         """What makes the lexicon: the pairs and how they are read; its vectors; the features."""
         encoder, ngrams = self.word_encoder, self.config.ngrams
-        vectors = encoder and [self._model_hash(encoder), ngrams.num_words, ngrams.word_dim]
+        vectors = encoder and [self.model(encoder).fingerprint, ngrams.num_words, ngrams.word_dim]
         counted = ngrams.vocabulary_rows and ngrams.results()  # of n-grams: all that decides ids
         read = self.prepare_fingerprint("pairs"), ngrams.respells
         return fingerprint("lexicon", FORMAT, *read, vectors, counted)
@@ -271,14 +293,6 @@ class Run:
         searched = [tuned["fingerprint"]] if tuned else []
         return fingerprint("evaluate", students, teachers, *searched)
 
-    def _model_hash(self, source: str) -> str:
-        if source not in self._models:
-            folder = model_folder(source).download()
-            if not (folder / "config.json").is_file():
-                raise UserError(f"no teacher model in {source!r}: it has no config.json")
-            self._models[source] = model_fingerprint(folder)
-        return self._models[source]
-
     @contextmanager
     def begin(self, work: str) -> Iterator[None]:
         """Work on the run folder: marked as a run's, nobody else does the same, run.toml written.
@@ -325,37 +339,3 @@ class Run:
             f"run folder {self.root} was prepared with other settings "
             f"({'; '.join(changed)}); restore them or give another run_dir"
         )
-
-
-def model_folder(source: str) -> Folder:
-    """The folder that `base` or `model` names: a local folder, a package's folder, `s3://` or hub.
-
-    Raises:
-        UserError: nothing of that name.
-    """
-    if "://" in source or Path(source).is_dir():
-        return Folder(source)
-    package, _, rest = source.partition("/")
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / rest).is_dir():
-            return Folder(str(Path(place) / rest))
-    if not _HUB_NAME.fullmatch(source):
-        raise UserError(f"no teacher model {source!r}: no such folder")
-    return Folder(_hub_snapshot(source))
-
-
-def _hub_snapshot(name: str) -> str:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", _WEIGHTS])
-        if not list(Path(folder).glob(_WEIGHTS)):  # an older model
-            folder = snapshot_download(name, allow_patterns=["pytorch_model*.bin"])
-        return str(folder)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"no teacher model {name!r}: not a folder, not an installed package's folder, and the "
-            f"hub did not give it ({type(error).__name__})"
-        ) from error

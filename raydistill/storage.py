@@ -28,9 +28,17 @@ MARKER = "_RAYDISTILL.json"  # in a folder that raydistill made: the only ones i
 _LAYOUT = 1  # of such a folder; raised when an older one can no longer be read
 _NO_CONTENT = {"lost+found"}  # of an empty disk; hidden files are no content either
 SHARD_SUFFIX = ".parquet"
-# What decides a model's output; a README or a picture beside it does not.
-MODEL_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model"}
 _MARKED: set[str] = set()  # folders whose marker this process has seen: one look each
+# Of the files that transformers reads: settings and tokenizer.json, weights, vocabularies
+# (vocab.txt, spiece.model, bpe.codes, prophetnet.tokenizer, qwen.tiktoken), chat templates. Weights
+# of other libraries are not read, nor is code: `trust_remote_code` is never given.
+MODEL_SUFFIXES = frozenset(
+    {".json", ".safetensors", ".bin"}
+    | {".txt", ".model", ".codes", ".tokenizer", ".tiktoken", ".jinja"}
+)
+EXPORTS = ("onnx", "openvino")  # folders with the same model for other libraries
+# What trainings leave beside a model.
+_NOT_READ = {SUCCESS, "result.json", "trainer_state.json", "training_args.bin", "optimizer.bin"}
 
 
 class Folder:
@@ -274,10 +282,36 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
 def model_fingerprint(folder: Path) -> str:
     """16 hex digits from the names and contents of the weights, settings and vocabulary in it."""
     digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(p for p in folder.rglob("*") if p.suffix in MODEL_SUFFIXES):
-        if file.name == SUCCESS:
-            continue
+    for file in model_files(folder):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "blake2b").digest())
     return digest.hexdigest()
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that decide the output of the model in a folder, sorted; links are followed.
+
+    Beside `model.safetensors` no `.bin` is read: of the copies of a hub's model, which other
+    programs add to, some have both.
+
+    Raises:
+        UserError: a link to a file that is not there.
+    """
+    has_safetensors = any(folder.glob("model.safetensors*"))
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [f for f in folders if not f.startswith(".") and f not in EXPORTS]
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        for file in (Path(place, name) for name in names if not name.startswith(".")):
+            is_old = file.name.endswith((".bin", ".bin.index.json")) and has_safetensors
+            if file.suffix in MODEL_SUFFIXES and file.name not in _NOT_READ and not is_old:
+                found.append(file)
+    for file in found:
+        if not file.exists():
+            raise UserError(f"{file} is a link to a file that is not there; mend the model folder")
+    return sorted(found)

@@ -9,6 +9,10 @@ from pydantic import Field, model_validator
 from raydistill.section import Count, Positive, Section
 
 TREES = "trees"  # the name of that teacher among the others
+# The version of the code between a pair and its logit: tokens, batches, the packed encoder, the
+# features of the trees. Raise it with every change after which some teacher may give some pair
+# another logit: logits that are there are then made again, not taken for those of the new code.
+ENGINE = 1
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 

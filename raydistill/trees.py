@@ -9,6 +9,7 @@ Shapes: B pairs, F features.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,14 @@ class Trees:
             for booster in self._boosters:
                 total_B += booster.predict(features_BF, raw_score=True, num_threads=num_threads)
         return (total_B / len(self.models)).astype(np.float32)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that tell these trees from others of the same settings."""
+        digest = hashlib.blake2b(digest_size=8)
+        for model in self.models:
+            digest.update(hashlib.blake2b(model.encode()).digest())
+        return digest.hexdigest()
 
     @property
     def num_trees(self) -> int:

@@ -21,7 +21,7 @@ FLOORS = [
     {"features"},
     {"ngrams"},
     {"synthetic", "storage", "optimizers", "exchange", "retrieval"},
-    {"inputs", "lease"},
+    {"inputs", "lease", "model_files"},
     {"readers", "store", "loader", "tokens", "student", "scorer", "report", "identity"},
     {"packing"},
     {"teacher", "ledger"},

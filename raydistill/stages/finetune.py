@@ -34,10 +34,11 @@ from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 from raydistill.cluster import Cluster
 from raydistill.device import teacher_dtype
 from raydistill.metrics import auc
-from raydistill.run import Run, model_folder
+from raydistill.model_files import load_model
+from raydistill.run import Run
 from raydistill.shards import judged_shards
 from raydistill.stages.fit import Log, device_of_worker, fit
-from raydistill.storage import SUCCESS
+from raydistill.storage import SUCCESS, model_fingerprint
 from raydistill.teacher import quiet_transformers
 from raydistill.teaching import FinetuneConfig
 from raydistill.tokens import load_tokenizer
@@ -109,7 +110,7 @@ def finetune_loop(config: dict[str, Any]) -> None:
             keeper.finish()
             folder = run.teacher(name)
             folder.upload(keeper.best)
-            folder.write_json(RESULT, {"dev_auc": keeper.best_auc, "epochs": keeper.history})
+            folder.write_json(RESULT, keeper.result())
         ray.train.report({"dev_auc": keeper.best_auc})
 
 
@@ -167,6 +168,14 @@ class Keeper(TrainerCallback):
         """Without a dev split the last weights are the best."""
         if not self.best.exists():
             self._save_best()
+
+    def result(self) -> dict[str, Any]:
+        """What the fit gave, and the fingerprint of the model that it ended with."""
+        return {
+            "dev_auc": self.best_auc,
+            "epochs": self.history,
+            "model": model_fingerprint(self.best),
+        }
 
     def on_evaluate(  # noqa: D102 - the Trainer's hook
         self,
@@ -233,12 +242,13 @@ def make_trainer(
     base = run.config.teachers[name].base
     if base is None:
         raise ValueError(f"teacher {name} has no base: there is nothing to fine-tune")
-    folder = model_folder(base).download()
+    folder = load_model(run.model(base))
     torch.manual_seed(settings.seed)  # before the head gets its random weights
     model = AutoModelForSequenceClassification.from_pretrained(
         str(folder), num_labels=1, dtype=torch.float32
     )
     tokenizer = load_tokenizer(folder)
+    load_model(run.model(base))  # still the same
     train, dev = (read_examples(run, split, tokenizer) for split in ("train", "dev"))
     weight = positive_weight(settings, [example["labels"] for example in train])
     dtype = teacher_dtype(settings.dtype, device=device)

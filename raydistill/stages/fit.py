@@ -13,11 +13,18 @@ import ray
 import ray.train
 import torch
 from ray.exceptions import RayError
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Full, Queue
 
 from raydistill.cluster import Cluster
+from raydistill.errors import UserError
 from raydistill.storage import Folder
 
 logger = logging.getLogger("raydistill")
@@ -39,6 +46,10 @@ def fit(
 
     The loop gets `config` and in it `log`, which takes a line to show. What it learned it writes
     itself; its checkpoints are deleted when it is through.
+
+    Raises:
+        UserError: a worker raised it.
+        WorkerGroupError: workers failed again and again.
     """
     use_gpu = bool(cluster.num_gpus and gpus_each)
     resources = {"CPU": 1.0, **({"GPU": gpus_each} if use_gpu else {})}
@@ -58,8 +69,21 @@ def fit(
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
             ),
         )
-        trainer.fit()
+        try:
+            trainer.fit()
+        except WorkerGroupError as error:
+            mistake = _mistake(error)
+            if mistake is None:
+                raise
+            raise mistake from error
     (storage / name).delete()
+
+
+def _mistake(error: WorkerGroupError) -> UserError | None:
+    """The user's mistake that a worker found, if that is what ended the fit."""
+    # Ray wraps what a worker raised, to show the worker's traceback.
+    failures = [getattr(one, "_base_exc", one) for one in error.worker_failures.values()]
+    return next((one for one in failures if isinstance(one, UserError)), None)
 
 
 class Log:

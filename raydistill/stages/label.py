@@ -21,6 +21,7 @@ import torch
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
+from raydistill.model_files import PinnedModel, load_model
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.shards import Shard, missing_shards, shards_to_score
@@ -32,6 +33,7 @@ from raydistill.teaching import TREES, LabelConfig
 
 logger = logging.getLogger("raydistill")
 _ATTEMPTS = 3  # at a shard, before it is given up and named
+_MODEL = "_model.json"  # beside the logits: whose they are
 
 
 def run(run: Run, cluster: Cluster) -> bool:
@@ -62,10 +64,8 @@ def _is_complete(run: Run, name: str) -> bool:
 
 def check_teacher(run: Run, name: str) -> None:
     """Raise UserError unless the teacher is there and can score pairs."""
-    folder = run.teacher(name)
-    if run.config.teachers[name].base is not None and folder.success() is None:
-        raise UserError(f"teacher {name} is not fine-tuned yet: run `finetune` first")
-    check_model(folder.download(), max_length=run.config.label.max_length)
+    folder = load_model(run.teacher_model(name))
+    check_model(folder, max_length=run.config.label.max_length)
 
 
 def _label(run: Run, name: str, cluster: Cluster) -> None:
@@ -73,6 +73,7 @@ def _label(run: Run, name: str, cluster: Cluster) -> None:
     logits = run.logits(name)
     if name == TREES:
         _load_room_of_trees().fit(run)
+    record_model(run, name)
     work = _Work.of(run, name, cluster)
     logger.info(
         "label     %s: %d of %d shards are there; %s pairs to score, %d actors at most",
@@ -100,6 +101,32 @@ def _label(run: Run, name: str, cluster: Cluster) -> None:
         **tally.summary(),
     }
     logits.write_json(SUCCESS, summary)
+
+
+def record_model(run: Run, name: str) -> None:
+    """Write whose logits a folder holds, before the first of them is there.
+
+    Raises:
+        UserError: it holds those of another model: one that was fitted again has other weights,
+            though what it is made of is the same.
+    """
+    logits = run.logits(name)
+    if name == TREES:
+        model = PinnedModel(
+            run.teacher(TREES).uri, _load_room_of_trees().load_trees(run).fingerprint
+        )
+    else:
+        model = run.teacher_model(name)
+    there = logits.read_json(_MODEL)
+    if there is None:
+        logits.write_json(_MODEL, {"model": model.fingerprint, "source": model.source})
+    elif there["model"] != model.fingerprint:
+        raise UserError(
+            f"{logits} holds logits of another {name} (its model had the fingerprint "
+            f"{there['model']}, the one in {model.source} has {model.fingerprint}): the teacher "
+            f"was fitted again; delete {logits} and {run.rejected_logits(name)} to have all pairs "
+            "scored by the new one, or restore the old one"
+        )
 
 
 def _load_room_of_trees() -> ModuleType:
@@ -152,7 +179,7 @@ class _Work:
             return _Work.of_trees(run, cluster)
         settings = run.config.label
         # A ready-made teacher goes by its name: another machine has it in another folder.
-        model = run.config.teachers[name].model or run.teacher(name).uri
+        model = run.teacher_model(name)
         return _Work(
             before=partial(read_tokens, model=model, max_length=settings.max_length),
             make=partial(make_scorer, model=model, settings=settings),
@@ -170,10 +197,11 @@ class _Work:
             write_logits, logits=run.logits(TREES), quarantine=run.rejected_logits(TREES)
         )
         num_actors = run.config.trees.num_actors or cluster.num_actors(gpus_each=0)
-        return _Work(room.read_pairs, partial(room.make_scorer, run=run), write, num_actors, 0.0)
+        make = partial(room.make_scorer, run=run, fingerprint=room.load_trees(run).fingerprint)
+        return _Work(room.read_pairs, make, write, num_actors, 0.0)
 
 
-def make_scorer(*, model: str, settings: LabelConfig) -> ScoreTokens:
+def make_scorer(*, model: PinnedModel, settings: LabelConfig) -> ScoreTokens:
     """The teacher of an actor: on the GPU that Ray gave it, else on one core."""
     device = "cuda" if has_gpu() else "cpu"
     if device == "cpu":

@@ -20,8 +20,9 @@ from raydistill.features import VOCABULARY_BITS, NgramSpec
 from raydistill.learning import spec_of
 from raydistill.lexicon import Lexicon
 from raydistill.loader import features_of
+from raydistill.model_files import load_model
 from raydistill.progress import Progress
-from raydistill.run import Run, model_folder
+from raydistill.run import Run
 from raydistill.shards import pair_shards
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.storage import Folder
@@ -40,7 +41,7 @@ def write_lexicon(run: Run) -> None:
     lexicon = make_lexicon(
         run.pairs,
         pair_shards(run),
-        encoder=model_folder(encoder).download() if encoder else None,
+        encoder=load_model(run.model(encoder)) if encoder else None,
         num_words=settings.num_words,
         dim=settings.word_dim,
         units=settings.respells,

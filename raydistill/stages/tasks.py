@@ -101,10 +101,23 @@ class _StepActor:
     """An actor that keeps what `make()` gives, and the steps it does before and after."""
 
     def __init__(self, make: Callable[[], Step], *around: Step) -> None:
-        self.steps = (around[0], make(), around[1]) if around else (make(),)
+        step = _made(make)
+        self.steps = (around[0], step, around[1]) if around else (step,)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         return _steps(self.steps, block)
+
+
+def _made(make: Callable[[], Step]) -> Step:
+    """What `make()` gives; of a user's mistake a step that gives it for every item.
+
+    Ray would begin an actor again and again whose constructor raises.
+    """
+    try:
+        return make()
+    except UserError as error:
+        mistake = str(error)
+        return lambda item, _: ({**item, _MISTAKE: mistake}, b"")
 
 
 def _steps(steps: Sequence[Step], block: pa.Table) -> pa.Table:

@@ -123,11 +123,21 @@ def read_pairs(item: Item, _: bytes) -> tuple[Item, bytes]:
     return {**item, "read_s": time.monotonic() - start_s}, to_bytes(table)
 
 
-def make_scorer(*, run: Run) -> Step:
-    """The step of an actor: pairs of a shard in, their logits out."""
+def make_scorer(*, run: Run, fingerprint: str) -> Step:
+    """The step of an actor: pairs of a shard in, their logits out.
+
+    Raises:
+        UserError: the trees are not there, or not those of the fingerprint.
+    """
     worker = f"{socket.gethostname()} {os.getpid()}"
-    trees, lexicon = load_trees(run), load_lexicon(run.for_trees)
+    trees = load_trees(run)
+    if trees.fingerprint != fingerprint:
+        raise UserError(
+            f"{run.teacher(TREES)} on {socket.gethostname()} has trees of the fingerprint "
+            f"{trees.fingerprint}, not {fingerprint}; do all machines see the same run folder?"
+        )
     features: Callable[[pa.Table], Features]
+    lexicon = load_lexicon(run.for_trees)
     features = partial(features_of, spec=spec_of(run.for_trees), lexicon=lexicon)
 
     def score(item: Item, data: bytes) -> tuple[Item, bytes]:

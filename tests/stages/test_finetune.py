@@ -1,3 +1,5 @@
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +8,11 @@ import ray.train
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from raydistill.errors import UserError
+from raydistill.model_files import load_model
 from raydistill.run import Run
 from raydistill.stages import finetune
+from raydistill.stages.lexicon import write_lexicon
 from raydistill.teacher import check_model, quiet_transformers
 from raydistill.teaching import TeacherConfig
 from tests.conftest import make_mpnet, run_config
@@ -57,6 +62,26 @@ def test_the_best_epoch_is_kept_as_a_hugging_face_folder(run: Run, tmp_path: Pat
     check_model(keeper.best, max_length=32)
     assert (keeper.best / "model.safetensors").exists()
     assert any("dev AUC" in line for line in lines)
+    folder = run.teacher("tiny")
+    folder.upload(keeper.best)
+    folder.write_json(finetune.RESULT, keeper.result())
+    folder.write_json("_SUCCESS.json", keeper.result())
+    assert load_model(run.teacher_model("tiny")) == Path(folder.uri)
+
+
+def test_an_encoder_changed_since_the_driver_saw_it_is_refused(
+    raw_files: Path, encoder: Path, prepared_dir: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(encoder, tmp_path / "base"))
+    teachers = {"tiny": TeacherConfig(base=str(base))}
+    run = Run(run_config(prepared_dir, raw_files, base, teachers=teachers))
+    run.teacher("tiny")
+    travelled = pickle.loads(pickle.dumps(run))
+    (base / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"the model {base} is another one on"):
+        make(travelled, tmp_path)
+    with pytest.raises(UserError, match=rf"the model {base} is another one on"):
+        write_lexicon(travelled)
 
 
 def test_a_fit_cut_off_after_an_epoch_ends_with_the_same_weights(run: Run, tmp_path: Path) -> None:

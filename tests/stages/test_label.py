@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from raydistill.schema import QUARANTINE
 from raydistill.shards import SCORED_SPLITS, missing_shards, shards_to_score
 from raydistill.stages import label, prepare
 from raydistill.stages.tasks import FAILED, Item
-from raydistill.storage import Folder
+from raydistill.storage import Folder, model_fingerprint
 from raydistill.teacher import Teacher
+from raydistill.teaching import TeacherConfig
 from tests.conftest import make_bert, run_config
 
 ONE = Cluster(num_cores=1, num_gpus=0)
@@ -224,12 +226,107 @@ def test_a_changed_teacher_is_another_folder(prepared: Run, tmp_path: Path) -> N
     assert with_moved.logits("tiny").uri == prepared.logits("tiny").uri
 
 
+def own_teacher(run: Run, folder: Path) -> Run:
+    """The run with a copy of its teacher that the test may change, as the driver has seen it."""
+    shutil.copytree(run.teacher("tiny").uri, folder)
+    own = with_teacher(run, folder)
+    own.label_fingerprint("tiny")
+    return own
+
+
+def change_weights(folder: Path) -> None:
+    """Another model of the same size and times."""
+    weights = folder / "model.safetensors"
+    before = weights.stat()
+    make_bert(folder.with_name("other"), num_labels=1, seed=1)
+    weights.write_bytes((folder.with_name("other") / "model.safetensors").read_bytes())
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert weights.stat().st_size == before.st_size
+
+
+def test_a_model_changed_since_the_driver_saw_it_scores_nothing(
+    prepared: Run, tmp_path: Path
+) -> None:
+    run = own_teacher(prepared, tmp_path / "model")
+    work = label._Work.of(run, "tiny", ONE)
+    change_weights(tmp_path / "model")
+    item = {"folder": run.pairs.uri, "name": run.pairs.shards()[0], "target": "x.parquet"}
+    message = rf"the model {tmp_path}/model is another one on \S+: .*submit the job again"
+    with pytest.raises(UserError, match=message):
+        work.make()
+    with pytest.raises(UserError, match=message):
+        work.before(item, b"")
+    with pytest.raises(UserError, match=message):
+        label.run(run, ONE)
+    assert not run.logits("tiny").exists()
+
+
+@pytest.mark.ray
+def test_a_model_that_is_another_one_on_the_workers_ends_in_a_line(
+    local_ray: None, prepared: Run, tmp_path: Path
+) -> None:
+    run = own_teacher(prepared, tmp_path / "model")
+    work, shards = label._Work.of(run, "tiny", TWO), missing_shards(run, "tiny")
+    change_weights(tmp_path / "model")
+    with pytest.raises(UserError, match="is another one on"):
+        label._score(shards, work, label._Tally("tiny", shards, num_actors=2))
+    assert not run.logits("tiny").shards()
+
+
+def fine_tuned(run: Run, *, seed: int, scratch: Path) -> Run:
+    """The run with a teacher as finetune leaves it."""
+    teacher = TeacherConfig(base=str(run.config.teachers["tiny"].model))
+    based = Run(run.config.model_copy(update={"teachers": {"tiny": teacher}}))
+    folder, model = based.teacher("tiny"), make_bert(scratch, num_labels=1, seed=seed)
+    folder.delete()
+    folder.upload(model)
+    folder.write_json("result.json", {})
+    folder.write_json("_SUCCESS.json", {"fingerprint": "", "model": model_fingerprint(model)})
+    return based
+
+
+def test_a_teacher_that_was_fitted_again_adds_no_logits_to_those_of_the_old_one(
+    prepared: Run, tmp_path: Path
+) -> None:
+    run = fine_tuned(prepared, seed=1, scratch=tmp_path / "1")
+    label.check_teacher(run, "tiny")
+    for _ in range(2):  # a job that goes on
+        label.record_model(run, "tiny")
+    label_without_ray(run, {run.pairs.shards()[0]})
+    again = fine_tuned(prepared, seed=2, scratch=tmp_path / "2")
+    assert again.logits("tiny").uri == run.logits("tiny").uri
+    label.check_teacher(again, "tiny")
+    with pytest.raises(UserError, match=rf"fitted again; delete {run.logits('tiny')} and "):
+        label.run(again, ONE)
+    assert len(run.logits("tiny").shards()) == 1
+    run.logits("tiny").delete()
+    label.record_model(again, "tiny")
+
+
+def test_a_fine_tuned_teacher_is_the_one_that_finetune_left(prepared: Run, tmp_path: Path) -> None:
+    run = fine_tuned(prepared, seed=0, scratch=tmp_path / "0")
+    change_weights(Path(run.teacher("tiny").uri))
+    with pytest.raises(UserError, match=r"is another one.*delete the folder first"):
+        label.check_teacher(run, "tiny")
+
+
+def test_logits_of_another_engine_are_made_again(
+    prepared: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("tiny", "trees")
+    before = {name: prepared.logits(name).uri for name in names}
+    trees = prepared.trees_fingerprint()
+    monkeypatch.setattr("raydistill.run.ENGINE", 2)
+    assert all(prepared.logits(name).uri != before[name] for name in names)
+    assert prepared.trees_fingerprint() == trees
+
+
 def test_rows_of_another_schema_are_refused(prepared: Run, tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "odd"))
     folder.write_table("part-00000.parquet", pa.table({"pair_id": [1], "query": ["a"]}))
     item = {"target": "x.parquet", "folder": folder.uri, "name": "part-00000.parquet"}
     with pytest.raises(ValueError, match="has another schema"):
-        read_tokens(item, b"", model=prepared.teacher("tiny").uri, max_length=32)
+        read_tokens(item, b"", model=prepared.teacher_model("tiny"), max_length=32)
 
 
 def test_stages_out_of_order(

@@ -89,6 +89,19 @@ def _check_stack(run: Run) -> None:
     assert found["teachers stacked"] > 0.75
 
 
+def test_trees_that_were_fitted_again_add_no_logits_to_those_of_the_old_ones(prepared: Run) -> None:
+    folder = prepared.teacher(TREES)
+    folder.write_json(trees.MODELS, {"models": ["one", "two"]})
+    first = trees.load_trees(prepared).fingerprint
+    label.record_model(prepared, TREES)
+    label.record_model(prepared, TREES)
+    folder.write_json(trees.MODELS, {"models": ["onet", "wo"]})
+    with pytest.raises(UserError, match=f"another trees .*fingerprint {first}.*; delete "):
+        label.record_model(prepared, TREES)
+    with pytest.raises(UserError, match=f"has trees of the fingerprint .*, not {first}"):
+        trees.make_scorer(run=prepared, fingerprint=first)
+
+
 def test_the_trees_of_a_run_stay_when_its_student_changes(prepared: Run) -> None:
     fingerprint = prepared.label_fingerprint(TREES)
     for other in (

@@ -1,0 +1,139 @@
+"""Which model a name stands for: found once by the driver, and checked wherever it is loaded.
+
+Comes in: a folder, a package's folder, `s3://` or a name of the hub. Goes out: a local folder whose
+files are those that the driver hashed. No torch, no transformers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from raydistill.errors import UserError
+from raydistill.storage import EXPORTS, MODEL_SUFFIXES, Folder, model_files, model_fingerprint
+
+# owner/name, at a commit if it is pinned; anything else is a path
+_HUB_NAME = re.compile(r"([\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@([0-9a-f]{40}))?")
+_WEIGHTS = {"model.safetensors", "model.safetensors.index.json"}
+_OLD_WEIGHTS = ".bin"
+_PATTERNS = [f"*{suffix}" for suffix in sorted(MODEL_SUFFIXES - {_OLD_WEIGHTS})]
+
+
+@dataclass(frozen=True)
+class PinnedModel:
+    """A model as the driver found it: its place (of the hub, with the commit) and fingerprint."""
+
+    source: str
+    fingerprint: str
+
+
+def pin_source(source: str) -> str:
+    """A name of the hub with the commit that it stands for now; any other source as it is.
+
+    Raises:
+        UserError: nothing of that name.
+    """
+    if _local_folder(source) is not None or "@" in source:
+        return source
+    return f"{source}@{Path(_hub_snapshot(source)).name}"
+
+
+def pin_model(source: str) -> PinnedModel:
+    """The model that a source stands for now.
+
+    Raises:
+        UserError: nothing of that name, or no model.
+    """
+    pinned = pin_source(source)
+    folder = model_folder(pinned).download()
+    if not any((folder / name).is_file() for name in ("config.json", "modules.json")):
+        raise UserError(f"no teacher model in {source!r}: it has no config.json")
+    return PinnedModel(pinned, _fingerprint(folder))
+
+
+def model_folder(source: str) -> Folder:
+    """The folder that a source names: local, a package's, `s3://` or of the hub.
+
+    Raises:
+        UserError: nothing of that name.
+    """
+    return _local_folder(source) or Folder(_hub_snapshot(source))
+
+
+def load_model(model: PinnedModel) -> Path:
+    """The local folder of a model, downloaded if need be; its files are hashed once a process.
+
+    Call it again when they are loaded: it costs a look at their times.
+
+    Raises:
+        UserError: nothing of that name, or its files are not those that the driver saw.
+    """
+    folder = model_folder(model.source).download()
+    found = _fingerprint(folder)
+    if found != model.fingerprint:
+        raise UserError(
+            f"the model {model.source} is another one on {socket.gethostname()}: the files in "
+            f"{folder} have the fingerprint {found}, not {model.fingerprint}; give every machine "
+            "the same files (an s3:// folder, a shared disk, the same version of the package) and "
+            "submit the job again; of a teacher that finetune made, delete the folder first"
+        )
+    return folder
+
+
+_hashed: dict[str, tuple[object, str]] = {}  # by folder: what its files were like, fingerprint
+
+
+def _fingerprint(folder: Path) -> str:
+    """The fingerprint of a folder; the files are read again only where one was touched."""
+    infos = [(file, file.stat()) for file in model_files(folder)]
+    state = [(f, i.st_size, i.st_mtime_ns, i.st_ctime_ns, i.st_ino) for f, i in infos]
+    known = _hashed.get(str(folder))
+    if known is None or known[0] != state:
+        known = _hashed[str(folder)] = (state, model_fingerprint(folder))
+    return known[1]
+
+
+def _local_folder(source: str) -> Folder | None:
+    """A folder on this machine, of an installed package, or in a bucket; None: of the hub.
+
+    Raises:
+        UserError: a path at which nothing is.
+    """
+    if "://" in source or Path(source).is_dir():
+        return Folder(source)
+    package, _, rest = source.partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / rest).is_dir():
+            return Folder(str(Path(place) / rest))
+    if not _HUB_NAME.fullmatch(source):
+        raise UserError(f"no teacher model {source!r}: no such folder")
+    return None
+
+
+def _hub_snapshot(source: str) -> str:
+    """The local copy of a hub's model, at its commit or, without one, as it is now."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    match = _HUB_NAME.fullmatch(source)
+    assert match is not None, "_local_folder has looked at it"
+    name, commit = match.groups()
+    try:
+        folder = snapshot_download(name, revision=commit, allow_patterns=_PATTERNS)
+        if not any((Path(folder) / weights).exists() for weights in _WEIGHTS):  # an older model
+            folder = snapshot_download(
+                name,
+                revision=Path(folder).name,
+                allow_patterns=[f"*{_OLD_WEIGHTS}"],
+                ignore_patterns=[f"{export}/*" for export in EXPORTS],
+            )
+        return str(folder)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"no teacher model {source!r}: not a folder, not an installed package's folder, and "
+            f"the hub did not give it ({type(error).__name__})"
+        ) from error
