@@ -7,16 +7,12 @@ code is made from. Needs NumPy and numba alone; numba's settings stay as the pro
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import inspect
-import logging
 import os
 import re
 import shutil
-import stat
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,11 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numba
 from numba import njit
 
+from raydistill.cache import user_folder
+
 if TYPE_CHECKING:
     from numba.core.dispatcher import Dispatcher
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-logger = logging.getLogger("raydistill")
 _PACKAGE = Path(__file__).parent
 _MARK = b"raydistill.compiled import"
 _IMPORTED = re.compile(rb"\braydistill((?:\.[a-z_0-9]+)*)")
@@ -98,18 +95,13 @@ def _is_kept_in(function: Any, folder: Path) -> bool:  # noqa: ANN401 - one that
 def cache_folder() -> Path | None:
     """Where this version's machine code is kept; None where nothing can be written at all.
 
-    It is `compiled-<hash>` in NUMBA_CACHE_DIR, or else in `raydistill` below XDG_CACHE_HOME or
-    `~/.cache`. Where that cannot be written it is in a temporary folder, and a warning says so.
+    It is `compiled-<hash>` in NUMBA_CACHE_DIR, or else in the user's folder of caches.
     """
-    name = f"compiled-{fingerprint()}"
-    try:
-        folder = _made(_wanted_base() / name)
-    except OSError as error:
-        temporary = _temporary(name)
-        place = temporary or "memory alone, and made anew by every process"
-        logger.warning("compiled code is kept in %s: %s", place, error)
-        return temporary
-    _trim(folder)
+    given = os.environ.get("NUMBA_CACHE_DIR") or getattr(numba.config, "CACHE_DIR", "")
+    base = Path(given).absolute() if given else None
+    folder = user_folder(f"compiled-{fingerprint()}", what="compiled code", base=base)
+    if folder is not None:
+        _trim(folder)
     return folder
 
 
@@ -141,59 +133,6 @@ def sources() -> dict[str, bytes]:
             module = match[1].decode()[1:].replace(".", "/") or "__init__"
             left += [path for path in (f"{module}.py", f"{module}/__init__.py") if path in files]
     return found
-
-
-def _wanted_base() -> Path:
-    """The folder that the user, or the system, means for what can be made again.
-
-    Raises:
-        OSError: there is no home folder.
-    """
-    given = os.environ.get("NUMBA_CACHE_DIR") or getattr(numba.config, "CACHE_DIR", "")
-    if given:
-        return Path(given).absolute()
-    caches = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(caches):  # a relative one is to be ignored, by its specification
-        return Path(caches) / "raydistill"
-    home = os.path.expanduser("~") if os.environ.get("HOME", "unset") else ""
-    if not os.path.isabs(home):
-        raise OSError("there is no home folder; name a folder in NUMBA_CACHE_DIR")
-    return Path(home) / ".cache" / "raydistill"
-
-
-def _made(folder: Path) -> Path:
-    """The folder, made if need be, marked as used now; OSError where it cannot be written."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
-    os.utime(folder)
-    return folder
-
-
-def _temporary(name: str) -> Path | None:
-    """A folder for this user's processes alone, or for this process alone; None: there is none."""
-    try:
-        base = Path(tempfile.gettempdir()) / f"raydistill-{os.getuid()}"
-        base.mkdir(mode=0o700, exist_ok=True)
-        if _is_private(base):
-            return _made(base / name)
-    except OSError:
-        pass
-    try:
-        own = Path(tempfile.mkdtemp(prefix="raydistill-"))
-    except OSError:
-        return None
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
-    return own
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether it is ours and no link: machine code that another user wrote would run as us."""
-    info = folder.lstat()
-    return (
-        stat.S_ISDIR(info.st_mode)
-        and info.st_uid == os.getuid()
-        and not stat.S_IMODE(info.st_mode) & 0o077
-    )
 
 
 def _trim(folder: Path) -> None:

@@ -119,11 +119,9 @@ def _hub_snapshot(source: str) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    match = _HUB_NAME.fullmatch(source)
-    assert match is not None, "_local_folder has looked at it"
-    name, commit = match.groups()
+    name, _, commit = source.partition("@")
     try:
-        folder = snapshot_download(name, revision=commit, allow_patterns=_PATTERNS)
+        folder = snapshot_download(name, revision=commit or None, allow_patterns=_PATTERNS)
         if not any((Path(folder) / weights).exists() for weights in _WEIGHTS):  # an older model
             folder = snapshot_download(
                 name,

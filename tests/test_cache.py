@@ -1,12 +1,14 @@
 """Copies of remote folders on this machine: whole, and not more than may lie there."""
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from raydistill.cache import MAX_GIB, cache_folder, cached_copy, max_cache_bytes, trim
+from raydistill import cache
+from raydistill.cache import MAX_GIB, cached_copy, copies_folder, max_cache_bytes, trim
 from raydistill.errors import UserError
 from raydistill.storage import Folder
 
@@ -45,16 +47,16 @@ def test_a_copy_is_made_once_and_a_failed_one_leaves_nothing(
 
     with pytest.raises(OSError, match="cut off"):
         cached_copy("key", copy)
-    assert list(cache_folder().iterdir()) == []
+    assert list(copies_folder().iterdir()) == []
     first = cached_copy("key", copy)
-    assert cached_copy("key", copy) == first == cache_folder() / "key"
+    assert cached_copy("key", copy) == first == copies_folder() / "key"
     assert len(calls) == 2
 
 
 def test_a_new_copy_pushes_out_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(MAX_GIB, "0.000001")  # 1,073 bytes
-    old = entry(cache_folder(), "old", num_bytes=1_000, hours_ago=2)
+    old = entry(copies_folder(), "old", num_bytes=1_000, hours_ago=2)
     new = cached_copy("new", lambda target: (target / "x").write_bytes(b"x" * 500) and None)
     assert new.exists() and not old.exists()
     monkeypatch.setenv(MAX_GIB, "much")
@@ -86,4 +88,30 @@ def test_a_folder_that_changes_while_it_is_copied_is_no_copy(
     monkeypatch.setattr("pyarrow.fs.copy_files", copy)
     with pytest.raises(UserError, match="changed while it was copied"):
         folder.download()
-    assert list(cache_folder().iterdir()) == []
+    assert list(copies_folder().iterdir()) == []
+
+
+def test_folders_of_others_are_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    base = tmp_path / f"raydistill-{os.getuid()}"
+    assert cache._temporary("compiled-1") == base / "compiled-1"
+
+    base.chmod(0o770)  # whoever may write there could leave code
+    assert cache._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]
+    base.chmod(0o700)
+
+    mine = base.rename(tmp_path / "mine")
+    base.symlink_to(mine)
+    assert cache._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]
+
+    base.unlink()
+    base.write_text("")
+    assert cache._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]
+
+    base.unlink()
+    mine.rename(base)
+    monkeypatch.setattr(os, "getuid", lambda: 12_345)
+    foreign = tmp_path / "raydistill-12345"
+    foreign.mkdir(mode=0o700)
+    os.chown(foreign, 54_321, -1) if os.geteuid() == 0 else None
+    assert cache._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numba
 import pytest
 
-from raydistill import compiled
+from raydistill import cache, compiled
 
 PACKAGE = Path(compiled.__file__).parent
 # A function of one file that calls functions, or freezes constants, of another one.
@@ -117,6 +117,7 @@ def test_one_warning_a_process(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cache, "_WARNED", set())
     compiled.cache_folder.cache_clear()
     try:
         with caplog.at_level(logging.WARNING, "raydistill"):
@@ -142,32 +143,6 @@ def test_a_package_without_sources_works(package: Path, tmp_path: Path) -> None:
         file.unlink()
     output, _ = run(STEM, package, {"XDG_CACHE_HOME": str(tmp_path / "cache")})
     assert output.split()[0] == "4"
-
-
-def test_folders_of_others_are_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    base = tmp_path / f"raydistill-{os.getuid()}"
-    assert compiled._temporary("compiled-1") == base / "compiled-1"
-
-    base.chmod(0o770)  # whoever may write there could leave code
-    assert compiled._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]
-    base.chmod(0o700)
-
-    mine = base.rename(tmp_path / "mine")
-    base.symlink_to(mine)
-    assert compiled._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]
-
-    base.unlink()
-    base.write_text("")
-    assert compiled._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]
-
-    base.unlink()
-    mine.rename(base)
-    monkeypatch.setattr(os, "getuid", lambda: 12_345)
-    foreign = tmp_path / "raydistill-12345"
-    foreign.mkdir(mode=0o700)
-    os.chown(foreign, 54_321, -1) if os.geteuid() == 0 else None
-    assert compiled._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]
 
 
 def test_numba_is_left_as_it_was() -> None:

@@ -11,9 +11,10 @@ import raydistill
 
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
-    {"errors", "schema", "section", "durable", "texts", "compiled", "device", "token_budget"},
-    {"overrides", "tuning", "teaching", "training"},
-    {"config", "hashing", "prefetch", "progress", "cache", "bundle"},
+    {"errors", "schema", "section", "durable", "texts", "device", "token_budget"},
+    {"overrides", "tuning", "teaching", "training", "cache"},
+    {"compiled"},
+    {"config", "hashing", "prefetch", "progress", "bundle"},
     {"words"},
     {"cleaning", "units", "keys"},
     {"pairs", "labels", "stacking", "lexicon", "bags", "metrics", "shop_text", "terms"},
