@@ -88,7 +88,8 @@ class Run:
         return True
 
     def write_ledger(self, ledger: Ledger) -> None:
-        """Record the raw files that prepare is about to take."""
+        """Record the raw files that prepare is about to take: what makes a folder a run's."""
+        self.root.claim("run")
         self.root.write_json(PREPARED, ledger.to_dict())
         self._ledger[:] = [ledger]
         self._new.clear()
