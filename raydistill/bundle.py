@@ -1,4 +1,4 @@
-"""The files of a bundle, and the pointer to the newest one: numpy alone.
+"""The files of a bundle, and the pointer to the newest one.
 
 A bundle is a folder that is never written again: `bundle.json` (what it is), `arrays.npz`
 (embedding, network, IDF, scales), `golden.json` (a few pairs and their scores) and a model card.
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill import FORMAT
+from raydistill.bundle_check import read_arrays, read_settings
 from raydistill.errors import UserError
 
 BUNDLE, ARRAYS, GOLDEN, CARD = "bundle.json", "arrays.npz", "golden.json", "README.md"
@@ -64,27 +65,24 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     folder = current_bundle(folder)
     if not (folder / BUNDLE).is_file():
         raise UserError(f"no bundle in {folder}: it has no {BUNDLE}")
-    settings: dict[str, Any] = json.loads((folder / BUNDLE).read_text(encoding="utf-8"))
-    with np.load(folder / ARRAYS) as stored:
-        arrays = dict(stored)
-    found = {
-        BUNDLE: settings.get(_FINGERPRINT),
-        ARRAYS: bytes(arrays.pop(_FINGERPRINT, np.empty(0, np.uint8))).decode("utf-8", "replace"),
-        **_fingerprint_in(folder / GOLDEN),
-    }
-    is_ours = settings.get("format") == FORMAT  # what others hold is not known: the Scorer refuses
-    if is_ours and (len(set(found.values())) > 1 or not found[BUNDLE]):
-        told = ", ".join(f"{name} is of {one or 'none'}" for name, one in found.items())
-        raise UserError(f"the files in {folder} are not of one bundle ({told}); copy it again")
+    settings, arrays = read_settings(folder / BUNDLE), read_arrays(folder / ARRAYS)
+    stored = arrays.pop(_FINGERPRINT, np.empty(0, np.uint8))
+    if settings.get("format") == FORMAT:  # what others hold is not known: the Scorer refuses them
+        found = {
+            BUNDLE: settings.get(_FINGERPRINT),
+            ARRAYS: stored.tobytes().decode("ascii", "replace"),
+        }
+        if (folder / GOLDEN).is_file():  # scores need it not
+            found[GOLDEN] = read_settings(folder / GOLDEN).get(_FINGERPRINT)
+        _check_one(folder, found)
     return settings, arrays
 
 
-def _fingerprint_in(golden: Path) -> dict[str, Any]:
-    """That of `golden.json`; it may be missing, as scores need it not."""
-    if not golden.is_file():
-        return {}
-    content = json.loads(golden.read_text(encoding="utf-8"))
-    return {GOLDEN: content.get(_FINGERPRINT) if isinstance(content, dict) else None}
+def _check_one(folder: Path, found: Mapping[str, Any]) -> None:
+    """Raise UserError unless all files of a folder have the same fingerprint."""
+    if len(set(found.values())) > 1 or not found[BUNDLE]:
+        told = ", ".join(f"{name} is of {one or 'none'}" for name, one in found.items())
+        raise UserError(f"the files in {folder} are not of one bundle ({told}); copy it again")
 
 
 def current_bundle(folder: Path) -> Path:
@@ -92,16 +90,16 @@ def current_bundle(folder: Path) -> Path:
     pointer = folder / CURRENT
     if not pointer.is_file():
         return folder
-    return folder / bundle_name(json.loads(pointer.read_text(encoding="utf-8")), where=str(pointer))
+    return folder / bundle_name(read_settings(pointer), where=str(pointer))
 
 
-def bundle_name(pointer: object, *, where: str) -> str:
+def bundle_name(pointer: Mapping[str, Any], *, where: str) -> str:
     """The folder that the content of `current.json` names.
 
     Raises:
         UserError: it names none.
     """
-    name = pointer.get("bundle") if isinstance(pointer, dict) else None
+    name = pointer.get("bundle")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(f"{where} names no bundle ({name!r}); export again")
     return name

@@ -296,7 +296,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.output:
         raise UserError("give --output FILE (.parquet, .csv, .tsv or .jsonl)")
-    query = "" if scorer.settings["single_texts"] else arguments.query
+    query = "" if scorer.settings.get("single_texts") else arguments.query
     num_rows, num_null = score_file(
         scorer, source=arguments.input, target=arguments.output, query=query, title=arguments.title
     )

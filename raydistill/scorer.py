@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from raydistill import FORMAT
 from raydistill.bags import sum_bags
 from raydistill.bundle import CURRENT, bundle_name, read_bundle
+from raydistill.bundle_check import check_arrays, check_settings
 from raydistill.errors import UserError
-from raydistill.features import Features, NgramSpec
+from raydistill.features import Features
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import featurize
 from raydistill.texts import Texts, to_texts
@@ -29,13 +30,18 @@ class Scorer:
     """A student on a CPU; safe to share between threads."""
 
     def __init__(self, settings: dict[str, Any], arrays: dict[str, NDArray[np.float32]]) -> None:
-        """`settings` as in bundle.json, `arrays` as in arrays.npz, the fingerprint left out."""
+        """`settings` as in bundle.json, `arrays` as in arrays.npz, the fingerprint left out.
+
+        Raises:
+            UserError: settings or arrays that do not go together: see `bundle_check.py`.
+        """
         if settings.get("format") != FORMAT:
             raise UserError(
                 f"bundle format {settings.get('format')!r}; this raydistill reads {FORMAT}"
             )
         self.settings = settings
-        self.spec = NgramSpec(**settings["ngrams"])
+        self.spec = check_settings(settings)
+        check_arrays(arrays, self.spec)
         self.temperature = float(settings["temperature"])
         self.threshold = float(settings["threshold"])
         self.max_query_chars = int(settings["max_query_chars"])
@@ -60,7 +66,8 @@ class Scorer:
         Of a folder that holds bundles, as `bundle/` of a run does, the newest one.
 
         Raises:
-            UserError: there is no bundle, one of another format, or files of more than one.
+            UserError: there is no bundle, one of another format or that is damaged, or files of more
+                than one.
         """
         return cls(*read_bundle(_local(str(bundle))))
 

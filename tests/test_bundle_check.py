@@ -1,0 +1,226 @@
+"""What is wrong with a bundle is said when it is loaded: the array, what it is, and should be."""
+
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raydistill import FORMAT
+from raydistill.errors import UserError
+from raydistill.features import NgramSpec
+from raydistill.lexicon import Lexicon
+from raydistill.scorer import ARRAYS, BUNDLE, Scorer
+
+SPEC = NgramSpec("match", 8, word_dim=2, vocabulary_rows=6)
+DIM, HIDDEN = 3, 5
+
+
+def arrays() -> dict[str, np.ndarray]:
+    """Those of a right bundle: a vocabulary of 6 n-grams, 4 known words, one hidden layer."""
+    rng = np.random.default_rng(0)
+    lexicon = Lexicon.of(
+        np.ones(4, np.float32),
+        words_K=np.arange(4, dtype=np.uint64),
+        vectors_KE=np.ones((4, 2), np.float32),
+    ).with_ngrams(np.array([1, 5, 9, 100, 2**24 - 1], np.int32))
+    num_inputs = SPEC.num_bags * DIM + SPEC.num_dense
+    return {
+        "embedding": rng.random((6, DIM), np.float32),
+        "weight_0": rng.random((HIDDEN, num_inputs), np.float32),
+        "bias_0": np.zeros(HIDDEN, np.float32),
+        "weight_1": rng.random((1, HIDDEN), np.float32),
+        "bias_1": np.zeros(1, np.float32),
+        "dense_mean": np.zeros(SPEC.num_dense, np.float32),
+        "dense_std": np.ones(SPEC.num_dense, np.float32),
+        **lexicon.to_arrays(),
+    }
+
+
+def settings(**changed: object) -> dict[str, Any]:
+    return {
+        "format": FORMAT, "ngrams": asdict(SPEC), "temperature": 2.0, "threshold": 0.5,
+        "max_query_chars": 50, "max_title_chars": 200, "single_texts": False, **changed,
+    }  # fmt: skip
+
+
+def with_(name: str, at: object, value: float) -> np.ndarray:
+    found = arrays()[name].copy()
+    found[at] = value
+    return found
+
+
+def test_a_right_bundle_scores() -> None:
+    assert np.isfinite(Scorer(settings(), arrays()).score("sofa", ["grey sofa", ""])).all()
+    Scorer(settings(temperature=1, later="unknown settings are for others"), arrays())
+    large = arrays() | {"embedding": with_("embedding", (0, 0), 3e38)}  # its square is infinite
+    Scorer(settings(), large)
+    lowest = with_("word_vectors", (0, 1), -65_504), with_("word_vectors", (0, 1), 65_504)
+    for vectors in (*lowest, arrays()["word_vectors"].astype(np.float32)):
+        Scorer(settings(), arrays() | {"word_vectors": vectors})
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("embedding", np.zeros((5, DIM), np.float32), r"float32 of shape \(5, 3\), not .*\(6, n\)"),
+    ("embedding", np.zeros((6, 0), np.float32), r"\(6, 0\)"),
+    ("embedding", np.zeros((6, DIM + 1), np.float32), "'weight_0' is float32"),
+    ("embedding", np.zeros(6, np.float32), r"shape \(6,\)"),
+    ("embedding", np.zeros((6, DIM)), "float64 of shape"),
+    ("embedding", np.zeros((6, DIM), ">f4"), ">f4"),
+    ("embedding", with_("embedding", (5, 2), np.nan), "not finite everywhere"),
+    ("embedding", with_("embedding", (0, 0), -np.inf), "not finite"),
+    ("weight_0", np.zeros((HIDDEN, 4), np.float32), "'weight_0'"),
+    ("weight_0", np.zeros((0, 4), np.float32), "'weight_0'"),
+    ("weight_1", np.zeros((2, HIDDEN), np.float32), r"\(2, 5\), not float32 of shape \(1, 5\)"),
+    ("weight_1", np.zeros((1, HIDDEN + 1), np.float32), "'weight_1'"),
+    ("weight_1", with_("weight_1", (0, 0), np.inf), "'weight_1' is not finite"),
+    ("weight_7", np.zeros((1, 1), np.float32), r"'weight_1' is .* \(1, 5\)|no array"),
+    ("bias_0", np.zeros(HIDDEN - 1, np.float32), "'bias_0'"),
+    ("bias_1", np.array([np.nan], np.float32), "'bias_1'"),
+    ("dense_mean", np.zeros(SPEC.num_dense - 1, np.float32), "'dense_mean'"),
+    ("dense_std", np.ones(SPEC.num_dense + 1, np.float32), "'dense_std'"),
+    ("dense_std", with_("dense_std", 3, 0), "'dense_std' is 0.0 in it, not above 0"),
+    ("dense_std", with_("dense_std", 3, -1), "not above 0"),
+    ("idf", np.ones(0, np.float32), "'idf'"),
+    ("idf", np.ones(3, np.float32), "power of two"),
+    ("idf", np.ones((2, 2), np.float32), "'idf'"),
+    ("words", np.arange(4), "'words' is int64"),
+    ("words", np.arange(5, dtype=np.uint64), r"'word_vectors' .* \(4, 2\), not .* \(5, 2\)"),
+    ("word_vectors", np.ones((4, 1), np.float16), r"not float16 of shape \(4, 2\)"),
+    ("word_vectors", np.ones((4, 2)), "float64"),
+    ("word_vectors", with_("word_vectors", (0, 1), np.nan), "'word_vectors' is not finite"),
+    ("word_vectors", with_("word_vectors", (3, 0), -np.nan), "'word_vectors' is not finite"),
+    ("word_vectors", with_("word_vectors", (3, 1), np.inf), "'word_vectors' is not finite"),
+    ("word_vectors", with_("word_vectors", (2, 1), -np.inf), "'word_vectors' is not finite"),
+    ("ngrams", np.arange(7, dtype=np.int32), "7 ids, not at most 6"),
+    ("ngrams", np.array([3, 3], np.int32), "not in order"),
+    ("ngrams", np.array([5, 3], np.int32), "not in order"),
+    ("ngrams", np.array([-1, 3], np.int32), "not in order, not rising ids from 0 to 16,777,215"),
+    ("ngrams", np.array([1, 2**24], np.int32), "not in order"),
+    ("ngrams", np.array([1, 2]), "'ngrams' is int64"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "says"), WRONG)
+def test_a_wrong_array_is_named(name: str, value: np.ndarray, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        Scorer(settings(), {**arrays(), name: value})
+    np.savez(tmp_path / ARRAYS, **{**arrays(), name: value})
+    (tmp_path / BUNDLE).write_text(json.dumps(settings()))
+    with pytest.raises(UserError, match=says):
+        Scorer.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(arrays()))
+def test_a_missing_array_is_named(name: str) -> None:
+    without = {key: value for key, value in arrays().items() if key != name}
+    with pytest.raises(UserError, match=f"no array '{name}'|'weight_0' is .*, not .*\\(1, "):
+        Scorer(settings(), without)
+
+
+def ngrams(**changed: object) -> dict[str, Any]:
+    return {"ngrams": {**asdict(SPEC), **changed}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"temperature": 0}, "temperature is 0, not a number above 0"),
+        ({"temperature": -1.5}, "temperature"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"temperature": "2"}, "temperature is '2'"),
+        ({"temperature": True}, "temperature is True"),
+        ({"threshold": 1.5}, "threshold is 1.5, not a number from 0 to 1"),
+        ({"threshold": None}, "threshold is None"),
+        ({"threshold": float("nan")}, "threshold is nan"),
+        ({"max_query_chars": 0}, "max_query_chars is 0"),
+        ({"max_title_chars": 10.0}, "max_title_chars is 10.0"),
+        ({"max_title_chars": True}, "max_title_chars is True"),
+        ({"single_texts": "no"}, "single_texts is 'no', not true or false"),
+        ({"ngrams": []}, "ngrams is \\[\\], not a table of preset"),
+        (ngrams(preset="other"), "ngrams.preset is 'other', not one of \\('match', 'bert2dnn'\\)"),
+        (ngrams(hash_bits=0), "hash_bits is 0, not from 1 to 30"),
+        (ngrams(hash_bits=31, vocabulary_rows=0), "hash_bits is 31"),
+        (ngrams(hash_bits="8"), "hash_bits is '8', not of type int"),
+        (ngrams(bags="two"), "bags is 'two'"),
+        (ngrams(bags=["one"]), "bags is"),
+        (ngrams(char_ngrams=1), "char_ngrams is 1"),
+        (ngrams(units=1), "units is 1, not of type bool"),
+        (ngrams(word_dim=-2), "word_dim is -2"),
+        (ngrams(word_dim=True), "word_dim is True"),
+        (ngrams(vocabulary_rows=-6), "vocabulary_rows is -6"),
+        (ngrams(vocabulary_rows=2**25), "vocabulary_rows is 33554432"),
+        (ngrams(stemming=True), "unknown field 'stemming'"),
+    ],
+)
+def test_a_wrong_setting_is_named(changed: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Scorer(settings(**changed), arrays())
+
+
+@pytest.mark.parametrize("name", sorted({*settings(), *asdict(SPEC)} - {"single_texts"}))
+def test_a_missing_setting_is_named(name: str) -> None:
+    found = settings()
+    found["ngrams"].pop(name, None)
+    found.pop(name, None)
+    with pytest.raises(UserError, match=name):
+        Scorer(found, arrays())
+
+
+def _cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _flipped(data: bytes) -> bytes:
+    middle = data.index(b"embedding") + 200
+    return data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
+
+
+DAMAGE: dict[str, Any] = {
+    "cut": _cut, "flipped": _flipped, "empty": lambda data: b"", "text": lambda data: b"{}",
+    "zeros": lambda data: bytes(len(data)), "without an end": lambda data: data[:-30],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_arrays_are_a_users_error(name: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / ARRAYS, **arrays())
+    (tmp_path / BUNDLE).write_text(json.dumps(settings()))
+    whole = (tmp_path / ARRAYS).read_bytes()
+    (tmp_path / ARRAYS).write_bytes(DAMAGE[name](whole))
+    with pytest.raises(UserError, match=r"arrays\.npz: .* cannot be read"):
+        Scorer.load(tmp_path)
+    (tmp_path / ARRAYS).unlink()
+    with pytest.raises(UserError, match=r"arrays\.npz: the archive cannot be read"):
+        Scorer.load(tmp_path)
+
+
+def test_objects_and_foreign_files_are_never_loaded(tmp_path: Path) -> None:
+    (tmp_path / BUNDLE).write_text(json.dumps(settings()))
+    objects = np.array([{"a": 1}], object)
+    np.savez(tmp_path / ARRAYS, **{**arrays(), "embedding": objects})
+    with pytest.raises(UserError, match=r"embedding cannot be read .*allow_pickle"):
+        Scorer.load(tmp_path)
+    with zipfile.ZipFile(tmp_path / ARRAYS, "w") as archive:
+        archive.writestr("embedding.npy", b"no array")
+    with pytest.raises(UserError, match=r"embedding cannot be read \(it is no array\)"):
+        Scorer.load(tmp_path)
+    with (tmp_path / ARRAYS).open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UserError, match="cannot be read"):
+        Scorer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"null", b'"x"', b'{"format": ', b"\xff\xfe", b"{}", b"NaN"]
+)
+def test_a_damaged_bundle_json_is_a_users_error(content: bytes, tmp_path: Path) -> None:
+    np.savez(tmp_path / ARRAYS, **arrays())
+    (tmp_path / BUNDLE).write_bytes(content)
+    with pytest.raises(UserError, match=r"bundle\.json|bundle format None"):
+        Scorer.load(tmp_path)
