@@ -92,12 +92,17 @@ def row_spans(
         ValueError: a text of more than MAX_BYTES.
     """
     num_rows = len(columns[0][1]) - 1
+    if (max_rows is None or num_rows <= max_rows) and all(
+        int(offsets[-1]) - int(offsets[0]) <= max_bytes for _, offsets in columns
+    ):
+        yield 0, num_rows  # a single query's titles: served in microseconds
+        return
     start = 0
-    while start < num_rows or start == 0:
+    while start < num_rows:
         last = num_rows if max_rows is None else min(num_rows, start + max_rows)
         stop = min(_rows_within(offsets, start, last, max_bytes) for _, offsets in columns)
         yield start, stop
-        start = max(stop, 1)
+        start = stop
 
 
 def row_block(texts: Texts, start: int, stop: int) -> Block:
@@ -121,8 +126,6 @@ def row_blocks(
 
 def _rows_within(offsets: NDArray[Any], start: int, last: int, max_bytes: int) -> int:
     """The row before which `max_bytes` from row `start` on are used up; at least one row on."""
-    if start == last:
-        return last
     # As a number of the offsets' own type: NumPy would copy all of them to a wider one.
     most = min(int(offsets[start]) + max_bytes, int(np.iinfo(offsets.dtype).max))
     part = offsets[start : last + 1]

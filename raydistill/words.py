@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -35,6 +36,9 @@ _SOLO_RANGES = (
     (0xF900, 0xFAFF),  # compatibility ideographs
 )
 _INVISIBLE = (0x200B, 0xFEFF, 0x00AD)  # as in pairs.py
+_UNSEEN = re.compile("[" + "".join(map(chr, _INVISIBLE)) + "]")
+# Categories Z and Cc, as `character_tables` and `cleaning` have them.
+_SPACES = re.compile("[\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 _APOSTROPHES = (0x27, 0x2019)
 # With its semicolon only: `&copy` in a URL is not a sign. The longest name has 31 letters.
 ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{0,30});", re.ASCII)
@@ -47,15 +51,20 @@ _CHARS = np.uint64(0x43)  # a word and its letters are not one id
 def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
     """Python strings as UTF-8 bytes and offsets; entities and NFKC as `prepare` made its texts.
 
-    A text longer than `max_chars` is cut: the time of a pair grows with the product of lengths.
+    A text that is longer than `max_chars` when it is clean is cut there, as `prepare` counts: the
+    time of a pair grows with the product of lengths. Spaces and invisible characters of the others
+    are left to `tidy`.
     """
-    if max_chars is not None:
-        texts = [text[:max_chars] for text in texts]
-    texts = [unescape(text) if "&" in text else text for text in texts]
-    parts = [
-        text.encode() if text.isascii() else compose(text).encode("utf-8", "replace")
-        for text in texts
-    ]
+    most = sys.maxsize if max_chars is None else max_chars
+    parts = []
+    for text in texts:
+        if "&" in text:
+            text = unescape(text)
+        if not text.isascii():
+            text = compose(text)
+        if len(text) > most:
+            text = single_spaced(text)[:most]
+        parts.append(text.encode("utf-8", "replace"))
     data = b"".join(parts)
     offsets = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) for part in parts], out=offsets[1:])
@@ -68,6 +77,14 @@ def compose(text: str) -> str:
     """NFKC of a text, its fractions as digits (1½ is 1 1/2), as `cleaning.normalise` does it."""
     apart = re.sub(FRACTION, r"\1 \2", text)
     return unicodedata.normalize("NFKC", apart).replace(FRACTION_SLASH, "/")
+
+
+def single_spaced(text: str) -> str:
+    """A composed text without invisible characters, its white space one blank; as `tidy` does it.
+
+    And trimmed: with `unescape` and `compose` before it, this is `cleaning.normalise`.
+    """
+    return _SPACES.sub(" ", _UNSEEN.sub("", text)).strip(" ")
 
 
 def unescape(text: str) -> str:

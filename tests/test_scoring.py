@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
 from raydistill import FORMAT
+from raydistill.cleaning import normalise
 from raydistill.errors import UserError
 from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
@@ -170,3 +172,32 @@ def test_an_empty_file(scorer: Scorer, tmp_path: Path) -> None:
     pq.write_table(pa.table(ROWS).slice(0, 0), tmp_path / "in.parquet")
     assert run(scorer, tmp_path / "in.parquet", tmp_path / "out.parquet") == (0, 0)
     assert pq.read_table(tmp_path / "out.parquet").column_names[-1] == "score"
+
+
+ODD = [
+    "&amp;" * 30 + " sofa grey",  # 150 characters that become 30
+    "\uff33\uff4f\uff46\uff41 " * 12,  # full-width
+    "\ufdfa" * 5 + " sofa",  # one character becomes eighteen
+    "\u200b" * 120 + "grey sofa" + "\u00ad" * 300,
+    "grey" + " " * 80 + "sofa" + "\u00a0" * 300 + "tap",
+    "\ufb03" * 40 + " so\u200bfa &#115;ofa",
+    "sofa " * 200,
+]
+
+
+@pytest.mark.parametrize("max_chars", [20, 50, 200])
+def test_a_long_text_has_one_score(scorer: Scorer, max_chars: int) -> None:
+    scorer.max_query_chars = scorer.max_title_chars = max_chars
+    pairs = [(query, title) for query in ODD for title in ODD]
+    queries, titles = map(list, zip(*pairs, strict=True))
+    table = pa.table({"query": queries, "title": titles})
+    by_table = score_table(scorer, table, query="query", title="title").to_pylist()
+    assert scorer.score_pairs(queries, titles).tolist() == by_table
+    clean = [pc.utf8_slice_codeunits(normalise(table[n]), 0, max_chars) for n in table.column_names]
+    assert scorer.score_texts(*clean).tolist() == by_table  # texts as prepare leaves them
+    output = io.StringIO()
+    lines = [f"{query}\t{title}".encode() for query, title in pairs]
+    assert score_lines(scorer, lines, output) == (len(pairs), 0)
+    found = [float(line.rsplit("\t", 1)[1]) for line in output.getvalue().splitlines()]
+    assert found == pytest.approx(by_table, abs=1e-6)
+    assert len(set(by_table)) > 1
