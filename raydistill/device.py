@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -76,3 +78,59 @@ def _cpu_name(info: Path) -> str:
         return ""
     lines = (line.partition(":") for line in info.read_text(errors="replace").splitlines())
     return next((value.strip() for key, _, value in lines if key.strip() == "model name"), "")
+
+
+def device_use(device: str, *, dtype: torch.dtype) -> dict[str, str]:
+    """What a worker works on and in, as it stands in `_SUCCESS.json`."""
+    return {
+        "device": device,
+        "device_name": device_name(device),
+        "dtype": dtype_name(dtype),
+    }
+
+
+def merge_uses(uses: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Those of several workers: what they share once, else the distinct ones, ` + ` between them.
+
+    `NVIDIA A10G + Tesla T4` with `bfloat16 + float16`: the values of a kind stand at one place.
+    """
+    names = ("device", "device_name", "dtype")
+    kinds = sorted({tuple(use[name] for name in names) for use in uses})
+    merged = {}
+    for name, values in zip(names, zip(*kinds, strict=True), strict=False):
+        merged[name] = values[0] if len(set(values)) == 1 else " + ".join(values)
+    return merged
+
+
+def use_text(use: Mapping[str, str]) -> str:
+    """For a log line: `NVIDIA H100 80GB HBM3, bfloat16` or `cpu (AMD EPYC 9R14), float32`."""
+    name = use["device_name"]
+    return f"{f'cpu ({name})' if use['device'] == 'cpu' else name}, {use['dtype']}"
+
+
+def why_no_gpu() -> str:
+    """The likely causes, in one line, where torch sees no GPU that should be there."""
+    causes = []
+    if torch.version.cuda is None and torch.version.hip is None:
+        causes.append(f"torch {torch.__version__} is built without CUDA: install a build with it")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        causes.append(f"CUDA_VISIBLE_DEVICES = {visible!r} hides every GPU")
+    if torch.version.hip is None and not list(Path("/dev").glob("nvidia[0-9]*")):
+        causes.append(
+            "no /dev/nvidia*: no GPU or no NVIDIA driver, or a container that was started without "
+            "its GPUs (--gpus all, the NVIDIA runtime)"
+        )
+    said = _init_error()
+    if said and torch.version.cuda is not None:
+        causes.append(f"torch says: {said}")
+    return "; ".join(causes) or "the driver may be too old for this torch (nvidia-smi shows both)"
+
+
+def _init_error() -> str:
+    """What torch says when it is to use a GPU: a driver that is missing or too old is named."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:  # the latter of a build without CUDA
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raydistill.device import device_use
 from raydistill.errors import UserError
 from raydistill.model_files import PinnedModel, load_model
 from raydistill.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
@@ -116,6 +117,7 @@ class ScoreTokens:
             "out_of_memory": counters.num_out_of_memory,
             "score_s": time.monotonic() - start_s,
             "worker": self.worker,
+            "use": device_use(self.teacher.device, dtype=self.teacher.dtype),
         }
         return {**item, **done}, to_bytes(pa.table(columns, schema=_SCORED))
 

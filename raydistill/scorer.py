@@ -66,8 +66,8 @@ class Scorer:
         Of a folder that holds bundles, as `bundle/` of a run does, the newest one.
 
         Raises:
-            UserError: there is no bundle, one of another format or that is damaged, or files of more
-                than one.
+            UserError: there is no bundle, it is of another format or damaged, or its files are of
+                more than one.
         """
         return cls(*read_bundle(_local(str(bundle))))
 

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel
 
-from raydistill.device import teacher_dtype
+from raydistill.device import device_use, teacher_dtype, use_text
 from raydistill.lexicon import Lexicon, unit_rows
 from raydistill.loader import count_idf, sample_shards
 from raydistill.storage import Folder
@@ -62,7 +62,9 @@ def make_lexicon(
     words, hashes_K = frequent_words(texts, most=num_words)
     vectors_KH = encode_words(words, encoder, device=device)
     vectors_KE = unit_rows(principal_components(vectors_KH, num=dim)).astype(np.float16)
-    logger.info("lexicon   vectors of %s words from %s", f"{len(words):,}", encoder)
+    use = device_use(device, dtype=teacher_dtype("auto", device=device))
+    text = "lexicon   vectors of %s words from %s, on %s"
+    logger.info(text, f"{len(words):,}", encoder, use_text(use))
     return Lexicon.of(idf_I, words_K=hashes_K, vectors_KE=vectors_KE.astype(np.float32))
 
 

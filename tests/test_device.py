@@ -75,3 +75,46 @@ def test_names_of_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert device._cpu_name(info) == "AMD EPYC 9R14: Zen 4"
     info.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")  # ARM
     assert device._cpu_name(info) == device._cpu_name(tmp_path / "none") == ""
+
+
+H100 = {"device": "cuda", "device_name": "NVIDIA H100 80GB HBM3", "dtype": "bfloat16"}
+T4 = {"device": "cuda", "device_name": "Tesla T4", "dtype": "float16"}
+CPU = {"device": "cpu", "device_name": "AMD EPYC 9R14", "dtype": "bfloat16"}
+
+
+def test_devices_of_several_workers() -> None:
+    assert device.merge_uses([H100, H100]) == H100
+    assert device.merge_uses([]) == {}
+    mixed = device.merge_uses([T4, H100, T4])
+    assert mixed == {
+        "device": "cuda",
+        "device_name": "NVIDIA H100 80GB HBM3 + Tesla T4",
+        "dtype": "bfloat16 + float16",
+    }
+    assert device.merge_uses([CPU, H100])["dtype"] == "bfloat16"
+    assert device.use_text(H100) == "NVIDIA H100 80GB HBM3, bfloat16"
+    assert device.use_text(CPU) == "cpu (AMD EPYC 9R14), bfloat16"
+    assert device.use_text(mixed) == "NVIDIA H100 80GB HBM3 + Tesla T4, bfloat16 + float16"
+
+
+def test_causes_of_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "is built without CUDA" in device.why_no_gpu()
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+
+    def init() -> None:
+        raise RuntimeError("The NVIDIA driver is too old (found 11040).\nUpdate it")
+
+    monkeypatch.setattr(torch.cuda, "init", init)
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        why = device.why_no_gpu()
+        assert f"CUDA_VISIBLE_DEVICES = {hidden!r} hides every GPU" in why
+        assert "built without" not in why
+        assert why.endswith(
+            "torch says: The NVIDIA driver on your system is too old (found 11040)."
+        )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert "hides" not in device.why_no_gpu()

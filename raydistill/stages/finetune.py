@@ -32,12 +32,13 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from raydistill.cluster import Cluster
-from raydistill.device import teacher_dtype
+from raydistill.device import teacher_dtype, use_text
 from raydistill.metrics import auc
 from raydistill.model_files import load_model
 from raydistill.run import Run
 from raydistill.shards import judged_shards
-from raydistill.stages.fit import Log, device_of_worker, fit
+from raydistill.stages.fit import Log, fit
+from raydistill.stages.placement import device_of_worker, workers_use
 from raydistill.storage import SUCCESS, model_fingerprint
 from raydistill.teacher import quiet_transformers
 from raydistill.teaching import FinetuneConfig
@@ -86,14 +87,22 @@ def _finetune(run: Run, name: str, cluster: Cluster) -> None:
         **result,
     }
     folder.write_json(SUCCESS, summary)
-    logger.info("finetune  %s: best dev AUC %.4f, %.0f s", name, result["dev_auc"], seconds)
+    logger.info(
+        "finetune  %s: best dev AUC %.4f, %.0f s, on %s",
+        name,
+        result["dev_auc"],
+        seconds,
+        use_text(result),
+    )
 
 
 def finetune_loop(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     quiet_transformers()
     run, name, log = config["run"], config["teacher"], config["log"]
-    context = ray.train.get_context()
+    context, device = ray.train.get_context(), device_of_worker()
+    dtype = teacher_dtype(run.config.finetune.dtype, device=device)
+    use = workers_use(device, dtype=dtype)
     with tempfile.TemporaryDirectory() as scratch:
         keeper = Keeper(Path(scratch) / "best", is_first=context.get_world_rank() == 0, log=log)
         trainer = make_trainer(
@@ -101,7 +110,7 @@ def finetune_loop(config: dict[str, Any]) -> None:
             name,
             output=Path(scratch) / "checkpoints",
             num_workers=context.get_world_size(),
-            device=device_of_worker(),
+            device=device,
             callbacks=[keeper],
         )
         keeper.model, keeper.tokenizer = trainer.model, trainer.processing_class
@@ -110,7 +119,7 @@ def finetune_loop(config: dict[str, Any]) -> None:
             keeper.finish()
             folder = run.teacher(name)
             folder.upload(keeper.best)
-            folder.write_json(RESULT, keeper.result())
+            folder.write_json(RESULT, {**keeper.result(), **use})
         ray.train.report({"dev_auc": keeper.best_auc})
 
 

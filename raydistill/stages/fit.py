@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import ray
-import ray.train
-import torch
 from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
@@ -25,6 +21,7 @@ from ray.util.queue import Empty, Full, Queue
 
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
+from raydistill.stages.placement import check_gpu
 from raydistill.storage import Folder
 
 logger = logging.getLogger("raydistill")
@@ -48,10 +45,12 @@ def fit(
     itself; its checkpoints are deleted when it is through.
 
     Raises:
-        UserError: a worker raised it.
+        UserError: a GPU that torch does not see, or what a worker raised.
         WorkerGroupError: workers failed again and again.
     """
     use_gpu = bool(cluster.num_gpus and gpus_each)
+    if use_gpu:
+        check_gpu(gpus_each=gpus_each)
     resources = {"CPU": 1.0, **({"GPU": gpus_each} if use_gpu else {})}
     storage.filesystem.create_dir(storage.path(), recursive=True)
     with _relay() as log:
@@ -97,22 +96,6 @@ class Log:
         """Send a line; a queue that is gone or full is no reason to stop."""
         with suppress(RayError, Full):
             self._queue.put_nowait(line)
-
-
-def device_of_worker() -> str:
-    """`cuda` where Ray gave this worker a GPU, else `cpu` with this worker's share of the cores."""
-    if has_gpu():
-        return "cuda"
-    # Ray sets one thread for each CPU that was asked for, which leaves the other cores idle.
-    workers_here = ray.train.get_context().get_local_world_size()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers_here))
-    return "cpu"
-
-
-def has_gpu() -> bool:
-    """Whether Ray gave this worker or actor a GPU that is there."""
-    # Asked outside of a cluster, `get_gpu_ids` would start one.
-    return bool(ray.is_initialized() and ray.get_gpu_ids() and torch.cuda.is_available())
 
 
 @contextmanager

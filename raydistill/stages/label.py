@@ -19,13 +19,14 @@ from typing import Any
 import torch
 
 from raydistill.cluster import Cluster
+from raydistill.device import merge_uses, use_text
 from raydistill.errors import UserError
 from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
 from raydistill.model_files import PinnedModel, load_model
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.shards import Shard, missing_shards, shards_to_score
-from raydistill.stages.fit import has_gpu
+from raydistill.stages.placement import has_gpu
 from raydistill.stages.tasks import FAILED, Item, Step, run_chain
 from raydistill.storage import SUCCESS
 from raydistill.teacher import check_model
@@ -254,6 +255,7 @@ class _Tally:
     busy_s: float = 0.0
     most_actors: int = 0
     out_of_memory: int = 0
+    uses: list[dict[str, str]] = field(default_factory=list)  # distinct ones
     _progress: Progress = field(init=False)
     _workers: deque[str] = field(init=False)
 
@@ -269,12 +271,15 @@ class _Tally:
         self.padded_tokens += result["padded_tokens"]
         self.busy_s += result["read_s"] + result["score_s"]
         self._note_memory(result)
+        use = result.get("use")  # the trees say none
+        if use and use not in self.uses:
+            self.uses.append(use)
         self._workers.append(result["worker"])
         actors = len(set(self._workers))
         self.most_actors = max(self.most_actors, actors)
         self._progress.add(
             rows=result["rows"],
-            note=f"{self.name}, {self._speed()}{actors} actors",
+            note=f"{self.name}, {self._speed()}{actors} actors{self._where()}",
         )
 
     def _note_memory(self, result: Item) -> None:
@@ -292,6 +297,9 @@ class _Tally:
         if not self.tokens:  # the trees read none
             return ""
         return f"{self._tokens_per_s():,.0f} tokens/s, {self._padding():.1%} padding, "
+
+    def _where(self) -> str:
+        return f" on {use_text(merge_uses(self.uses))}" if self.uses else ""
 
     def _padding(self) -> float:
         return 1 - self.tokens / max(self.padded_tokens, 1)
@@ -316,6 +324,7 @@ class _Tally:
             "rows_scored": rows,
             "rows_per_s": round(self._progress.rate()) if rows else 0,
             **of_tokens,
+            **merge_uses(self.uses),
             "actors": self.most_actors,
             "actor_us_per_pair": round(1e6 * self.busy_s / rows, 1) if rows else None,
         }

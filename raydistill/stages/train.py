@@ -24,6 +24,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 from raydistill.cluster import Cluster
+from raydistill.device import student_dtype, use_text
 from raydistill.errors import UserError
 from raydistill.exchange import Exchange
 from raydistill.judged import stack_of, targets_of
@@ -31,8 +32,9 @@ from raydistill.learning import Job, State, Watcher, copy_arrays, fit_student, n
 from raydistill.loader import Loader, Targets, dense_scale
 from raydistill.run import ROLES, Run
 from raydistill.shards import judged_shards, missing_shards, pair_shards
-from raydistill.stages.fit import device_of_worker, fit
+from raydistill.stages.fit import fit
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.stages.placement import device_of_worker, workers_use
 from raydistill.storage import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")
@@ -124,7 +126,13 @@ def write_success(job: Job, *, seconds: float) -> None:
         **result,
     }
     job.output.write_json(SUCCESS, summary)
-    logger.info("train     %s: best dev AUC %.4f, %.0f s", job.role, result["dev_auc"], seconds)
+    logger.info(
+        "train     %s: best dev AUC %.4f, %.0f s, on %s",
+        job.role,
+        result["dev_auc"],
+        seconds,
+        use_text(result),
+    )
 
 
 def measure_features(job: Job) -> None:
@@ -147,6 +155,7 @@ def train_loop(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     job, context = config["job"], ray.train.get_context()
     device, num_workers = device_of_worker(), context.get_world_size()
+    use = workers_use(device, dtype=student_dtype(job.settings.dtype, device=device))
     torch.set_num_threads(1)  # a step is too small to be shared, and the loader wants a core
     features = load_features(job.output)
     exchange = Exchange(device=device) if num_workers > 1 else None
@@ -167,7 +176,7 @@ def train_loop(config: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             events = Events(Path(folder), job.output / EVENTS)
             fit(watcher=Watcher(save=partial(_report, job), log=config["log"], record=events.add))
-        write_student(job, state)
+        write_student(job, state, use=use)
     ray.train.report({"dev_auc": state.best_auc})
 
 
@@ -210,8 +219,8 @@ class Events:
         self._writer.flush()
 
 
-def write_student(job: Job, state: State) -> None:
-    """The best weights, the last ones where they are kept, and the course of the fit."""
+def write_student(job: Job, state: State, *, use: dict[str, str]) -> None:
+    """The best weights, the last ones where they are kept; the fit's course, and its devices."""
     kept = {WEIGHTS: state.best}
     if job.keeps_last:
         kept[LAST] = copy_arrays(state.student)
@@ -220,7 +229,7 @@ def write_student(job: Job, state: State) -> None:
         torch.save(arrays, buffer)
         job.output.write_bytes(name, buffer.getbuffer())
     found = {"dev_auc": state.best_auc, "pairs": state.num_pairs, "evaluations": state.history}
-    job.output.write_json(RESULT, found)
+    job.output.write_json(RESULT, {**found, **use})
 
 
 def load_student(folder: Folder) -> dict[str, torch.Tensor]:

@@ -207,6 +207,8 @@ def test_a_cut_off_labeling_does_only_the_rest(
     assert done is not None
     scored = sum(s.num_rows for s in shards_to_score(prepared) if s.target not in some)
     assert done["rows_scored"] == scored
+    assert (done["device"], done["dtype"], done["out_of_memory"]) == ("cpu", "float32", 0)
+    assert done["device_name"]
     other = Run(run_config(tmp_path / "whole", raw_files, tiny_bert))
     prepare.run(other)
     label_without_ray(other)

@@ -248,6 +248,7 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
     ]
     result = job.output.read_json(train.RESULT) or {}
     assert result["pairs"] == job.num_pairs
+    assert result["device"] == "cpu" and result["device_name"] and result["dtype"]
     found = [entry["dev_auc"] for entry in result["evaluations"]]
     assert found == pytest.approx([entry["dev_auc"] for entry in alone.history], abs=0.02)
 

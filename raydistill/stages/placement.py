@@ -1,0 +1,87 @@
+"""Where Ray placed this worker: on which device it works, and that torch sees what Ray gave.
+
+A GPU that Ray assigned and torch does not see is an error: the work would go on on one core of a
+machine that is paid for its GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+
+from raydistill.device import device_use, merge_uses, why_no_gpu
+from raydistill.errors import UserError
+
+# For GPUs that Ray only believes in (`ray start --num-gpus=2` on a machine without any), as tests
+# of placement have them: with 1 such a worker works on the CPU.
+ALLOW_CPU = "RAYDISTILL_ALLOW_CPU_AS_GPU"
+
+
+def has_gpu() -> bool:
+    """Whether Ray gave this worker, actor or task a GPU.
+
+    Raises:
+        UserError: it did, and torch sees none.
+    """
+    # Asked outside of a cluster, `get_gpu_ids` would start one.
+    gpus = ray.get_gpu_ids() if ray.is_initialized() else []
+    if not gpus:
+        return False
+    if torch.cuda.is_available():
+        return True
+    if os.environ.get(ALLOW_CPU) == "1":
+        return False
+    raise UserError(
+        f"Ray gave a worker on {socket.gethostname()} the GPU {', '.join(map(str, gpus))}, but "
+        f"torch sees no GPU there: {why_no_gpu()}; mend that machine, or set label.num_gpus, "
+        "finetune.num_gpus or train.num_gpus = 0 to work on CPUs"
+    )
+
+
+def device_of_worker() -> str:
+    """`cuda` where Ray gave this worker a GPU, else `cpu` with this worker's share of the cores.
+
+    Raises:
+        UserError: as `has_gpu`.
+    """
+    if has_gpu():
+        return "cuda"
+    # Ray sets one thread for each CPU that was asked for, which leaves the other cores idle.
+    workers_here = ray.train.get_context().get_local_world_size()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers_here))
+    return "cpu"
+
+
+def check_gpu(*, gpus_each: float) -> None:
+    """Look for the GPU in one task with as many GPUs as a worker gets: before workers are started.
+
+    Raises:
+        UserError: torch does not see it.
+    """
+    problem: str = ray.get(ray.remote(num_gpus=gpus_each, num_cpus=0)(_gpu_problem).remote())
+    if problem:
+        raise UserError(problem)
+
+
+def _gpu_problem() -> str:
+    """Why `has_gpu` raises, or "": an error would come back in pages of Ray's own stack."""
+    try:
+        has_gpu()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def workers_use(device: str, *, dtype: torch.dtype) -> dict[str, str]:
+    """Devices and types of all workers of a fit, for `_SUCCESS.json`; all of them call it."""
+    use = device_use(device, dtype=dtype)
+    if not dist.is_initialized():
+        return use
+    uses: list[dict[str, str]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(uses, use)
+    return merge_uses(uses)

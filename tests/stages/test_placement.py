@@ -1,0 +1,77 @@
+"""A GPU that Ray gives and torch does not see: one line, exit code 2, and no work on one core."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from raydistill.errors import UserError
+from raydistill.stages import placement
+from tests.conftest import run_config
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_a_gpu_that_ray_gave(monkeypatch: pytest.MonkeyPatch, is_seen: bool) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: [3])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_seen)
+    if is_seen:
+        assert placement.has_gpu()
+        return
+    with pytest.raises(
+        UserError, match=r"Ray gave a worker on .* the GPU 3, but torch sees no"
+    ) as e:
+        placement.has_gpu()
+    assert "label.num_gpus" in str(e.value) and len(str(e.value).splitlines()) == 1
+    monkeypatch.setenv(placement.ALLOW_CPU, "1")
+    assert not placement.has_gpu()
+
+
+def test_where_ray_gave_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # as on a head with a GPU
+    assert not placement.has_gpu()
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
+    assert not placement.has_gpu()
+
+
+# Ray believes in a GPU that is not there.
+CODE = """
+import sys, time
+import raydistill.cluster, ray
+ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False,
+         logging_level="error", object_store_memory=100 * 2**20)
+from raydistill.cli import main
+from raydistill.cluster import Cluster
+from raydistill.errors import UserError
+from raydistill.stages.fit import fit
+from raydistill.storage import Folder
+print("label", main(["label", "--config", sys.argv[1]]))
+start = time.monotonic()
+try:
+    fit(print, {}, name="none", storage=Folder(sys.argv[2]), cluster=Cluster(3, 1),
+        num_workers=1, gpus_each=1.0)
+except UserError as error:
+    print("fit", error, file=sys.stderr)
+print("seconds", time.monotonic() - start)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU is there")
+def test_a_gpu_that_is_not_there_stops_label_and_fits(
+    prepared_dir: Path, raw_files: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(run_config(prepared_dir, raw_files, tiny_bert).to_toml())
+    command = [sys.executable, "-c", CODE, str(config), str(tmp_path / "fits")]
+    out = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "label 2\n" in out.stdout, out.stderr[-2000:]
+    lines = [line for line in out.stderr.splitlines() if "torch sees no GPU" in line]
+    assert [line.split()[0] for line in lines] == ["raydistill:", "fit"]
+    assert "Traceback" not in out.stderr + out.stdout
+    assert not list(prepared_dir.glob("logits/*/*.parquet"))
+    assert float(out.stdout.split("seconds")[1]) < 60  # no worker group was started three times
