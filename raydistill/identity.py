@@ -16,6 +16,7 @@ from typing import Any
 from pyarrow import fs
 
 from raydistill.inputs import InputFile
+from raydistill.retry import tried
 from raydistill.storage import open_uri
 
 WHOLE_BYTES = 64 << 20  # a local file up to this size is read whole: 0.1 s
@@ -55,7 +56,7 @@ def look_at(file: InputFile, *, whole: bool) -> Look:
     filesystem, path = open_uri(file.uri)
     if isinstance(filesystem, fs.LocalFileSystem):
         return _look_at_local(path, whole=whole)
-    return _look_at_object(filesystem, path, file=file, whole=whole)
+    return tried(lambda: _look_at_object(filesystem, path, file=file, whole=whole))
 
 
 def stamp_of(file: InputFile) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pyarrow import fs
 
 from raydistill.errors import UserError
+from raydistill.retry import tried
 from raydistill.storage import open_uri
 
 FORMATS = {
@@ -38,7 +39,8 @@ class InputFile:
     @property
     def format(self) -> str:
         """One of `parquet csv tsv jsonl`."""
-        found = file_format(self.uri)
+        path = self.uri.partition("?")[0] if "://" in self.uri else self.uri  # without options
+        found = file_format(path)
         if found is None:
             raise UserError(f"{self.uri} is of no known format; give {', '.join(FORMATS)} files")
         return found
@@ -67,14 +69,15 @@ def _expand(pattern: str) -> list[InputFile]:
     filesystem, path = open_uri(pattern)
     base, rest = split_pattern(path)
     try:
-        info = filesystem.get_file_info(base)
+        info = tried(lambda: filesystem.get_file_info(base))
     except OSError as error:
         raise UserError(f"cannot look into {pattern}: {error}") from error
     if info.type == fs.FileType.NotFound:
         raise MissingInput(f"no such input: {pattern}")
     if info.type == fs.FileType.Directory:
         is_deep = len(rest) != 1 or rest == ["**"]
-        infos = filesystem.get_file_info(fs.FileSelector(base, recursive=is_deep))
+        selector = fs.FileSelector(base, recursive=is_deep)
+        infos = tried(lambda: filesystem.get_file_info(selector))
     else:
         infos = [info]
     to_uri = _uri_maker(pattern)

@@ -198,7 +198,7 @@ class Lease:
                     if found is not None and found.token == self._mine.token:
                         self._write()
                         continue
-            except OSError as error:
+            except (OSError, UserError) as error:  # of a disk, or of an object store
                 logger.warning("lease     no heartbeat of %s: %s", self.name, error)
                 continue
             self._lost_to = found or "another job, which has ended"

@@ -10,10 +10,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,9 @@ from pyarrow import fs
 from raydistill.cache import cached_copy
 from raydistill.durable import write_whole
 from raydistill.errors import UserError
+from raydistill.retry import tried
 
+_T = TypeVar("_T")
 SUCCESS = "_SUCCESS.json"
 MARKER = "_RAYDISTILL.json"  # in a folder that raydistill made: the only ones it deletes from
 _LAYOUT = 1  # of such a folder; raised when an older one can no longer be read
@@ -75,16 +77,30 @@ class Folder:
         """Where `name` lies on `filesystem`."""
         return f"{self._place[1]}/{name}" if name else self._place[1]
 
+    def tried(self, call: Callable[[], _T]) -> _T:
+        """`call()`, a request to the folder's file system; of an object store again if it fails.
+
+        Raises:
+            StoreError: the store failed at every try.
+        """
+        return call() if self.is_local else tried(call)
+
     def write_bytes(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         """Write the file `name`, whole or not at all."""
         if not self.is_local:
-            with self.filesystem.open_output_stream(self.path(name), compression=None) as stream:
-                stream.write(data)
+            tried(lambda: self._put(name, data))
             return
         write_whole(Path(self.path(name)), data)
 
+    def _put(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
+        with self.filesystem.open_output_stream(self.path(name), compression=None) as stream:
+            stream.write(data)
+
     def read_bytes(self, name: str) -> bytes:
         """The content of the file `name`."""
+        return self.tried(lambda: self._get(name))
+
+    def _get(self, name: str) -> bytes:
         with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
             return bytes(stream.read())
 
@@ -136,7 +152,8 @@ class Folder:
 
     def exists(self, name: str = "") -> bool:
         """Whether the file or folder `name` is there."""
-        return bool(self.filesystem.get_file_info(self.path(name)).type != fs.FileType.NotFound)
+        info = self.tried(lambda: self.filesystem.get_file_info(self.path(name)))
+        return bool(info.type != fs.FileType.NotFound)
 
     def success(self) -> dict[str, Any] | None:
         """What the stage that made this folder wrote when it was complete; None before."""
@@ -145,7 +162,7 @@ class Folder:
     def files(self) -> list[str]:
         """Names of the whole files, sorted: one listing."""
         selector = fs.FileSelector(self.path(), allow_not_found=True)
-        infos = self.filesystem.get_file_info(selector)
+        infos = self.tried(lambda: self.filesystem.get_file_info(selector))
         return sorted(i.base_name for i in infos if i.is_file and not i.base_name.startswith("."))
 
     def shards(self) -> list[str]:
@@ -182,11 +199,12 @@ class Folder:
 
     def _content(self) -> list[str]:
         """Names of what lies in the folder, sorted, without hidden ones."""
-        place = self.filesystem.get_file_info(self.path())
+        place = self.tried(lambda: self.filesystem.get_file_info(self.path()))
         if place.type == fs.FileType.File:
             raise UserError(f"{self.uri} is a file; give a folder")
         selector = fs.FileSelector(self.path(), allow_not_found=True)
-        names = {info.base_name for info in self.filesystem.get_file_info(selector)} - _NO_CONTENT
+        infos = self.tried(lambda: self.filesystem.get_file_info(selector))
+        names = {info.base_name for info in infos} - _NO_CONTENT
         return sorted(name for name in names if name and not name.startswith("."))
 
     def delete(self) -> None:
@@ -197,6 +215,11 @@ class Folder:
         """
         if self.exists():
             self._check_ours(self)
+            self.tried(self._delete)
+
+    def _delete(self) -> None:
+        # The look is part of each try: one that failed may have removed the folder.
+        if self.filesystem.get_file_info(self.path()).type != fs.FileType.NotFound:
             self.filesystem.delete_dir(self.path())
 
     def delete_file(self, name: str) -> None:
@@ -204,9 +227,21 @@ class Folder:
 
         Raises:
             ValueError: it lies in no folder that raydistill made.
+            FileNotFoundError: there is none.
         """
         self._check_ours(self / name)
-        self.filesystem.delete_file(self.path(name))
+        num_tries = 0
+
+        def delete() -> None:
+            nonlocal num_tries
+            num_tries += 1
+            try:
+                self.filesystem.delete_file(self.path(name))
+            except FileNotFoundError:  # a try whose answer was lost may have removed it
+                if num_tries == 1:
+                    raise
+
+        self.tried(delete)
 
     @staticmethod
     def _check_ours(place: Folder) -> None:
@@ -254,13 +289,15 @@ class Folder:
         Raises:
             UserError: the folder was written to meanwhile, so that the copy may be a mixture.
         """
-        fs.copy_files(self.path(), str(target), source_filesystem=self.filesystem)
+        source = self.filesystem
+        tried(lambda: fs.copy_files(self.path(), str(target), source_filesystem=source))
         if self._signature() != signature:
             raise UserError(f"{self.uri} changed while it was copied; try again")
 
     def _signature(self) -> str:
         """URI, names, sizes and times: a copy of a folder that changed is never reused."""
-        infos = self.filesystem.get_file_info(fs.FileSelector(self.path(), recursive=True))
+        selector = fs.FileSelector(self.path(), recursive=True)
+        infos = self.tried(lambda: self.filesystem.get_file_info(selector))
         files = sorted((info.path, info.size, info.mtime_ns) for info in infos if info.is_file)
         if not files:
             raise UserError(f"nothing at {self.uri}")
@@ -272,8 +309,10 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     if "://" not in uri:
         return fs.LocalFileSystem(), str(Path(uri).absolute())
     try:
-        # A URI holds no brackets; a pattern of names may.
-        filesystem, path = fs.FileSystem.from_uri(uri.replace("[", "%5B").replace("]", "%5D"))
+        # It may ask the store in which region a bucket lies. A URI holds no brackets; a pattern of
+        # names may.
+        quoted = uri.replace("[", "%5B").replace("]", "%5D")
+        filesystem, path = tried(lambda: fs.FileSystem.from_uri(quoted))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UserError(f"cannot open {uri!r}: {error}; give a local path or s3://") from error
     return filesystem, path.rstrip("/")

@@ -124,8 +124,12 @@ def write_chunk(folder: Folder, name: str, rows: pa.Table) -> None:
 
 def read_range(folder: Folder, names: Sequence[str], low: int, high: int) -> list[pa.Table]:
     """The rows with low <= key <= high of each chunk that has some, sorted by key."""
+
+    def read(name: str) -> pa.Table | None:
+        return folder.tried(lambda: _read_chunk(folder, name, low, high))
+
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        found = list(threads.map(lambda name: _read_chunk(folder, name, low, high), names))
+        found = list(threads.map(read, names))
     return [table for table in found if table is not None and table.num_rows]
 
 

@@ -14,7 +14,7 @@ FLOORS = [
     {"errors", "schema", "section", "durable", "texts", "device", "token_budget"},
     {"overrides", "tuning", "teaching", "training", "cache"},
     {"compiled"},
-    {"config", "hashing", "prefetch", "progress"},
+    {"config", "hashing", "prefetch", "progress", "retry"},
     {"words"},
     {"cleaning", "units", "keys"},
     {"pairs", "labels", "stacking", "lexicon", "bags", "metrics", "shop_text", "terms"},

@@ -31,6 +31,7 @@ from raydistill.lease import Lease
 from raydistill.ledger import RawFile
 from raydistill.progress import Progress
 from raydistill.retrieval import KINDS, Mix
+from raydistill.retry import log_counts
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.storage import SUCCESS, Folder
 
@@ -129,6 +130,7 @@ def _make(plan: Plan) -> dict[str, Any]:
     }
     plan.output.write_json(SUCCESS, summary)
     plan.work.delete()
+    log_counts("candidates")
     return summary
 
 

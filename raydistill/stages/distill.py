@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from raydistill.retry import log_counts
 from raydistill.run import DATASETS, ROLES, STAGES, Run
 from raydistill.shards import missing_shards
 from raydistill.storage import Folder
@@ -23,7 +24,10 @@ def run_stage(name: str, run: Run, *, verbose: bool = False) -> bool:
         _check_inputs(run)
     if is_complete(name, run):
         return False
-    return _stage(name, run, verbose=verbose)()
+    try:
+        return _stage(name, run, verbose=verbose)()
+    finally:
+        log_counts(name)
 
 
 def run_all(run: Run, *, verbose: bool = False) -> bool:

@@ -19,6 +19,7 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Full, Queue
 
+from raydistill import retry
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.stages.placement import check_gpu
@@ -52,10 +53,18 @@ def fit(
     if use_gpu:
         check_gpu(gpus_each=gpus_each)
     resources = {"CPU": 1.0, **({"GPU": gpus_each} if use_gpu else {})}
-    storage.filesystem.create_dir(storage.path(), recursive=True)
+    storage.tried(lambda: storage.filesystem.create_dir(storage.path(), recursive=True))
+
+    def reported(config: dict[str, Any]) -> None:
+        try:
+            loop(config)
+        finally:
+            if line := retry.describe_counts():
+                config["log"](f"{name.partition('-')[0]:<9} {line}")
+
     with _relay() as log:
         trainer = TorchTrainer(
-            loop,
+            reported,
             train_loop_config={**config, "log": log},
             scaling_config=ScalingConfig(
                 num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from raydistill import retry
 from raydistill.cluster import Cluster
 from raydistill.device import merge_uses, use_text
 from raydistill.errors import UserError
@@ -100,6 +101,7 @@ def _label(run: Run, name: str, cluster: Cluster) -> None:
         "quarantined": num_bad,
         "shards": len(shards),
         **tally.summary(),
+        **retry.for_success(),
     }
     logits.write_json(SUCCESS, summary)
 

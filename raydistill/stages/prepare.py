@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from raydistill import retry
 from raydistill.dataset import (
     PART_ROWS,
     Dataset,
@@ -34,6 +35,7 @@ from raydistill.ledger import Ledger, RawFile, locate, new_files
 from raydistill.pairs import query_keys
 from raydistill.progress import Progress
 from raydistill.readers import row_group_spans
+from raydistill.retry import ITEM_TRIES, tried
 from raydistill.run import Run
 from raydistill.schema import COUNTS, SPLITS
 from raydistill.stages.tasks import Item, run_tasks
@@ -165,7 +167,8 @@ def _build(dataset: Dataset, *, run: Run) -> bool:
         done = {"additions": [*done["additions"], added], "shards": shards}
         is_last = number == len(additions) - 1
         fingerprint = run.prepare_fingerprint(dataset.name) if is_last else ""
-        dataset.folder.write_json(SUCCESS, _summary(done, fingerprint=fingerprint))
+        summary = _summary(done, fingerprint=fingerprint) | retry.for_success()
+        dataset.folder.write_json(SUCCESS, summary)
         dataset.all_chunks.delete()  # not before: a resume would take the rest for all
     return True
 
@@ -349,10 +352,14 @@ def _held_out(run: Run, dataset: Dataset) -> HeldOut:
     given = {split: [np.empty(0, np.uint64)] for split in SPLITS}
     for file in locate(run.ledger.judged[0], run.found_files("judged")):
         if file.split in ("dev", "test"):
-            given[file.split].append(file_keys(file, dataset.rules))
+            given[file.split].append(_file_keys(file, dataset))
     test, dev = np.concatenate(given["test"]), np.concatenate(given["dev"])
     both = np.union1d(test, dev)
     return HeldOut({"": both, "train": both, "dev": test})
+
+
+def _file_keys(file: RawFile, dataset: Dataset) -> NDArray[np.uint64]:
+    return tried(lambda: file_keys(file, dataset.rules), tries=ITEM_TRIES)
 
 
 def _split_keys(run: Run) -> NDArray[np.uint64]:

@@ -60,7 +60,7 @@ _REDUCTION = 3  # ASHA: of so many trials at a rung, one goes on
 def search(task: Task, cluster: Cluster, *, storage: Folder, name: str) -> list[Trial]:
     """Run what is left of the trials; all of them, in the order they were proposed."""
     _quiet()
-    storage.filesystem.create_dir(storage.path(), recursive=True)
+    storage.tried(lambda: storage.filesystem.create_dir(storage.path(), recursive=True))
     trainable = tune.with_resources(tune.with_parameters(_trial, task=task), {"CPU": 1})
     space = {dimension.name: _domain(dimension) for dimension in task.space}
     path = storage.path(name)

@@ -1,12 +1,14 @@
 """Run a function or a chain of steps over many items with Ray Data; results as they come.
 
 An item is a dict (a shard's name, a range of buckets) and so is a result: rows stay on the workers.
+An item whose work ended in an error of the object store that may pass by is worked on again.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from raydistill import retry
 from raydistill.errors import UserError
+from raydistill.retry import ITEM_TRIES, StoreError, tried
 
 if TYPE_CHECKING:  # Ray takes a second, which a mistake in the run file need not cost
     import ray.data
@@ -23,6 +27,7 @@ Item = dict[str, Any]
 # A step of a chain: an item and its bytes in, both out.
 Step = Callable[[Item, bytes], tuple[Item, bytes]]
 _MISTAKE = "user_error"
+_TRIED_AGAIN = "tried_again"  # requests to the object store, by error; the driver adds them up
 FAILED = "failed"  # the error of a step that was not the user's mistake; the next steps pass it on
 _BLOCK = pa.schema([("item", pa.string()), ("data", pa.large_binary())])
 _WHOLE: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
@@ -36,11 +41,21 @@ def _apply(work: Callable[[Item], Item], block: Any) -> dict[str, Any]:  # noqa:
     """
     results: list[str] = []
     for text in block["item"]:
+        item = json.loads(text)
         try:
-            results.append(json.dumps(work(json.loads(text))))
+            result = tried(lambda item=item: work(dict(item)), tries=ITEM_TRIES)  # type: ignore[misc]
         except UserError as error:
-            results.append(json.dumps({_MISTAKE: str(error)}))
+            result = {_MISTAKE: str(error)}
+        results.append(json.dumps(_with_counts(result)))
     return {"result": np.asarray(results, dtype=object)}
+
+
+def _with_counts(result: Item) -> Item:
+    """The result, and in it what this process tried again since the last one."""
+    counts = retry.take()
+    if not counts:
+        return result
+    return {**result, _TRIED_AGAIN: dict(Counter(counts) + Counter(result.get(_TRIED_AGAIN, {})))}
 
 
 def run_tasks(
@@ -127,7 +142,7 @@ def _steps(steps: Sequence[Step], block: pa.Table) -> pa.Table:
         item, data = json.loads(text), value.as_buffer()
         for step in steps:
             item, data = _attempt(step, item, data)
-        items.append(json.dumps(item))
+        items.append(json.dumps(_with_counts(item)))
         results.append(data)
     return pa.table([items, results], schema=_BLOCK)
 
@@ -136,11 +151,16 @@ def _attempt(step: Step, item: Item, data: bytes) -> tuple[Item, bytes]:
     if _MISTAKE in item or FAILED in item:
         return item, b""
     try:
-        return step(item, data)
+        done, out = tried(lambda: step(item, data), tries=ITEM_TRIES)
+    except StoreError as error:  # a busy store is no reason to stop the other items
+        kind = _MISTAKE if error.is_final else FAILED
+        return {**item, kind: str(error)}, b""
     except UserError as error:
         return {**item, _MISTAKE: str(error)}, b""
     except Exception as error:  # whatever it is, it travels to the driver, which names the item
         return {**item, FAILED: f"{type(error).__name__}: {error}"}, b""
+    counts = item.get(_TRIED_AGAIN)
+    return ({_TRIED_AGAIN: counts, **done} if counts else done), out
 
 
 def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
@@ -154,6 +174,7 @@ def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
 def _results(dataset: ray.data.Dataset, *, column: str = "result") -> Iterator[Item]:
     for row in dataset.iter_rows():
         result = json.loads(row[column])
+        retry.add(result.pop(_TRIED_AGAIN, {}))
         if _MISTAKE in result:
             raise UserError(result[_MISTAKE])
         yield result
