@@ -5,9 +5,9 @@ Made by `ngrams.py`. Needs numpy and numba alone, as a bundle does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,13 +87,36 @@ class Features:
         return Features(ids, offsets, self.dense_BF[rows])
 
 
-def concatenate(parts: Sequence[Features]) -> Features:
-    """The pairs of several Features, one after the other."""
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    ids = np.concatenate([part.ids_N for part in parts])
-    return Features(ids, offsets, np.concatenate([part.dense_BF for part in parts]))
+def concatenate(parts: Iterable[Features]) -> Features:
+    """The pairs of several Features, one after the other.
+
+    The arrays grow by one part at a time, without a copy of what they hold: the peak is the result
+    and one part, if `parts` makes each when it is asked for.
+
+    Raises:
+        ValueError: no parts; the shape of nothing is not known.
+    """
+    arrays: list[NDArray[Any]] | None = None
+    for part in parts:
+        if arrays is None:
+            arrays = [part.ids_N.copy(), part.offsets.copy(), part.dense_BF.copy()]
+            continue
+        _append(arrays[1], part.offsets[1:] + arrays[1][-1])
+        _append(arrays[0], part.ids_N)
+        _append(arrays[2], part.dense_BF)
+    if arrays is None:
+        raise ValueError("no features to concatenate: give at least one part")
+    return Features(*arrays)
+
+
+def _append(array: NDArray[Any], more: NDArray[Any]) -> None:
+    """Put rows at the end of an array that nothing else refers to.
+
+    `resize` calls realloc, which moves the pages of a large array and copies no data.
+    """
+    start = len(array)
+    array.resize((start + len(more), *array.shape[1:]), refcheck=False)
+    array[start:] = more
 
 
 @compiled

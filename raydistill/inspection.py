@@ -1,14 +1,14 @@
 """What is in the data: a run's datasets, or raw files, to figures, rejects and a sample.
 
-Memory and time are bounded: of many shards (or of long raw files) a share is read, and the figures
-say how much. That share is a range of buckets, of every addition: a query is in it or it is not.
+Memory and time are bounded: of many pairs (or of long raw files) a share is read, and the figures
+say how much. That share is a range of query keys, of every addition: a query is in it or it is not.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from raydistill.config import InputConfig, PairsConfig
 from raydistill.ledger import check_files, find_files
 from raydistill.model_files import model_folder
 from raydistill.pairs import clean, collapse, group_keys, one_chunk, pair_ids, unparsed
+from raydistill.pieces import Piece, read_pieces, shard_pieces
 from raydistill.readers import read_raw
 from raydistill.run import DATASETS, Run
 from raydistill.schema import COUNTS, SPLITS
@@ -29,7 +30,9 @@ from raydistill.shards import judged_shards, pair_shards
 from raydistill.storage import SUCCESS, Folder
 from raydistill.store import Grid, Known, bucket_of
 
-_MAX_SHARDS = 32  # of a dataset: 2 million pairs, some seconds
+# Of the transfer set: 32 x 65,536 = 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair
+# (three hashes and two lengths), 67 MB.
+_MOST_PIECES = 32
 _MAX_RAW_ROWS = 2_000_000
 _MAX_REJECT_FILES = 64
 _NUM_SAMPLED = 8
@@ -68,7 +71,8 @@ class _Tally:
         rows = np.unique(np.linspace(0, table.num_rows - 1, _NUM_SAMPLED).astype(int))
         shown = table.take(pa.array(rows[: table.num_rows])).drop_columns(["pair_id"])
         self.sample += shown.to_pylist()
-        self.texts.append(table.select(["query", "title"]).slice(0, _NUM_TOKENISED))
+        first = pa.array(np.arange(min(table.num_rows, _NUM_TOKENISED)))
+        self.texts.append(table.select(["query", "title"]).take(first))  # a slice keeps all of it
 
     def figures(
         self, *, share_read: float = 1, by_query: bool = True, tokenizer: Tokenizer | None = None
@@ -100,14 +104,14 @@ def inspect_run(run: Run) -> dict[str, Any]:
     datasets: dict[str, Any] = {}
     judged: dict[str, _Tally] = {}
     for split in SPLITS:
-        names = list(judged_shards(run, split))
+        pieces = _pieces(judged_shards(run, split))
         tally = judged[split] = _Tally()
-        for table in _tables(run.judged(split), names):
+        for table in read_pieces(run.judged(split), pieces):
             tally.add(table, relevant_at=run.config.judged.relevant_at)
         found = tally.figures(tokenizer=tokenizer)
         found["relevant_share"] = round(tally.num_relevant / max(tally.num_pairs, 1), 4)
         datasets[f"judged {split}"] = found
-    region = _region(run, num_shards=len(shards))
+    region = _region(run, shards)
     tally, share = _tally_pairs(run, shards, region)
     found = tally.figures(share_read=share, by_query=region is not None, tokenizer=tokenizer)
     rows = {name: _counts(run.root / name) for name in DATASETS}
@@ -130,42 +134,63 @@ def inspect_run(run: Run) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Region:
-    """The buckets 0..last: keys are hashes, so that they are as good as any others."""
+    """The first of equal ranges of keys: keys are hashes, so that they are as good as any others.
+
+    A bucket of the store is `ranges_a_bucket` of them: as many as its largest shard has pieces.
+    """
 
     grids: tuple[Grid, ...]
-    last: int
+    ranges_a_bucket: int
+    num_ranges: int
+
+    @property
+    def _of_ranges(self) -> int:
+        return self.ranges_a_bucket * self.grids[0].num_buckets
 
     @property
     def share(self) -> float:
-        """Of all buckets."""
-        return (self.last + 1) / self.grids[0].num_buckets
+        """Of all keys."""
+        return self.num_ranges / self._of_ranges
+
+    @property
+    def last_bucket(self) -> int:
+        """The last bucket of the store that holds any key of the region."""
+        return (self.num_ranges - 1) // self.ranges_a_bucket
+
+    def holds_all(self, last_bucket: int) -> bool:
+        """Whether all keys up to a bucket of the store are in the region."""
+        return (last_bucket + 1) * self.ranges_a_bucket <= self.num_ranges
 
     def holds(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Whether each key lies in one of the buckets."""
-        return np.asarray(bucket_of(keys, self.grids[0].num_buckets) <= np.uint64(self.last))
+        """Whether each key lies in the region."""
+        return np.asarray(bucket_of(keys, self._of_ranges) < np.uint64(self.num_ranges))
 
 
-def _region(run: Run, *, num_shards: int) -> _Region | None:
+def _region(run: Run, shards: Mapping[str, int]) -> _Region | None:
     """What to read of a store of distinct pairs; None where pairs lie as they came."""
     if not run.config.pairs.dedupe:
         return None
     done = run.pairs.require_json(SUCCESS, stage="prepare")
     grids = tuple(Grid(**one["grids"][""]) for one in done["additions"])
-    num = max(1, grids[0].num_buckets * _MAX_SHARDS // max(num_shards, _MAX_SHARDS))
-    return _Region(grids, num - 1)
+    pieces = [len(shard_pieces(name, rows)) for name, rows in shards.items()]
+    most, num_pieces = max(pieces, default=1), max(sum(pieces), _MOST_PIECES)
+    num = max(1, most * grids[0].num_buckets * _MOST_PIECES // num_pieces)
+    return _Region(grids, most, num)
 
 
 def _tally_pairs(run: Run, shards: dict[str, int], region: _Region | None) -> tuple[_Tally, float]:
-    """The pairs of a region, or of some shards; and which share of all they are."""
+    """The pairs of a region, or of some pieces; and which share of all they are."""
     tally = _Tally()
     if region is None:
-        names = _some(list(shards))
-        for table in _tables(run.pairs, names):
+        pieces = _some(_pieces(shards))
+        for table in read_pieces(run.pairs, pieces):
             tally.add(table)
-        return tally, sum(shards[name] for name in names) / max(sum(shards.values()), 1) or 1.0
-    for names, _, high in Known(run.pairs, region.grids).groups((0, region.last)):
-        for table in _tables(run.pairs, names):
-            if high > region.last:
+        num_rows = sum(piece.num_rows for piece in pieces)
+        return tally, num_rows / max(sum(shards.values()), 1) or 1.0
+    for names, _, high in Known(run.pairs, region.grids).groups((0, region.last_bucket)):
+        there = {name: shards[name] for name in names if name in shards}
+        for table in read_pieces(run.pairs, _pieces(there)):
+            if not region.holds_all(high):
                 table = table.filter(pa.array(region.holds(group_keys(table))))
             tally.add(table)
     return tally, region.share
@@ -218,15 +243,16 @@ def _counts(folder: Folder) -> dict[str, int]:
     return {name: done[name] for name in COUNTS}
 
 
-def _tables(folder: Folder, names: Iterable[str]) -> Iterator[pa.Table]:
-    return (folder.read_table(name) for name in names)
+def _pieces(shards: Mapping[str, int]) -> list[Piece]:
+    """The pieces of the shards, in the order of these."""
+    return [piece for name, rows in shards.items() for piece in shard_pieces(name, rows)]
 
 
-def _some(names: list[str]) -> list[str]:
-    """At most so many of the names, evenly spread."""
-    if len(names) <= _MAX_SHARDS:
-        return names
-    return [names[at] for at in np.linspace(0, len(names) - 1, _MAX_SHARDS).astype(int)]
+def _some(pieces: list[Piece]) -> list[Piece]:
+    """At most so many of the pieces, evenly spread."""
+    if len(pieces) <= _MOST_PIECES:
+        return pieces
+    return [pieces[at] for at in np.linspace(0, len(pieces) - 1, _MOST_PIECES).astype(int)]
 
 
 def _num_words(texts: pa.StringArray) -> NDArray[np.int32]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from raydistill.config import normalised
 from raydistill.errors import UserError
 from raydistill.loader import Targets, read_logits
+from raydistill.pieces import Piece
 from raydistill.run import Run
 from raydistill.stacking import FittedStack, Stack, fit_stack
 
@@ -43,12 +44,14 @@ def read_judged(run: Run, split: str) -> Judged:
     names = run.config.teacher_names
     logits, labels = [np.empty((0, len(names)), np.float32)], [np.empty(0, np.float32)]
     for shard in folder.shards():
-        pairs, target = folder.read_table(shard), f"judged/{split}/{shard}"
+        pairs = folder.read_table(shard, columns=["pair_id", "label"])
+        target, num_rows = f"judged/{split}/{shard}", pairs.num_rows
         columns = []
         for name in names:
             if not run.logits(name).exists(target):
                 raise UserError(f"teacher {name} has not scored {target}: run `label` first")
-            columns.append(read_logits(run.logits(name), target, pairs))
+            whole = Piece(target, 0, num_rows, num_rows)
+            columns.append(read_logits(run.logits(name), whole, pairs))
         logits.append(np.stack(columns, axis=1))
         labels.append(pairs["label"].to_numpy())
     return Judged(np.concatenate(logits), np.concatenate(labels), read_groups(run, split))

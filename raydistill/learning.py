@@ -17,9 +17,9 @@ from torch import Tensor
 
 from raydistill.device import student_dtype
 from raydistill.exchange import Exchange
-from raydistill.features import Features, NgramSpec, concatenate
+from raydistill.features import Features, NgramSpec
 from raydistill.lexicon import Lexicon
-from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
+from raydistill.loader import Batch, Loader, Targets, Window, num_windows, plan_windows
 from raydistill.metrics import auc, log_loss
 from raydistill.ngrams import word_rows
 from raydistill.optimizers import rate_at
@@ -251,12 +251,12 @@ def _batches(
 def _windows(job: Job, epoch: int) -> list[Window]:
     settings = job.settings
     return plan_windows(
-        job.shards, seed=settings.seed, epoch=epoch, window_shards=settings.window_shards
+        job.shards, seed=settings.seed, epoch=epoch, window_rows=settings.window_rows
     )
 
 
 def _num_windows(job: Job) -> int:
-    return -(-len(job.shards) // job.settings.window_shards)
+    return num_windows(job.shards, window_rows=job.settings.window_rows)
 
 
 def _is_due(num_pairs: int, batch: Batch, *, every: int | None) -> bool:
@@ -376,5 +376,4 @@ class _Meter:
 def _dev_split(run: Run, loader: Loader) -> tuple[Features, NDArray[np.float32]]:
     """Features and labels of the judged dev split."""
     judged = Loader(run.judged("dev"), Targets(), spec=loader.spec, lexicon=loader.lexicon)
-    parts = [judged.shard(name) for name in judged_shards(run, "dev")]
-    return concatenate([f for f, _ in parts]), np.concatenate([labels for _, labels in parts])
+    return judged.read_all(judged_shards(run, "dev"))

@@ -1,8 +1,8 @@
 """Shards to training batches: the plan, soft labels and n-gram ids; no Ray, no torch.
 
 The plan is a pure function of row counts, seed, epoch and number of workers: all workers take the
-same number of steps, no row is dropped, none is seen twice. A window (some shards, shuffled
-together) is the unit of resuming, and does not depend on the number of workers.
+same number of steps, no row is dropped, none is seen twice. A window (some pieces of shards,
+shuffled together) is the unit of resuming, and does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -20,11 +20,18 @@ from raydistill.features import Features, NgramSpec, concatenate
 from raydistill.labels import soft_labels, soft_logits
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import IDF_BITS, document_counts, featurize, idf
+from raydistill.pieces import (
+    PIECE_ROWS,
+    Piece,
+    PieceReader,
+    pieces_of,
+    read_pieces,
+    sample_pieces,
+    shard_pieces,
+)
 from raydistill.prefetch import prefetch
 from raydistill.storage import Folder
 from raydistill.texts import to_texts
-
-_SAMPLE_SHARDS = 16  # shards hold random queries: 16 of 65,536 pairs are sample enough
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,10 @@ class Targets:
         """What is read of a shard of pairs."""
         return ["query", "title", "pair_id" if self.logits else "label"]
 
-    def of(self, shard: str, pairs: pa.Table) -> NDArray[np.float32]:
-        """Targets of the rows of a shard; the ids are checked, never joined.
+    def of(
+        self, piece: Piece, pairs: pa.Table, *, reader: PieceReader | None = None
+    ) -> NDArray[np.float32]:
+        """Targets of `pairs`, the rows of a piece; the ids are checked, never joined.
 
         NaN for a pair that a teacher could not score.
         """
@@ -53,7 +62,7 @@ class Targets:
             if self.holds_logits and not self.as_logits:
                 return soft_labels(labels[:, None], weights_M=(1.0,))
             return labels
-        columns = [read_logits(folder, shard, pairs) for folder in self.logits]
+        columns = [read_logits(folder, piece, pairs, reader=reader) for folder in self.logits]
         make = soft_logits if self.as_logits else soft_labels
         return make(
             np.stack(columns, axis=1),
@@ -65,16 +74,16 @@ class Targets:
 
 @dataclass(frozen=True)
 class Window:
-    """Shards whose rows are shuffled together, and how many rows each has."""
+    """Pieces of shards whose rows are shuffled together."""
 
     epoch: int
     index: int
-    shards: tuple[tuple[str, int], ...]
+    pieces: tuple[Piece, ...]
 
     @property
     def num_rows(self) -> int:
-        """Rows of all shards of the window."""
-        return sum(rows for _, rows in self.shards)
+        """Rows of all pieces of the window."""
+        return sum(piece.num_rows for piece in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -92,25 +101,41 @@ class Batch:
     is_last: bool  # of its window
 
 
-def read_logits(folder: Folder, shard: str, pairs: pa.Table) -> NDArray[np.float32]:
-    """The logits of a shard, NaN for null, after a check that they belong to its pairs."""
-    table = folder.read_table(shard)
-    if not table["pair_id"].equals(pairs["pair_id"]):
-        raise ValueError(f"{folder}/{shard} does not hold the pairs of its namesake; delete it")
+def read_logits(
+    folder: Folder, piece: Piece, pairs: pa.Table, *, reader: PieceReader | None = None
+) -> NDArray[np.float32]:
+    """The logits of a piece, NaN for null, after a check that they belong to its pairs."""
+    rows = (reader or PieceReader()).open(folder, piece)
+    table = rows.read(piece.start, piece.stop)
+    has_all = rows.num_rows == piece.shard_rows
+    if not has_all or not table["pair_id"].equals(pairs["pair_id"]):
+        raise ValueError(
+            f"{folder}/{piece.shard} does not hold the pairs of its namesake; delete it"
+        )
     return np.asarray(table["logit"].to_numpy())
 
 
 def plan_windows(
-    shards: Mapping[str, int], *, seed: int, epoch: int, window_shards: int
+    shards: Mapping[str, int], *, seed: int, epoch: int, window_rows: int
 ) -> list[Window]:
-    """The windows of one epoch: every shard in exactly one of them, in a random order."""
-    names = sorted(shards)
-    order = np.random.default_rng([seed, epoch]).permutation(len(names))
-    groups = [order[at : at + window_shards] for at in range(0, len(order), window_shards)]
+    """The windows of one epoch: every piece in exactly one of them, in a random order."""
+    pieces, num = pieces_of(shards), _window_pieces(window_rows)
+    order = np.random.default_rng([seed, epoch]).permutation(len(pieces))
+    groups = [order[at : at + num] for at in range(0, len(order), num)]
     return [
-        Window(epoch, index, tuple((names[at], shards[names[at]]) for at in group))
+        Window(epoch, index, tuple(pieces[at] for at in group))
         for index, group in enumerate(groups)
     ]
+
+
+def num_windows(shards: Mapping[str, int], *, window_rows: int) -> int:
+    """Windows of one epoch."""
+    return -(-len(pieces_of(shards)) // _window_pieces(window_rows))
+
+
+def _window_pieces(window_rows: int) -> int:
+    """Pieces of a window: together they have at most `window_rows` rows, or it is one piece."""
+    return max(1, window_rows // PIECE_ROWS)
 
 
 def rank_range(num_rows: int, *, rank: int, num_workers: int) -> tuple[int, int]:
@@ -133,16 +158,44 @@ class Loader:
         """`folder` holds the shards of pairs; `targets` says what the student is to learn."""
         self.folder, self.targets, self.spec, self.lexicon = folder, targets, spec, lexicon
 
-    def shard(
-        self, name: str, *, start: int = 0, stop: int | None = None, num_rows: int | None = None
+    def piece(
+        self,
+        piece: Piece,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        reader: PieceReader | None = None,
     ) -> tuple[Features, NDArray[np.float32]]:
-        """Features and targets of some rows of a shard, which must have `num_rows` in all."""
-        pairs = self.folder.read_table(name, columns=self.targets.columns)
-        if num_rows is not None and pairs.num_rows != num_rows:
-            raise ValueError(f"{self.folder}/{name} has {pairs.num_rows} rows, {num_rows} planned")
-        targets = self.targets.of(name, pairs)[start:stop]
+        """Features and targets of a piece, or of its rows start..stop, counted within it.
+
+        Raises:
+            ValueError: the shard has another number of rows than the piece says.
+        """
+        reader = reader or PieceReader()
+        pairs = reader.read(self.folder, piece, columns=self.targets.columns)
+        targets = self.targets.of(piece, pairs, reader=reader)[start:stop]
         part = pairs.slice(start, None if stop is None else stop - start)
         return features_of(part, spec=self.spec, lexicon=self.lexicon), targets
+
+    def read_all(self, shards: Mapping[str, int]) -> tuple[Features, NDArray[np.float32]]:
+        """Features and targets of all rows of some shards, in the order given."""
+        pieces = [piece for name, rows in shards.items() for piece in shard_pieces(name, rows)]
+        return self._joined([(piece, 0, piece.num_rows) for piece in pieces])
+
+    def _joined(
+        self, parts: Sequence[tuple[Piece, int, int]]
+    ) -> tuple[Features, NDArray[np.float32]]:
+        """Features and targets of rows start..stop of pieces, read one piece at a time."""
+        reader, targets = PieceReader(), [np.empty(0, np.float32)]
+
+        def features() -> Iterator[Features]:
+            for piece, start, stop in parts:
+                found, targets_B = self.piece(piece, start=start, stop=stop, reader=reader)
+                targets.append(targets_B)
+                yield found
+
+        joined = concatenate(features())
+        return joined, np.concatenate(targets)
 
     def batches(
         self,
@@ -185,14 +238,14 @@ class Loader:
     ) -> tuple[Features, NDArray[np.float32]]:
         first, last = rank_range(window.num_rows, rank=rank, num_workers=num_workers)
         parts, at = [], 0
-        for name, rows in window.shards:
-            start, stop = max(first - at, 0), min(last - at, rows)
+        for piece in window.pieces:
+            start, stop = max(first - at, 0), min(last - at, piece.num_rows)
             if start < stop:
-                parts.append(self.shard(name, start=start, stop=stop, num_rows=rows))
-            at += rows
+                parts.append((piece, start, stop))
+            at += piece.num_rows
         if not parts:  # fewer rows than workers: an empty share, of the right shape
-            parts.append(self.shard(window.shards[0][0], stop=0))
-        return concatenate([f for f, _ in parts]), np.concatenate([t for _, t in parts])
+            parts.append((window.pieces[0], 0, 0))
+        return self._joined(parts)
 
 
 def worker_steps(num_rows: int, *, num_workers: int, batch_rows: int) -> list[list[int]]:
@@ -208,22 +261,34 @@ def features_of(pairs: pa.Table, *, spec: NgramSpec, lexicon: Lexicon) -> Featur
     return featurize(queries, titles, spec=spec, lexicon=lexicon)
 
 
-def sample_shards(shards: Mapping[str, int]) -> list[str]:
-    """The shards from which words are counted."""
-    return sorted(shards)[:_SAMPLE_SHARDS]
-
-
 def count_idf(folder: Folder, shards: Mapping[str, int], *, units: bool) -> NDArray[np.float32]:
-    """IDF of all words, from the titles of a sample of the shards, as a Lexicon holds it.
+    """IDF of all words, from the titles of a sample of the pieces, as a Lexicon holds it.
 
     `units` as in the NgramSpec that reads it.
     """
     counts, num_titles = np.zeros(1 << IDF_BITS, np.int64), 0
-    for name in sample_shards(shards):
-        titles = folder.read_table(name, columns=["title"])["title"]
+    for table in read_pieces(folder, sample_pieces(shards), columns=["title"]):
+        titles = table["title"]
         counts += document_counts(to_texts(titles), units=units)
         num_titles += len(titles)
     return idf(counts, num_documents=num_titles)
+
+
+def scale_features(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
+    """The scale of the dense features, from at most `PIECE_ROWS` rows of the largest shard.
+
+    They are all of its rows, or every n-th: a large shard is sorted by query.
+    """
+    name = max(shards, key=lambda name: shards[name])
+    step = max(1, -(-shards[name] // PIECE_ROWS))
+    pieces = shard_pieces(name, shards[name])
+    tables = read_pieces(loader.folder, pieces, columns=["query", "title"])
+    parts = []
+    for piece, table in zip(pieces, tables, strict=True):
+        rows = np.arange(-piece.start % step, table.num_rows, step)
+        parts.append(table if step == 1 else table.take(pa.array(rows)))
+    sample = features_of(pa.concat_tables(parts), spec=loader.spec, lexicon=loader.lexicon)
+    return dense_scale(sample.dense_BF)
 
 
 def dense_scale(dense_BF: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

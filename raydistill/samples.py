@@ -14,14 +14,16 @@ import pyarrow as pa
 
 from raydistill.errors import UserError
 from raydistill.loader import read_logits
+from raydistill.pieces import Piece, PieceReader, Rows, TableRows, pieces_of
 from raydistill.run import Run
 from raydistill.schema import LOGITS
 from raydistill.shards import missing_shards, pair_shards
 from raydistill.storage import Folder
 
 # Read for a sample. A student learns more from pairs of many queries than from many pairs of a
-# query, and a query lies in one shard: 64 of 65,536 pairs hold as many queries as are needed.
-_MOST_SHARDS = 64
+# query, and a query lies in one piece or two: 64 x 65,536 = 4,194,304 rows hold as many queries as
+# are needed.
+_MOST_PIECES = 64
 
 
 class MemoryFolder(Folder):
@@ -41,6 +43,10 @@ class MemoryFolder(Folder):
         table = self._tables[name]
         return table if columns is None else table.select(columns)
 
+    def open_rows(self, name: str, *, by_range: bool) -> Rows:
+        """The rows of the table of that name; they are in memory already."""
+        return TableRows(self._tables[name])
+
     def shards(self) -> list[str]:
         """Names of the tables, sorted."""
         return sorted(self._tables)
@@ -48,7 +54,7 @@ class MemoryFolder(Folder):
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows of some shards of the transfer set."""
+    """Some rows of some pieces of the transfer set, a table for each piece, named after it."""
 
     pairs: MemoryFolder
     logits: dict[str, MemoryFolder]  # by teacher
@@ -56,12 +62,12 @@ class Sample:
 
     @property
     def num_pairs(self) -> int:
-        """Pairs of all shards together."""
+        """Pairs of all tables together."""
         return sum(self.shards.values())
 
 
 def draw_sample(run: Run, *, num_pairs: int, seed: int) -> Sample:
-    """`num_pairs` random pairs, or all there are: the same share of each of many shards.
+    """`num_pairs` random pairs, or all there are: the same share of each of many pieces.
 
     Raises:
         UserError: prepare or label is not complete.
@@ -75,13 +81,15 @@ def draw_sample(run: Run, *, num_pairs: int, seed: int) -> Sample:
     pairs: dict[str, pa.Table] = {}
     logits: dict[str, dict[str, pa.Table]] = {name: {} for name in run.config.teacher_names}
     rng = np.random.default_rng([seed, 0])
-    for name, num_rows in _shares(shards, num_pairs=num_pairs, rng=rng).items():
-        whole = run.pairs.read_table(name, columns=["pair_id", "query", "title"])
-        rows = np.sort(rng.choice(whole.num_rows, num_rows, replace=False))
+    folder, scored = run.pairs, {teacher: run.logits(teacher) for teacher in logits}
+    reader = PieceReader()
+    for piece, num_rows in _shares(shards, num_pairs=num_pairs, rng=rng).items():
+        whole = reader.read(folder, piece, columns=["pair_id", "query", "title"])
+        rows, name = np.sort(rng.choice(whole.num_rows, num_rows, replace=False)), str(piece)
         pairs[name] = whole.take(pa.array(rows)).combine_chunks()
         for teacher, tables in logits.items():
-            column = pa.array(read_logits(run.logits(teacher), name, whole)[rows])
-            tables[name] = pa.table([pairs[name]["pair_id"], column], schema=LOGITS)
+            column = read_logits(scored[teacher], piece, whole, reader=reader)[rows]
+            tables[name] = pa.table([pairs[name]["pair_id"], pa.array(column)], schema=LOGITS)
     return Sample(
         pairs=MemoryFolder(pairs),
         logits={name: MemoryFolder(tables) for name, tables in logits.items()},
@@ -91,11 +99,12 @@ def draw_sample(run: Run, *, num_pairs: int, seed: int) -> Sample:
 
 def _shares(
     shards: Mapping[str, int], *, num_pairs: int, rng: np.random.Generator
-) -> dict[str, int]:
-    """Shards that are drawn from, and how many pairs each gives: `num_pairs` in all, or all."""
-    names = [sorted(shards)[at] for at in rng.permutation(len(shards))[:_MOST_SHARDS]]
-    ends = np.cumsum([0, *(shards[name] for name in names)])
+) -> dict[Piece, int]:
+    """Pieces that are drawn from, and how many pairs each gives: `num_pairs` in all, or all."""
+    pieces = pieces_of(shards)
+    drawn = [pieces[at] for at in rng.permutation(len(pieces))[:_MOST_PIECES]]
+    ends = np.cumsum([0, *(piece.num_rows for piece in drawn)])
     wanted = min(num_pairs, int(ends[-1]))
     edges = [int(end) * wanted // int(ends[-1]) for end in ends]
     nums = (stop - start for start, stop in pairwise(edges))
-    return {name: num for name, num in zip(names, nums, strict=True) if num}
+    return {piece: num for piece, num in zip(drawn, nums, strict=True) if num}

@@ -17,12 +17,13 @@ from scipy.special import expit
 
 from raydistill.config import RunConfig
 from raydistill.errors import UserError
-from raydistill.features import Features, concatenate
+from raydistill.features import Features
 from raydistill.judged import stack_of, targets_of
 from raydistill.learning import Job, State, Watcher, fit_student, new_state
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, dense_scale
 from raydistill.metrics import best_threshold, measure
+from raydistill.pieces import PIECE_ROWS, shard_pieces
 from raydistill.run import Run
 from raydistill.samples import Sample
 from raydistill.shards import judged_shards
@@ -30,7 +31,6 @@ from raydistill.space import Dimension, Settings, Values, settings_of, with_sett
 from raydistill.stacking import Stack
 from raydistill.student import Student, predict
 
-_SCALE_PAIRS = 65_536
 EVALUATIONS_AN_EPOCH = 4  # each is a chance to stop a trial that does badly
 MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}
 SPEED = "us_per_pair"
@@ -108,11 +108,12 @@ def run_trial(
 
 
 def _scale(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
-    """The scale of the dense features, of as many pairs as a shard of `train` has."""
+    """The scale of the dense features, of as many pairs as a piece has, and at most twice that."""
     parts: list[NDArray[np.float32]] = []
-    for name in shards:
-        if sum(map(len, parts)) < _SCALE_PAIRS:
-            parts.append(loader.shard(name)[0].dense_BF)
+    for name, num_rows in shards.items():
+        for piece in shard_pieces(name, num_rows):
+            if sum(map(len, parts)) < PIECE_ROWS:
+                parts.append(loader.piece(piece)[0].dense_BF)
     return dense_scale(np.concatenate(parts))
 
 
@@ -160,9 +161,7 @@ class _Best:
         if self._dev is None:
             folder, loader = run.judged("dev"), self._loader
             judged = Loader(folder, Targets(), spec=loader.spec, lexicon=loader.lexicon)
-            parts = [judged.shard(name) for name in judged_shards(run, "dev")]
-            labels = np.concatenate([labels for _, labels in parts])
-            self._dev = concatenate([features for features, _ in parts]), labels
+            self._dev = judged.read_all(judged_shards(run, "dev"))
         features, labels_B = self._dev
         student = Student(job.spec, run.config.student)
         student.load(self._state.best)

@@ -24,7 +24,8 @@ from transformers import AutoModel
 
 from raydistill.device import device_use, teacher_dtype, use_text
 from raydistill.lexicon import Lexicon, unit_rows
-from raydistill.loader import count_idf, sample_shards
+from raydistill.loader import count_idf
+from raydistill.pieces import read_pieces, sample_pieces
 from raydistill.storage import Folder
 from raydistill.teacher import quiet_transformers
 from raydistill.tokens import load_tokenizer, model_root
@@ -58,7 +59,7 @@ def make_lexicon(
     idf_I = count_idf(folder, shards, units=units)
     if encoder is None:
         return Lexicon.of(idf_I)
-    texts = (folder.read_table(name, columns=["query", "title"]) for name in sample_shards(shards))
+    texts = read_pieces(folder, sample_pieces(shards), columns=["query", "title"])
     words, hashes_K = frequent_words(texts, most=num_words)
     vectors_KH = encode_words(words, encoder, device=device)
     vectors_KE = unit_rows(principal_components(vectors_KH, num=dim)).astype(np.float16)

@@ -11,7 +11,7 @@ import raydistill
 
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
-    {"errors", "schema", "section", "durable", "texts", "device", "token_budget"},
+    {"errors", "schema", "section", "durable", "texts", "device", "token_budget", "pieces"},
     {"overrides", "tuning", "teaching", "training", "cache"},
     {"compiled"},
     {"config", "hashing", "prefetch", "progress", "retry"},

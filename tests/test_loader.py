@@ -16,6 +16,7 @@ from raydistill.loader import (
     worker_steps,
 )
 from raydistill.pairs import collapse
+from raydistill.pieces import PIECE_ROWS, Piece
 from raydistill.schema import LOGITS
 from raydistill.storage import Folder
 
@@ -47,7 +48,7 @@ def seen(
     loader: Loader, shards: dict[str, int], *, num_workers: int, batch_rows: int
 ) -> list[list[float]]:
     """The targets that each worker sees in one epoch, through all of its batches."""
-    windows = plan_windows(shards, seed=1, epoch=0, window_shards=3)
+    windows = plan_windows(shards, seed=1, epoch=0, window_rows=3 * PIECE_ROWS)
     found: list[list[float]] = []
     for rank in range(num_workers):
         batches = loader.batches(
@@ -87,11 +88,11 @@ def test_features_and_targets_are_of_the_same_pair(
     pairs, logits, shards = store
     loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, lexicon=LEXICON)
     ids_of = {}
-    for name in shards:
-        features, targets = loader.shard(name)
+    for name, rows in shards.items():
+        features, targets = loader.read_all({name: rows})
         for row, target in enumerate(targets.tolist()):
             ids_of[target] = features.take(np.array([row])).ids_N.tolist()
-    windows = plan_windows(shards, seed=1, epoch=0, window_shards=3)
+    windows = plan_windows(shards, seed=1, epoch=0, window_rows=3 * PIECE_ROWS)
     for batch in loader.batches(windows, rank=1, num_workers=2, batch_rows=4, seed=1):
         lookup, bags = batch.lookup, SPEC.num_bags
         for row, target in enumerate(batch.targets_B.tolist()):
@@ -105,7 +106,7 @@ def test_a_fit_goes_on_with_other_workers_where_it_was(
     """Two workers do the first window, three the rest: every pair once."""
     pairs, logits, shards = store
     loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, lexicon=LEXICON)
-    windows = plan_windows(shards, seed=1, epoch=0, window_shards=3)
+    windows = plan_windows(shards, seed=1, epoch=0, window_rows=3 * PIECE_ROWS)
     found = [
         target
         for part, num_workers in ((windows[:1], 2), (windows[1:], 3))
@@ -121,21 +122,21 @@ def test_a_fit_goes_on_with_other_workers_where_it_was(
 def test_epochs_and_seeds_shuffle_windows() -> None:
     shards = {f"part-{n}": 10 for n in range(20)}
     plans = [
-        plan_windows(shards, seed=seed, epoch=epoch, window_shards=4)
+        plan_windows(shards, seed=seed, epoch=epoch, window_rows=4 * PIECE_ROWS)
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))
     ]
     assert plans[0] == plans[3]
     assert plans[0] != plans[2]
     for plan in plans:
-        assert sorted(name for w in plan for name, _ in w.shards) == sorted(shards)
-    assert [w.shards for w in plans[0]] != [w.shards for w in plans[1]]
+        assert sorted(piece.shard for w in plan for piece in w.pieces) == sorted(shards)
+    assert [w.pieces for w in plans[0]] != [w.pieces for w in plans[1]]
 
 
 def test_logits_of_other_pairs_are_refused(store: tuple[Folder, Folder, dict[str, int]]) -> None:
     pairs, logits, _ = store
     table = pairs.read_table("part-00001.parquet")
     with pytest.raises(ValueError, match="does not hold the pairs of its namesake"):
-        read_logits(logits, "part-00002.parquet", table)
+        read_logits(logits, Piece("part-00002.parquet", 0, 4, 4), table)
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
@@ -168,7 +169,8 @@ def test_judged_pairs_have_their_label_as_target(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     raw = pa.table({"query": ["a", "b"], "title": ["x", "y"], "label": [0.25, 0.75]})
     folder.write_table("part-00000.parquet", collapse(raw, dedupe=True))
-    _, targets = Loader(folder, Targets(), spec=SPEC, lexicon=LEXICON).shard("part-00000.parquet")
+    loader = Loader(folder, Targets(), spec=SPEC, lexicon=LEXICON)
+    _, targets = loader.read_all({"part-00000.parquet": 2})
     assert targets.tolist() == [0.25, 0.75]
 
 
@@ -180,7 +182,8 @@ def test_labels_that_are_logits_serve_both_losses(tmp_path: Path) -> None:
     )
     for as_logits, expected in ((True, [0, np.log(3)]), (False, [0.5, 0.75])):
         targets = Targets(as_logits=as_logits, holds_logits=True)
-        found = Loader(folder, targets, spec=SPEC, lexicon=LEXICON).shard("part-00000.parquet")[1]
+        loader = Loader(folder, targets, spec=SPEC, lexicon=LEXICON)
+        found = loader.read_all({"part-00000.parquet": 2})[1]
         assert found == pytest.approx(expected)
 
 

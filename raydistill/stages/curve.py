@@ -26,9 +26,11 @@ from raydistill.learning import Job
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Targets, features_of
 from raydistill.matching import DENSE_NAMES
+from raydistill.pieces import PieceReader, pieces_of, read_pieces
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.scorer import Scorer
+from raydistill.shards import judged_shards
 from raydistill.stages import train
 from raydistill.stages.evaluate import (
     entry_of,
@@ -202,9 +204,10 @@ def _write_subset(item: Item, *, whole: Job) -> Item:
     if item["is_there"]:
         return {**result, "rows": target.open_table(item["name"]).metadata.num_rows}
     parts = []
-    for name in item["shards"]:
-        pairs = whole.folder.read_table(name, columns=["pair_id", "query", "title"])
-        labels = whole.targets.of(name, pairs)
+    reader = PieceReader()
+    for piece in pieces_of({name: whole.shards[name] for name in item["shards"]}):
+        pairs = reader.read(whole.folder, piece, columns=["pair_id", "query", "title"])
+        labels = whole.targets.of(piece, pairs, reader=reader)
         ids = pairs["pair_id"].combine_chunks().to_numpy()
         mask = in_share(ids, item["share"]) & np.isfinite(labels)
         labeled = pairs.append_column("label", pa.array(labels, pa.float32()))
@@ -324,8 +327,8 @@ def _without_model(run: Run) -> dict[str, Any]:
     for split in _SPLITS:
         folder = run.judged(split)
         parts = [
-            features_of(folder.read_table(name), spec=spec, lexicon=lexicon).dense_BF[:, at]
-            for name in folder.shards()
+            features_of(rows, spec=spec, lexicon=lexicon).dense_BF[:, at].copy()
+            for rows in read_pieces(folder, pieces_of(judged_shards(run, split)))
         ]
         found[split] = np.concatenate([np.empty(0, np.float32), *parts])
     return {OVERLAP: found}

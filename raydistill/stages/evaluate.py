@@ -242,7 +242,7 @@ def time_scorer(run: Run, scorer: Scorer) -> tuple[float, float]:
 
 def _timed_texts(run: Run) -> tuple[list[str], list[str]]:
     shard = run.pairs.shards()[0]
-    rows = run.pairs.read_table(shard, columns=["query", "title"]).slice(0, _TIMED_PAIRS)
+    rows = run.pairs.read_rows(shard, 0, _TIMED_PAIRS, columns=["query", "title"])
     return rows["query"].to_pylist(), rows["title"].to_pylist()
 
 

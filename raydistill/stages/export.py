@@ -17,8 +17,10 @@ from raydistill.judged import stack_of
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.metrics import best_threshold
+from raydistill.pieces import pieces_of, read_pieces
 from raydistill.run import Run
 from raydistill.scorer import Scorer
+from raydistill.shards import judged_shards
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import load_student, make_job
 from raydistill.storage import SUCCESS, Folder
@@ -130,8 +132,7 @@ def score_split(
     """Scores and labels of a judged split, shard by shard in their order."""
     scores, labels = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
     folder: Folder = run.judged(split)
-    for name in folder.shards():
-        rows = folder.read_table(name)
+    for rows in read_pieces(folder, pieces_of(judged_shards(run, split))):
         features = features_of(rows, spec=scorer.spec, lexicon=scorer.lexicon)
         scores.append(scorer.scores_of(scorer.logits(features)))
         labels.append(rows["label"].to_numpy())
@@ -142,7 +143,7 @@ def _golden(run: Run, scorer: Scorer) -> list[dict[str, Any]]:
     """Some pairs with their scores, after a check that torch and the scorer agree on them."""
     job = make_job(run, "student")
     shard = max(job.shards, key=lambda name: job.shards[name])
-    rows = run.pairs.read_table(shard).slice(0, _NUM_GOLDEN)
+    rows = run.pairs.read_rows(shard, 0, _NUM_GOLDEN)
     student = Student(spec_of(run), run.config.student)
     student.load(load_student(job.output))
     features = features_of(rows, spec=scorer.spec, lexicon=scorer.lexicon)

@@ -1,6 +1,6 @@
 """Before training: what is known of words and n-grams, made once a run and shared by its students.
 
-With `ngrams.vocabulary_rows`, Ray Data tasks count the n-grams of the whole transfer set, so many
+With `ngrams.vocabulary_rows`, Ray Data tasks count the n-grams of the whole transfer set, some
 shards a task; each task's counts are a file, and the ones that are there are not counted again.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,7 @@ from raydistill.learning import spec_of
 from raydistill.lexicon import Lexicon
 from raydistill.loader import features_of
 from raydistill.model_files import load_model
+from raydistill.pieces import pieces_of, read_pieces, shard_pieces
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.shards import pair_shards
@@ -30,7 +31,7 @@ from raydistill.vocabulary import make_lexicon
 
 logger = logging.getLogger("raydistill")
 LEXICON, _COUNTS = "lexicon.npz", "counts"
-_SHARDS_A_TASK = 8
+_PIECES_A_TASK = 8  # 8 x 65,536 pairs, some 3 s of a core; more where a shard alone has more
 
 
 def write_lexicon(run: Run) -> None:
@@ -62,11 +63,10 @@ def load_lexicon(run: Run) -> Lexicon:
 
 def _frequent_ngrams(run: Run, lexicon: Lexicon) -> NDArray[np.int32]:
     """Ids of the most frequent n-grams of the transfer set, in rising order."""
-    names = sorted(pair_shards(run))
-    groups = [names[at : at + _SHARDS_A_TASK] for at in range(0, len(names), _SHARDS_A_TASK)]
+    groups = groups_of(pair_shards(run))
     folder = run.lexicon / _COUNTS
     done = set(folder.shards())
-    items: list[Item] = [{"shards": group} for group in groups if group[0] not in done]
+    items: list[Item] = [{"shards": group} for group in groups if min(group) not in done]
     spec = spec_of(run).uncut
     work = partial(_count, folder=folder, pairs=run.pairs, spec=spec, lexicon=lexicon)
     progress = Progress("train", num_items=len(items), num_rows=None, unit="groups of shards")
@@ -77,17 +77,31 @@ def _frequent_ngrams(run: Run, lexicon: Lexicon) -> NDArray[np.int32]:
     return ids
 
 
+def groups_of(shards: Mapping[str, int]) -> list[dict[str, int]]:
+    """What the tasks count: sorted shards, one after the other, up to 8 pieces or one shard."""
+    groups: list[dict[str, int]] = []
+    num_pieces = _PIECES_A_TASK
+    for name in sorted(shards):
+        num = len(shard_pieces(name, shards[name]))
+        if num_pieces + num > _PIECES_A_TASK:
+            groups.append({})
+            num_pieces = 0
+        groups[-1][name] = shards[name]
+        num_pieces += num
+    return groups
+
+
 def _count(item: Item, *, folder: Folder, pairs: Folder, spec: NgramSpec, lexicon: Lexicon) -> Item:
     """Write how often each n-gram id stands in some shards, under the first one's name."""
     counts, num_rows = np.zeros(spec.num_rows, np.int64), 0
-    for name in item["shards"]:
-        rows = pairs.read_table(name, columns=["query", "title"])
+    pieces = pieces_of(item["shards"])
+    for rows in read_pieces(pairs, pieces, columns=["query", "title"]):
         features = features_of(rows, spec=spec, lexicon=lexicon)
         counts += np.bincount(features.ids_N, minlength=len(counts))
         num_rows += rows.num_rows
     ids = np.flatnonzero(counts)
     table = pa.table({"id": ids.astype(np.int32), "num": counts[ids]})
-    folder.write_table(item["shards"][0], table)
+    folder.write_table(min(item["shards"]), table)
     return {"rows": num_rows}
 
 

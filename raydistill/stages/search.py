@@ -155,8 +155,8 @@ def _time_us(job: Job, state: State, lexicon: Lexicon) -> float:
     """
     arrays = {name: value.numpy() for name, value in state.student.arrays().items()}
     scorer = Scorer(bundle_settings(job.run, "student"), {**arrays, **lexicon.to_arrays()})
-    rows = job.folder.read_table(next(iter(job.shards)), columns=["query", "title"])
-    rows = rows.slice(0, _TIMED_PAIRS)
+    shard = next(iter(job.shards))
+    rows = job.folder.read_rows(shard, 0, _TIMED_PAIRS, columns=["query", "title"])
     texts = rows["query"].to_pylist(), rows["title"].to_pylist()
     rounds = []
     with threadpool_limits(limits=1):

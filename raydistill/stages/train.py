@@ -1,8 +1,8 @@
 """train: fit the student on the soft labels, and another one on the judged labels alone.
 
-Ray Train workers read whole shards and make n-gram ids themselves. The weights with the best AUC
-on the judged dev split are kept, and the last ones. A fit that was cut off goes on at the next
-window of shards, on any number of workers.
+Ray Train workers read pieces of shards and make n-gram ids themselves. The weights with the best
+AUC on the judged dev split are kept, and the last ones. A fit that was cut off goes on at the next
+window of pieces, on any number of workers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from raydistill.errors import UserError
 from raydistill.exchange import Exchange
 from raydistill.judged import stack_of, targets_of
 from raydistill.learning import Job, State, Watcher, copy_arrays, fit_student, new_state
-from raydistill.loader import Loader, Targets, dense_scale
+from raydistill.loader import Loader, Targets, scale_features
 from raydistill.run import ROLES, Run
 from raydistill.shards import judged_shards, missing_shards, pair_shards
 from raydistill.stages.fit import fit
@@ -139,9 +139,8 @@ def measure_features(job: Job) -> None:
     """The run's lexicon if it is not there yet, and the scale of the dense features."""
     write_lexicon(job.run)
     loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=load_lexicon(job.run))
-    sample, _ = loader.shard(max(job.shards, key=lambda name: job.shards[name]))
     buffer = io.BytesIO()
-    np.savez(buffer, **dense_scale(sample.dense_BF))  # type: ignore[arg-type]
+    np.savez(buffer, **scale_features(loader, job.shards))  # type: ignore[arg-type]
     job.output.write_bytes(FEATURES, buffer.getvalue())
 
 

@@ -23,7 +23,9 @@ from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, features_of
 from raydistill.matching import NUM_DENSE
 from raydistill.metrics import auc
+from raydistill.pieces import PIECE_ROWS, pieces_of
 from raydistill.run import Run
+from raydistill.shards import judged_shards
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.tasks import Item, Step, run_tasks
 from raydistill.storage import SUCCESS, Folder
@@ -108,8 +110,8 @@ def _read(
     """What the trees read of a judged split, and its labels."""
     loader = Loader(run.judged(split), Targets(), spec=spec, lexicon=lexicon)
     dense, labels = [np.empty((0, NUM_DENSE), np.float32)], [np.empty(0, np.float32)]
-    for name in loader.folder.shards():
-        features, label = loader.shard(name)
+    for piece in pieces_of(judged_shards(run, split)):
+        features, label = loader.piece(piece)
         dense.append(described(features))
         labels.append(label)
     return np.concatenate(dense), np.concatenate(labels)
@@ -142,8 +144,10 @@ def make_scorer(*, run: Run, fingerprint: str) -> Step:
 
     def score(item: Item, data: bytes) -> tuple[Item, bytes]:
         start_s, pairs = time.monotonic(), from_bytes(data)
-        logits = pa.array(trees.logits(described(features(pairs))))
-        table = pa.table({"pair_id": pairs["pair_id"], "logit": logits})
+        parts = [pairs.slice(at, PIECE_ROWS) for at in range(0, pairs.num_rows, PIECE_ROWS)]
+        logits = [trees.logits(described(features(part))) for part in parts]
+        column = pa.array(np.concatenate([np.empty(0, np.float32), *logits]))
+        table = pa.table({"pair_id": pairs["pair_id"], "logit": column})
         done = {"rows": table.num_rows, "bad_rows": 0, "tokens": 0, "padded_tokens": 0}
         return {
             **item,

@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from prepared import rows_of
 
 from raydistill import FORMAT
 from raydistill.bags import look_up
-from raydistill.features import Features, NgramSpec, concatenate
+from raydistill.features import Features, NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets
 from raydistill.matching import DENSE_NAMES, NUM_DENSE
@@ -98,29 +99,18 @@ class Data:
                 loader = Loader(
                     self.run / "judged" / split, Targets(), spec=spec, lexicon=self.lexicon
                 )
-                self._made[1][split] = _joined([loader.shard(n) for n in loader.folder.shards()])
+                self._made[1][split] = loader.read_all(rows_of(loader.folder))
         return self._made[1]
 
     def _pairs(self, spec: NgramSpec, targets: Targets) -> tuple[Features, NDArray[np.float32]]:
-        loader, parts, num = (
-            Loader(self.run / "pairs", targets, spec=spec, lexicon=self.lexicon),
-            [],
-            0,
-        )
-        for name in loader.folder.shards():
-            parts.append(loader.shard(name))
-            num += parts[-1][0].num_pairs
-            if num >= self.num_pairs:
-                break
-        features, logits = _joined(parts)
+        loader = Loader(self.run / "pairs", targets, spec=spec, lexicon=self.lexicon)
+        shards: dict[str, int] = {}
+        for name, rows in rows_of(loader.folder).items():
+            if sum(shards.values()) < self.num_pairs:
+                shards[name] = rows
+        features, logits = loader.read_all(shards)
         kept = np.flatnonzero(~np.isnan(logits))[: self.num_pairs]
         return features.take(kept), logits[kept]
-
-
-def _joined(
-    parts: list[tuple[Features, NDArray[np.float32]]],
-) -> tuple[Features, NDArray[np.float32]]:
-    return concatenate([f for f, _ in parts]), np.concatenate([t for _, t in parts])
 
 
 def without(features: Features, columns: Sequence[int]) -> Features:

@@ -29,6 +29,7 @@ from raydistill.lexicon import Lexicon
 from raydistill.loader import dense_scale, features_of, read_logits
 from raydistill.metrics import auc
 from raydistill.ngrams import document_counts, idf, word_rows
+from raydistill.pieces import Piece
 from raydistill.run import Run
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.student import Student, Trainer, predict, to_inputs
@@ -89,7 +90,8 @@ def read(run: Run, *, num_pairs: int, units: bool) -> Data:
     tables, logits = [], []
     for name in run.pairs.shards():
         table = run.pairs.read_table(name, columns=["pair_id", "query", "title", "weight"])
-        columns = [read_logits(run.logits(teacher), name, table) for teacher in run.config.teachers]
+        whole = Piece(name, 0, table.num_rows, table.num_rows)
+        columns = [read_logits(run.logits(t), whole, table) for t in run.config.teachers]
         tables.append(table)
         logits.append(np.stack(columns, axis=1))
         if sum(table.num_rows for table in tables) >= num_pairs:

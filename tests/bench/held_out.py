@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from prepared import rows_of
 from scipy.special import expit, log_expit
 from students import fitted, judge
 
@@ -44,9 +45,9 @@ def distance(job: Job, student: Student, names: list[str]) -> dict[str, float]:
     temperature = job.targets.temperature
     targets = replace(job.targets, as_logits=True)
     loader = Loader(job.folder, targets, spec=job.spec, lexicon=load_lexicon(job.run))
-    parts = [loader.shard(name) for name in names]
-    found = np.concatenate([predict(student, features, device="cpu") for features, _ in parts])
-    true = np.concatenate([logits for _, logits in parts])
+    rows = rows_of(job.folder)
+    features, true = loader.read_all({name: rows[name] for name in names})
+    found = predict(student, features, device="cpu")
     known = ~np.isnan(true)
     found, true = temperature * found[known], temperature * true[known]
     agreed = float(np.mean((found > 0) == (true > 0)))

@@ -11,6 +11,11 @@ from raydistill.run import Run
 from raydistill.storage import SUCCESS, Folder
 
 
+def rows_of(folder: Folder) -> dict[str, int]:
+    """Name and rows of the shards in a folder."""
+    return {name: folder.open_table(name).metadata.num_rows for name in folder.shards()}
+
+
 def prepared_run(
     folder: Path, teacher: Path, pairs: tuple[list[str], list[str]], *, shard_rows: int
 ) -> tuple[Path, list[str]]:

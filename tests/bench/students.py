@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from prepared import rows_of
 from scipy.special import expit
 
 from raydistill.learning import Job, Watcher, fit_student, new_state
-from raydistill.loader import Loader, Targets, dense_scale
+from raydistill.loader import Loader, Targets, scale_features
 from raydistill.run import Run
 from raydistill.shards import pair_shards
 from raydistill.stages.evaluate import entry_of
@@ -22,8 +23,8 @@ def fitted(job: Job) -> Student:
     torch.set_num_threads(1)
     run, lexicon = job.run, load_lexicon(job.run)
     loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
-    first, _ = loader.shard(next(iter(job.shards)))
-    state = new_state(job, dense_scale(first.dense_BF), lexicon=lexicon, device="cpu")
+    name, rows = next(iter(job.shards.items()))
+    state = new_state(job, scale_features(loader, {name: rows}), lexicon=lexicon, device="cpu")
     watcher = Watcher(save=lambda _: None, log=lambda _: None)
     fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
     student = Student(job.spec, run.config.student)
@@ -42,10 +43,9 @@ def judge(job: Job, student: Student) -> dict[str, Any]:
     scores, labels = {}, {}
     for split in ("dev", "test"):
         judged = Loader(job.run.judged(split), Targets(), spec=job.spec, lexicon=lexicon)
-        parts = [judged.shard(name) for name in judged.folder.shards()]
-        logits = [predict(student, features, device="cpu") for features, _ in parts]
-        scores[split] = expit(np.concatenate(logits) * np.float32(job.targets.temperature))
-        labels[split] = np.concatenate([label for _, label in parts])
+        features, labels[split] = judged.read_all(rows_of(judged.folder))
+        logits = predict(student, features, device="cpu")
+        scores[split] = expit(logits * np.float32(job.targets.temperature))
     return entry_of(job.run, scores, labels)
 
 

@@ -35,6 +35,7 @@ from raydistill.learning import BATCHES_AHEAD
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
 from raydistill.pairs import collapse
+from raydistill.pieces import PIECE_ROWS
 from raydistill.prefetch import prefetch
 from raydistill.schema import LOGITS
 from raydistill.storage import Folder
@@ -81,7 +82,7 @@ class Bench:
 
     def windows(self, epochs: int) -> list[Window]:
         plans = (
-            plan_windows(self.shards, seed=0, epoch=epoch, window_shards=2)
+            plan_windows(self.shards, seed=0, epoch=epoch, window_rows=2 * PIECE_ROWS)
             for epoch in range(epochs)
         )
         return [window for plan in plans for window in plan]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from prepared import rows_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +20,7 @@ from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, count_idf, plan_windows
 from raydistill.metrics import auc
+from raydistill.pieces import PIECE_ROWS
 from raydistill.storage import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
 from raydistill.training import StudentConfig, TrainConfig
@@ -67,14 +69,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     run = Folder(arguments.run_dir)
-    shards = {name: (run / "pairs").read_table(name).num_rows for name in (run / "pairs").shards()}
+    shards = rows_of(run / "pairs")
     spec = NgramSpec("match", 18)
     lexicon = Lexicon.of(count_idf(run / "pairs", shards, units=False))
     targets = Targets((run / "logits" / arguments.logits,), (1.0,))
     loader = Loader(run / "pairs", targets, spec=spec, lexicon=lexicon)
     judged = Loader(run / "judged" / "dev", Targets(), spec=spec, lexicon=lexicon)
-    (dev, labels), *_ = [judged.shard(name) for name in judged.folder.shards()]
-    sample, _ = loader.shard(next(iter(shards)))
+    dev, labels = judged.read_all(rows_of(judged.folder))
+    name, rows = next(iter(shards.items()))
+    sample, _ = loader.read_all({name: rows})
     mean, std = sample.dense_BF.mean(0), sample.dense_BF.std(0)
 
     def student_of(dtype: torch.dtype) -> Student:
@@ -86,7 +89,8 @@ def main() -> None:
     def measure(student: Student, step: Callable[[Batch], object]) -> list[float]:
         found = []
         for epoch in range(arguments.epochs):
-            windows = plan_windows(shards, seed=arguments.seed, epoch=epoch, window_shards=8)
+            rows = 8 * PIECE_ROWS
+            windows = plan_windows(shards, seed=arguments.seed, epoch=epoch, window_rows=rows)
             for batch in loader.batches(
                 windows, rank=0, num_workers=1, batch_rows=arguments.batch_rows, seed=0
             ):

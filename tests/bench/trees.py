@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from prepared import rows_of
 from scipy.special import log_expit
 
 from raydistill.config import load_config
-from raydistill.features import Features, concatenate
+from raydistill.features import Features
 from raydistill.judged import read_groups, read_judged
 from raydistill.learning import spec_of
 from raydistill.loader import Loader, Targets
@@ -55,8 +56,7 @@ def read(run: Run, split: str) -> Split:
     lexicon = load_lexicon(run.for_trees)
     spec = spec_of(run.for_trees)
     loader = Loader(run.judged(split), Targets(), spec=spec, lexicon=lexicon)
-    parts = [loader.shard(name) for name in loader.folder.shards()]
-    return concatenate([f for f, _ in parts]), np.concatenate([labels for _, labels in parts])
+    return loader.read_all(rows_of(loader.folder))
 
 
 def measure(
