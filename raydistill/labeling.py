@@ -1,22 +1,26 @@
 """The three steps of label on one shard: read and tokenise, score, write; without Ray.
 
 Each step takes the shard's item and bytes and gives both on: the steps may run in one process or
-in three. The bytes are an Arrow table of the shard's pairs, all of them, in their order.
+in three. The bytes are an Arrow table of the shard's pairs, all of them, in their order, a batch a
+piece.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from raydistill.device import device_use
 from raydistill.errors import UserError
 from raydistill.model_files import PinnedModel, load_model
+from raydistill.pieces import PIECE_ROWS
 from raydistill.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
 from raydistill.storage import Folder
 from raydistill.teacher import Teacher
@@ -28,34 +32,53 @@ _SHOWN_CHARS = 200  # of a text in quarantine
 # A shard with so few bad pairs stops no run: of a small one they may be a large share. Those of all
 # shards are counted again at the end.
 _FEW_BAD_PAIRS = 10
-_TOKENISED = pa.schema(
-    [
-        ("pair_id", pa.int64()),
-        ("ids", pa.large_list(pa.int32())),
-        ("types", pa.large_list(pa.int32())),
-        ("reason", pa.string()),
-    ]
-)
 _SCORED = LOGITS.append(pa.field("reason", pa.string()))  # why there is no logit
 
 
 def read_tokens(item: Item, _: bytes, *, model: PinnedModel, max_length: int) -> tuple[Item, bytes]:
-    """Read the pairs of `item["folder"]/item["name"]` and tokenise them."""
+    """Read the pairs of `item["folder"]/item["name"]` and tokenise them, piece by piece."""
     start_s = time.monotonic()
-    pairs = Folder(item["folder"]).read_table(item["name"])
-    expected = JUDGED if "label" in pairs.column_names else PAIRS
-    check_schema(pairs.schema, expected, what=f"{item['folder']}/{item['name']}")
     tokenise = _tokenizer(model, max_length)
-    tokens = tokenise(pairs["query"].to_pylist(), pairs["title"].to_pylist())
-    edges = pa.array(np.concatenate([[0], np.cumsum(tokens.lengths_B)]), pa.int64())
-    columns = [
-        pairs["pair_id"].combine_chunks(),
-        pa.LargeListArray.from_arrays(edges, pa.array(tokens.ids_T)),
-        pa.LargeListArray.from_arrays(edges, pa.array(tokens.types_T)),
-        pa.array([tokens.reasons.get(row) for row in range(pairs.num_rows)], pa.string()),
-    ]
-    table = pa.Table.from_arrays(columns, schema=_TOKENISED)
+    packed = [_pack(pairs, tokenise) for pairs in _read_pieces(item)]
+    # Each is of the smallest types that hold it: all get the largest of those.
+    table = pa.concat_tables(packed, promote_options="permissive")
     return {**item, "read_s": time.monotonic() - start_s}, to_bytes(table)
+
+
+def _read_pieces(item: Item) -> Iterator[pa.Table]:
+    """The pairs of a shard, at most `PIECE_ROWS` at a time; of an empty one a table of no rows."""
+    rows = Folder(item["folder"]).open_rows(item["name"], by_range=True)
+    for start in range(0, max(rows.num_rows, 1), PIECE_ROWS):
+        pairs = rows.read(start, start + PIECE_ROWS)
+        expected = JUDGED if "label" in pairs.column_names else PAIRS
+        check_schema(pairs.schema, expected, what=f"{item['folder']}/{item['name']}")
+        yield pairs
+
+
+def _pack(pairs: pa.Table, tokenise: PairTokenizer) -> pa.Table:
+    """The tokens of a piece, one row a pair, as small as they can travel.
+
+    `ids` are uint16 for vocabularies up to 65,536; `types` are uint8, or null where all of them are
+    0. A pair of 31 wordpieces takes at most 31 x 3 + 20 = 113 bytes.
+    """
+    tokens = tokenise(pairs["query"].to_pylist(), pairs["title"].to_pylist())
+    edges = pa.array(np.concatenate([[0], np.cumsum(tokens.lengths_B)]), pa.int32())
+    types = pa.nulls(pairs.num_rows)
+    if tokens.types_T.any():
+        types = pa.ListArray.from_arrays(edges, _narrowed(tokens.types_T))
+    return pa.table(
+        {
+            "pair_id": pairs["pair_id"].combine_chunks(),
+            "ids": pa.ListArray.from_arrays(edges, _narrowed(tokens.ids_T)),
+            "types": types,
+            "reason": pa.array([tokens.reasons.get(r) for r in range(len(edges) - 1)], pa.string()),
+        }
+    )
+
+
+def _narrowed(values: NDArray[np.int32]) -> pa.Array:
+    """The same numbers, none below 0, in the smallest type that holds them."""
+    return pa.array(values.astype(np.min_scalar_type(int(values.max(initial=0)))))
 
 
 @cache
@@ -96,7 +119,8 @@ class ScoreTokens:
         start_s = time.monotonic()
         table = from_bytes(data)
         self.teacher.counters.reset()
-        logits = self.teacher.score(_tokens(table))
+        parts = [self.teacher.score(_unpack(batch)) for batch in table.to_batches()]
+        logits = np.concatenate([np.empty(0, np.float32), *parts])
         reasons = table["reason"].to_pylist()
         bad = np.flatnonzero(~np.isfinite(logits))
         for row in bad:
@@ -135,7 +159,11 @@ def write_logits(
 
 def _bad_pairs(item: Item, table: pa.Table) -> pa.Table:
     rows = np.flatnonzero(table["logit"].is_null().to_numpy())
-    pairs = Folder(item["folder"]).read_table(item["name"]).take(rows)
+    edges = np.searchsorted(rows, np.arange(0, table.num_rows + PIECE_ROWS, PIECE_ROWS))
+    pairs = pa.concat_tables(
+        piece.take(pa.array(rows[edges[at] : edges[at + 1]] - at * PIECE_ROWS))
+        for at, piece in enumerate(_read_pieces(item))
+    )
     texts = [
         pa.array([text[:_SHOWN_CHARS] for text in pairs[name].to_pylist()], pa.string())
         for name in ("query", "title")
@@ -179,10 +207,11 @@ def from_bytes(data: bytes) -> pa.Table:
     return pa.ipc.open_stream(data).read_all()
 
 
-def _tokens(table: pa.Table) -> Tokens:
-    ids, types = (table[name].combine_chunks() for name in ("ids", "types"))
-    return Tokens(
-        np.asarray(ids.flatten()),
-        np.asarray(types.flatten()),
-        np.diff(np.asarray(ids.offsets)),
-    )
+def _unpack(batch: pa.RecordBatch) -> Tokens:
+    """What `_pack` made of a piece, without the reasons."""
+    ids, types = batch.column("ids"), batch.column("types")
+    ids_T = np.asarray(ids.flatten()).astype(np.int32)
+    types_T = np.zeros_like(ids_T)
+    if types.null_count < len(types):
+        types_T = np.asarray(types.flatten()).astype(np.int32)
+    return Tokens(ids_T, types_T, np.diff(np.asarray(ids.offsets)).astype(np.int64))
