@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 # Before Ray is imported: no usage notice, no progress bars over our own lines, and no pool of
 # 32 processes to read the footer of one Parquet file.
@@ -30,7 +32,13 @@ from raydistill.errors import UserError
 logger = logging.getLogger("raydistill")
 # With fewer than 3 logical CPUs some Ray Data pipelines wait for ever.
 _MIN_LOCAL_CPUS = 4
-_OBJECT_STORE_BYTES = 500 << 20  # shards travel as names, not as rows
+# Shards travel as names. What passes through the object store are the tokens of a shard on their
+# way to a GPU and its logits on their way back: of a pair at most 3 bytes a wordpiece and 20 more
+# (labeling.py). A core makes a block of them while the one that it made before waits.
+_BYTES_A_WORDPIECE, _BYTES_A_PAIR, _BLOCKS_A_CORE = 3, 20, 2
+_LEAST_STORE_BYTES = 500 << 20
+_STORE_SHARE = 0.3  # of the machine's memory, at most; Ray's own default is as much
+_SHARED_MEMORY = Path("/dev/shm")  # where it is smaller than the store, Ray takes a slow disk
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,33 @@ def warn_if_apart(run_dir: str) -> None:
         logger.warning("%s must be one disk that all %d machines share", run_dir, len(machines))
 
 
-def connect(config: ClusterConfig, *, verbose: bool = False) -> Cluster:
+def store_bytes(*, shard_rows: int, max_length: int, num_cores: int, most_bytes: int) -> int:
+    """How large the object store of a Ray of our own may become.
+
+    Enough for the tokenised shards that are under way at once, at most `most_bytes`, but never less
+    than 500 MB. 65,536 pairs of at most 128 wordpieces: 26 MB a block, 850 MB on 16 cores.
+    """
+    block_bytes = shard_rows * (max_length * _BYTES_A_WORDPIECE + _BYTES_A_PAIR)
+    return max(_LEAST_STORE_BYTES, min(most_bytes, num_cores * _BLOCKS_A_CORE * block_bytes))
+
+
+def _most_store_bytes() -> int:
+    """30 % of the memory of this machine, or of the container; less where less can be shared."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    of_container = Path("/sys/fs/cgroup/memory.max")
+    if of_container.exists() and (text := of_container.read_text().strip()) != "max":
+        memory_bytes = min(memory_bytes, int(text))
+    most = int(_STORE_SHARE * memory_bytes)
+    return min(most, shutil.disk_usage(_SHARED_MEMORY).free) if _SHARED_MEMORY.exists() else most
+
+
+def connect(
+    config: ClusterConfig, *, shard_rows: int = 65_536, max_length: int = 128, verbose: bool = False
+) -> Cluster:
     """Use the Ray that is already there (this process's, the job's, the address's), or start one.
+
+    One that is started has an object store for shards of `shard_rows` pairs of `max_length`
+    wordpieces at most.
 
     Raises:
         UserError: an address that does not answer.
@@ -65,7 +98,13 @@ def connect(config: ClusterConfig, *, verbose: bool = False) -> Cluster:
     is_local = address is None
     is_first = not ray.is_initialized()
     if is_first:
-        _start(address, verbose=verbose)
+        num_bytes = store_bytes(
+            shard_rows=shard_rows,
+            max_length=max_length,
+            num_cores=os.cpu_count() or 1,
+            most_bytes=_most_store_bytes(),
+        )
+        _start(address, num_store_bytes=num_bytes, verbose=verbose)
     context = ray.data.DataContext.get_current()
     context.print_on_execution_start = False
     context.enable_progress_bars = False
@@ -88,7 +127,7 @@ def connect(config: ClusterConfig, *, verbose: bool = False) -> Cluster:
     return cluster
 
 
-def _start(address: str | None, *, verbose: bool) -> None:
+def _start(address: str | None, *, num_store_bytes: int, verbose: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR
     if address is not None:
         try:
@@ -101,7 +140,7 @@ def _start(address: str | None, *, verbose: bool) -> None:
             address="local",  # not the one that someone else has started on this machine
             num_cpus=max(_MIN_LOCAL_CPUS, os.cpu_count() or 1),
             include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
+            object_store_memory=num_store_bytes,
             log_to_driver=verbose,
             logging_level=level,
         )

@@ -92,7 +92,13 @@ def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
 def _connect(run: Run, *, verbose: bool) -> Cluster:
     from raydistill.cluster import connect, warn_if_apart
 
-    cluster = connect(run.config.cluster, verbose=verbose)
+    config = run.config
+    cluster = connect(
+        config.cluster,
+        shard_rows=config.pairs.shard_rows,
+        max_length=config.label.max_length,
+        verbose=verbose,
+    )
     warn_if_apart(run.root.uri)
     return cluster
 
