@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 if TYPE_CHECKING:
     from raydistill.storage import Folder
 
-# Of a pair `match` makes about 1.0 kB (171 dense float32 = 684 bytes, some 70 ids of 4 bytes), and
-# its texts take 0.1 kB: a piece is 70 MB at work, and 5 MB in its file, one range request.
+# Of a pair preset `match` makes 0.85 kB (170 dense float32 = 680 bytes, some 34 ids of 4 bytes, 28
+# bytes of offsets, target and place), and its texts take 0.1 kB: a piece is 56 MB of features, and
+# 5 MB in its file, one range request.
 PIECE_ROWS = 65_536
 _MOST_OPEN = 64  # files of a reader: a process may have 1,024, often fewer
 _SAMPLE_PIECES = 16  # 16 x 65,536 = 1,048,576 pairs are sample enough for counts of words

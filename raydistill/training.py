@@ -87,7 +87,7 @@ class TrainConfig(Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after it; the others end at 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix work; weights: float32
     # Rows that are shuffled together, in pieces of 65,536 (pieces.py), at least one piece. Two
-    # windows are in memory: 2 x 524,288 pairs x 1.0 kB = 1.0 GB with preset match.
+    # windows are in memory: 2 x 524,288 pairs x 0.85 kB = 0.9 GB with preset match.
     window_rows: Count = 524_288
     checkpoint_every_windows: Count = 8  # counted over all epochs
     keep_checkpoints: Count = 2

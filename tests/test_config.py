@@ -84,6 +84,12 @@ def test_a_mistake_is_named(file: str, override: str, words: list[str]) -> None:
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+def test_a_window_in_shards_is_named_with_what_it_became(file: str) -> None:
+    with pytest.raises(UserError, match=r"train.window_shards; did you mean window_rows"):
+        load_config(file, overrides=["train.window_shards=8"])
+    assert load_config(file, overrides=["train.window_rows=65536"]).train.window_rows == 65_536
+
+
 def test_a_start_from_words_needs_their_vectors(file: str) -> None:
     start = 'student.start="words"'
     assert load_config(file, overrides=[start]).student.start == "words"

@@ -11,12 +11,16 @@ from raydistill.loader import (
     Loader,
     Targets,
     count_idf,
+    dense_scale,
+    features_of,
+    num_windows,
     plan_windows,
     read_logits,
+    scale_features,
     worker_steps,
 )
 from raydistill.pairs import collapse
-from raydistill.pieces import PIECE_ROWS, Piece
+from raydistill.pieces import PIECE_ROWS, Piece, shard_pieces
 from raydistill.schema import LOGITS
 from raydistill.storage import Folder
 
@@ -192,3 +196,98 @@ def test_idf_counts_titles(store: tuple[Folder, Folder, dict[str, int]]) -> None
     weights = count_idf(pairs, shards, units=True)
     assert weights.max() == pytest.approx(np.log(43))
     assert weights.min() >= np.log(43 / 5)  # each word stands in one title; a few share a row
+
+
+LARGE = 2 * PIECE_ROWS + 1_000
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, Folder]:
+    """A shard of three pieces; pair n has one of 1,000 words, and logit n."""
+    path = tmp_path_factory.mktemp("large")
+    pairs, logits = Folder(str(path / "pairs")), Folder(str(path / "logits"))
+    words = pa.array([f"w{at:03d}" for at in range(1_000)])
+    rows, ids = np.arange(LARGE), pa.array(np.arange(LARGE))
+    queries, titles = words.take(pa.array(rows % 7)), words.take(pa.array(rows % 1_000))
+    pairs.write_table("a.parquet", pa.table({"pair_id": ids, "query": queries, "title": titles}))
+    values = pa.array(rows.astype(np.float32))
+    logits.write_table("a.parquet", pa.table([ids, values], schema=LOGITS))
+    return pairs, logits
+
+
+def test_windows_of_small_shards_are_what_they_were_by_shards() -> None:
+    shards = {f"part-{at:05d}": 65_536 - at for at in range(21)}
+    order = np.random.default_rng([5, 2]).permutation(21)
+    names = [sorted(shards)[at] for at in order]
+    plan = plan_windows(shards, seed=5, epoch=2, window_rows=524_288)
+    assert [[str(piece) for piece in window.pieces] for window in plan] == [
+        names[:8], names[8:16], names[16:],
+    ]  # fmt: skip
+    assert num_windows(shards, window_rows=524_288) == 3
+
+
+@pytest.mark.parametrize("window_rows", [1, 65_536, 200_000, 524_288])
+def test_windows_of_large_shards_are_no_larger(window_rows: int) -> None:
+    shards = {"part-00000": 1_048_576, "part-00001": 1_000_001, "part-00002": 30}
+    plan = plan_windows(shards, seed=0, epoch=0, window_rows=window_rows)
+    assert len(plan) == num_windows(shards, window_rows=window_rows)
+    assert max(window.num_rows for window in plan) <= max(window_rows, PIECE_ROWS)
+    pieces = sorted(piece for window in plan for piece in window.pieces)
+    assert pieces == [p for name in sorted(shards) for p in shard_pieces(name, shards[name])]
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_every_row_of_a_large_shard_is_seen_once(
+    large: tuple[Folder, Folder], num_workers: int
+) -> None:
+    pairs, logits = large
+    targets = Targets((logits,), (1.0,), as_logits=True)
+    loader = Loader(pairs, targets, spec=SPEC, lexicon=LEXICON)
+    windows = plan_windows({"a.parquet": LARGE}, seed=0, epoch=0, window_rows=2 * PIECE_ROWS)
+    assert len(windows) == 2
+    found = [
+        batch.targets_B
+        for rank in range(num_workers)
+        for batch in loader.batches(
+            windows, rank=rank, num_workers=num_workers, batch_rows=4_096, seed=0
+        )
+    ]
+    assert (np.sort(np.concatenate(found)) == np.arange(LARGE)).all()
+
+
+def test_rows_of_a_piece_have_the_features_and_targets_of_the_shard(
+    large: tuple[Folder, Folder],
+) -> None:
+    pairs, logits = large
+    targets = Targets((logits,), (1.0,), as_logits=True)
+    loader = Loader(pairs, targets, spec=SPEC, lexicon=LEXICON)
+    features, targets_B = loader.read_all({"a.parquet": LARGE})
+    whole = features_of(pairs.read_table("a.parquet"), spec=SPEC, lexicon=LEXICON)
+    for name in ("ids_N", "offsets", "dense_BF"):
+        assert np.array_equal(getattr(features, name), getattr(whole, name)), name
+    assert np.array_equal(targets_B, np.arange(LARGE))
+
+
+def test_every_piece_of_the_logits_is_checked(large: tuple[Folder, Folder], tmp_path: Path) -> None:
+    pairs, logits = large
+    other, table = Folder(str(tmp_path)), logits.read_table("a.parquet")
+    ids = table["pair_id"].to_numpy().copy()
+    ids[-1] += 1
+    wrong = table.set_column(0, "pair_id", pa.array(ids))
+    longer = pa.concat_tables([table, table.slice(0, 1)])
+    for content in (wrong, longer):
+        other.write_table("a.parquet", content)
+        loader = Loader(pairs, Targets((other,), (1.0,)), spec=SPEC, lexicon=LEXICON)
+        with pytest.raises(ValueError, match="does not hold the pairs of its namesake"):
+            loader.piece(shard_pieces("a.parquet", LARGE)[-1])
+
+
+def test_the_scale_is_that_of_rows_of_the_whole_shard(large: tuple[Folder, Folder]) -> None:
+    """At most 65,536 of them: every third of 132,072."""
+    loader = Loader(large[0], Targets(), spec=SPEC, lexicon=LEXICON)
+    found = scale_features(loader, {"a.parquet": LARGE, "b.parquet": 5})
+    rows = large[0].read_table("a.parquet").take(pa.array(np.arange(0, LARGE, 3)))
+    expected = dense_scale(features_of(rows, spec=SPEC, lexicon=LEXICON).dense_BF)
+    assert rows.num_rows <= PIECE_ROWS
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values)

@@ -1,7 +1,9 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from raydistill.samples import _MOST_PIECES, _shares
+from raydistill.pieces import PIECE_ROWS, PieceReader, shard_pieces
+from raydistill.samples import _MOST_PIECES, MemoryFolder, _shares
 
 
 @pytest.mark.parametrize("num_pairs", [1, 1_000, 10**9])
@@ -13,3 +15,21 @@ def test_many_shards_give_the_same_share_each(num_pairs: int) -> None:
     assert sum(found.values()) == min(num_pairs, rows)
     share = sum(found.values()) / rows
     assert all(abs(num - share * piece.num_rows) <= 1 for piece, num in found.items() if num > 1)
+
+
+def test_of_large_shards_pieces_are_drawn() -> None:
+    """64 x 65,536 rows are read at most, not 64 shards of a million."""
+    shards = {f"part-{at:05d}.parquet": 1_048_576 for at in range(10)}
+    found = _shares(shards, num_pairs=6_400, rng=np.random.default_rng(0))
+    assert len(found) == len({str(piece) for piece in found}) == 64
+    assert sum(piece.num_rows for piece in found) == 4_194_304
+    assert set(found.values()) == {100}
+
+
+def test_tables_in_memory_are_read_by_pieces_too() -> None:
+    rows = np.arange(PIECE_ROWS + 5)
+    folders = [MemoryFolder({"a": pa.table({"n": rows + more, "m": rows})}) for more in (0, 10**6)]
+    reader, (_, last) = PieceReader(), shard_pieces("a", len(rows))
+    for folder, first in zip(folders, (PIECE_ROWS, 10**6 + PIECE_ROWS), strict=True):
+        table = reader.read(folder, last, columns=["n"])
+        assert table.to_pydict() == {"n": list(range(first, first + 5))}

@@ -3,13 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from raydistill.cli import main
-from raydistill.inspection import inspect_files, inspect_run
+from raydistill.inspection import _Region, _region, _Tally, inspect_files, inspect_run
+from raydistill.pieces import PIECE_ROWS
 from raydistill.report import data_markdown, data_text
 from raydistill.run import Run
+from raydistill.schema import PAIRS
 from raydistill.stages import prepare
+from raydistill.store import Grid, bucket_of
 from tests.conftest import run_config
 
 RAW = """query,title
@@ -78,3 +83,41 @@ def test_a_run_of_many_shards_is_read_in_part(
     queries = {q for n in run.pairs.shards() for q in run.pairs.read_table(n)["query"].to_pylist()}
     assert read["queries"] == pytest.approx(len(queries), rel=0.35)
     assert "of the pairs were read" in data_text(found)
+
+
+def region_of(run: Run, *, num_buckets: int, shard_rows: int) -> _Region:
+    grids = {"": {"num_buckets": num_buckets, "num_groups": num_buckets, "addition": 0}}
+    run.pairs.write_json("_SUCCESS.json", {"additions": [{"grids": grids}]})
+    found = _region(run, {f"part-{at:05d}.parquet": shard_rows for at in range(num_buckets)})
+    assert found is not None
+    return found
+
+
+def test_a_region_holds_two_million_rows_whatever_a_shard_has(tmp_path: Path) -> None:
+    run = Run(run_config(tmp_path / "run", tmp_path, Path("no-model")))
+    for shard_rows in (PIECE_ROWS, 3 * PIECE_ROWS, 16 * PIECE_ROWS, 100 * PIECE_ROWS):
+        for num_buckets in (1, 2, 7, 64, 1_000):
+            found = region_of(run, num_buckets=num_buckets, shard_rows=shard_rows)
+            num_rows = num_buckets * shard_rows
+            assert found.share * num_rows == pytest.approx(min(2_097_152, num_rows))
+    assert region_of(run, num_buckets=64, shard_rows=65_536).last_bucket == 31
+
+
+def test_a_region_is_of_whole_buckets_and_a_part_of_the_last() -> None:
+    keys = np.random.default_rng(0).integers(1 << 64, size=100_000, dtype=np.uint64)
+    found = _Region((Grid(5, 5, 0),), ranges_a_bucket=4, num_ranges=10)
+    buckets, inside = bucket_of(keys, 5), found.holds(keys)
+    assert found.share == 0.5 and inside.mean() == pytest.approx(0.5, abs=0.01)
+    assert found.last_bucket == 2 and (buckets[inside] <= 2).all()
+    assert inside[buckets < 2].all() and found.holds_all(1)
+    assert not inside[buckets == 2].all() and not found.holds_all(2)
+
+
+def test_a_tally_keeps_no_more_of_a_table_than_it_shows() -> None:
+    rows = 50_000
+    texts = pa.array([f"a title of some words {at}" for at in range(rows)])
+    columns = [np.arange(rows), pa.array(["query"] * rows), texts, np.ones(rows, np.float32)]
+    tally = _Tally()
+    tally.add(pa.table(columns, schema=PAIRS))
+    (kept,) = tally.texts
+    assert kept.num_rows == 4_096 and kept.get_total_buffer_size() < 300_000

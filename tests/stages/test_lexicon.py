@@ -8,10 +8,16 @@ from raydistill.loader import features_of
 from raydistill.ngrams import word_rows
 from raydistill.run import Run
 from raydistill.stages import prepare
-from raydistill.stages.lexicon import LEXICON, load_lexicon, top_ids, write_lexicon
+from raydistill.stages.lexicon import LEXICON, groups_of, load_lexicon, top_ids, write_lexicon
 from tests.conftest import run_config
 
-pytestmark = pytest.mark.ray
+
+def test_a_task_counts_eight_pieces_or_one_large_shard() -> None:
+    small = {f"part-{at:05d}": 65_536 for at in range(20)}
+    assert [len(group) for group in groups_of(small)] == [8, 8, 4]
+    mixed = {"a": 1_048_576, "b": 65_537, "c": 5 * 65_536, "d": 65_536, "e": 1}
+    assert [list(group) for group in groups_of(mixed)] == [["a"], ["b", "c", "d"], ["e"]]
+    assert groups_of({}) == []
 
 
 def test_the_most_frequent_ids_by_hand() -> None:
@@ -29,6 +35,7 @@ def run(local_ray: None, raw_files: Path, tiny_bert: Path, tmp_path: Path) -> Ru
     return run
 
 
+@pytest.mark.ray
 def test_the_vocabulary_is_counted_over_all_shards(run: Run) -> None:
     write_lexicon(run)
     lexicon = load_lexicon(run)
@@ -46,6 +53,7 @@ def test_the_vocabulary_is_counted_over_all_shards(run: Run) -> None:
     assert 0 < len(rows) < len(found.ids_N)
 
 
+@pytest.mark.ray
 def test_known_words_have_the_rows_of_their_unigrams(run: Run) -> None:
     write_lexicon(run)
     lexicon = load_lexicon(run)
@@ -61,6 +69,7 @@ def test_known_words_have_the_rows_of_their_unigrams(run: Run) -> None:
     assert (rows >= 0).any()
 
 
+@pytest.mark.ray
 def test_it_is_made_once_and_always_the_same(run: Run) -> None:
     write_lexicon(run)
     whole = run.lexicon.read_bytes(LEXICON)

@@ -2,15 +2,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.judged import fitted_stack, stack_of
+from raydistill.labeling import from_bytes, to_bytes
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.matching import NUM_DENSE
 from raydistill.metrics import auc
+from raydistill.pieces import PIECE_ROWS
 from raydistill.run import Run
 from raydistill.stages import label, trees
 from raydistill.stages.evaluate import reference_of, teacher_scores
@@ -74,6 +77,9 @@ def _check_logits(run: Run) -> None:
     assert features.dense_BF.shape[1] == NUM_DENSE + 2 * 64
     scores = trees.load_trees(run).logits(features.dense_BF[:, :NUM_DENSE])
     assert np.array_equal(logits["logit"].to_numpy(), scores)
+    rows = np.arange(PIECE_ROWS + 10) % pairs.num_rows  # two pieces
+    _, data = trees.make_scorer(run=run)({}, to_bytes(pairs.take(pa.array(rows))))
+    assert np.array_equal(from_bytes(data)["logit"].to_numpy(), scores[rows])
 
 
 def _check_stack(run: Run) -> None:

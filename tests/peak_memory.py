@@ -1,0 +1,64 @@
+"""By how many bytes the peak of memory grows: python -m tests.peak_memory STEP FOLDER.
+
+After a warm-up on the shard `small` of the folder, the step is done with the shard `large`.
+"""
+
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from raydistill.features import NgramSpec
+from raydistill.labeling import read_tokens
+from raydistill.lexicon import Lexicon
+from raydistill.loader import Loader, Targets, count_idf, plan_windows, scale_features
+from raydistill.pieces import PIECE_ROWS
+from raydistill.storage import Folder
+
+Shards = dict[str, int]
+DIM = 64  # word vectors: 42 + 2 x 64 = 170 dense features
+
+
+def train(folder: Folder, shards: Shards) -> None:
+    """What the driver and a worker do before and in an epoch of two windows and more."""
+    words = np.arange(1_000, dtype=np.uint64) << np.uint64(50)
+    vectors = np.random.default_rng(0).normal(size=(1_000, DIM)).astype(np.float32)
+    count_idf(folder / "pairs", shards, units=True)
+    lexicon = Lexicon.of(np.ones(1, np.float32), words_K=words, vectors_KE=vectors)
+    targets = Targets((folder / "logits",), (1.0,))
+    spec = NgramSpec("match", 18, word_dim=DIM, units=True)
+    loader = Loader(folder / "pairs", targets, spec=spec, lexicon=lexicon)
+    scale_features(loader, shards)
+    windows = plan_windows(shards, seed=0, epoch=0, window_rows=2 * PIECE_ROWS)
+    batches = loader.batches(windows, rank=0, num_workers=1, batch_rows=4_096, seed=0)
+    num_pairs = sum(len(batch.targets_B) for batch in batches)
+    if num_pairs != sum(shards.values()):
+        raise ValueError(f"{num_pairs} pairs of {shards}")
+
+
+def label(folder: Folder, shards: Shards) -> None:
+    """What the step before a teacher does with each shard."""
+    model = str(folder / "model")
+    for name in shards:
+        item = {"folder": str(folder / "pairs"), "name": name}
+        read_tokens(item, b"", model=model, max_length=64)
+
+
+def _peak_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1_024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main(step: Callable[[Folder, Shards], None], folder: Folder) -> None:
+    """Print the growth of the peak."""
+    done = folder.read_json("shards.json") or {}
+    step(folder, {"small.parquet": done["small.parquet"]})
+    before_bytes = _peak_bytes()
+    step(folder, {"large.parquet": done["large.parquet"]})
+    sys.stdout.write(f"{_peak_bytes() - before_bytes}\n")
+
+
+if __name__ == "__main__":
+    main({"train": train, "label": label}[sys.argv[1]], Folder(str(Path(sys.argv[2]))))
