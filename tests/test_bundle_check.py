@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from raydistill import FORMAT
+from raydistill.bundle import ARRAYS, BUNDLE, bundle_files
 from raydistill.errors import UserError
 from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
-from raydistill.scorer import ARRAYS, BUNDLE, Scorer
+from raydistill.scorer import Scorer
 
 SPEC = NgramSpec("match", 8, word_dim=2, vocabulary_rows=6)
 DIM, HIDDEN = 3, 5
@@ -108,8 +109,10 @@ WRONG: list[tuple[str, Any, str]] = [
 def test_a_wrong_array_is_named(name: str, value: np.ndarray, says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says):
         Scorer(settings(), {**arrays(), name: value})
-    np.savez(tmp_path / ARRAYS, **{**arrays(), name: value})
-    (tmp_path / BUNDLE).write_text(json.dumps(settings()))
+    for file, data in bundle_files(settings(), {**arrays(), name: value}, golden=[], card="")[
+        1
+    ].items():
+        (tmp_path / file).write_bytes(data)
     with pytest.raises(UserError, match=says):
         Scorer.load(tmp_path)
 

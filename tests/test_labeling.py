@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from raydistill.labeling import ScoreTokens, from_bytes, read_tokens, write_logits
+from raydistill.model_files import pin_model
 from raydistill.pieces import PIECE_ROWS
 from raydistill.schema import LOGITS, PAIRS
 from raydistill.storage import Folder
@@ -29,9 +30,9 @@ def write_pairs(folder: Folder, queries: list[str], titles: list[str]) -> dict[s
 
 def score(item: dict[str, str], model: Path, *, max_bad_fraction: float = 0.01) -> pa.Table:
     settings = LabelConfig(dtype="float32", max_length=32, max_bad_fraction=max_bad_fraction)
-    scorer = ScoreTokens(model=str(model), settings=settings, device="cpu")
+    scorer = ScoreTokens(model=pin_model(str(model)), settings=settings, device="cpu")
     folder = Folder(item["folder"].removesuffix("/pairs"))
-    tokens = read_tokens(item, b"", model=str(model), max_length=32)
+    tokens = read_tokens(item, b"", model=pin_model(str(model)), max_length=32)
     write_logits(*scorer(*tokens), logits=folder / "logits", quarantine=folder / "quarantine")
     return (folder / "logits").read_table("a.parquet")
 
@@ -57,7 +58,7 @@ def test_tokens_travel_small(tiny_bert: Path, tmp_path: Path, has_query: bool) -
     query = "grey oak desk" if has_query else ""
     title = "oak desk 18 v" if has_query else "oak desk 18 v grey blue red bed"
     item = write_pairs(Folder(str(tmp_path)), [query], [title])
-    _, data = read_tokens(item, b"", model=str(tiny_bert), max_length=32)
+    _, data = read_tokens(item, b"", model=pin_model(str(tiny_bert)), max_length=32)
     table = from_bytes(data)
     assert [batch.num_rows for batch in table.to_batches()] == [PIECE_ROWS, 40]
     assert set(map(len, table["ids"].to_pylist()[NEAR])) == {10}
