@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from raydistill.errors import UserError
+from raydistill.markup import plain_lines
 
 if TYPE_CHECKING:
     from raydistill.run import Run
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 128 + signal.SIGPIPE
     except UserError as error:
-        print(f"raydistill: error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"raydistill: error: {plain_lines(str(error))}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         print("raydistill: stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
@@ -371,11 +372,19 @@ def _run_candidates(arguments: argparse.Namespace) -> int:
     return 0
 
 
+class _PlainFormatter(logging.Formatter):
+    """Log lines without what a terminal obeys: they quote names and texts of users."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return plain_lines(super().format(record))
+
+
 def _set_up_console(*, verbose: bool) -> None:
     """One log line a fact, on stderr; what libraries say only when asked for."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.report import markdown_table, text_table
+from raydistill.markup import drawn, escaped, markdown_table, text_table
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 MEASURES = ("AUC", "AUC above chance", "accuracy")  # the names that retention goes by
@@ -84,7 +84,7 @@ student has seen. Each student is fitted on a share of the transfer set, the sam
 a larger share holds the smaller ones. The evaluation that was best on the dev split counts, and
 the threshold of the accuracy is the dev split's. Seeds: {seeds}\
 {"; mean ± standard deviation" if len(found["seeds"]) > 1 else ""}. *Kept* is of
-{found["teacher"]}; *above chance* counts from 0.5.
+{escaped(found["teacher"])}; *above chance* counts from 0.5.
 
 ![AUC kept by number of pairs]({plot})
 
@@ -115,11 +115,13 @@ def _draw(axes: Any, found: Mapping[str, Any], measure: str) -> None:  # noqa: A
         lines.setdefault(preset, []).append((points[0]["labeled_pairs"], fmean(kept), spread))
     for color, (preset, line) in zip(_COLORS, lines.items(), strict=False):
         pairs, means, spreads = zip(*sorted(line), strict=True)
-        axes.errorbar(pairs, means, yerr=spreads, marker="o", color=color, label=preset, capsize=2)
+        axes.errorbar(
+            pairs, means, yerr=spreads, marker="o", color=color, label=drawn(preset), capsize=2
+        )
     for style, (name, entry) in zip((":", "--", "-."), _references(found), strict=False):
         level = 100 * entry["retention"][measure]
-        axes.axhline(level, color="#777777", linestyle=style, label=name)
-    axes.axhline(100, color="#222222", linewidth=0.8, label=found["teacher"])
+        axes.axhline(level, color="#777777", linestyle=style, label=drawn(name))
+    axes.axhline(100, color="#222222", linewidth=0.8, label=drawn(found["teacher"]))
     axes.set_xscale("log")
     axes.set_xlabel("labeled pairs")
     axes.set_ylabel(f"{measure} kept, %")

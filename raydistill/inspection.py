@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from raydistill.config import InputConfig, PairsConfig
 from raydistill.ledger import check_files, find_files
+from raydistill.markup import plain_json
 from raydistill.model_files import model_folder
 from raydistill.pairs import clean, collapse, group_keys, one_chunk, pair_ids, unparsed
 from raydistill.pieces import Piece, read_pieces, shard_pieces
@@ -339,5 +340,5 @@ def _rejects(tables: Iterable[pa.Table]) -> list[dict[str, Any]]:
 
 
 def to_json(found: dict[str, Any]) -> str:
-    """The figures as JSON."""
-    return json.dumps(found, indent=2, ensure_ascii=False)
+    """The figures as JSON, for a console too."""
+    return plain_json(json.dumps(found, indent=2, ensure_ascii=False))

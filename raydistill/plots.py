@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from raydistill.markup import drawn
 from raydistill.trials import FINISHED, MODES, SPEED, Trial, flat_settings, pareto, ranked
 
 _COLUMNS = 3
@@ -44,8 +45,9 @@ def _axes_of(trials: Sequence[Trial]) -> dict[str, tuple[NDArray[np.float64], li
         if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
             places, ticks = np.asarray(values, np.float64), []
         else:
-            ticks = sorted({str(value) for value in values})
-            places = np.asarray([ticks.index(str(value)) for value in values], np.float64)
+            names = [drawn(str(value)) for value in values]
+            ticks = sorted(set(names))
+            places = np.asarray([ticks.index(name) for name in names], np.float64)
         if np.ptp(places) > 0:
             found[name] = places, ticks
     return found

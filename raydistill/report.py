@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from raydistill.markup import escaped, markdown_table, text_table
 from raydistill.schema import COUNTS
 
 _MAX_SHOWN = 60  # characters of a text in a table
@@ -35,25 +36,6 @@ def table_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
 def console_table(found: dict[str, Any]) -> str:
     """The table as aligned text."""
     return text_table([_HEAD, *table_rows(found)])
-
-
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, of which the first is the head, as aligned text: first column left, others right."""
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first, *rest = (cell.ljust(w) if at == 0 else cell.rjust(w)
-                        for at, (cell, w) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
-        lines.append("  ".join([first, *rest]).rstrip())
-    return "\n".join(lines)
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, of which the first is the head, as a Markdown table."""
-    head, *body = (
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
-    )
-    return "\n".join([head, "|---|" + "---:|" * (len(rows[0]) - 1), *body])
 
 
 def data_text(found: dict[str, Any]) -> str:
@@ -160,19 +142,12 @@ def markdown(found: dict[str, Any]) -> str:
         f"{found['relevant_at']}; the threshold of each row's accuracy comes from the dev split. "
         "*AUC kept* is the student's AUC / the teacher's; *above chance* counts from 0.5.",
         "",
-        "| " + " | ".join(_HEAD) + " |",
-        "|---|" + "---:|" * (len(_HEAD) - 1),
+        markdown_table([_HEAD, *table_rows(found)]),
     ]
-    lines += ["| " + " | ".join(row) + " |" for row in table_rows(found)]
     lines += ["", "## Retention", ""]
-    lines += [f"- {name}: {value:.1%}" for name, value in found["retention"].items()]
+    lines += [f"- {escaped(name)}: {value:.1%}" for name, value in found["retention"].items()]
     lines += stack_section(found["stack"]) if found.get("stack") else []
-    lines += ["", "## Rows", "", "| stage | in | out | duplicates | quarantined | held out | s |"]
-    lines += ["|---|" + "---:|" * 6]
-    for name, stage in found["stages"].items():
-        counts = [stage.get(name, 0) for name in COUNTS]
-        cells = " | ".join(f"{count:,}" for count in counts)
-        lines.append(f"| {name} | {cells} | {stage['seconds']:,.1f} |")
+    lines += ["", "## Rows", "", markdown_table(_stage_rows(found["stages"]))]
     lines += [
         "",
         "Times are of one actor (a core or a GPU) for a teacher while it labeled, of one core "
@@ -183,6 +158,16 @@ def markdown(found: dict[str, Any]) -> str:
         data_markdown(found["data"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _stage_rows(stages: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("stage", "in", "out", "duplicates", "quarantined", "held out", "s")
+    ]
+    for name, stage in stages.items():
+        counts = (f"{stage.get(count, 0):,}" for count in COUNTS)
+        rows.append((name, *counts, f"{stage['seconds']:,.1f}"))
+    return rows
 
 
 def stack_section(stack: dict[str, Any]) -> list[str]:
@@ -204,9 +189,9 @@ def stack_section(stack: dict[str, Any]) -> list[str]:
 def tune_markdown(found: dict[str, Any]) -> str:
     """What a search found, as Markdown below a heading of the caller's."""
     metric = found["metric"]
-    states = ", ".join(f"{num} {state}" for state, num in sorted(found["states"].items()))
+    states = ", ".join(f"{num} {escaped(state)}" for state, num in sorted(found["states"].items()))
     lines = [
-        found["verdict"],
+        escaped(found["verdict"]),
         "",
         f"Trials on {found['num_sample']:,} pairs: {states}. The best were trained again on the "
         "whole transfer set with the seeds of the untuned settings. They were chosen on the dev "
@@ -214,7 +199,7 @@ def tune_markdown(found: dict[str, Any]) -> str:
         "",
         markdown_table(_finals_rows(found)),
         "",
-        f"Taken: **{found['chosen']}** (`tune/best.toml`).",
+        f"Taken: **{escaped(found['chosen'])}** (`tune/best.toml`).",
         "",
         "### Best trials",
         "",
@@ -225,7 +210,9 @@ def tune_markdown(found: dict[str, Any]) -> str:
         lines += [markdown_table(_trials_rows(found["front"], metric))]
     if found["errors"]:
         lines += ["", "### Failed trials", ""]
-        lines += [f"- {one['name']}: {_short(one['error'])}" for one in found["errors"]]
+        lines += [
+            f"- {escaped(one['name'])}: {escaped(_short(one['error']))}" for one in found["errors"]
+        ]
     lines += [line for name in found["plots"] for line in ("", f"![{name}]({name})")]
     return "\n".join(lines) + "\n"
 

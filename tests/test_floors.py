@@ -11,7 +11,17 @@ import raydistill
 
 ROOT = Path(raydistill.__file__).parent
 FLOORS = [
-    {"errors", "schema", "section", "durable", "texts", "device", "token_budget", "pieces"},
+    {
+        "errors",
+        "schema",
+        "section",
+        "durable",
+        "texts",
+        "device",
+        "token_budget",
+        "pieces",
+        "markup",
+    },
     {"overrides", "tuning", "teaching", "training", "cache"},
     {"compiled"},
     {"config", "hashing", "prefetch", "progress", "retry"},

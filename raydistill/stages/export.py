@@ -16,6 +16,7 @@ from raydistill.errors import UserError
 from raydistill.judged import stack_of
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
+from raydistill.markup import escaped
 from raydistill.metrics import best_threshold
 from raydistill.pieces import pieces_of, read_pieces
 from raydistill.run import Run
@@ -160,7 +161,7 @@ def _golden(run: Run, scorer: Scorer) -> list[dict[str, Any]]:
 
 
 def _model_card(run: Run, settings: dict[str, Any], scorer: Scorer) -> str:
-    weights = ", ".join(f"{name} {w:.2f}" for name, w in stack_of(run).weights.items())
+    weights = ", ".join(f"{escaped(name)} {w:.2f}" for name, w in stack_of(run).weights.items())
     done = run.student("student").success() or {}
     return f"""# A raydistill student
 

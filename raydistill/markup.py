@@ -1,0 +1,75 @@
+"""Texts of users as text: in Markdown and the HTML made of it, in pictures, and on a terminal.
+
+A title may hold `<script>`, `a | b` or a terminal's escape sequence. Every such text goes through
+one of these functions on its way out; markup of our own does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+# What a terminal or an XML reader obeys or refuses: control characters, the marks that turn the
+# direction of writing, halves of surrogate pairs, noncharacters.
+_CONTROLS = "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff"
+_UNSEEN = re.compile(f"[{_CONTROLS}\ud800-\udfff]")
+_BREAKS = re.compile("[\t\r\n\v\f\x85\u2028\u2029]+")
+_RAW_BREAKS = re.compile("[\r\v\f\x85\u2028\u2029]")
+_NOT_FOR_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Punctuation that is markup within a line of Markdown, GitHub's extensions among it: `:` and `@` of
+# addresses, `$` of formulas, `:` of emoji. Brackets need no parentheses then.
+_INSIDE = re.compile(r"[\\`*_{}\[\]#!|~$@:^]")
+# And at the start of one: lists, headings, quotations, lines.
+_FIRST = re.compile(r"^(?:[-+](?= |$)|-(?=[- ]*$)|=(?==*$)|[0-9]{1,9}(?=[.)](?: |$)))")
+_WEB = re.compile(r"(www)\.", re.IGNORECASE)
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def plain(text: str) -> str:
+    """One line without control characters: line breaks are spaces, other ones U+FFFD."""
+    return _UNSEEN.sub("\ufffd", _BREAKS.sub(" ", text))
+
+
+def plain_lines(text: str) -> str:
+    """The same for a text of several lines, which stay."""
+    return _UNSEEN.sub("\ufffd", _RAW_BREAKS.sub(" ", text))
+
+
+def plain_json(text: str) -> str:
+    """JSON that says the same without characters that a terminal obeys."""
+    return _NOT_FOR_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def drawn(text: str) -> str:
+    """A text as matplotlib draws it: no `$` begins a formula."""
+    return plain(text).replace("$", r"\$")
+
+
+def escaped(text: str) -> str:
+    """A text as Markdown that shows it: one line, no character of it markup, no tag in the HTML."""
+    text = plain(text).strip(" ")
+    text = "".join(_ENTITIES.get(char, char) for char in _INSIDE.sub(r"\\\g<0>", text))
+    text = _WEB.sub(r"\1\\.", text)
+    first = _FIRST.match(text)
+    if first is None:
+        return text
+    end = first.end()  # 1. is 1\. and - is \-
+    return f"{text[:end]}\\{text[end:]}" if text[0].isdigit() else f"\\{text}"
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts, of which the first is the head, as a Markdown table."""
+    head, *body = ("| " + " | ".join(map(escaped, row)) + " |" for row in rows)
+    return "\n".join([head, "|---|" + "---:|" * (len(rows[0]) - 1), *body])
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts, the first the head, aligned: first column left, others right."""
+    rows = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first, *rest = (cell.ljust(w) if at == 0 else cell.rjust(w)
+                        for at, (cell, w) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
+        lines.append("  ".join([first, *rest]).rstrip())
+    return "\n".join(lines)
