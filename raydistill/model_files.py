@@ -110,7 +110,8 @@ def _local_folder(source: str) -> Folder | None:
         if (Path(place) / rest).is_dir():
             return Folder(str(Path(place) / rest))
     if not _HUB_NAME.fullmatch(source):
-        raise UserError(f"no teacher model {source!r}: no such folder")
+        hint = "; pin a hub model with the 40 hex digits of a commit" if "@" in source else ""
+        raise UserError(f"no teacher model {source!r}: no such folder{hint}")
     return None
 
 

@@ -52,7 +52,7 @@ def test_a_commit_that_is_not_there_is_an_error(hub: Path) -> None:
     for source in (f"owner/name@{'c' * 40}", "owner/other"):
         with pytest.raises(UserError, match=f"no teacher model '{source}'.*the hub did not give"):
             pin_model(source)
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder; pin a hub model with the 40 hex digits"):
         pin_model("owner/name@main")  # a branch moves
 
 

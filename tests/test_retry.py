@@ -17,10 +17,13 @@ from raydistill.identity import look_at
 from raydistill.inputs import InputFile, expand_inputs
 from raydistill.readers import check_columns, read_raw
 from raydistill.retry import StoreError, transient_code, tried
-from raydistill.stages import tasks
+from raydistill.run import Run
+from raydistill.stages import prepare, tasks
+from raydistill.stages.distill import run_stage
 from raydistill.stages.tasks import FAILED, Item
 from raydistill.storage import MARKER, Folder
 from raydistill.store import read_range, write_chunk
+from tests.conftest import run_config
 from tests.proxy import CLOSED, CUT_OFF, DENIED, SLOW_DOWN, TOO_MANY, Proxy, proxy_of
 
 READING = "When reading information for key 'a' in bucket 'b': AWS Error "
@@ -304,6 +307,30 @@ def test_what_workers_tried_again_is_counted_on_the_driver(
     assert list(tasks.run_tasks([item], count_rows, cpus=1)) == [{"rows": 120_000}]
     assert "1 request to the object store was tried again (1 ACCESS_DENIED)" in caplog.text
     assert retry.take() == {"ACCESS_DENIED": 1}
+
+
+@pytest.mark.ray
+@pytest.mark.server
+def test_a_stage_on_a_busy_store_ends_with_the_same_bytes(
+    local_ray: None,
+    raw_files: Path,
+    folder: Folder,
+    store: Proxy,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    calm, busy = tmp_path / "run", folder / "run"
+    prepare.run(Run(run_config(calm, raw_files, Path("no-model"))))
+    store.fail(2, TOO_MANY, methods="POST", first=8)  # run.toml and prepare.json take four
+    assert run_stage("prepare", Run(run_config(busy.uri, raw_files, Path("no-model"))))
+    line = "prepare   2 requests to the object store were tried again (2 HTTP 429)"
+    assert line in caplog.messages
+    done = (busy / "pairs").success()
+    assert done is not None and done["tried_again"] == {"HTTP 429": 2}
+    shards = (busy / "pairs").shards()
+    assert shards == Folder(str(calm / "pairs")).shards()
+    assert all((busy / "pairs").read_bytes(n) == (calm / "pairs" / n).read_bytes() for n in shards)
 
 
 @pytest.mark.slow
