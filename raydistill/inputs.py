@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pyarrow import fs
 
 from raydistill.errors import UserError
-from raydistill.retry import tried
+from raydistill.retry import tried_at
 from raydistill.storage import open_uri
 
 FORMATS = {
@@ -69,7 +69,7 @@ def _expand(pattern: str) -> list[InputFile]:
     filesystem, path = open_uri(pattern)
     base, rest = split_pattern(path)
     try:
-        info = tried(lambda: filesystem.get_file_info(base))
+        info = tried_at(pattern, lambda: filesystem.get_file_info(base))
     except OSError as error:
         raise UserError(f"cannot look into {pattern}: {error}") from error
     if info.type == fs.FileType.NotFound:
@@ -77,7 +77,7 @@ def _expand(pattern: str) -> list[InputFile]:
     if info.type == fs.FileType.Directory:
         is_deep = len(rest) != 1 or rest == ["**"]
         selector = fs.FileSelector(base, recursive=is_deep)
-        infos = tried(lambda: filesystem.get_file_info(selector))
+        infos = tried_at(pattern, lambda: filesystem.get_file_info(selector))
     else:
         infos = [info]
     to_uri = _uri_maker(pattern)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from raydistill.errors import UserError
 from raydistill.inputs import InputFile
-from raydistill.retry import store_error, tried
+from raydistill.retry import store_error, tried_at
 from raydistill.storage import open_uri
 
 COLUMNS_HINT = "name the columns in [pairs] and [judged] (query, title, label)"
@@ -60,7 +60,7 @@ def _holds_text(kind: pa.DataType) -> bool:
 def check_columns(file: InputFile, columns: Sequence[str], *, hint: str = COLUMNS_HINT) -> None:
     """Raise UserError when a named column is not in the file, with those that are."""
     try:
-        found = tried(lambda: column_names(file))
+        found = tried_at(file.uri, lambda: column_names(file))
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file.uri} as {file.format}: {error}") from error
     twice = sorted({name for name in found if found.count(name) > 1})
@@ -81,7 +81,7 @@ def row_group_spans(file: InputFile, *, max_rows: int) -> list[tuple[int, int]]:
     if file.format != "parquet":
         return [(0, 0)]
     filesystem, path = open_uri(file.uri)
-    metadata = tried(lambda: pq.read_metadata(path, filesystem=filesystem))
+    metadata = tried_at(file.uri, lambda: pq.read_metadata(path, filesystem=filesystem))
     spans, first, num_rows = [], 0, 0
     for at in range(metadata.num_row_groups):
         here = metadata.row_group(at).num_rows

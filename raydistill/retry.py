@@ -86,6 +86,15 @@ def store_error(error: Exception, *, num_tries: int = 1) -> StoreError | None:
     )
 
 
+def tried_at(uri: str, call: Callable[[], _T]) -> _T:
+    """`call()`, which needs what lies at `uri`: made again if that is no path on a disk.
+
+    Raises:
+        StoreError: as `tried`.
+    """
+    return tried(call) if "://" in uri else call()
+
+
 def tried(call: Callable[[], _T], *, tries: int = TRIES) -> _T:
     """`call()`; where it ends in an error that may pass by, again after a random wait.
 
@@ -101,17 +110,19 @@ def tried(call: Callable[[], _T], *, tries: int = TRIES) -> _T:
         attempt += 1
         try:
             return call()
-        except (OSError, StoreError) as error:
+        except StoreError as error:
+            if error.is_final or attempt >= _most(error.code, tries):
+                raise
+            _note(error.code, error)
+        except OSError as error:
             code = transient_code(error)
             if code is None or attempt >= _most(code, tries):
-                final = (
-                    None if isinstance(error, StoreError) else store_error(error, num_tries=attempt)
-                )
-                if final is None:
+                found = store_error(error, num_tries=attempt)
+                if found is None:
                     raise
-                raise final from error
+                raise found from error
             _note(code, error)
-            time.sleep(random.uniform(0, FIRST_WAIT_S * 2 ** (attempt - 1)))
+        time.sleep(random.uniform(0, FIRST_WAIT_S * 2 ** (attempt - 1)))
 
 
 def _most(code: str, tries: int) -> int:

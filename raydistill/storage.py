@@ -23,7 +23,7 @@ from raydistill.cache import cached_copy
 from raydistill.durable import write_whole
 from raydistill.errors import UserError
 from raydistill.pieces import PIECE_ROWS, ParquetRows, Rows
-from raydistill.retry import tried
+from raydistill.retry import tried, tried_at
 
 _T = TypeVar("_T")
 SUCCESS = "_SUCCESS.json"
@@ -84,7 +84,7 @@ class Folder:
         Raises:
             StoreError: the store failed at every try.
         """
-        return call() if self.is_local else tried(call)
+        return tried_at(self.uri, call)
 
     def write_bytes(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         """Write the file `name`, whole or not at all."""

@@ -16,7 +16,7 @@ from raydistill.errors import UserError
 from raydistill.identity import look_at
 from raydistill.inputs import InputFile, expand_inputs
 from raydistill.readers import check_columns, read_raw
-from raydistill.retry import StoreError, transient_code, tried
+from raydistill.retry import StoreError, transient_code, tried, tried_at
 from raydistill.run import Run
 from raydistill.stages import prepare, tasks
 from raydistill.stages.distill import run_stage
@@ -124,6 +124,9 @@ def test_what_does_not_pass_by_is_raised_at_once(waits: list[float]) -> None:
 def test_a_call_on_a_disk_is_made_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="SLOW_DOWN"):
         Folder(str(tmp_path)).tried(failing(1, BUSY))
+    with pytest.raises(TimeoutError):  # of a disk of the network
+        tried_at(f"{tmp_path}/a.csv", failing(1, TimeoutError(110, "no answer")))
+    assert tried_at("s3://bucket/a.csv", failing(1, TimeoutError(110, "no answer"))) == "answer"
 
 
 def test_counts_are_logged_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
