@@ -47,7 +47,7 @@ def read_tokens(item: Item, _: bytes, *, model: PinnedModel, max_length: int) ->
 
 def _read_pieces(item: Item) -> Iterator[pa.Table]:
     """The pairs of a shard, at most `PIECE_ROWS` at a time; of an empty one a table of no rows."""
-    rows = Folder(item["folder"]).open_rows(item["name"], by_range=True)
+    rows = Folder(item["folder"]).open_rows(item["name"], by_range=False)
     for start in range(0, max(rows.num_rows, 1), PIECE_ROWS):
         pairs = rows.read(start, start + PIECE_ROWS)
         expected = JUDGED if "label" in pairs.column_names else PAIRS

@@ -11,6 +11,7 @@ from raydistill.cluster import Cluster
 from raydistill.config import load_config
 from raydistill.errors import UserError
 from raydistill.judged import fitted_stack, read_judged, stack_of
+from raydistill.pieces import shard_pieces
 from raydistill.run import TUNED, Run
 from raydistill.samples import draw_sample
 from raydistill.schema import LOGITS
@@ -88,9 +89,10 @@ def test_a_sample_is_read_as_the_run_folder_is(labeled: Run) -> None:
     }  # fmt: skip
     job = trial_job(task, values)
     name = next(iter(task.sample.shards))
-    part = job.targets.of(name, job.folder.read_table(name))
+    (piece,) = shard_pieces(name, job.shards[name])
+    part = job.targets.of(piece, job.folder.read_table(name))
     there = trial_job(task, {**values, "labels.temperature": 1.0})
-    same = there.targets.of(name, there.folder.read_table(name))
+    same = there.targets.of(piece, there.folder.read_table(name))
     assert part * 2 == pytest.approx(same)  # `match` learns the logits of the soft labels
     assert job.run.config.student.hidden == (8,) and job.num_pairs == 1_000
 
