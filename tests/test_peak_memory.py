@@ -50,6 +50,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # label: the block takes 19 wordpieces x 3 + 20 = 77 bytes a pair, 50 MB, and there are four of it
 # while it is written; a piece at work takes 50 MB: strings, ranges of int64. Before, 614 MB.
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # 15 s each on a machine at rest
 @pytest.mark.parametrize(("step", "most_bytes"), [("train", 504 * MB), ("label", 300 * MB)])
 def test_the_peak_goes_by_pieces(store: Path, step: str, most_bytes: int) -> None:
     command = [sys.executable, "-m", "tests.peak_memory", step, str(store)]

@@ -33,3 +33,4 @@ def test_tables_in_memory_are_read_by_pieces_too() -> None:
     for folder, first in zip(folders, (PIECE_ROWS, 10**6 + PIECE_ROWS), strict=True):
         table = reader.read(folder, last, columns=["n"])
         assert table.to_pydict() == {"n": list(range(first, first + 5))}
+        assert folder.read_rows("a", PIECE_ROWS, 10**9, columns=["n"]).equals(table)
