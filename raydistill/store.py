@@ -19,6 +19,7 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from raydistill.pairs import collapse, group_keys, one_chunk, pair_ids, run_starts
+from raydistill.pieces import PIECE_ROWS
 from raydistill.schema import WEIGHTS
 from raydistill.storage import SHARD_SUFFIX, Folder
 
@@ -206,15 +207,18 @@ class Known:
         is_known = np.zeros(len(ids), bool)
         deltas: list[pa.Table] = []
         for name in self.shards(pairs, buckets=buckets):
-            shard = self.folder.open_table(name)
-            there = shard.read(columns=["pair_id"])["pair_id"].to_numpy()
-            if not np.isin(ids, there).any():
-                continue
-            here, rows = _same_pairs(pairs, shard.read(columns=["query", "title"]), there)
-            is_known[here] = True
-            weights = pairs["weight"].to_numpy()[here]
-            columns = [pa.array([name] * len(rows)), pa.array(rows.astype(np.int32)), weights]
-            deltas.append(pa.table(columns, schema=WEIGHTS))
+            shard = self.folder.open_rows(name, by_range=False)
+            for start in range(0, shard.num_rows, PIECE_ROWS):
+                stop = start + PIECE_ROWS
+                there = shard.read(start, stop, ["pair_id"])["pair_id"].to_numpy()
+                if not np.isin(ids, there).any():
+                    continue
+                texts = shard.read(start, stop, ["query", "title"])
+                here, rows = _same_pairs(pairs, texts, there)
+                is_known[here] = True
+                weights, rows = pairs["weight"].to_numpy()[here], (rows + start).astype(np.int32)
+                columns = [pa.array([name] * len(rows)), pa.array(rows), weights]
+                deltas.append(pa.table(columns, schema=WEIGHTS))
         new = pairs.filter(pa.array(~is_known)) if is_known.any() else pairs
         return new, pa.concat_tables(deltas) if deltas else WEIGHTS.empty_table()
 

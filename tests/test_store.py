@@ -8,6 +8,8 @@ import pyarrow as pa
 import pytest
 
 from raydistill.pairs import collapse, group_keys, to_pairs
+from raydistill.pieces import PIECE_ROWS
+from raydistill.schema import PAIRS
 from raydistill.storage import Folder
 from raydistill.store import (
     Grid,
@@ -142,3 +144,15 @@ def test_known_pairs_are_known_by_their_texts_and_not_by_their_ids(tmp_path: Pat
         {"shard": "part-00000-001.parquet", "row": 0, "weight": 3.0},
         {"shard": "part-00000.parquet", "row": 1, "weight": 1.0},
     ]
+
+
+def test_known_pairs_of_a_large_shard_are_found_in_every_piece(tmp_path: Path) -> None:
+    folder, grid, rows = Folder(str(tmp_path)), Grid(1, 1, addition=0), PIECE_ROWS + 10
+    titles = pa.array([str(at) for at in range(rows)])
+    columns = [np.arange(rows), pa.array(["a"] * rows), titles, np.ones(rows, np.float32)]
+    folder.write_table(shard_name(grid.name(0), 0), pa.table(columns, schema=PAIRS))
+    wanted = [3, PIECE_ROWS - 1, PIECE_ROWS, rows - 1]
+    given = pairs_of([("a", str(at)) for at in (*wanted, rows)], ids=[*wanted, rows])
+    new, deltas = Known(folder, (grid,)).split(given, buckets=(0, 0))
+    assert new["title"].to_pylist() == [str(rows)]
+    assert deltas["row"].to_pylist() == wanted
