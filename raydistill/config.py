@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from raydistill.errors import UserError
 from raydistill.overrides import apply_override, lay_over, parse_tables, read_text
+from raydistill.prompt import Prompt
 from raydistill.section import Count, Section, Share
 from raydistill.teaching import TREES, FinetuneConfig, LabelConfig, TeacherConfig, TreesConfig
 from raydistill.training import (
@@ -157,6 +158,7 @@ class RunConfig(Section):
     def _consistent(self) -> RunConfig:
         if bool(self.pairs.query) != bool(self.judged.query):
             raise ValueError('pairs.query and judged.query: give both, or "" for single texts')
+        self._check_prompts()
         if TREES in self.teachers:
             raise ValueError(f"teachers.{TREES}: the name is that of the trees; give another one")
         self._check_weights()
@@ -199,6 +201,14 @@ class RunConfig(Section):
         if given == "fitted" or (given is None and len(names) > 1):
             return None
         return normalised(dict.fromkeys(names, 1.0) if given is None else given, names=names)
+
+    def _check_prompts(self) -> None:
+        for name, teacher in self.teachers.items():
+            if teacher.prompt is None:
+                continue
+            if Prompt.parse(teacher.prompt).has_query != bool(self.pairs.query):
+                problem = "has no {query}" if self.pairs.query else "has {query}: texts are single"
+                raise ValueError(f"teachers.{name}.prompt {problem}")
 
     def _check_weights(self) -> None:
         weights, names = self.labels.weights, self.teacher_names

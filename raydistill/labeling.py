@@ -21,11 +21,12 @@ from raydistill.device import device_use
 from raydistill.errors import UserError
 from raydistill.model_files import PinnedModel, load_model
 from raydistill.pieces import PIECE_ROWS
+from raydistill.prompt_tokenizer import PromptTokenizer
 from raydistill.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
 from raydistill.storage import Folder
-from raydistill.teacher import Teacher
+from raydistill.teacher import Teacher, load_pair_tokenizer
 from raydistill.teaching import LabelConfig
-from raydistill.tokens import PairTokenizer, Tokens, load_tokenizer
+from raydistill.tokens import PairTokenizer, Tokens
 
 Item = dict[str, Any]
 _SHOWN_CHARS = 200  # of a text in quarantine
@@ -35,10 +36,12 @@ _FEW_BAD_PAIRS = 10
 _SCORED = LOGITS.append(pa.field("reason", pa.string()))  # why there is no logit
 
 
-def read_tokens(item: Item, _: bytes, *, model: PinnedModel, max_length: int) -> tuple[Item, bytes]:
+def read_tokens(
+    item: Item, _: bytes, *, model: PinnedModel, max_length: int, prompt: str | None = None
+) -> tuple[Item, bytes]:
     """Read the pairs of `item["folder"]/item["name"]` and tokenise them, piece by piece."""
     start_s = time.monotonic()
-    tokenise = _tokenizer(model, max_length)
+    tokenise = _tokenizer(model, max_length, prompt)
     packed = [_pack(pairs, tokenise) for pairs in _read_pieces(item)]
     # Each is of the smallest types that hold it: all get the largest of those.
     table = pa.concat_tables(packed, promote_options="permissive")
@@ -55,7 +58,7 @@ def _read_pieces(item: Item) -> Iterator[pa.Table]:
         yield pairs
 
 
-def _pack(pairs: pa.Table, tokenise: PairTokenizer) -> pa.Table:
+def _pack(pairs: pa.Table, tokenise: PairTokenizer | PromptTokenizer) -> pa.Table:
     """The tokens of a piece, one row a pair, as small as they can travel.
 
     `ids` are uint16 for vocabularies up to 65,536; `types` are uint8, or null where all of them are
@@ -82,18 +85,26 @@ def _narrowed(values: NDArray[np.int32]) -> pa.Array:
 
 
 @cache
-def _tokenizer(model: PinnedModel, max_length: int) -> PairTokenizer:
+def _tokenizer(
+    model: PinnedModel, max_length: int, prompt: str | None
+) -> PairTokenizer | PromptTokenizer:
     """Once a process: a task's process does many tasks."""
-    tokenizer = load_tokenizer(load_model(model))
+    tokenise = load_pair_tokenizer(load_model(model), max_length=max_length, prompt=prompt)
     load_model(model)  # still the same
-    return PairTokenizer(tokenizer, max_length=max_length)
+    return tokenise
 
 
 class ScoreTokens:
     """Holds a teacher on one device: a tokenised shard in, its logits out."""
 
     def __init__(
-        self, *, model: PinnedModel, settings: LabelConfig, device: str, worker: str = ""
+        self,
+        *,
+        model: PinnedModel,
+        settings: LabelConfig,
+        device: str,
+        worker: str = "",
+        prompt: str | None = None,
     ) -> None:
         """`worker` is a name for this process, for the count of those at work.
 
@@ -107,6 +118,7 @@ class ScoreTokens:
             dtype=settings.dtype,
             max_length=settings.max_length,
             tokens_per_batch=settings.tokens_per_batch,
+            prompt=prompt,
         )
         load_model(model)  # still the same
 

@@ -218,7 +218,8 @@ class Run:
             identity = self.model(teacher.model).fingerprint
         else:
             identity = self.finetune_fingerprint(name)
-        return fingerprint("label", ENGINE, identity, self.config.label.results())
+        prompt = [teacher.prompt] if teacher.prompt is not None else []
+        return fingerprint("label", ENGINE, identity, self.config.label.results(), *prompt)
 
     @property
     def lexicon(self) -> Folder:

@@ -23,8 +23,9 @@ from transformers.utils import logging as hf_logging
 from raydistill.device import device_name, dtype_name, is_out_of_memory, teacher_dtype
 from raydistill.errors import UserError
 from raydistill.packing import PackedEncoder, can_pack
+from raydistill.prompt_tokenizer import PromptTokenizer, is_decoder, make_tokenizer, needs_prompt
 from raydistill.token_budget import TokenBudget
-from raydistill.tokens import PairTokenizer, Tokens, load_tokenizer, model_root
+from raydistill.tokens import PairTokenizer, Tokens, model_root
 
 logger = logging.getLogger("raydistill")
 # CPU: the widest activations of MiniLM take 12 MB in bfloat16, a core's share of the cache; more
@@ -61,15 +62,13 @@ def quiet_transformers() -> None:
     hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def check_model(folder: Path, *, max_length: int) -> None:
+def check_model(folder: Path, *, max_length: int, prompt: str | None = None) -> None:
     """Raise UserError unless the folder holds a cross-encoder with 1 or 2 outputs.
 
-    Its positions must hold `max_length` wordpieces.
+    Its positions must hold `max_length` wordpieces, and a decoder must have its prompt, given or in
+    the folder.
     """
-    try:
-        config = AutoConfig.from_pretrained(str(model_root(folder)))
-    except (OSError, ValueError) as error:
-        raise UserError(f"no model in {folder}: {_first_line(error)}") from error
+    config = _read_config(folder)
     if config.num_labels not in (1, 2):
         raise UserError(f"{folder} has {config.num_labels} outputs; a teacher has 1 or 2")
     positions = getattr(config, "max_position_embeddings", max_length)
@@ -81,6 +80,27 @@ def check_model(folder: Path, *, max_length: int) -> None:
             f"{folder} is a {', '.join(architectures) or 'model of no named architecture'}, not a "
             "cross-encoder; name it as `base` to have it fine-tuned"
         )
+    if needs_prompt(config):
+        make_tokenizer(folder, config=config, max_length=max_length, prompt=prompt)
+
+
+def load_pair_tokenizer(
+    folder: Path, *, max_length: int, prompt: str | None = None
+) -> PairTokenizer | PromptTokenizer:
+    """How the model in `folder` reads pairs.
+
+    Raises:
+        UserError: no model, no tokenizer, or a decoder without a prompt.
+    """
+    config = _read_config(folder)
+    return make_tokenizer(folder, config=config, max_length=max_length, prompt=prompt)
+
+
+def _read_config(folder: Path) -> Any:  # noqa: ANN401
+    try:
+        return AutoConfig.from_pretrained(str(model_root(folder)))
+    except (OSError, ValueError) as error:
+        raise UserError(f"no model in {folder}: {_first_line(error)}") from error
 
 
 class Teacher:
@@ -94,15 +114,19 @@ class Teacher:
         dtype: str,
         max_length: int,
         tokens_per_batch: int | None = None,
+        prompt: str | None = None,
     ) -> None:
-        """Load the model in `folder`; `max_length` and `tokens_per_batch` count wordpieces."""
+        """Load the model in `folder`; `max_length` and `tokens_per_batch` count wordpieces.
+
+        `prompt` has `{query}` and `{title}` in it; None: that of the folder, if it has one.
+        """
         quiet_transformers()
-        check_model(folder, max_length=max_length)
+        check_model(folder, max_length=max_length, prompt=prompt)
         self.device, self.max_length = device, max_length
         self.budget = TokenBudget(tokens_per_batch or _TOKENS_PER_BATCH[device])
         self.dtype = teacher_dtype(dtype, device=device)
-        self.tokenizer = load_tokenizer(folder)
-        self.tokenise = PairTokenizer(self.tokenizer, max_length=max_length)
+        self.tokenise = load_pair_tokenizer(folder, max_length=max_length, prompt=prompt)
+        self.tokenizer = self.tokenise.tokenizer
         model = AutoModelForSequenceClassification.from_pretrained(
             str(model_root(folder)), dtype=self.dtype
         )
@@ -255,8 +279,12 @@ class _PaddedModel:
 
     def __init__(self, model: Any, tokenizer: Any, *, has_types: bool) -> None:  # noqa: ANN401
         self.model, self.tokenizer = model, tokenizer
+        if tokenizer.pad_token_id is None:  # of GPT-2 and Llama: any token does, behind a mask
+            tokenizer.pad_token = tokenizer.eos_token
         if model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
+        if is_decoder(model.config):  # a token sees those before it, and counts its place from them
+            tokenizer.padding_side = "right"
         # Some tokenizers make token types that their model does not take.
         self.has_types = (
             has_types and "token_type_ids" in inspect.signature(model.forward).parameters

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from raydistill.prompt import Prompt
 from raydistill.section import Count, Positive, Section
 
 TREES = "trees"  # the name of that teacher among the others
@@ -21,6 +22,9 @@ class TeacherConfig(Section):
 
     base: str | None = None
     model: str | None = None
+    prompt: str | None = (
+        None  # with {query} and {title}: what a decoder was trained to answer after
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> TeacherConfig:
@@ -29,6 +33,16 @@ class TeacherConfig(Section):
                 "give either `base` (an encoder to fine-tune) or `model` (a ready-made "
                 f"cross-encoder), not {'both' if self.base else 'neither'}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_is_whole(self) -> TeacherConfig:
+        if self.prompt is not None:
+            if self.model is None:
+                raise ValueError(
+                    "`prompt` is for a ready-made `model`; a `base` is fine-tuned without"
+                )
+            Prompt.parse(self.prompt)
         return self
 
 

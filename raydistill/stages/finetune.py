@@ -35,6 +35,7 @@ from raydistill.cluster import Cluster
 from raydistill.device import teacher_dtype, use_text
 from raydistill.metrics import auc
 from raydistill.model_files import load_model
+from raydistill.prompt_tokenizer import FINE_TUNED, is_decoder
 from raydistill.run import Run
 from raydistill.shards import judged_shards
 from raydistill.stages.fit import Log, fit
@@ -256,6 +257,8 @@ def make_trainer(
     model = AutoModelForSequenceClassification.from_pretrained(
         str(folder), num_labels=1, dtype=torch.float32
     )
+    if is_decoder(model.config):  # it learns pairs without a prompt here
+        setattr(model.config, FINE_TUNED, "pairs")
     tokenizer = load_tokenizer(folder)
     load_model(run.model(base))  # still the same
     train, dev = (read_examples(run, split, tokenizer) for split in ("train", "dev"))

@@ -66,8 +66,11 @@ def _is_complete(run: Run, name: str) -> bool:
 
 def check_teacher(run: Run, name: str) -> None:
     """Raise UserError unless the teacher is there and can score pairs."""
-    folder = load_model(run.teacher_model(name))
-    check_model(folder, max_length=run.config.label.max_length)
+    check_model(
+        load_model(run.teacher_model(name)),
+        max_length=run.config.label.max_length,
+        prompt=run.config.teachers[name].prompt,
+    )
 
 
 def _label(run: Run, name: str, cluster: Cluster) -> None:
@@ -182,10 +185,10 @@ class _Work:
             return _Work.of_trees(run, cluster)
         settings = run.config.label
         # A ready-made teacher goes by its name: another machine has it in another folder.
-        model = run.teacher_model(name)
+        model, prompt = run.teacher_model(name), run.config.teachers[name].prompt
         return _Work(
-            before=partial(read_tokens, model=model, max_length=settings.max_length),
-            make=partial(make_scorer, model=model, settings=settings),
+            before=partial(read_tokens, model=model, max_length=settings.max_length, prompt=prompt),
+            make=partial(make_scorer, model=model, settings=settings, prompt=prompt),
             after=partial(
                 write_logits, logits=run.logits(name), quarantine=run.rejected_logits(name)
             ),
@@ -204,13 +207,15 @@ class _Work:
         return _Work(room.read_pairs, make, write, num_actors, 0.0)
 
 
-def make_scorer(*, model: PinnedModel, settings: LabelConfig) -> ScoreTokens:
+def make_scorer(
+    *, model: PinnedModel, settings: LabelConfig, prompt: str | None = None
+) -> ScoreTokens:
     """The teacher of an actor: on the GPU that Ray gave it, else on one core."""
     device = "cuda" if has_gpu() else "cpu"
     if device == "cpu":
         torch.set_num_threads(1)  # an actor a core does more than one actor on all of them
     worker = f"{socket.gethostname()} {os.getpid()}"
-    return ScoreTokens(model=model, settings=settings, device=device, worker=worker)
+    return ScoreTokens(model=model, settings=settings, device=device, worker=worker, prompt=prompt)
 
 
 def _score(shards: list[Shard], work: _Work, tally: _Tally) -> None:

@@ -18,6 +18,7 @@ from raydistill.storage import Folder, model_fingerprint
 from raydistill.teacher import Teacher
 from raydistill.teaching import TeacherConfig
 from tests.conftest import make_bert, run_config
+from tests.models.test_prompts import make_decoder
 
 ONE = Cluster(num_cores=1, num_gpus=0)
 TWO = Cluster(num_cores=2, num_gpus=0)
@@ -321,6 +322,29 @@ def test_logits_of_another_engine_are_made_again(
     monkeypatch.setattr("raydistill.run.ENGINE", 2)
     assert all(prepared.logits(name).uri != before[name] for name in names)
     assert prepared.trees_fingerprint() == trees
+
+
+def test_a_prompt_is_read_by_both_steps_and_makes_other_logits(
+    prepared: Run, tmp_path: Path
+) -> None:
+    teachers = {"tiny": TeacherConfig(model=str(make_decoder(tmp_path / "decoder")))}
+    with pytest.raises(UserError, match="is a decoder"):
+        label.run(Run(prepared.config.model_copy(update={"teachers": teachers})), ONE)
+    plain = Run(prepared.config.model_copy(update={"teachers": teachers}))
+    prompt = "Query: {query}\nDocument: {title}\n"
+    teachers = {"tiny": teachers["tiny"].model_copy(update={"prompt": prompt})}
+    settings = prepared.config.label.model_copy(update={"max_length": 200})
+    config = prepared.config.model_copy(update={"teachers": teachers, "label": settings})
+    run, name = Run(config), prepared.pairs.shards()[0]
+    assert run.logits("tiny").uri != plain.logits("tiny").uri
+    label.check_teacher(run, "tiny")
+    label_without_ray(run, {name})
+    pairs = prepared.pairs.read_table(name).slice(0, 20)
+    folder = Path(run.teacher("tiny").uri)
+    teacher = Teacher(folder, device="cpu", dtype="float32", max_length=200, prompt=prompt)
+    expected = teacher.logits(pairs["query"].to_pylist(), pairs["title"].to_pylist())
+    found = run.logits("tiny").read_table(name)["logit"].to_numpy()[:20]
+    assert np.allclose(found, expected, atol=1e-4) and np.std(expected) > 0
 
 
 def test_rows_of_another_schema_are_refused(prepared: Run, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""A prompt: the text into which a decoder's query and title are laid, and where each stands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_SLOT = re.compile(r"(\{query\}|\{title\})")
+EXAMPLE = (
+    r'prompt = "<Instruct>: is the product what the query asks for?\n<Query>: {query}\n'
+    r'<Document>: {title}\n"'
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Pieces of text around one slot or two, `query` and `title`, in the prompt's own order.
+
+    `adds_special` is whether the tokenizer adds its own special tokens around the whole.
+    """
+
+    pieces: tuple[str, ...]
+    slots: tuple[str, ...]
+    adds_special: bool = True
+
+    @classmethod
+    def parse(cls, text: str, *, adds_special: bool = True) -> Prompt:
+        """The prompt of a text with `{title}` once and `{query}` at most once.
+
+        Other braces are text.
+
+        Raises:
+            ValueError: a slot that is missing or comes again.
+        """
+        parts = _SLOT.split(text)
+        slots = tuple(part.strip("{}") for part in parts[1::2])
+        if slots.count("title") != 1 or slots.count("query") > 1:
+            raise ValueError(
+                f"a prompt has {{title}} once and {{query}} at most once, not "
+                f"{slots.count('title')} and {slots.count('query')} times"
+            )
+        return cls(tuple(parts[::2]), slots, adds_special)
+
+    @property
+    def has_query(self) -> bool:
+        """Whether a query is laid into it; one of single texts has none."""
+        return "query" in self.slots
+
+    def laid(self, query: str, title: str) -> str:
+        """The prompt with both texts in their places."""
+        texts = {"query": query, "title": title}
+        parts = [self.pieces[0]]
+        for slot, piece in zip(self.slots, self.pieces[1:], strict=True):
+            parts += [texts[slot], piece]
+        return "".join(parts)

@@ -1,0 +1,235 @@
+"""Pairs laid into a prompt, as token ids: how a decoder with a classification head reads them.
+
+The whole string is tokenised, as the model was trained: a tokenizer of byte pairs may join the end
+of a text with the beginning of what follows. Where it is too long, query and title are cut, and
+the prompt stays whole. No torch, no Ray.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import TemplateError
+from numpy.typing import NDArray
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from raydistill.errors import UserError
+from raydistill.prompt import EXAMPLE, Prompt
+from raydistill.tokens import PairTokenizer, Tokens, kept_longest_first, load_tokenizer
+
+_LEAST_ROOM = 8  # tokens of query and title together
+# In causal language models' list, and no decoder that reads from left to right.
+_NOT_CAUSAL = frozenset({"xlnet"})
+# Texts that no template holds, to find where it puts its own.
+_QUERY_MARK, _TITLE_MARK = "\u2983query\u2984", "\u2983title\u2984"
+_INSTRUCTION = "config_sentence_transformers.json"
+FINE_TUNED = "raydistill_reads"  # in a model's config: it was fine-tuned here, on plain pairs
+
+
+def is_decoder(config: Any) -> bool:  # noqa: ANN401 - transformers' configs
+    """Whether a model reads from left to right alone, as language models that chat do."""
+    kind = config.model_type
+    return (
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        and kind not in _NOT_CAUSAL
+        and not getattr(config, "is_encoder_decoder", False)
+    )
+
+
+def needs_prompt(config: Any) -> bool:  # noqa: ANN401
+    """Whether a cross-encoder was trained on pairs in a prompt: a decoder not fine-tuned here."""
+    return is_decoder(config) and getattr(config, FINE_TUNED, None) != "pairs"
+
+
+def make_tokenizer(
+    folder: Path,
+    *,
+    config: Any,  # noqa: ANN401
+    max_length: int,
+    prompt: str | None,
+) -> PairTokenizer | PromptTokenizer:
+    """How the model in `folder` reads pairs: in the prompt given, in its folder's, or as such.
+
+    Raises:
+        UserError: a decoder without a prompt, or a prompt that leaves no place for texts.
+    """
+    tokenizer = load_tokenizer(folder)
+    if prompt is not None:
+        laid = Prompt.parse(prompt)
+        return PromptTokenizer(tokenizer, laid, laid, max_length=max_length)
+    if not needs_prompt(config):
+        return PairTokenizer(tokenizer, max_length=max_length)
+    pairs, single = (folder_prompt(folder, tokenizer, has_query=has) for has in (True, False))
+    if pairs is None and single is None:
+        raise UserError(
+            f"{folder} is a decoder ({config.model_type}) with a classification head: such a model "
+            "is trained on a prompt with query and title in it, and without one its scores are "
+            "nearly random. Give the prompt that it was trained with, in the run file's table of "
+            f"this teacher ({EXAMPLE}) or as a chat template with the roles query and document in "
+            "its folder (chat_template.jinja, as sentence-transformers writes it)"
+        )
+    return PromptTokenizer(tokenizer, pairs, single, max_length=max_length)
+
+
+def folder_prompt(
+    folder: Path,
+    tokenizer: Any,  # noqa: ANN401
+    *,
+    has_query: bool,
+) -> Prompt | None:
+    """The chat template of a folder as a prompt; None where it takes no query and document.
+
+    sentence-transformers lays a pair into messages of these roles, and its default prompt, the
+    instruction, into one of the role system.
+    """
+    if not tokenizer.chat_template:
+        return None
+    messages = [{"role": "system", "content": text} for text in _instructions(folder)]
+    if has_query:
+        messages.append({"role": "query", "content": _QUERY_MARK})
+    messages.append({"role": "document", "content": _TITLE_MARK})
+    for shape in (messages, [_structured(message) for message in messages]):
+        try:
+            text = tokenizer.apply_chat_template(shape, tokenize=False)
+            text = text.replace(_QUERY_MARK, "{query}").replace(_TITLE_MARK, "{title}")
+            found = Prompt.parse(text, adds_special=False)  # the template has them
+        except (TemplateError, TypeError, ValueError):  # a template for chats alone
+            continue
+        if found.has_query == has_query:
+            return found
+    return None
+
+
+def _structured(message: dict[str, str]) -> dict[str, Any]:
+    """A message as templates of models for texts and images read it."""
+    return {"role": message["role"], "content": [{"type": "text", "text": message["content"]}]}
+
+
+def _instructions(folder: Path) -> list[str]:
+    """The default prompt of a CrossEncoder's folder: none or one."""
+    file = folder / _INSTRUCTION
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    return [prompt] if prompt else []
+
+
+class PromptTokenizer:
+    """A tokenizer that lays pairs into a prompt; called as a PairTokenizer."""
+
+    has_types = False
+
+    def __init__(
+        self,
+        tokenizer: Any,  # noqa: ANN401
+        pairs: Prompt | None,
+        single: Prompt | None,
+        *,
+        max_length: int,
+    ) -> None:
+        """One prompt for pairs and one for single texts; `max_length` counts the prompt's tokens.
+
+        Raises:
+            UserError: the prompt leaves no place for texts.
+        """
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.pairs, self.single = pairs, single
+        for prompt in {pairs, single} - {None}:
+            assert prompt is not None, "for the type"
+            num_prompt = len(self._encoded([prompt.laid("", "")], prompt)[0])
+            if num_prompt + _LEAST_ROOM > max_length:
+                raise UserError(
+                    f"the prompt has {num_prompt} tokens and label.max_length is {max_length}: "
+                    f"give at least {num_prompt + _LEAST_ROOM}, and what queries and titles need"
+                )
+
+    def __call__(self, queries: Sequence[str], titles: Sequence[str]) -> Tokens:
+        """The token ids of every pair in its prompt; "" for every query means single texts.
+
+        Raises:
+            UserError: pairs for a prompt of single texts, or the other way round.
+        """
+        if not titles:
+            return Tokens(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))
+        is_single = not any(queries)
+        prompt = self.single if is_single else self.pairs
+        if prompt is None or prompt.has_query == is_single:
+            kind = "single texts" if is_single else "pairs of query and title"
+            raise UserError(f"the teacher's prompt takes no {kind}; give it another `prompt`")
+        reasons: dict[int, str] = {}
+        ids = self._all(prompt, queries, titles, reasons)
+        lengths_B = np.fromiter(map(len, ids), np.int64, len(ids))
+        ids_T = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths_B.sum()))
+        return Tokens(ids_T, np.zeros_like(ids_T), lengths_B, reasons)
+
+    def _all(
+        self,
+        prompt: Prompt,
+        queries: Sequence[str],
+        titles: Sequence[str],
+        reasons: dict[int, str],
+    ) -> list[list[int]]:
+        """The ids of every pair; of one that the tokenizer cannot handle none, and why."""
+        pairs = list(zip(queries, titles, strict=True))
+        try:
+            ids = self._encoded([prompt.laid(*pair) for pair in pairs], prompt)
+            for row, found in enumerate(ids):
+                if len(found) > self.max_length:
+                    ids[row] = self._cut(prompt, *pairs[row], excess=found)
+        except Exception as error:  # the Rust library has no class of its own for such a text
+            if len(pairs) == 1:
+                reasons[0] = f"the tokenizer: {error}"
+                return [[]]
+            ids = []
+            for row, (query, title) in enumerate(pairs):
+                why: dict[int, str] = {}
+                ids += self._all(prompt, [query], [title], why)
+                if why:
+                    reasons[row] = why[0]
+        return ids
+
+    def _encoded(self, texts: Sequence[str], prompt: Prompt) -> list[list[int]]:
+        if not texts:
+            return []
+        found: list[list[int]] = self.tokenizer(
+            list(texts), add_special_tokens=prompt.adds_special, return_attention_mask=False
+        )["input_ids"]
+        return found
+
+    def _cut(self, prompt: Prompt, query: str, title: str, *, excess: list[int]) -> list[int]:
+        """The ids of a pair whose texts are cut, the longer one first, until it fits."""
+        ends_q, ends_t = (self._ends(text) for text in (query, title))
+        room = self.max_length - (len(excess) - len(ends_q) - len(ends_t))
+        while True:  # a cut may split a character or a merged token into several: then one less
+            room = min(max(room, 0), len(ends_q) + len(ends_t))
+            num_q, num_t = _kept(len(ends_q), len(ends_t), room=room)
+            short = prompt.laid(query[: _end(ends_q, num_q)], title[: _end(ends_t, num_t)])
+            ids = self._encoded([short], prompt)[0]
+            if len(ids) <= self.max_length:
+                return ids
+            room -= 1
+
+    def _ends(self, text: str) -> list[int]:
+        """Where each token of a text ends in it, in characters."""
+        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
+        return [end for _, end in offsets]
+
+
+def _kept(first: int, second: int, *, room: int) -> tuple[int, int]:
+    lengths: list[NDArray[np.int64]] = [np.array([num]) for num in (first, second)]
+    kept = kept_longest_first(*lengths, room=room)
+    return int(kept[0][0]), int(kept[1][0])
+
+
+def _end(ends: Sequence[int], num: int) -> int:
+    return ends[num - 1] if num else 0

@@ -1,0 +1,226 @@
+"""Decoders with a classification head: refused without a prompt, and right with one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from raydistill.errors import UserError
+from raydistill.prompt import Prompt
+from raydistill.prompt_tokenizer import FINE_TUNED, is_decoder
+from raydistill.teacher import Teacher, check_model
+from tests.conftest import WORDS
+
+PROMPT = (
+    "<|im_start|>system\nJudge the Document.<|im_end|>\n<|im_start|>user\n<Query>: {query}\n"
+    "<Document>: {title}<|im_end|>\n<|im_start|>assistant\n"
+)
+# As sentence-transformers' converted rerankers have it.
+CHAT = (
+    "<|im_start|>system\nJudge the Document.<|im_end|>\n<|im_start|>user\n"
+    '<Instruct>: {{ messages | selectattr("role", "eq", "system") | map(attribute="content") '
+    '| first | default("Match") }}\n'
+    '<Query>: {{ messages | selectattr("role", "eq", "query") | map(attribute="content") '
+    "| first }}\n"
+    '<Document>: {{ messages | selectattr("role", "eq", "document") | map(attribute="content") '
+    "| first }}<|im_end|>\n<|im_start|>assistant\n"
+)
+
+
+def make_tokenizer(folder: Path, *, pad: str | None = "<|endoftext|>") -> None:
+    """Byte pairs, as GPT-2 and Qwen have them."""
+    rust = Tokenizer(models.BPE())
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    rust.train_from_iterator([" ".join(WORDS), "<Query>: sofa\n<Document>: lamp.\n"] * 50, trainer)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=rust, eos_token="<|endoftext|>", pad_token=pad
+    ).save_pretrained(folder)
+
+
+def make_decoder(folder: Path, *, kind: str = "Qwen3") -> Path:
+    folder.mkdir(parents=True)
+    make_tokenizer(folder, pad=None if kind == "GPT2" else "<|endoftext|>")
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "Qwen3": {
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 64, "pad_token_id": 0,
+            "max_position_embeddings": 256,
+        },
+        "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256},
+    }[kind]  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=400, num_labels=1, initializer_range=0.3, bos_token_id=0, eos_token_id=0, **sizes
+    )
+    getattr(transformers, f"{kind}ForSequenceClassification")(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_decoder(tmp_path_factory.mktemp("models") / "qwen")
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_decoder(tmp_path_factory.mktemp("models") / "gpt2", kind="GPT2")
+
+
+def make(folder: Path, *, prompt: str | None = PROMPT, max_length: int = 128) -> Teacher:
+    return Teacher(folder, device="cpu", dtype="float32", max_length=max_length, prompt=prompt)
+
+
+def alone(folder: Path, text: str) -> float:
+    """What transformers gives for one string by itself."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        return float(
+            model(**AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")).logits
+        )
+
+
+QUERIES = ["sofa", "grey sofa bed", "drill 18 v", "椅子", "tap"]
+TITLES = [
+    "grey sofa 3 seats.",
+    "lamp; 1/2 in.",
+    "cordless drill, 18 v",
+    "oak 🪑",
+    "a " * 20 + "tap",
+]
+
+
+@pytest.mark.parametrize("kind", ["qwen", "gpt2"])
+def test_a_decoder_without_a_prompt_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(kind)
+    for attempt in (lambda: make(folder, prompt=None), lambda: check_model(folder, max_length=64)):
+        with pytest.raises(UserError) as caught:
+            attempt()
+        text = str(caught.value)
+        assert str(folder) in text and "is a decoder" in text and "nearly random" in text
+        assert 'prompt = "' in text and "{query}" in text and "chat_template" in text
+    check_model(folder, max_length=128, prompt=PROMPT)
+
+
+@pytest.mark.parametrize("kind", ["qwen", "gpt2"])
+def test_logits_are_those_of_the_formatted_strings(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    folder: Path = request.getfixturevalue(kind)
+    teacher = make(folder)
+    strings = [
+        PROMPT.replace("{query}", q).replace("{title}", t)
+        for q, t in zip(QUERIES, TITLES, strict=True)
+    ]
+    expected = [alone(folder, string) for string in strings]
+    assert np.std(expected) > 0.01
+    assert teacher.logits(QUERIES, TITLES) == pytest.approx(expected, abs=1e-4)
+    for query, title, logit in zip(QUERIES, TITLES, expected, strict=True):
+        assert teacher.logits([query], [title]) == pytest.approx([logit], abs=1e-4)
+    assert teacher.logits([], []).shape == (0,)
+
+
+def test_long_texts_are_cut_and_the_prompt_is_not(qwen: Path) -> None:
+    teacher = make(qwen, max_length=96)
+    long = "cordless drill 椅子 " * 50
+    pairs = [("tap", long), (long, "tap"), (long, long), ("tap", "tap")]
+    tokens = teacher.tokenise(*map(list, zip(*pairs, strict=True)))
+    assert tokens.lengths_B[:3].max() <= 96 and tokens.lengths_B[:3].min() > 88
+    head, end = PROMPT.split("{query}")[0], PROMPT.split("{title}")[1]
+    starts = np.cumsum(tokens.lengths_B) - tokens.lengths_B
+    decoded = [
+        teacher.tokenizer.decode(tokens.ids_T[start : start + length])
+        for start, length in zip(starts, tokens.lengths_B, strict=True)
+    ]
+    assert all(text.startswith(head) and text.endswith(end) for text in decoded)
+    assert "<Query>: tap\n<Document>: cordless drill" in decoded[0]
+    assert decoded[1].endswith("<Document>: tap" + end)
+    assert teacher.logits(*map(list, zip(*pairs, strict=True)))[0] == pytest.approx(
+        alone(qwen, decoded[0]), abs=1e-4
+    )
+
+
+def test_single_texts(qwen: Path) -> None:
+    prompt = "<Document>: {title}<|im_end|>\n"
+    expected = [alone(qwen, prompt.replace("{title}", title)) for title in TITLES]
+    found = make(qwen, prompt=prompt).logits([""] * len(TITLES), TITLES)
+    assert found == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(UserError, match="takes no single texts"):
+        make(qwen).logits(["", ""], ["sofa", "tap"])
+
+
+def test_a_prompt_without_room(qwen: Path) -> None:
+    with pytest.raises(UserError, match=r"prompt has \d+ tokens and label.max_length is 32"):
+        make(qwen, max_length=32)
+
+
+def test_the_chat_template_of_a_folder_is_its_prompt(tmp_path: Path) -> None:
+    folder = make_decoder(tmp_path / "st")
+    (folder / "chat_template.jinja").write_text(CHAT)
+    formatted = [  # jinja leaves out the newline at the end
+        CHAT.split("{{")[0] + "INSTRUCT\n<Query>: " + q + "\n<Document>: " + t
+        + "<|im_end|>\n<|im_start|>assistant"
+        for q, t in zip(QUERIES, TITLES, strict=True)
+    ]  # fmt: skip
+    expected = [alone(folder, text.replace("INSTRUCT", "Match")) for text in formatted]
+    assert make(folder, prompt=None).logits(QUERIES, TITLES) == pytest.approx(expected, abs=1e-4)
+    settings = {"prompts": {"shop": "Sells it?"}, "default_prompt_name": "shop"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    expected = [alone(folder, text.replace("INSTRUCT", "Sells it?")) for text in formatted]
+    assert make(folder, prompt=None).logits(QUERIES, TITLES) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_chat_template_for_chats_is_no_prompt(tmp_path: Path) -> None:
+    """As Qwen3 has it: it does not know the roles of a pair."""
+    folder = make_decoder(tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    with pytest.raises(UserError, match="is a decoder"):
+        make(folder, prompt=None)
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no such role') }}")
+    with pytest.raises(UserError, match="is a decoder"):
+        make(folder, prompt=None)
+
+
+def test_a_decoder_fine_tuned_here_reads_plain_pairs(tmp_path: Path) -> None:
+    folder = make_decoder(tmp_path / "own")
+    config = AutoConfig.from_pretrained(folder)
+    setattr(config, FINE_TUNED, "pairs")
+    config.save_pretrained(folder)
+    assert np.isfinite(make(folder, prompt=None).logits(QUERIES, TITLES)).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("Qwen3", True), ("Qwen2", True), ("Llama", True), ("Gemma2", True), ("Mistral", True),
+        ("GPT2", True), ("Bert", False), ("XLNet", False), ("Bart", False), ("ModernBert", False),
+        ("DebertaV2", False), ("T5", False), ("Electra", False),
+    ],
+)  # fmt: skip
+def test_what_is_a_decoder(kind: str, expected: bool) -> None:
+    assert is_decoder(getattr(transformers, f"{kind}Config")()) == expected
+
+
+@pytest.mark.parametrize("text", ["{query}", "no slot", "{title} {title}", "{query}{query}{title}"])
+def test_what_is_no_prompt(text: str) -> None:
+    with pytest.raises(ValueError, match="once"):
+        Prompt.parse(text)
+
+
+def test_where_texts_are_laid() -> None:
+    prompt = Prompt.parse('{"a": {title}} of {query}')
+    assert prompt.laid("{title}", "x") == '{"a": x} of {title}'
+    assert Prompt.parse("{title}").laid("", "x") == "x"
