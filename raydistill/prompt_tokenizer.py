@@ -142,8 +142,7 @@ class PromptTokenizer:
         """
         self.tokenizer, self.max_length = tokenizer, max_length
         self.pairs, self.single = pairs, single
-        for prompt in {pairs, single} - {None}:
-            assert prompt is not None, "for the type"
+        for prompt in filter(None, (pairs, single)):
             num_prompt = len(self._encoded([prompt.laid("", "")], prompt)[0])
             if num_prompt + _LEAST_ROOM > max_length:
                 raise UserError(
