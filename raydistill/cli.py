@@ -1,7 +1,7 @@
 """`raydistill <stage> --config run.toml --set section.field=value`.
 
-Exit codes: 0 done or nothing to do, 1 a failure, 2 a mistake that the message says how to mend,
-130 stopped by Ctrl-C, 141 when who read the output has left (`| head`).
+Exit codes: 0 done or nothing to do, 1 a failure (one line says of what), 2 a mistake that the
+message says how to mend, 130 stopped by Ctrl-C, 141 when who read the output has left (`| head`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import os
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from raydistill.errors import UserError
+from raydistill.errors import UserError, WorkError
 from raydistill.markup import plain_lines
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"raydistill: error: {plain_lines(str(error))}", file=sys.stderr)  # noqa: T201
         return 2
+    except WorkError as error:
+        if arguments.verbose:
+            traceback.print_exc()
+        hint = "" if arguments.verbose else " (--verbose shows all of it)"
+        print(f"raydistill: failed: {plain_lines(str(error))}{hint}", file=sys.stderr)  # noqa: T201
+        return 1
     except KeyboardInterrupt:
         print("raydistill: stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return 130
@@ -388,11 +395,6 @@ def _set_up_console(*, verbose: bool) -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    if not verbose:
-        os.environ.setdefault("PYTHONWARNINGS", "ignore")  # also in Ray's workers
-        import warnings
-
-        warnings.simplefilter("ignore")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 # Before Ray is imported: no usage notice, no progress bars over our own lines, and no pool of
 # 32 processes to read the footer of one Parquet file.
@@ -19,15 +22,18 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+# A task that is killed for memory would be tried again for ever, and nothing said.
+os.environ.setdefault("RAY_task_oom_retries", "5")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A trial that is stopped ends the window it reads; with less patience its process is thrown away.
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "30")
 
 import ray
 import ray.data
+from ray._private.log import PlainRayHandler
 
 from raydistill.config import ClusterConfig
-from raydistill.errors import UserError
+from raydistill.errors import UserError, WorkError
 
 logger = logging.getLogger("raydistill")
 # With fewer than 3 logical CPUs some Ray Data pipelines wait for ever.
@@ -39,6 +45,11 @@ _BYTES_A_WORDPIECE, _BYTES_A_PAIR, _BLOCKS_A_CORE = 3, 20, 2
 _LEAST_STORE_BYTES = 500 << 20
 _STORE_SHARE = 0.3  # of the machine's memory, at most; Ray's own default is as much
 _SHARED_MEMORY = Path("/dev/shm")  # where it is smaller than the store, Ray takes a slow disk
+# What Ray prints, in pages, of each process that ends and each task that is tried again.
+_DEATH = re.compile(
+    r"A worker died or was killed while|Task .* failed( due to oom)?\. There are ", re.DOTALL
+)
+_LAST_LINES = 5  # of what Ray said before it did not start
 
 
 @dataclass(frozen=True)
@@ -109,8 +120,8 @@ def connect(
     context.print_on_execution_start = False
     context.enable_progress_bars = False
     context.enable_rich_progress_bars = False
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+    if is_first and not verbose:
+        _quiet_console()
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     logical = int(resources.get("CPU", 1))
     cluster = Cluster(
@@ -148,17 +159,44 @@ def _start(address: str | None, *, num_store_bytes: int, verbose: bool) -> None:
 
 @contextmanager
 def _quiet_core() -> Iterator[None]:
-    """Start Ray's core at level fatal: it warns of how Ray Data itself starts its actors.
+    """What Ray's processes write to stderr while it starts is shown only if it does not start.
 
-    It also announces the level itself, past Python, while it starts.
+    Raises:
+        WorkError: it did not, with Ray's last words.
     """
+    # At level error the driver's own core says, past Python, how Ray Data starts each actor pool.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     sys.stderr.flush()
     kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except Exception as error:
+            raise WorkError(f"Ray did not start: {error}{_last_words(said)}") from error
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _last_words(said: IO[bytes]) -> str:
+    said.seek(0)
+    lines = [line.strip() for line in said.read().decode(errors="replace").splitlines()]
+    words = [line for line in lines if line][-_LAST_LINES:]
+    return "; it said: " + " | ".join(words) if words else ""
+
+
+def _quiet_console() -> None:
+    """Ray's libraries say on the console what stages say in one line; their files have all."""
+    for name in ("ray.data", "ray.train"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, PlainRayHandler):
+                handler.setLevel(logging.CRITICAL)
+    show = ray._private.worker.print_to_stdstream
+
+    def show_others(data: Any, ignore_prefix: bool = False) -> None:  # noqa: ANN401
+        if not _DEATH.match("".join(data["lines"])):
+            show(data, ignore_prefix)
+
+    ray._private.worker.print_to_stdstream = show_others

@@ -1,11 +1,14 @@
 """What a user sees who makes a mistake: one clear line, exit code 2, no traceback."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from raydistill.cli import main
+from raydistill.errors import WorkError
 
 GOOD = """
 run_dir = "{dir}/run"
@@ -116,4 +119,51 @@ def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert all(
         stage in out for stage in ("prepare", "finetune", "label", "train", "export", "score")
+    )
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("is_verbose", [False, True])
+def test_work_that_failed_is_one_line_and_exit_code_1(
+    file: str,
+    is_verbose: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(self: object) -> None:
+        raise WorkError("2 shards failed 3 times: a, b; the first: exit code 3")
+
+    monkeypatch.setattr("raydistill.run.Run.check_owner", fail)
+    given = ["distill", "--config", file, "--dry-run", *(["--verbose"] if is_verbose else [])]
+    assert main(given) == 1
+    err = capsys.readouterr().err
+    last = err.splitlines()[-1]
+    assert last.startswith(
+        "raydistill: failed: 2 shards failed 3 times: a, b; the first: exit code"
+    )
+    assert ("Traceback" in err) == is_verbose
+    assert (len(err.splitlines()) == 1) != is_verbose
+
+
+@pytest.mark.ray
+def test_why_ray_did_not_start_is_said() -> None:
+    """Its processes write to a stderr that is closed while it starts."""
+    code = (
+        "import os, ray\n"
+        "def fail(**settings):\n"
+        "    os.write(2, b'no space left for the object store\\n')\n"
+        "    raise RuntimeError('The current node timed out during startup.')\n"
+        "ray.init = fail\n"
+        "from raydistill.cluster import connect\n"
+        "from raydistill.config import ClusterConfig\n"
+        "from raydistill.errors import WorkError\n"
+        "try:\n"
+        "    connect(ClusterConfig())\n"
+        "except WorkError as error:\n"
+        "    print(error)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout == (
+        "Ray did not start: The current node timed out during startup.; it said: no space left for "
+        "the object store\n"
     )

@@ -68,7 +68,10 @@ def test_what_is_stored_reads_back_the_same(file: str, tmp_path: Path) -> None:
             "teachers.a={model='m', prompt='{query}'}",
             ["teachers.a", "0 and 1 times"],
         ),
-        ("teachers.b={base='m', prompt='{query} {title}'}", ["`prompt` is for a ready-made `model`"]),
+        (
+            "teachers.b={base='m', prompt='{query} {title}'}",
+            ["`prompt` is for a ready-made"],
+        ),
         ("teachers.a={model='m', prompt='{title}'}", ["teachers.a.prompt has no {query}"]),
         ("train.epochs=0", ["train.epochs", "greater than or equal to 1", "given: 0"]),
         ("teachers.a.base=y", ["teachers.a", "not both"]),

@@ -43,6 +43,7 @@ FLOORS = [
     {"inspection", "learning", "curve", "space", "samples"},
     {"trials"},
     {"finals", "plots"},
+    {"stages.worker_exits"},
     {"stages.tasks", "stages.placement"},
     {"stages.fit"},
     {"stages.prepare", "stages.finetune", "stages.synthesize", "stages.candidates"},

@@ -14,15 +14,16 @@ from ray.train import (
     FailureConfig,
     RunConfig,
     ScalingConfig,
-    WorkerGroupError,
+    TrainingFailedError,
 )
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Full, Queue
 
 from raydistill import retry
 from raydistill.cluster import Cluster
-from raydistill.errors import UserError
+from raydistill.errors import UserError, WorkError
 from raydistill.stages.placement import check_gpu
+from raydistill.stages.worker_exits import error_line
 from raydistill.storage import Folder
 
 logger = logging.getLogger("raydistill")
@@ -47,7 +48,7 @@ def fit(
 
     Raises:
         UserError: a GPU that torch does not see, or what a worker raised.
-        WorkerGroupError: workers failed again and again.
+        FitError: workers that failed more often than they are replaced.
     """
     use_gpu = bool(cluster.num_gpus and gpus_each)
     if use_gpu:
@@ -79,19 +80,27 @@ def fit(
         )
         try:
             trainer.fit()
-        except WorkerGroupError as error:
-            mistake = _mistake(error)
-            if mistake is None:
-                raise
-            raise mistake from error
+        except TrainingFailedError as error:
+            raise _in_one_line(error, name=name) from error
     (storage / name).delete()
 
 
-def _mistake(error: WorkerGroupError) -> UserError | None:
-    """The user's mistake that a worker found, if that is what ended the fit."""
-    # Ray wraps what a worker raised, to show the worker's traceback.
-    failures = [getattr(one, "_base_exc", one) for one in error.worker_failures.values()]
-    return next((one for one in failures if isinstance(one, UserError)), None)
+class FitError(WorkError, TrainingFailedError):
+    """A fit whose workers failed again and again, in one line."""
+
+
+def _in_one_line(error: TrainingFailedError, *, name: str) -> Exception:
+    """What the loop said to the user; else why its workers failed, those that died first."""
+    failures: list[BaseException] = [*getattr(error, "worker_failures", {}).values()]
+    failures = failures or [getattr(error, "controller_failure", error)]
+    for failure in failures:
+        # Ray wraps what a worker raised, to show the worker's traceback.
+        raised = getattr(failure, "_base_exc", failure)
+        if isinstance(raised, UserError):
+            return raised
+    # Where one died, those that waited for it have errors of their own.
+    first = next((one for one in failures if isinstance(one, RayError)), failures[0])
+    return FitError(f"{name}: {error_line(first)}")
 
 
 class Log:

@@ -21,7 +21,7 @@ import torch
 from raydistill import retry
 from raydistill.cluster import Cluster
 from raydistill.device import merge_uses, use_text
-from raydistill.errors import UserError
+from raydistill.errors import UserError, WorkError
 from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
 from raydistill.model_files import PinnedModel, load_model
 from raydistill.progress import Progress
@@ -46,7 +46,7 @@ def run(run: Run, cluster: Cluster) -> bool:
     Raises:
         UserError: no pairs yet, a teacher that is not fine-tuned yet, is no cross-encoder or is
             broken.
-        RuntimeError: shards that failed again and again; the others are done.
+        WorkError: shards that failed again and again; the others are done.
     """
     shards_to_score(run)  # prepare is complete
     for name in run.config.teachers:  # every teacher is looked at before the first one works
@@ -92,7 +92,7 @@ def _label(run: Run, name: str, cluster: Cluster) -> None:
     _score(left, work, tally)
     still = missing_shards(run, name)
     if still:
-        raise RuntimeError(
+        raise WorkError(
             f"{len(still)} shards were scored but are not in {logits}, {still[0].target} among "
             "them; do all machines see the run folder?"
         )
@@ -222,12 +222,12 @@ def _score(shards: list[Shard], work: _Work, tally: _Tally) -> None:
     """Score the shards; those that fail are tried again when the others are done.
 
     Raises:
-        RuntimeError: shards that failed at every attempt, with the last error of the first.
+        WorkError: shards that failed at every attempt, with the last error of the first.
     """
     left = {s.target: {"folder": s.folder.uri, "name": s.name, "target": s.target} for s in shards}
     errors: dict[str, str] = {}
     for _ in range(_ATTEMPTS):
-        errors = dict.fromkeys(left, "its workers died")
+        errors = dict.fromkeys(left, "its worker was lost")
         for result in run_chain(
             list(left.values()),
             before=work.before,
@@ -235,6 +235,7 @@ def _score(shards: list[Shard], work: _Work, tally: _Tally) -> None:
             after=work.after,
             num_actors=work.num_actors,
             gpus=work.gpus,
+            on_lost=partial(_note_lost, errors),
         ):
             if FAILED in result:
                 errors[result["target"]] = result[FAILED]
@@ -247,7 +248,12 @@ def _score(shards: list[Shard], work: _Work, tally: _Tally) -> None:
             return
     names = ", ".join(sorted(left))
     first = errors[min(errors)]
-    raise RuntimeError(f"{len(left)} shards failed {_ATTEMPTS} times: {names}; the first: {first}")
+    raise WorkError(f"{len(left)} shards failed {_ATTEMPTS} times: {names}; the first: {first}")
+
+
+def _note_lost(errors: dict[str, str], item: Item, cause: str) -> None:
+    errors[item["target"]] = cause
+    logger.warning("label     %s failed: %s", item["target"], cause)
 
 
 @dataclass

@@ -7,9 +7,12 @@ An item whose work ended in an error of the object store that may pass by is wor
 from __future__ import annotations
 
 import json
+import time
+import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydistill import retry
-from raydistill.errors import UserError
+from raydistill.errors import UserError, WorkError
 from raydistill.retry import ITEM_TRIES, StoreError, tried
 
 if TYPE_CHECKING:  # Ray takes a second, which a mistake in the run file need not cost
@@ -31,7 +34,9 @@ _TRIED_AGAIN = "tried_again"  # requests to the object store, by error; the driv
 FAILED = "failed"  # the error of a step that was not the user's mistake; the next steps pass it on
 _BLOCK = pa.schema([("item", pa.string()), ("data", pa.large_binary())])
 _WHOLE: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-_DEATHS = 3  # of the actors that work on an item, before the item counts as failed
+_NOTE = "noted_as"  # under which name the worker of an item is noted, while a chain runs
+_DEATHS = 3  # of the processes that work on an item, before the item counts as failed
+_TASK: dict[str, Any] = {**_WHOLE, "max_retries": _DEATHS}
 
 
 def _apply(work: Callable[[Item], Item], block: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -61,10 +66,19 @@ def _with_counts(result: Item) -> Item:
 def run_tasks(
     items: Sequence[Item], work: Callable[[Item], Item], *, cpus: float
 ) -> Iterator[Item]:
-    """`work(item)` for every item, as stateless tasks; results in the order they are ready."""
+    """`work(item)` for every item, as stateless tasks; results in the order they are ready.
+
+    Raises:
+        UserError: what `work` raised.
+        WorkError: any other error of it, or a process that died again and again.
+    """
     if items:
         task = partial(_apply, work)
-        yield from _results(_dataset(items).map_batches(task, batch_size=1, num_cpus=cpus))
+        # Ray Data would try a task whose process dies again for ever.
+        options: dict[str, Any] = {"batch_size": 1, "num_cpus": cpus, "max_retries": _DEATHS}
+        with _no_deprecations():
+            tasks = _dataset(items).map_batches(task, **options)
+        yield from _results(tasks)
 
 
 def run_chain(
@@ -75,18 +89,21 @@ def run_chain(
     after: Step,
     num_actors: int,
     gpus: float,
+    on_lost: Callable[[Item, str], None] = lambda item, cause: None,
 ) -> Iterator[Item]:
     """Three steps for every item: `before` and `after` as tasks, between them actors.
 
     Where there are GPUs, reading and writing run on the cores beside them, ahead of and behind the
     actors, so that no GPU waits. On cores alone there is nothing to gain: the actors, a core each,
     do all three. An item whose step raised comes back with the error in `FAILED`, one whose actors
-    died again and again does not come back; the others are done.
+    died again and again does not come back: `on_lost` gets it and the cause at the end; the others
+    are done.
     """
     if not items:
         return
     import ray.data
-    from ray.util.annotations import RayDeprecationWarning
+
+    from raydistill.stages.worker_exits import exit_of_noted, forget_workers
 
     actors: dict[str, Any] = {
         # All are asked for at once: those that wait for a machine are what makes a cluster grow,
@@ -97,19 +114,39 @@ def run_chain(
         **({"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}),
         **_WHOLE,
     }
-    rows = pa.table([[json.dumps(i) for i in items], [b""] * len(items)], schema=_BLOCK)
+    name = uuid.uuid4().hex
+    lost = {f"{name}/{at}": item for at, item in enumerate(items)}
+    texts = [json.dumps({**item, _NOTE: note}) for note, item in lost.items()]
+    rows = pa.table([texts, [b""] * len(items)], schema=_BLOCK)
     chain: ray.data.Dataset = ray.data.from_arrow([rows.slice(at, 1) for at in range(len(items))])
     chain.context.max_errored_blocks = -1  # the items that are missing at the end have failed
-    with warnings.catch_warnings():  # `max_task_retries` goes by another name from Ray 2.64 on
-        warnings.simplefilter("ignore", RayDeprecationWarning)
+    with _no_deprecations():
         if gpus:
-            chain = chain.map_batches(partial(_steps, (before,)), num_cpus=1, **_WHOLE)
+            chain = chain.map_batches(partial(_steps, (before,)), num_cpus=1, **_TASK)
             chain = chain.map_batches(_StepActor, fn_constructor_args=(make,), **actors)
-            chain = chain.map_batches(partial(_steps, (after,)), num_cpus=0.5, **_WHOLE)
+            chain = chain.map_batches(partial(_steps, (after,)), num_cpus=0.5, **_TASK)
         else:
             steps = (make, before, after)
             chain = chain.map_batches(_StepActor, fn_constructor_args=steps, **actors)
-    yield from _results(chain, column="item")
+    notes = list(lost)
+    try:
+        for result in _results(chain, column="item"):
+            del lost[result.pop(_NOTE)]
+            yield result
+        for note, item in lost.items():
+            on_lost(item, exit_of_noted(note))
+    finally:
+        forget_workers(notes)
+
+
+@contextmanager
+def _no_deprecations() -> Iterator[None]:
+    """Retries go by another name from Ray 2.64 on."""
+    from ray.util.annotations import RayDeprecationWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        yield
 
 
 class _StepActor:
@@ -137,12 +174,16 @@ def _made(make: Callable[[], Step]) -> Step:
 
 def _steps(steps: Sequence[Step], block: pa.Table) -> pa.Table:
     """Every step on every row of a block."""
+    from raydistill.stages.worker_exits import note_worker
+
     items, results = [], []
     for text, value in zip(block["item"].to_pylist(), block["data"], strict=True):
         item, data = json.loads(text), value.as_buffer()
+        note = item.pop(_NOTE)
+        note_worker(note)
         for step in steps:
             item, data = _attempt(step, item, data)
-        items.append(json.dumps(_with_counts(item)))
+        items.append(json.dumps({**_with_counts(item), _NOTE: note}))
         results.append(data)
     return pa.table([items, results], schema=_BLOCK)
 
@@ -172,7 +213,19 @@ def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
 
 
 def _results(dataset: ray.data.Dataset, *, column: str = "result") -> Iterator[Item]:
-    for row in dataset.iter_rows():
+    from ray.exceptions import RayError
+
+    from raydistill.stages.worker_exits import error_line
+
+    start_s = time.time()
+    rows = iter(dataset.iter_rows())
+    while True:
+        try:
+            row = next(rows, None)
+        except RayError as error:
+            raise WorkError(error_line(error, since_s=start_s)) from error
+        if row is None:
+            return
         result = json.loads(row[column])
         retry.add(result.pop(_TRIED_AGAIN, {}))
         if _MISTAKE in result:

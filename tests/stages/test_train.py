@@ -26,6 +26,7 @@ from raydistill.run import Run
 from raydistill.schema import LOGITS
 from raydistill.shards import shards_to_score
 from raydistill.stages import prepare, train
+from raydistill.stages.fit import FitError
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.storage import Folder
 from raydistill.student import Student, predict
@@ -238,8 +239,9 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
             cluster=Cluster(num_cores=2, num_gpus=0), num_workers=num_workers, gpus_each=0.0,
         )  # fmt: skip
 
-    with pytest.raises(ray.train.TrainingFailedError):
+    with pytest.raises(FitError, match=r"^killed: .*killed or crashed.*process \d+ on .*log ") as e:
         go(2)
+    assert len(str(e.value).splitlines()) == 1
     go(1)
     assert sorted(path.name for path in tmp_path.glob("attempt-*")) == [
         "attempt-0-workers-2-resumed-False",
