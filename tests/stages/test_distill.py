@@ -98,7 +98,8 @@ def _check_report(run: Run) -> None:
 
 
 def _score_a_file(run: Run, tmp_path: Path) -> None:
-    golden = json.loads(run.bundle.read_bytes("golden.json"))
+    (bundle,) = (p for p in Path(run.bundle.uri).iterdir() if p.is_dir())
+    golden = json.loads((bundle / "golden.json").read_text())["pairs"]
     scorer = Scorer.load(run.bundle.uri)
     found = scorer.score_pairs([g["query"] for g in golden], [g["title"] for g in golden])
     assert found == pytest.approx([g["score"] for g in golden], abs=2e-6)
