@@ -6,15 +6,27 @@ files are those that the driver hashed. No torch, no transformers.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from raydistill.errors import UserError
-from raydistill.storage import EXPORTS, MODEL_SUFFIXES, Folder, model_files, model_fingerprint
+from raydistill.storage import SUCCESS, Folder
 
+# Of the files that transformers reads: settings and tokenizer.json, weights, vocabularies
+# (vocab.txt, spiece.model, bpe.codes, prophetnet.tokenizer, qwen.tiktoken), chat templates. Weights
+# of other libraries are not read, nor is code: `trust_remote_code` is never given.
+MODEL_SUFFIXES = frozenset(
+    {".json", ".safetensors", ".bin"}
+    | {".txt", ".model", ".codes", ".tokenizer", ".tiktoken", ".jinja"}
+)
+EXPORTS = ("onnx", "openvino")  # folders with the same model for other libraries
+# What trainings leave beside a model.
+_NOT_READ = {SUCCESS, "result.json", "trainer_state.json", "training_args.bin", "optimizer.bin"}
 # owner/name, at a commit if it is pinned; anything else is a path
 _HUB_NAME = re.compile(r"([\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@([0-9a-f]{40}))?")
 _WEIGHTS = {"model.safetensors", "model.safetensors.index.json"}
@@ -136,3 +148,41 @@ def _hub_snapshot(source: str) -> str:
             f"no teacher model {source!r}: not a folder, not an installed package's folder, and "
             f"the hub did not give it ({type(error).__name__})"
         ) from error
+
+
+def model_fingerprint(folder: Path) -> str:
+    """16 hex digits from the names and contents of the weights, settings and vocabulary in it."""
+    digest = hashlib.blake2b(digest_size=8)
+    for file in model_files(folder):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that decide the output of the model in a folder, sorted; links are followed.
+
+    Beside `model.safetensors` no `.bin` is read: of the copies of a hub's model, which other
+    programs add to, some have both.
+
+    Raises:
+        UserError: a link to a file that is not there.
+    """
+    has_safetensors = any(folder.glob("model.safetensors*"))
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [f for f in folders if not f.startswith(".") and f not in EXPORTS]
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        for file in (Path(place, name) for name in names if not name.startswith(".")):
+            is_old = file.name.endswith((".bin", ".bin.index.json")) and has_safetensors
+            if file.suffix in MODEL_SUFFIXES and file.name not in _NOT_READ and not is_old:
+                found.append(file)
+    for file in found:
+        if not file.exists():
+            raise UserError(f"{file} is a link to a file that is not there; mend the model folder")
+    return sorted(found)

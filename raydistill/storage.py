@@ -32,16 +32,6 @@ _LAYOUT = 1  # of such a folder; raised when an older one can no longer be read
 _NO_CONTENT = {"lost+found"}  # of an empty disk; hidden files are no content either
 SHARD_SUFFIX = ".parquet"
 _MARKED: set[str] = set()  # folders whose marker this process has seen: one look each
-# Of the files that transformers reads: settings and tokenizer.json, weights, vocabularies
-# (vocab.txt, spiece.model, bpe.codes, prophetnet.tokenizer, qwen.tiktoken), chat templates. Weights
-# of other libraries are not read, nor is code: `trust_remote_code` is never given.
-MODEL_SUFFIXES = frozenset(
-    {".json", ".safetensors", ".bin"}
-    | {".txt", ".model", ".codes", ".tokenizer", ".tiktoken", ".jinja"}
-)
-EXPORTS = ("onnx", "openvino")  # folders with the same model for other libraries
-# What trainings leave beside a model.
-_NOT_READ = {SUCCESS, "result.json", "trainer_state.json", "training_args.bin", "optimizer.bin"}
 
 
 class Folder:
@@ -206,7 +196,16 @@ class Folder:
             self.write_json(MARKER, {"kind": kind, "layout": _LAYOUT})
 
     def check_claim(self, kind: str) -> None:
-        """Raise UserError unless the folder is marked as a `kind`, is empty or is not there."""
+        """Raise UserError unless the folder is marked as a `kind`, is empty or is not there.
+
+        It must not lie in another marked folder either.
+        """
+        above = self._marked_parent()
+        if above is not None:
+            raise UserError(
+                f"{self.uri} lies in {above}, which raydistill made for something else; give a "
+                "folder elsewhere"
+            )
         marker = self.read_json(MARKER)
         if marker == {"kind": kind, "layout": _LAYOUT}:
             return
@@ -240,7 +239,7 @@ class Folder:
             ValueError: it lies in no folder that raydistill made.
         """
         if self.exists():
-            self._check_ours(self)
+            self._check_ours()
             self.tried(self._delete)
 
     def _delete(self) -> None:
@@ -255,7 +254,7 @@ class Folder:
             ValueError: it lies in no folder that raydistill made.
             FileNotFoundError: there is none.
         """
-        self._check_ours(self / name)
+        (self / name)._check_ours()
         num_tries = 0
 
         def delete() -> None:
@@ -269,15 +268,19 @@ class Folder:
 
         self.tried(delete)
 
-    @staticmethod
-    def _check_ours(place: Folder) -> None:
-        """Raise ValueError unless a folder above `place` is marked; links are followed."""
-        real = Folder(os.path.realpath(place.uri)) if place.is_local else place
-        if not any(parent.uri in _MARKED or parent._is_marked() for parent in real._parents()):
+    def _check_ours(self) -> None:
+        """Raise ValueError unless the folder lies in a marked one."""
+        if self._marked_parent() is None:
             raise ValueError(
-                f"{place.uri} is not deleted: it lies in no folder that raydistill made (none "
-                f"above it holds {MARKER})"
+                f"{self.uri} is not deleted: it lies in no folder that raydistill made (none above "
+                f"it holds {MARKER})"
             )
+
+    def _marked_parent(self) -> Folder | None:
+        """The nearest folder above this one that is marked; links are followed."""
+        real = Folder(os.path.realpath(self.uri)) if self.is_local else self
+        marked = (one for one in real._parents() if one.uri in _MARKED or one._is_marked())
+        return next(marked, None)
 
     def _is_marked(self) -> bool:
         is_marked = self.exists(MARKER)
@@ -356,41 +359,3 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UserError(f"cannot open {uri!r}: {error}; give a local path or s3://") from error
     return filesystem, path.rstrip("/")
-
-
-def model_fingerprint(folder: Path) -> str:
-    """16 hex digits from the names and contents of the weights, settings and vocabulary in it."""
-    digest = hashlib.blake2b(digest_size=8)
-    for file in model_files(folder):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "blake2b").digest())
-    return digest.hexdigest()
-
-
-def model_files(folder: Path) -> list[Path]:
-    """The files that decide the output of the model in a folder, sorted; links are followed.
-
-    Beside `model.safetensors` no `.bin` is read: of the copies of a hub's model, which other
-    programs add to, some have both.
-
-    Raises:
-        UserError: a link to a file that is not there.
-    """
-    has_safetensors = any(folder.glob("model.safetensors*"))
-    found: list[Path] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".") and f not in EXPORTS]
-        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(real)
-        for file in (Path(place, name) for name in names if not name.startswith(".")):
-            is_old = file.name.endswith((".bin", ".bin.index.json")) and has_safetensors
-            if file.suffix in MODEL_SUFFIXES and file.name not in _NOT_READ and not is_old:
-                found.append(file)
-    for file in found:
-        if not file.exists():
-            raise UserError(f"{file} is a link to a file that is not there; mend the model folder")
-    return sorted(found)

@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.model_files import PinnedModel, load_model, model_folder, pin_model, pin_source
-from raydistill.storage import Folder, model_fingerprint
+from raydistill.model_files import (
+    PinnedModel,
+    load_model,
+    model_fingerprint,
+    model_folder,
+    pin_model,
+    pin_source,
+)
+from raydistill.storage import Folder
 
 FIRST, SECOND = "a" * 40, "b" * 40
 

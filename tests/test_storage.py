@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.storage import MARKER, Folder, model_fingerprint
+from raydistill.model_files import model_fingerprint
+from raydistill.storage import MARKER, Folder
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
@@ -83,15 +84,18 @@ def test_only_an_empty_folder_or_one_of_ours_is_claimed(folder: Folder) -> None:
     ours.claim("run")
     with pytest.raises(UserError, match="holds a run of layout 1, not a candidates"):
         ours.claim("candidates")
+    with pytest.raises(UserError, match=r"lies in .*run, which raydistill made"):
+        (ours / "pairs" / "inner").claim("run")
     ours.write_json(MARKER, {"kind": "run", "layout": 99})
     with pytest.raises(UserError, match="a run of layout 99, not a run of layout 1"):
         ours.claim("run")
 
 
 def test_hidden_files_and_what_a_new_disk_has_are_no_content(tmp_path: Path) -> None:
-    (tmp_path / ".DS_Store").write_text("")
-    (tmp_path / "lost+found").mkdir()
-    Folder(str(tmp_path)).claim("run")
+    disk = tmp_path / "disk"
+    (disk / "lost+found").mkdir(parents=True)
+    (disk / ".DS_Store").write_text("")
+    Folder(str(disk)).claim("run")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is a file; give a folder"):
         Folder(str(tmp_path / "file")).claim("run")

@@ -34,13 +34,13 @@ from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 from raydistill.cluster import Cluster
 from raydistill.device import teacher_dtype, use_text
 from raydistill.metrics import auc
-from raydistill.model_files import load_model
+from raydistill.model_files import load_model, model_fingerprint
 from raydistill.prompt_tokenizer import FINE_TUNED, is_decoder
 from raydistill.run import Run
 from raydistill.shards import judged_shards
 from raydistill.stages.fit import Log, fit
 from raydistill.stages.placement import device_of_worker, workers_use
-from raydistill.storage import SUCCESS, model_fingerprint
+from raydistill.storage import SUCCESS
 from raydistill.teacher import quiet_transformers
 from raydistill.teaching import FinetuneConfig
 from raydistill.tokens import load_tokenizer
