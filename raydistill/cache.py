@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from raydistill.durable import sync_folder, sync_tree
 from raydistill.errors import UserError
 
 logger = logging.getLogger("raydistill")
@@ -116,23 +117,25 @@ def max_cache_bytes() -> int:
     given = os.environ.get(MAX_GIB, str(_MAX_GIB))
     try:
         return int(float(given) * 2**30)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # no number, or no finite one
         raise UserError(f"{MAX_GIB} = {given!r}: give a number of GiB, 20 say") from error
 
 
 def cached_copy(key: str, copy: Callable[[Path], None]) -> Path:
     """The local folder of that key; where there is none, `copy` fills an empty one first."""
-    target = copies_folder() / key
+    target, max_bytes = copies_folder() / key, max_cache_bytes()
+    _mark_used(target)  # first: what was just used is not removed
     if not target.exists():
         partial = target.with_name(f"{key}.{uuid.uuid4().hex}")
         partial.mkdir(parents=True)
         try:
             copy(partial)
+            sync_tree(partial)
             _move_folder(partial, target)
+            sync_folder(target.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        trim(target.parent, max_bytes=max_cache_bytes(), keep=target)
-    _mark_used(target)
+        trim(target.parent, max_bytes=max_bytes, keep=target)
     return target
 
 
@@ -182,9 +185,10 @@ def _used_s(entry: Path) -> float:
 
 def _size_bytes(entry: Path) -> int:
     size = 0
-    for file in entry.rglob("*"):
-        try:
-            size += file.stat().st_size if file.is_file() else 0
-        except OSError:
-            continue
+    for place, _, names in os.walk(entry):  # which passes over what another process removes
+        for name in names:
+            try:
+                size += os.stat(os.path.join(place, name)).st_size
+            except OSError:
+                continue
     return size

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from raydistill.errors import UserError
 from raydistill.retry import tried_at
-from raydistill.storage import open_uri
+from raydistill.storage import open_uri, without_scheme
 
 FORMATS = {
     ".parquet": "parquet",
@@ -144,11 +144,11 @@ def is_inside(place: str, folder: str) -> bool:
 
 def place_of(uri: str) -> str:
     """A place by its one name: links of a disk are followed, options of a URI left out."""
-    if "://" in uri:
+    if "://" in without_scheme(uri):
         base, mark, options = uri.partition("?")
         return (base if "=" in options else base + mark + options).rstrip("/")
-    base, rest = split_pattern(os.path.abspath(uri))
-    return "/".join([os.path.realpath(base).rstrip("/"), *rest])
+    base, rest = split_pattern(without_scheme(uri))
+    return "/".join([os.path.realpath(base or ".").rstrip("/"), *rest])
 
 
 def _below(place: str, folder: str) -> list[str] | None:
@@ -166,7 +166,7 @@ def _is_hidden(path: str) -> bool:
 
 def _uri_maker(pattern: str) -> Callable[[str], str]:
     """How a path on the pattern's file system is written as a URI of the same kind."""
-    if "://" not in pattern:
+    if "://" not in without_scheme(pattern):
         return lambda path: path
     scheme, _, rest = pattern.partition("://")
     options = "".join(rest.partition("?")[1:]) if "=" in rest.partition("?")[2] else ""

@@ -274,7 +274,7 @@ def _num_wordpieces(texts: list[pa.Table], tokenizer: Tokenizer) -> NDArray[np.i
 def _tokenizer(run: Run) -> Tokenizer | None:
     """The first teacher's tokenizer, uncut; None where it has no tokenizer.json."""
     for teacher in run.config.teachers.values():
-        folder = model_folder(teacher.base or teacher.model or "")
+        folder = model_folder(run.model(teacher.base or teacher.model or "").source)
         if folder.exists("tokenizer.json"):
             tokenizer = Tokenizer.from_str(folder.read_bytes("tokenizer.json").decode())
             tokenizer.no_truncation()

@@ -31,6 +31,7 @@ logger = logging.getLogger("raydistill")
 BEAT_S = 15.0
 OLD_S = 120.0  # eight heartbeats missed: a driver that collects garbage, or a store that throttles
 _SETTLE_S = 1.0  # a PUT takes 20 to 200 ms: by then a rival's is visible
+_STOP_S = 10.0  # for a job that lost its lease to end in order
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,7 @@ class Lease:
         self._over.set()
         self._thread.join()
         if self._lost_to is not None:
-            raise UserError(
-                f"{self.name} in {self._run} was taken over by {self._lost_to}; this job stopped"
-            ) from error
+            raise UserError(self._lost()) from error
         with self._locked():
             found = self._read()
             if found is not None and found.token == self._mine.token:
@@ -148,9 +147,9 @@ class Lease:
         """Raise UserError unless the holder has ended, or has given no sign of life for long."""
         if found.is_dead:
             return
-        if found.age_s < self._old_s:
+        if -self._beat_s < found.age_s < self._old_s:
             raise self._held(found)
-        if found.machine != _machine():  # its clock may be slow: watch whether the lease changes
+        if found.machine != _machine():  # its clock may be wrong: watch whether the lease changes
             time.sleep(self._beat_s * 1.5)
             now = self._read()
             if now is not None and now != found:
@@ -203,10 +202,20 @@ class Lease:
                 continue
             self._lost_to = found or "another job, which has ended"
             if not self._over.is_set():
-                ident = threading.main_thread().ident
-                if ident is not None:
-                    signal.pthread_kill(ident, signal.SIGINT)  # what Ctrl-C does
+                self._stop()
             return
+
+    def _stop(self) -> None:
+        """End the job: as Ctrl-C does, and where something has taken that signal, at once."""
+        ident = threading.main_thread().ident
+        if ident is not None:
+            signal.pthread_kill(ident, signal.SIGINT)
+        if not self._over.wait(_STOP_S):  # ignored (`job &` in a script), or a handler of Ray's
+            logger.error("lease     %s; stopped at once", self._lost())
+            os._exit(2)
+
+    def _lost(self) -> str:
+        return f"{self.name} in {self._run} was taken over by {self._lost_to}; this job stopped"
 
 
 def _job_id() -> str:

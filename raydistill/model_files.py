@@ -48,6 +48,8 @@ def pin_source(source: str) -> str:
     Raises:
         UserError: nothing of that name.
     """
+    if "://" not in source and Path(source).is_dir():
+        return str(Path(source).absolute())  # workers run in other folders
     if _local_folder(source) is not None or "@" in source:
         return source
     return f"{source}@{Path(_hub_snapshot(source)).name}"

@@ -13,12 +13,14 @@ from functools import cached_property
 from typing import Any
 
 from raydistill import FORMAT
+from raydistill.bundle import BUNDLE, CURRENT
 from raydistill.config import RunConfig, TextRules, fingerprint
 from raydistill.errors import UserError
 from raydistill.inputs import is_inside, may_hold
 from raydistill.lease import Lease
 from raydistill.ledger import PREPARED, Ledger, RawFile, check_unchanged, find_files, new_files
 from raydistill.model_files import PinnedModel, model_folder, pin_model
+from raydistill.retry import log_counts
 from raydistill.schema import SPLITS
 from raydistill.storage import Folder
 from raydistill.teaching import ENGINE, TREES
@@ -26,6 +28,7 @@ from raydistill.training import NgramsConfig
 
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 RUN_FILE = "run.toml"  # the settings of the last stage that did something
+LABELED_BY = "_model.json"  # beside logits: whose they are
 TUNED = "tune.json"  # what a search found, in tune/
 ROLES = ("student", "judged_only")
 DATASETS = ("judged", "pairs")
@@ -39,6 +42,7 @@ class Run:
     config: RunConfig
     take_over: bool = False  # leases of other jobs
     _models: dict[str, PinnedModel] = field(default_factory=dict)  # by source: once a job
+    _labeled: dict[str, str] = field(default_factory=dict)  # by teacher, once a process
     _ledger: list[Ledger] = field(default_factory=list)  # at most one: read once a process
     _new: dict[str, list[RawFile]] = field(default_factory=dict)  # by dataset: found once
 
@@ -72,7 +76,8 @@ class Run:
             ledger = Ledger.read(self.root)
             if ledger is None:
                 empty = Ledger(self.prepare_settings(), (), (), self.patterns)
-                found = {name: new_files([], find_files(self.rules[name])) for name in DATASETS}
+                files = {name: self._apart(find_files(self.rules[name])) for name in DATASETS}
+                found = {name: new_files([], those) for name, those in files.items()}
                 ledger = empty.with_additions("judged", [found["judged"]])
                 ledger = ledger.with_additions("pairs", [found["pairs"]])
             self._ledger.append(ledger)
@@ -118,7 +123,17 @@ class Run:
         """
         is_prepared = (self.root / dataset).success() is not None
         may_be_gone = self.ledger.patterns if is_prepared else ()
-        return find_files(self.rules[dataset], may_be_gone=may_be_gone)
+        return self._apart(find_files(self.rules[dataset], may_be_gone=may_be_gone))
+
+    def _apart(self, files: list[RawFile]) -> list[RawFile]:
+        """The files, none of which lies in the run folder: not through a link either."""
+        for file in files:
+            if is_inside(file.uri, self.root.uri):
+                raise UserError(
+                    f"{file.uri} lies in the run folder {self.root}; name the inputs so that it is "
+                    "not among them, or give another run_dir"
+                )
+        return files
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -243,6 +258,15 @@ class Run:
         read = self.prepare_fingerprint("pairs"), ngrams.respells
         return fingerprint("lexicon", FORMAT, *read, vectors, counted)
 
+    def labeled_by(self, name: str) -> str | None:
+        """The fingerprint of the model whose logits are there; None where there are none yet."""
+        if name not in self._labeled:
+            found = self.logits(name).read_json(LABELED_BY)
+            if found is None:
+                return None
+            self._labeled[name] = found["model"]
+        return self._labeled[name]
+
     def student(self, role: str) -> Folder:
         """Checkpoints of the student, or of the one trained on judged labels alone."""
         return self.root / "student" / f"{role}-{self.train_fingerprint(role)}"
@@ -254,7 +278,11 @@ class Run:
         config = self.config
         if role == "student":
             dataset = "pairs"
-            teachers = {name: self.label_fingerprint(name) for name in config.teacher_names}
+            # A teacher that was fitted again has its folder's name, and is another one.
+            names = config.teacher_names
+            teachers = {
+                name: [self.label_fingerprint(name), self.labeled_by(name)] for name in names
+            }
             # Fitted weights follow from the logits and the judged pairs.
             stack = config.stacking_weights() or self.prepare_fingerprint("judged")
             targets: object = [teachers, config.labels.results(), stack]
@@ -271,6 +299,20 @@ class Run:
     def bundle(self) -> Folder:
         """The bundle of the newest student; cheap to make again, so its name is plain."""
         return self.root / "bundle"
+
+    def has_bundle(self) -> bool:
+        """Whether the newest bundle is whole, and of the student as it is now."""
+        done, pointer = self.bundle.success(), self.bundle.read_json(CURRENT)
+        if done is None or pointer is None or pointer["bundle"] != done["bundle"]:
+            return False
+        wanted = self.train_fingerprint("student"), self.weights_hash("student")
+        is_of_student = wanted == (done["fingerprint"], done["weights"])
+        return bool(is_of_student and (self.bundle / done["bundle"]).exists(BUNDLE))
+
+    def weights_hash(self, role: str) -> str | None:
+        """The hash of a student's weights; None where it is not complete."""
+        done = self.student(role).success()
+        return None if done is None else done["weights"]
 
     @property
     def report(self) -> Folder:
@@ -290,7 +332,7 @@ class Run:
     def report_fingerprint(self) -> str:
         """What makes the report: both students, the teachers' logits, and a search if any."""
         teachers = {name: self.label_fingerprint(name) for name in self.config.teacher_names}
-        students = [self.train_fingerprint(role) for role in ROLES]
+        students = [[self.train_fingerprint(role), self.weights_hash(role)] for role in ROLES]
         tuned = self.tune.success()
         searched = [tuned["fingerprint"]] if tuned else []
         return fingerprint("evaluate", students, teachers, *searched)
@@ -306,7 +348,10 @@ class Run:
         self.root.claim("run")
         with Lease(self.root / LEASES, work, take_over=self.take_over):
             self.root.write_bytes(RUN_FILE, self.config.resolved.to_toml().encode())
-            yield
+            try:
+                yield
+            finally:
+                log_counts(work)
 
     def check_folder(self) -> None:
         """Raise UserError unless the run may write to its folder: no file of a user is in it."""

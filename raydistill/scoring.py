@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from raydistill.cleaning import normalise
+from raydistill.durable import move_whole
 from raydistill.errors import UserError
 from raydistill.inputs import COMPRESSIONS, expand_inputs, file_format
 from raydistill.pairs import decode, one_chunk
@@ -125,12 +127,12 @@ def _warn_bad(raw: RawRows, uri: str) -> None:
 @contextmanager
 def _writer(target: Path, kind: str) -> Iterator[_Writer]:
     """A writer of tables to `target`, which appears when it is complete."""
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     writer = _Writer(temporary, kind)
     try:
         yield writer
         writer.close()
-        temporary.replace(target)
+        move_whole(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -10,10 +10,13 @@ import hashlib
 import io
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,8 +42,11 @@ class Folder:
 
     def __init__(self, uri: str) -> None:
         """`uri` may be relative: it is made absolute, since Ray's workers run elsewhere."""
+        uri = without_scheme(uri)
         self.is_local = "://" not in uri
-        self.uri = str(Path(uri).absolute()) if self.is_local else uri.rstrip("/")
+        base, mark, options = uri.partition("?")
+        remote = f"{base.rstrip('/')}{mark}{options}"
+        self.uri = str(Path(uri).absolute()) if self.is_local else remote
 
     def __truediv__(self, name: str) -> Folder:
         """The folder `name` inside this one."""
@@ -79,7 +85,7 @@ class Folder:
     def write_bytes(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         """Write the file `name`, whole or not at all."""
         if not self.is_local:
-            tried(lambda: self._put(name, data))
+            tried(lambda: _uninterrupted(lambda: self._put(name, data)))
             return
         write_whole(Path(self.path(name)), data)
 
@@ -198,15 +204,19 @@ class Folder:
     def check_claim(self, kind: str) -> None:
         """Raise UserError unless the folder is marked as a `kind`, is empty or is not there.
 
-        It must not lie in another marked folder either.
+        On a disk it must not lie in another marked folder either; who may write to a part of a
+        bucket may often look at no other.
         """
-        above = self._marked_parent()
+        above = self._marked_parent() if self.is_local else None
         if above is not None:
             raise UserError(
                 f"{self.uri} lies in {above}, which raydistill made for something else; give a "
                 "folder elsewhere"
             )
-        marker = self.read_json(MARKER)
+        if not self.exists(MARKER):
+            marker = None
+        else:
+            marker = _parsed(self.read_bytes(MARKER))
         if marker == {"kind": kind, "layout": _LAYOUT}:
             return
         if marker is not None:
@@ -236,7 +246,7 @@ class Folder:
         """Remove the folder and all it holds, if it is there.
 
         Raises:
-            ValueError: it lies in no folder that raydistill made.
+            UserError: it lies in no folder that raydistill made.
         """
         if self.exists():
             self._check_ours()
@@ -251,7 +261,7 @@ class Folder:
         """Remove the file `name`.
 
         Raises:
-            ValueError: it lies in no folder that raydistill made.
+            UserError: it lies in no folder that raydistill made.
             FileNotFoundError: there is none.
         """
         (self / name)._check_ours()
@@ -269,9 +279,9 @@ class Folder:
         self.tried(delete)
 
     def _check_ours(self) -> None:
-        """Raise ValueError unless the folder lies in a marked one."""
+        """Raise UserError unless the folder lies in a marked one."""
         if self._marked_parent() is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.uri} is not deleted: it lies in no folder that raydistill made (none above "
                 f"it holds {MARKER})"
             )
@@ -333,6 +343,23 @@ class Folder:
         return f"{self.uri} {files}"
 
 
+def _uninterrupted(call: Callable[[], _T]) -> _T:
+    """`call()` to its end: Ctrl-C, which the main thread alone gets, would publish half a file."""
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).result()
+
+
+def _parsed(marker: bytes) -> dict[str, Any]:
+    """The content of a marker; {} where it is damaged."""
+    try:
+        content = json.loads(marker)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 class _RemoteRows:
     """The rows of a file in an object store: each part is read by requests of its own."""
 
@@ -347,8 +374,14 @@ class _RemoteRows:
         return tried(lambda: self._rows.read(start, stop, columns))
 
 
+def without_scheme(uri: str) -> str:
+    """The path of a `file://` URI; any other as it is."""
+    return unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri
+
+
 def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     """File system and path of a local path or an `s3://` URI."""
+    uri = without_scheme(uri)
     if "://" not in uri:
         return fs.LocalFileSystem(), str(Path(uri).absolute())
     try:

@@ -59,9 +59,10 @@ def test_a_new_copy_pushes_out_old_ones(tmp_path: Path, monkeypatch: pytest.Monk
     old = entry(copies_folder(), "old", num_bytes=1_000, hours_ago=2)
     new = cached_copy("new", lambda target: (target / "x").write_bytes(b"x" * 500) and None)
     assert new.exists() and not old.exists()
-    monkeypatch.setenv(MAX_GIB, "much")
-    with pytest.raises(UserError, match="RAYDISTILL_CACHE_GIB = 'much'"):
-        max_cache_bytes()
+    for given in ("much", "inf", "nan"):
+        monkeypatch.setenv(MAX_GIB, given)
+        with pytest.raises(UserError, match=f"RAYDISTILL_CACHE_GIB = '{given}'"):
+            max_cache_bytes()
 
 
 def test_there_may_be_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,37 @@ def test_a_clock_that_is_slow_is_no_death(folder: Folder) -> None:
     beat.join()
 
 
+def test_a_dead_holder_whose_clock_runs_ahead_holds_nothing(folder: Folder) -> None:
+    folder.write_json("train.json", asdict(elsewhere(age_s=-3_600)))
+    with Lease(folder, "train", beat_s=0.1):
+        pass
+
+
+_STUBBORN = """
+import signal, sys, time
+from raydistill import lease
+from raydistill.storage import Folder
+lease._STOP_S = 0.5
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of `job &` in a script, or a handler of Ray's
+with lease.Lease(Folder(sys.argv[1]), "train", beat_s=0.2):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_job_that_does_not_hear_is_ended(folder: Folder) -> None:
+    job = subprocess.Popen(
+        [sys.executable, "-c", _STUBBORN, folder.uri],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert job.stdout is not None and job.stdout.readline() == b"mine\n"
+    with Lease(folder, "train", take_over=True):
+        assert job.wait(timeout=20) == 2
+        told = job.communicate()[1].decode()
+        assert "train in " in told and "was taken over by process" in told
+        assert folder.read_json("train.json")["pid"] == os.getpid()  # type: ignore[index]
+
+
 def test_a_process_of_this_machine_that_ended_holds_nothing(folder: Folder) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     stat = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,16 +1,17 @@
 """A run folder holds what its run wrote, one job at a time, and nothing of a user."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from raydistill.bundle import BUNDLE, CURRENT
 from raydistill.cli import main
 from raydistill.config import RunConfig, load_config
 from raydistill.errors import UserError
-from raydistill.run import LEASES, Run
-from raydistill.stages import prepare
+from raydistill.run import LABELED_BY, LEASES, Run
+from raydistill.stages import prepare, synthesize
 from raydistill.storage import MARKER, SUCCESS, Folder
 from tests.conftest import run_config
 from tests.test_lease import elsewhere
@@ -68,6 +69,27 @@ def test_inputs_and_run_folder_lie_apart(raw_files: Path, tiny_bert: Path, tmp_p
     assert "judged.input" in refused(data / "run", judged=f"{data}/*/*.csv")
     apart = {"pairs": {"input": f"{data}/*.parquet"}, "judged": {"input": f"{data}/judged.csv"}}
     Run(run_config(data / "run", raw_files, tiny_bert, **apart)).check_owner()
+
+
+def test_an_input_does_not_lead_into_the_run_folder_by_a_link(
+    raw_files: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    data, run_dir = tmp_path / "data", tmp_path / "elsewhere" / "run"
+    (run_dir / "pairs").mkdir(parents=True)
+    (run_dir / "pairs" / "part-00000.csv").write_text("query,title\na,b\n")
+    data.mkdir()
+    (data / "a.csv").write_text("query,title\na,b\n")
+    (data / "link").symlink_to(run_dir)
+    for pattern in ("data", "data/*/pairs/*.csv", "data/**"):
+        given = {"pairs": {"input": str(tmp_path / pattern)}}
+        with pytest.raises(UserError, match=r"part-00000.csv lies in the run folder"):
+            _ = Run(run_config(run_dir, raw_files, tiny_bert, **given)).ledger
+    one = {"pairs": {"input": f"{data}/link/../run/pairs/part-00000.csv"}}
+    with pytest.raises(UserError, match="lies in the run folder"):
+        Run(run_config(run_dir, raw_files, tiny_bert, **one)).check_owner()
+    as_uri = {"pairs": {"input": f"file://{tmp_path}/elsewhere"}}
+    with pytest.raises(UserError, match="takes the files of the run folder"):
+        Run(run_config(run_dir, raw_files, tiny_bert, **as_uri)).check_owner()
 
 
 @pytest.mark.ray
@@ -144,6 +166,50 @@ def test_the_stored_settings_hold_what_the_preset_decided(
     assert (stored.train.loss, stored.train.table_learning_rate) == ("mse", 0.1)
     assert stored == run.config.resolved == stored.resolved
     assert run.root.read_json(MARKER) == {"kind": "run", "layout": 1}
+
+
+def test_a_teacher_that_was_fitted_again_makes_another_student(
+    raw_files: Path, tiny_bert: Path, prepared_dir: Path
+) -> None:
+    def student() -> str:
+        return Run(run_config(prepared_dir, raw_files, tiny_bert)).student("student").uri
+
+    logits = Run(run_config(prepared_dir, raw_files, tiny_bert)).logits("tiny")
+    found = [student()]
+    for model in ("one", "two", "one"):
+        logits.write_json(LABELED_BY, {"model": model})
+        found.append(student())
+    assert len(set(found)) == 3 and found[1] == found[3]
+
+
+def test_a_bundle_is_current_when_it_is_whole_and_of_the_student(
+    raw_files: Path, tiny_bert: Path, prepared_dir: Path
+) -> None:
+    """A job killed between the pointer and the end; a bundle that was lost; another student."""
+    run = Run(run_config(prepared_dir, raw_files, tiny_bert))
+    done = {"fingerprint": run.train_fingerprint("student"), "bundle": "a" * 16, "weights": "1"}
+    run.student("student").write_json(SUCCESS, {"weights": "1"})
+    assert not run.has_bundle()
+    run.bundle.write_json(CURRENT, {"bundle": "a" * 16, "previous": []})
+    run.bundle.write_json(SUCCESS, done)
+    assert not run.has_bundle()
+    (run.bundle / ("a" * 16)).write_bytes(BUNDLE, b"{}")
+    assert run.has_bundle()
+    run.bundle.write_json(CURRENT, {"bundle": "b" * 16, "previous": ["a" * 16]})
+    assert not run.has_bundle()
+    run.bundle.write_json(CURRENT, {"bundle": "a" * 16, "previous": []})
+    run.student("student").write_json(SUCCESS, {"weights": "2"})  # trained again
+    assert not run.has_bundle()
+
+
+def test_another_shop_is_not_written_into_a_begun_one(tmp_path: Path) -> None:
+    shop = Folder(str(tmp_path / "shop"))
+    shop.claim("shop")
+    small = synthesize.ShopSize(num_pairs=10, num_judged=5, shard_rows=5, seed=0)
+    shop.write_json("_shop.json", asdict(small))  # and killed
+    assert not synthesize.is_there(shop.uri, small)
+    with pytest.raises(UserError, match="holds another shop"):
+        synthesize.is_there(shop.uri, replace(small, seed=1))
 
 
 def test_a_report_keeps_what_a_user_wrote_beside_it(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from raydistill.retry import log_counts
 from raydistill.run import DATASETS, ROLES, STAGES, Run
 from raydistill.shards import missing_shards
 from raydistill.storage import Folder
@@ -24,10 +23,7 @@ def run_stage(name: str, run: Run, *, verbose: bool = False) -> bool:
         _check_inputs(run)
     if is_complete(name, run):
         return False
-    try:
-        return _stage(name, run, verbose=verbose)()
-    finally:
-        log_counts(name)
+    return _stage(name, run, verbose=verbose)()
 
 
 def run_all(run: Run, *, verbose: bool = False) -> bool:
@@ -109,6 +105,8 @@ def is_complete(name: str, run: Run) -> bool:
         return False
     if name == "prepare":
         return not any(run.new_files(dataset) for dataset in DATASETS)
+    if name == "export":
+        return run.has_bundle()
     # A logits file that was lost or deleted is scored again.
     return name != "label" or not any(missing_shards(run, t) for t in run.config.teacher_names)
 

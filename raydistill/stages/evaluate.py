@@ -42,8 +42,7 @@ def run(run: Run) -> bool:
     done = run.report.success()
     if done is not None and done["fingerprint"] == wanted:
         return False
-    bundle = run.bundle.success()
-    if bundle is None or bundle["fingerprint"] != run.train_fingerprint("student"):
+    if not run.has_bundle():
         raise UserError(f"no bundle of the current student in {run.bundle}: run `export` first")
     with run.begin("evaluate"):
         _evaluate(run, wanted=wanted)

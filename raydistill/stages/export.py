@@ -39,16 +39,14 @@ def run(run: Run) -> bool:
     Raises:
         UserError: no student yet.
     """
-    wanted = run.train_fingerprint("student")
-    done = run.bundle.success()
-    if done is not None and done["fingerprint"] == wanted:
+    if run.has_bundle():
         return False
     with run.begin("export"):
-        _export(run, wanted=wanted)
+        _export(run)
     return True
 
 
-def _export(run: Run, *, wanted: str) -> None:
+def _export(run: Run) -> None:
     start_s = time.monotonic()
     name, files = _bundle_files(run)
     if not (run.bundle / name).exists(BUNDLE):  # a bundle is never written again
@@ -57,8 +55,9 @@ def _export(run: Run, *, wanted: str) -> None:
     _point_to(run.bundle, name)
     num_bytes = sum(map(len, files.values()))
     summary = {
-        "fingerprint": wanted,
+        "fingerprint": run.train_fingerprint("student"),
         "bundle": name,
+        "weights": run.weights_hash("student"),
         "rows_in": _NUM_GOLDEN,
         "rows_out": _NUM_GOLDEN,
         "quarantined": 0,

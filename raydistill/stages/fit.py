@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -79,10 +80,24 @@ def fit(
             ),
         )
         try:
-            trainer.fit()
+            with _own_signals():
+                trainer.fit()
         except TrainingFailedError as error:
             raise _in_one_line(error, name=name) from error
     (storage / name).delete()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Give Ctrl-C back to Python: Ray Train takes the signal, and keeps it after the fit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class FitError(WorkError, TrainingFailedError):

@@ -25,7 +25,7 @@ from raydistill.errors import UserError, WorkError
 from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
 from raydistill.model_files import PinnedModel, load_model
 from raydistill.progress import Progress
-from raydistill.run import Run
+from raydistill.run import LABELED_BY, Run
 from raydistill.shards import Shard, missing_shards, shards_to_score
 from raydistill.stages.placement import has_gpu
 from raydistill.stages.tasks import FAILED, Item, Step, run_chain
@@ -35,7 +35,6 @@ from raydistill.teaching import TREES, LabelConfig
 
 logger = logging.getLogger("raydistill")
 _ATTEMPTS = 3  # at a shard, before it is given up and named
-_MODEL = "_model.json"  # beside the logits: whose they are
 
 
 def run(run: Run, cluster: Cluster) -> bool:
@@ -123,9 +122,9 @@ def record_model(run: Run, name: str) -> None:
         )
     else:
         model = run.teacher_model(name)
-    there = logits.read_json(_MODEL)
+    there = logits.read_json(LABELED_BY)
     if there is None:
-        logits.write_json(_MODEL, {"model": model.fingerprint, "source": model.source})
+        logits.write_json(LABELED_BY, {"model": model.fingerprint, "source": model.source})
     elif there["model"] != model.fingerprint:
         raise UserError(
             f"{logits} holds logits of another {name} (its model had the fingerprint "

@@ -48,6 +48,8 @@ def write_lexicon(run: Run) -> None:
         units=settings.respells,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
+    if encoder:
+        load_model(run.model(encoder))  # still the same
     if settings.vocabulary_rows:
         lexicon = lexicon.with_ngrams(_frequent_ngrams(run, lexicon))
     buffer = io.BytesIO()

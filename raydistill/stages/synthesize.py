@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from raydistill.errors import UserError
+from raydistill.lease import Lease
 from raydistill.progress import Progress
+from raydistill.retry import log_counts
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.storage import SUCCESS, Folder
 from raydistill.synthetic import Shop
 
 logger = logging.getLogger("raydistill")
-JUDGED_FILE, _KIND = "judged.parquet", "shop"
+JUDGED_FILE, _BEGUN, _KIND = "judged.parquet", "_shop.json", "shop"
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,26 @@ def is_there(output: str, size: ShopSize) -> bool:
     Raises:
         UserError: the folder holds a shop of other numbers.
     """
-    Folder(output).check_claim(_KIND)
-    done = Folder(output).success()
-    if done is not None and done["size"] != asdict(size):
-        raise UserError(f"{output} holds another shop ({done['size']}); give another folder")
-    return done is not None
+    folder = Folder(output)
+    folder.check_claim(_KIND)
+    begun = folder.read_json(_BEGUN)
+    if begun is not None and begun != asdict(size):
+        raise UserError(f"{output} holds another shop ({begun}); give another folder")
+    return folder.success() is not None
 
 
 def run(output: str, size: ShopSize) -> None:
     """Write `pairs/part-*.parquet` and `judged.parquet` below `output`."""
     folder = Folder(output)
     folder.claim(_KIND)
+    with Lease(folder / "_leases", "synthesize"):
+        if not is_there(output, size):
+            _make(folder, size)
+    log_counts("synthesize")
+
+
+def _make(folder: Folder, size: ShopSize) -> None:
+    folder.write_json(_BEGUN, asdict(size))
     start_s = time.monotonic()
     folder.write_table(JUDGED_FILE, _shop(size).judged_pairs(num_rows=size.num_judged))
     items = [

@@ -7,6 +7,7 @@ window of pieces, on any number of workers.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import tempfile
@@ -220,15 +221,19 @@ class Events:
 
 def write_student(job: Job, state: State, *, use: dict[str, str]) -> None:
     """The best weights, the last ones where they are kept; the fit's course, and its devices."""
-    kept = {WEIGHTS: state.best}
     if job.keeps_last:
-        kept[LAST] = copy_arrays(state.student)
-    for name, arrays in kept.items():
-        buffer = io.BytesIO()
-        torch.save(arrays, buffer)
-        job.output.write_bytes(name, buffer.getbuffer())
+        job.output.write_bytes(LAST, _to_bytes(copy_arrays(state.student)))
+    best = _to_bytes(state.best)
+    job.output.write_bytes(WEIGHTS, best)
     found = {"dev_auc": state.best_auc, "pairs": state.num_pairs, "evaluations": state.history}
-    job.output.write_json(RESULT, {**found, **use})
+    weights = hashlib.blake2b(best, digest_size=8).hexdigest()
+    job.output.write_json(RESULT, {"weights": weights, **found, **use})
+
+
+def _to_bytes(arrays: dict[str, torch.Tensor]) -> memoryview:
+    buffer = io.BytesIO()
+    torch.save(arrays, buffer)
+    return buffer.getbuffer()
 
 
 def load_student(folder: Folder) -> dict[str, torch.Tensor]:
