@@ -41,6 +41,17 @@ class Prompt:
             )
         return cls(tuple(parts[::2]), slots, adds_special)
 
+    @classmethod
+    def of_marks(cls, text: str, *, query: str, title: str, has_query: bool) -> Prompt:
+        """The prompt of a rendered text in which these two marks stand once each.
+
+        It has the special tokens that the tokenizer would add.
+        """
+        marks = {query: "query", title: "title"} if has_query else {title: "title"}
+        parts = re.split("|".join(f"({re.escape(mark)})" for mark in marks), text)
+        parts = [part for part in parts if part is not None]
+        return cls(tuple(parts[::2]), tuple(marks[part] for part in parts[1::2]), False)
+
     @property
     def has_query(self) -> bool:
         """Whether a query is laid into it; one of single texts has none."""

@@ -18,6 +18,7 @@ from jinja2 import TemplateError
 from numpy.typing import NDArray
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
@@ -29,6 +30,7 @@ _LEAST_ROOM = 8  # tokens of query and title together
 # In causal language models' list, and no decoder that reads from left to right.
 _NOT_CAUSAL = frozenset({"xlnet"})
 # Texts that no template holds, to find where it puts its own.
+_NO_ROLES = ("\u2983no role\u2984", "\u2983nor this\u2984")
 _QUERY_MARK, _TITLE_MARK = "\u2983query\u2984", "\u2983title\u2984"
 _INSTRUCTION = "config_sentence_transformers.json"
 FINE_TUNED = "raydistill_reads"  # in a model's config: it was fine-tuned here, on plain pairs
@@ -37,8 +39,10 @@ FINE_TUNED = "raydistill_reads"  # in a model's config: it was fine-tuned here, 
 def is_decoder(config: Any) -> bool:  # noqa: ANN401 - transformers' configs
     """Whether a model reads from left to right alone, as language models that chat do."""
     kind = config.model_type
+    # Some that read images too stand in that list alone.
+    with_images = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind, "")
     return (
-        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        (kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or str(with_images).endswith("ForCausalLM"))
         and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
         and kind not in _NOT_CAUSAL
         and not getattr(config, "is_encoder_decoder", False)
@@ -93,33 +97,64 @@ def folder_prompt(
     """
     if not tokenizer.chat_template:
         return None
-    messages = [{"role": "system", "content": text} for text in _instructions(folder)]
-    if has_query:
-        messages.append({"role": "query", "content": _QUERY_MARK})
-    messages.append({"role": "document", "content": _TITLE_MARK})
-    for shape in (messages, [_structured(message) for message in messages]):
-        try:
-            text = tokenizer.apply_chat_template(shape, tokenize=False)
-            text = text.replace(_QUERY_MARK, "{query}").replace(_TITLE_MARK, "{title}")
-            found = Prompt.parse(text, adds_special=False)  # the template has them
-        except (TemplateError, TypeError, ValueError):  # a template for chats alone
+    system = _instructions(folder)
+    for shape in (_plain, _structured):
+        text = _rendered(tokenizer, shape(system, ("query", "document"), has_query=has_query))
+        if text is None or "'type': 'text'" in text:  # a message printed as Python shows it
             continue
-        if found.has_query == has_query:
-            return found
+        strange = shape(system, _NO_ROLES, has_query=has_query)
+        if _has_marks(_rendered(tokenizer, strange)):  # a template for chats prints any role
+            return None
+        return Prompt.of_marks(text, query=_QUERY_MARK, title=_TITLE_MARK, has_query=has_query)
     return None
 
 
-def _structured(message: dict[str, str]) -> dict[str, Any]:
-    """A message as templates of models for texts and images read it."""
-    return {"role": message["role"], "content": [{"type": "text", "text": message["content"]}]}
+def _plain(system: list[str], roles: tuple[str, str], *, has_query: bool) -> list[dict[str, Any]]:
+    """The messages of a pair, or of a single text, in these roles."""
+    messages = [{"role": "system", "content": text} for text in system]
+    messages += [{"role": roles[0], "content": _QUERY_MARK}] if has_query else []
+    return [*messages, {"role": roles[1], "content": _TITLE_MARK}]
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, Any]]) -> str | None:  # noqa: ANN401
+    """What the chat template makes of messages; None where it takes none of that kind."""
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError):
+        return None
+    has_query = any(_QUERY_MARK in str(message["content"]) for message in messages)
+    is_whole = text.count(_TITLE_MARK) == 1 and text.count(_QUERY_MARK) == int(has_query)
+    return text if is_whole else None
+
+
+def _has_marks(text: str | None) -> bool:
+    return text is not None and _TITLE_MARK in text
+
+
+def _structured(
+    system: list[str], roles: tuple[str, str], *, has_query: bool
+) -> list[dict[str, Any]]:
+    """The same as templates of models for texts and images read it."""
+    return [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        for message in _plain(system, roles, has_query=has_query)
+    ]
 
 
 def _instructions(folder: Path) -> list[str]:
     """The default prompt of a CrossEncoder's folder: none or one."""
     file = folder / _INSTRUCTION
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
-    return [prompt] if prompt else []
+    if not file.exists():
+        return []
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}); it should be a JSON object with `prompts` and "
+            "`default_prompt_name`: mend it or remove it"
+        ) from error
+    return [str(prompt)] if prompt else []
 
 
 class PromptTokenizer:

@@ -279,9 +279,8 @@ class _PaddedModel:
 
     def __init__(self, model: Any, tokenizer: Any, *, has_types: bool) -> None:  # noqa: ANN401
         self.model, self.tokenizer = model, tokenizer
-        if tokenizer.pad_token_id is None:  # of GPT-2 and Llama: any token does, behind a mask
-            tokenizer.pad_token = tokenizer.eos_token
-        if model.config.pad_token_id is None:
+        self.has_pad = model.config.pad_token_id is not None or tokenizer.pad_token_id is not None
+        if self.has_pad and model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
         if is_decoder(model.config):  # a token sees those before it, and counts its place from them
             tokenizer.padding_side = "right"
@@ -296,9 +295,27 @@ class _PaddedModel:
         batch = {"input_ids": np.split(tokens.ids_T, edges)}
         if self.has_types:
             batch["token_type_ids"] = np.split(tokens.types_T, edges)
+        if not self.has_pad:
+            self._pad_with(unused_id(tokens.ids_T))
         padded = self.tokenizer.pad(batch, return_tensors="pt", return_attention_mask=True)
         logits: Tensor = self.model(**padded.to(self.model.device)).logits
         return logits
+
+    def _pad_with(self, token_id: int) -> None:
+        """Pad with a token of no pair here: a decoder's head reads the last one that is no padding.
+
+        With the end token in its place (of GPT-2 and Llama) a prompt that ends in it would be read
+        one token too early.
+        """
+        self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(token_id)
+        self.model.config.pad_token_id = token_id
+
+
+def unused_id(ids_T: NDArray[np.int32]) -> int:
+    """The smallest token id that is not among these."""
+    used = np.unique(ids_T)
+    gaps = np.flatnonzero(used != np.arange(len(used)))
+    return int(gaps[0]) if len(gaps) else len(used)
 
 
 def packed_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:

@@ -131,6 +131,14 @@ def test_logits_are_those_of_the_formatted_strings(
     assert teacher.logits([], []).shape == (0,)
 
 
+def test_a_prompt_that_ends_in_the_end_token(gpt2: Path) -> None:
+    """A head that takes the last token that is no padding is not led astray by it."""
+    prompt = "{query}: {title}<|endoftext|>"
+    expected = [alone(gpt2, f"{q}: {t}<|endoftext|>") for q, t in zip(QUERIES, TITLES, strict=True)]
+    found = make(gpt2, prompt=prompt).logits(QUERIES, TITLES)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
 def test_long_texts_are_cut_and_the_prompt_is_not(qwen: Path) -> None:
     teacher = make(qwen, max_length=96)
     long = "cordless drill 椅子 " * 50
@@ -191,6 +199,33 @@ def test_a_chat_template_for_chats_is_no_prompt(tmp_path: Path) -> None:
         make(folder, prompt=None)
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no such role') }}")
     with pytest.raises(UserError, match="is a decoder"):
+        make(folder, prompt=None)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+        "{% endfor %}",
+        "{% for m in messages %}{{ '[' + m.role + ']' + m.content | string | trim }}{% endfor %}",
+        "{{ 1 / 0 }}",
+        "{{ messages[7].content }}",
+    ],
+)
+def test_a_template_that_prints_any_role_is_no_prompt(tmp_path: Path, template: str) -> None:
+    """As ChatML and Llama 3 have it: the model never saw the roles `query` and `document`."""
+    folder = make_decoder(tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match="is a decoder"):
+        make(folder, prompt=None)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"prompts": 3, "default_prompt_name": "a"}'])
+def test_a_broken_default_prompt_is_a_users_error(tmp_path: Path, content: str) -> None:
+    folder = make_decoder(tmp_path / "st")
+    (folder / "chat_template.jinja").write_text(CHAT)
+    (folder / "config_sentence_transformers.json").write_text(content)
+    with pytest.raises(UserError, match="default_prompt_name`: mend it"):
         make(folder, prompt=None)
 
 

@@ -191,6 +191,8 @@ class SmallDevice:
         RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously"),
         RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY"),
+        RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDn`"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate "
                      "memory: you tried to allocate 8589934592 bytes"),
     ],
@@ -215,6 +217,7 @@ def test_a_batch_that_does_not_fit_is_halved(tiny_bert: Path, error: RuntimeErro
         "CUDA error: device-side assert triggered",
         "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`",
         "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED",
+        "CUDA_ERROR_INVALID_VALUE",
         "mat1 and mat2 shapes cannot be multiplied",
     ],
 )
