@@ -31,9 +31,9 @@ from raydistill.shards import judged_shards, pair_shards
 from raydistill.storage import SUCCESS, Folder
 from raydistill.store import Grid, Known, bucket_of
 
-# Of the transfer set: 32 x 65,536 = 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair
-# (three hashes and two lengths), 67 MB.
-_MOST_PIECES = 32
+# Of the transfer set: 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair (three hashes
+# and two lengths), 67 MB.
+_MOST_ROWS = 1 << 21
 _MAX_RAW_ROWS = 2_000_000
 _MAX_REJECT_FILES = 64
 _NUM_SAMPLED = 8
@@ -173,9 +173,9 @@ def _region(run: Run, shards: Mapping[str, int]) -> _Region | None:
         return None
     done = run.pairs.require_json(SUCCESS, stage="prepare")
     grids = tuple(Grid(**one["grids"][""]) for one in done["additions"])
-    pieces = [len(shard_pieces(name, rows)) for name, rows in shards.items()]
-    most, num_pieces = max(pieces, default=1), max(sum(pieces), _MOST_PIECES)
-    num = max(1, most * grids[0].num_buckets * _MOST_PIECES // num_pieces)
+    most = max((len(shard_pieces(name, rows)) for name, rows in shards.items()), default=1)
+    num_rows = max(sum(shards.values()), _MOST_ROWS)
+    num = max(1, most * grids[0].num_buckets * _MOST_ROWS // num_rows)
     return _Region(grids, most, num)
 
 
@@ -250,10 +250,9 @@ def _pieces(shards: Mapping[str, int]) -> list[Piece]:
 
 
 def _some(pieces: list[Piece]) -> list[Piece]:
-    """At most so many of the pieces, evenly spread."""
-    if len(pieces) <= _MOST_PIECES:
-        return pieces
-    return [pieces[at] for at in np.linspace(0, len(pieces) - 1, _MOST_PIECES).astype(int)]
+    """Pieces of at most so many rows, evenly spread: every n-th of them."""
+    step = -(-sum(piece.num_rows for piece in pieces) // _MOST_ROWS)
+    return pieces[:: max(step, 1)]
 
 
 def _num_words(texts: pa.StringArray) -> NDArray[np.int32]:

@@ -19,7 +19,7 @@ from raydistill.device import student_dtype
 from raydistill.exchange import Exchange
 from raydistill.features import Features, NgramSpec
 from raydistill.lexicon import Lexicon
-from raydistill.loader import Batch, Loader, Targets, Window, num_windows, plan_windows
+from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
 from raydistill.metrics import auc, log_loss
 from raydistill.ngrams import word_rows
 from raydistill.optimizers import rate_at
@@ -200,6 +200,7 @@ def fit_student(
         _batches(job, state, loader, rank=rank, num_workers=num_workers, device=device),
         depth=BATCHES_AHEAD,
     )
+    num_windows = [len(_windows(job, epoch)) for epoch in range(job.num_epochs)]
     window: Window | None = None
     for batch, inputs, targets_B in meter.waiting(batches):
         if batch.window is not window:
@@ -210,14 +211,14 @@ def fit_student(
         rate = rate_at(job.settings, done_share=middle / job.num_pairs)
         loss = state.trainer.step(inputs, targets_B, num_global=batch.num_global, rate=rate)
         meter.step(loss, num_pairs=len(targets_B), num_global=batch.num_global)
-        ends_epoch = batch.is_last and window.index + 1 == _num_windows(job)
+        ends_epoch = batch.is_last and window.index + 1 == num_windows[window.epoch]
         if ends_epoch or _is_due(state.num_pairs, batch, every=job.settings.evaluate_every_pairs):
             _evaluate(job, state, dev, device=device)
             meter.evaluated()
             watcher.record(state.history[-1])
         if batch.is_last:
             _next_window(state, window, ends_epoch=ends_epoch)
-            num_done = state.epoch * _num_windows(job) + state.window
+            num_done = sum(num_windows[: state.epoch]) + state.window
             if num_done % job.settings.checkpoint_every_windows == 0:
                 watcher.save(state)
         if is_over(job, state):
@@ -253,10 +254,6 @@ def _windows(job: Job, epoch: int) -> list[Window]:
     return plan_windows(
         job.shards, seed=settings.seed, epoch=epoch, window_rows=settings.window_rows
     )
-
-
-def _num_windows(job: Job) -> int:
-    return num_windows(job.shards, window_rows=job.settings.window_rows)
 
 
 def _is_due(num_pairs: int, batch: Batch, *, every: int | None) -> bool:

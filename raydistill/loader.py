@@ -24,6 +24,7 @@ from raydistill.pieces import (
     PIECE_ROWS,
     Piece,
     PieceReader,
+    groups_by_rows,
     pieces_of,
     read_pieces,
     sample_pieces,
@@ -118,24 +119,14 @@ def read_logits(
 def plan_windows(
     shards: Mapping[str, int], *, seed: int, epoch: int, window_rows: int
 ) -> list[Window]:
-    """The windows of one epoch: every piece in exactly one of them, in a random order."""
-    pieces, num = pieces_of(shards), _window_pieces(window_rows)
+    """The windows of one epoch: every piece with rows in exactly one of them, in a random order.
+
+    A window has at most `window_rows` rows, or one piece; epochs may have unlike numbers of them.
+    """
+    pieces = [piece for piece in pieces_of(shards) if piece.num_rows]
     order = np.random.default_rng([seed, epoch]).permutation(len(pieces))
-    groups = [order[at : at + num] for at in range(0, len(order), num)]
-    return [
-        Window(epoch, index, tuple(pieces[at] for at in group))
-        for index, group in enumerate(groups)
-    ]
-
-
-def num_windows(shards: Mapping[str, int], *, window_rows: int) -> int:
-    """Windows of one epoch."""
-    return -(-len(pieces_of(shards)) // _window_pieces(window_rows))
-
-
-def _window_pieces(window_rows: int) -> int:
-    """Pieces of a window: together they have at most `window_rows` rows, or it is one piece."""
-    return max(1, window_rows // PIECE_ROWS)
+    groups = groups_by_rows([pieces[at] for at in order], most_rows=window_rows)
+    return [Window(epoch, index, tuple(group)) for index, group in enumerate(groups)]
 
 
 def rank_range(num_rows: int, *, rank: int, num_workers: int) -> tuple[int, int]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # 5 MB in its file, one range request.
 PIECE_ROWS = 65_536
 _MOST_OPEN = 64  # files of a reader: a process may have 1,024, often fewer
-_SAMPLE_PIECES = 16  # 16 x 65,536 = 1,048,576 pairs are sample enough for counts of words
+_SAMPLE_ROWS = 1 << 20  # 1,048,576 pairs are sample enough for counts of words
+_SAMPLE_SHARDS = 1 << 14  # looked at for them; of 64 rows each they have as many
 
 
 @dataclass(frozen=True, order=True)
@@ -60,19 +61,34 @@ def pieces_of(shards: Mapping[str, int]) -> list[Piece]:
     return [piece for shard in sorted(shards) for piece in shard_pieces(shard, shards[shard])]
 
 
-def sample_pieces(shards: Mapping[str, int]) -> list[Piece]:
-    """At most 16 pieces, from which words are counted; the same ones for the same shards.
+def groups_by_rows(pieces: Sequence[Piece], *, most_rows: int) -> Iterator[list[Piece]]:
+    """The pieces in their order, as many together as have `most_rows` rows; at least one."""
+    group: list[Piece] = []
+    num_rows = 0
+    for piece in pieces:
+        if group and num_rows + piece.num_rows > most_rows:
+            yield group
+            group, num_rows = [], 0
+        group.append(piece)
+        num_rows += piece.num_rows
+    if group:
+        yield group
 
-    The first shards hold random queries, and give a piece each; where there are fewer shards, they
+
+def sample_pieces(shards: Mapping[str, int]) -> list[Piece]:
+    """Pieces of at most 1,048,576 rows, from which words are counted; the same for the same shards.
+
+    The first shards hold random queries, and give a piece each; where there are few shards, they
     give several. A large shard is sorted by query: a random piece of it stands for more than its
     first one.
     """
-    rows = []
-    for number, shard in enumerate(sorted(shards)[:_SAMPLE_PIECES]):
+    turns: list[tuple[int, Piece]] = []
+    for number, shard in enumerate(sorted(shards)[:_SAMPLE_SHARDS]):
         pieces = shard_pieces(shard, shards[shard])
         order = np.random.default_rng([0, number]).permutation(len(pieces))
-        rows += [(turn, pieces[at]) for turn, at in enumerate(order)]
-    return sorted(piece for _, piece in sorted(rows)[:_SAMPLE_PIECES])
+        turns += [(turn, pieces[at]) for turn, at in enumerate(order)]
+    pieces = [piece for _, piece in sorted(turns) if piece.num_rows]
+    return sorted(next(groups_by_rows(pieces, most_rows=_SAMPLE_ROWS), []))
 
 
 class Rows(Protocol):

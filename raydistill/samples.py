@@ -14,16 +14,15 @@ import pyarrow as pa
 
 from raydistill.errors import UserError
 from raydistill.loader import read_logits
-from raydistill.pieces import Piece, PieceReader, Rows, TableRows, pieces_of
+from raydistill.pieces import Piece, PieceReader, Rows, TableRows, groups_by_rows, pieces_of
 from raydistill.run import Run
 from raydistill.schema import LOGITS
 from raydistill.shards import missing_shards, pair_shards
 from raydistill.storage import Folder
 
 # Read for a sample. A student learns more from pairs of many queries than from many pairs of a
-# query, and a query lies in one piece or two: 64 x 65,536 = 4,194,304 rows hold as many queries as
-# are needed.
-_MOST_PIECES = 64
+# query, and a query lies in one piece or two: 4,194,304 rows hold as many queries as are needed.
+_MOST_ROWS = 1 << 22
 
 
 class MemoryFolder(Folder):
@@ -102,7 +101,8 @@ def _shares(
 ) -> dict[Piece, int]:
     """Pieces that are drawn from, and how many pairs each gives: `num_pairs` in all, or all."""
     pieces = pieces_of(shards)
-    drawn = [pieces[at] for at in rng.permutation(len(pieces))[:_MOST_PIECES]]
+    order = [pieces[at] for at in rng.permutation(len(pieces))]
+    drawn = next(groups_by_rows(order, most_rows=_MOST_ROWS), [])
     ends = np.cumsum([0, *(piece.num_rows for piece in drawn)])
     wanted = min(num_pairs, int(ends[-1]))
     edges = [int(end) * wanted // int(ends[-1]) for end in ends]

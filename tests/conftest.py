@@ -118,7 +118,7 @@ def run_config(run_dir: Path | str, raw: Path, model: Path, **sections: object) 
         "trees": {"enabled": False},
         "student": {"embedding_dim": 8, "hidden": [16, 8]},
         "ngrams": {"hash_bits": 12, "word_dim": 4},
-        "train": {"epochs": 2, "judged_epochs": 2, "batch_rows": 64, "window_rows": 131_072},
+        "train": {"epochs": 2, "judged_epochs": 2, "batch_rows": 64, "window_rows": 1_024},
         "label": {"max_length": 32, "dtype": "float32"},
         "finetune": {"max_length": 32, "epochs": 1, "batch_rows": 64},
     }

@@ -14,6 +14,7 @@ from raydistill.features import NgramSpec
 from raydistill.labeling import read_tokens
 from raydistill.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, count_idf, plan_windows, scale_features
+from raydistill.model_files import pin_model
 from raydistill.pieces import PIECE_ROWS
 from raydistill.storage import Folder
 
@@ -40,7 +41,7 @@ def train(folder: Folder, shards: Shards) -> None:
 
 def label(folder: Folder, shards: Shards) -> None:
     """What the step before a teacher does with each shard."""
-    model = str(folder / "model")
+    model = pin_model(str(folder / "model"))
     for name in shards:
         item = {"folder": str(folder / "pairs"), "name": name}
         read_tokens(item, b"", model=model, max_length=64)

@@ -13,7 +13,6 @@ from raydistill.loader import (
     count_idf,
     dense_scale,
     features_of,
-    num_windows,
     plan_windows,
     read_logits,
     scale_features,
@@ -52,7 +51,7 @@ def seen(
     loader: Loader, shards: dict[str, int], *, num_workers: int, batch_rows: int
 ) -> list[list[float]]:
     """The targets that each worker sees in one epoch, through all of its batches."""
-    windows = plan_windows(shards, seed=1, epoch=0, window_rows=3 * PIECE_ROWS)
+    windows = plan_windows(shards, seed=1, epoch=0, window_rows=20)
     found: list[list[float]] = []
     for rank in range(num_workers):
         batches = loader.batches(
@@ -96,7 +95,7 @@ def test_features_and_targets_are_of_the_same_pair(
         features, targets = loader.read_all({name: rows})
         for row, target in enumerate(targets.tolist()):
             ids_of[target] = features.take(np.array([row])).ids_N.tolist()
-    windows = plan_windows(shards, seed=1, epoch=0, window_rows=3 * PIECE_ROWS)
+    windows = plan_windows(shards, seed=1, epoch=0, window_rows=20)
     for batch in loader.batches(windows, rank=1, num_workers=2, batch_rows=4, seed=1):
         lookup, bags = batch.lookup, SPEC.num_bags
         for row, target in enumerate(batch.targets_B.tolist()):
@@ -110,7 +109,7 @@ def test_a_fit_goes_on_with_other_workers_where_it_was(
     """Two workers do the first window, three the rest: every pair once."""
     pairs, logits, shards = store
     loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, lexicon=LEXICON)
-    windows = plan_windows(shards, seed=1, epoch=0, window_rows=3 * PIECE_ROWS)
+    windows = plan_windows(shards, seed=1, epoch=0, window_rows=20)
     found = [
         target
         for part, num_workers in ((windows[:1], 2), (windows[1:], 3))
@@ -126,7 +125,7 @@ def test_a_fit_goes_on_with_other_workers_where_it_was(
 def test_epochs_and_seeds_shuffle_windows() -> None:
     shards = {f"part-{n}": 10 for n in range(20)}
     plans = [
-        plan_windows(shards, seed=seed, epoch=epoch, window_rows=4 * PIECE_ROWS)
+        plan_windows(shards, seed=seed, epoch=epoch, window_rows=40)
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))
     ]
     assert plans[0] == plans[3]
@@ -223,14 +222,22 @@ def test_windows_of_small_shards_are_what_they_were_by_shards() -> None:
     assert [[str(piece) for piece in window.pieces] for window in plan] == [
         names[:8], names[8:16], names[16:],
     ]  # fmt: skip
-    assert num_windows(shards, window_rows=524_288) == 3
+
+
+def test_windows_of_tiny_shards_have_as_many_rows() -> None:
+    shards = {f"part-{at:05d}": 1_000 + at % 3 for at in range(200)} | {"part-empty": 0}
+    for epoch in range(3):
+        plan = plan_windows(shards, seed=0, epoch=epoch, window_rows=10_000)
+        sizes = [window.num_rows for window in plan]
+        assert max(sizes) <= 10_000 and min(sizes[:-1]) > 8_900
+        found = sorted(piece.shard for window in plan for piece in window.pieces)
+        assert found == sorted(set(shards) - {"part-empty"})
 
 
 @pytest.mark.parametrize("window_rows", [1, 65_536, 200_000, 524_288])
 def test_windows_of_large_shards_are_no_larger(window_rows: int) -> None:
     shards = {"part-00000": 1_048_576, "part-00001": 1_000_001, "part-00002": 30}
     plan = plan_windows(shards, seed=0, epoch=0, window_rows=window_rows)
-    assert len(plan) == num_windows(shards, window_rows=window_rows)
     assert max(window.num_rows for window in plan) <= max(window_rows, PIECE_ROWS)
     pieces = sorted(piece for window in plan for piece in window.pieces)
     assert pieces == [p for name in sorted(shards) for p in shard_pieces(name, shards[name])]

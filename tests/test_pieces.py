@@ -61,7 +61,7 @@ def test_pieces_are_row_groups_and_read_as_they_were_written(folder: Folder) -> 
 
 
 def test_row_groups_of_other_sizes_are_read_too(tmp_path: Path) -> None:
-    """As shards were written before there were pieces, or with rows missing."""
+    """Whatever wrote the shard."""
     for size in (1_000, 1_000_000):
         pq.write_table(numbers(ROWS), tmp_path / "a.parquet", row_group_size=size)
         tables = read_pieces(Folder(str(tmp_path)), pieces_of({"a.parquet": ROWS}))
@@ -108,6 +108,8 @@ def test_a_shard_of_other_rows_is_refused(folder: Folder) -> None:
 def test_of_shards_of_one_piece_the_first_sixteen_are_the_sample() -> None:
     shards = {f"part-{at:05d}": 65_536 - at for at in reversed(range(40))}
     assert [str(piece) for piece in sample_pieces(shards)] == sorted(shards)[:16]
+    small = {f"part-{at:05d}": 1_000 for at in range(3_000)}  # a sample is of rows, not of shards
+    assert [piece.shard for piece in sample_pieces(small)] == sorted(small)[:1_048]
     few = {name: shards[name] for name in sorted(shards)[:3]}
     assert [str(piece) for piece in sample_pieces(few)] == sorted(few)
 

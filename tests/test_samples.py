@@ -3,18 +3,24 @@ import pyarrow as pa
 import pytest
 
 from raydistill.pieces import PIECE_ROWS, PieceReader, shard_pieces
-from raydistill.samples import _MOST_PIECES, MemoryFolder, _shares
+from raydistill.samples import MemoryFolder, _shares
 
 
 @pytest.mark.parametrize("num_pairs", [1, 1_000, 10**9])
 def test_many_shards_give_the_same_share_each(num_pairs: int) -> None:
     shards = {f"part-{at:05d}.parquet": 100 + at for at in range(200)}
     found = _shares(shards, num_pairs=num_pairs, rng=np.random.default_rng(0))
-    assert len(found) == min(num_pairs, _MOST_PIECES)
+    assert len(found) == min(num_pairs, 200)
     rows = sum(piece.num_rows for piece in found)
     assert sum(found.values()) == min(num_pairs, rows)
     share = sum(found.values()) / rows
     assert all(abs(num - share * piece.num_rows) <= 1 for piece, num in found.items() if num > 1)
+
+
+def test_of_small_shards_as_many_pairs_are_drawn_as_asked_for() -> None:
+    shards = {f"part-{at:05d}.parquet": 1_000 for at in range(200)}
+    found = _shares(shards, num_pairs=150_000, rng=np.random.default_rng(0))
+    assert sum(found.values()) == 150_000 and len(found) == 200
 
 
 def test_of_large_shards_pieces_are_drawn() -> None:

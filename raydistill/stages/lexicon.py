@@ -21,7 +21,7 @@ from raydistill.learning import spec_of
 from raydistill.lexicon import Lexicon
 from raydistill.loader import features_of
 from raydistill.model_files import load_model
-from raydistill.pieces import pieces_of, read_pieces, shard_pieces
+from raydistill.pieces import pieces_of, read_pieces
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.shards import pair_shards
@@ -31,7 +31,7 @@ from raydistill.vocabulary import make_lexicon
 
 logger = logging.getLogger("raydistill")
 LEXICON, _COUNTS = "lexicon.npz", "counts"
-_PIECES_A_TASK = 8  # 8 x 65,536 pairs, some 3 s of a core; more where a shard alone has more
+_ROWS_A_TASK = 1 << 19  # 524,288 pairs, some 3 s of a core; more where a shard alone has more
 
 
 def write_lexicon(run: Run) -> None:
@@ -80,16 +80,15 @@ def _frequent_ngrams(run: Run, lexicon: Lexicon) -> NDArray[np.int32]:
 
 
 def groups_of(shards: Mapping[str, int]) -> list[dict[str, int]]:
-    """What the tasks count: sorted shards, one after the other, up to 8 pieces or one shard."""
+    """What the tasks count: sorted shards, one after the other, up to 524,288 rows or one shard."""
     groups: list[dict[str, int]] = []
-    num_pieces = _PIECES_A_TASK
+    num_rows = 0
     for name in sorted(shards):
-        num = len(shard_pieces(name, shards[name]))
-        if num_pieces + num > _PIECES_A_TASK:
+        if not groups or num_rows + shards[name] > _ROWS_A_TASK:
             groups.append({})
-            num_pieces = 0
+            num_rows = 0
         groups[-1][name] = shards[name]
-        num_pieces += num
+        num_rows += shards[name]
     return groups
 
 

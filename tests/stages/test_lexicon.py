@@ -12,12 +12,12 @@ from raydistill.stages.lexicon import LEXICON, groups_of, load_lexicon, top_ids,
 from tests.conftest import run_config
 
 
-def test_a_task_counts_eight_pieces_or_one_large_shard() -> None:
+def test_a_task_counts_half_a_million_rows_or_one_large_shard() -> None:
     small = {f"part-{at:05d}": 65_536 for at in range(20)}
     assert [len(group) for group in groups_of(small)] == [8, 8, 4]
     mixed = {"a": 1_048_576, "b": 65_537, "c": 5 * 65_536, "d": 65_536, "e": 1}
-    assert [list(group) for group in groups_of(mixed)] == [["a"], ["b", "c", "d"], ["e"]]
-    assert groups_of({}) == []
+    assert [list(group) for group in groups_of(mixed)] == [["a"], ["b", "c", "d", "e"]]
+    assert groups_of({}) == [] and groups_of({"empty": 0}) == [{"empty": 0}]
 
 
 def test_the_most_frequent_ids_by_hand() -> None:

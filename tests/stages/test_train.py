@@ -134,7 +134,7 @@ def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
 ) -> None:
     """In float32, with evaluations, dropout and a schedule under way; so it is reproducible too."""
     run = with_train(
-        labeled, checkpoint_every_windows=1, window_rows=65_536, evaluate_every_pairs=70,
+        labeled, checkpoint_every_windows=1, window_rows=1, evaluate_every_pairs=70,
         dtype="float32", schedule="cosine", warmup_share=0.1, **fields,
     )  # fmt: skip
     student = run.config.student.model_copy(update={"dropout": 0.1})
@@ -155,7 +155,7 @@ def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
 
 
 def test_checkpoints_are_counted_in_windows_and_not_in_epochs(labeled: Run, tmp_path: Path) -> None:
-    run = with_train(labeled, checkpoint_every_windows=3, window_rows=65_536, epochs=4)
+    run = with_train(labeled, checkpoint_every_windows=3, window_rows=1, epochs=4)
     job, state = start(run)
     saves = [tmp_path / "saves"]
     fit(job, state, saves=saves)
@@ -213,7 +213,7 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
     local_ray: None, labeled: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both workers die with the first and are replaced; die again; one goes on from there."""
-    run = with_train(labeled, checkpoint_every_windows=1, window_rows=65_536, dtype="float32")
+    run = with_train(labeled, checkpoint_every_windows=1, window_rows=1, dtype="float32")
     job, alone = start(run)
     fit(job, alone)
     monkeypatch.setattr("raydistill.stages.fit._MAX_FAILURES", 1)
@@ -279,7 +279,7 @@ def test_two_workers_learn_what_one_learns(local_ray: None, tmp_path: Path) -> N
             tmp_path / "run", tmp_path, Path("no-model"), judged={"dev_share": 0.4},
             ngrams={"word_dim": 0},
             train={"judged_epochs": 8, "learning_rate": 0.02, "batch_rows": 512,
-                   "schedule": "linear", "window_rows": 262_144, "dtype": "float32"},
+                   "schedule": "linear", "window_rows": 4_096, "dtype": "float32"},
         )
     )  # fmt: skip
     prepare.run(run)

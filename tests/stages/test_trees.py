@@ -78,7 +78,10 @@ def _check_logits(run: Run) -> None:
     scores = trees.load_trees(run).logits(features.dense_BF[:, :NUM_DENSE])
     assert np.array_equal(logits["logit"].to_numpy(), scores)
     rows = np.arange(PIECE_ROWS + 10) % pairs.num_rows  # two pieces
-    _, data = trees.make_scorer(run=run)({}, to_bytes(pairs.take(pa.array(rows))))
+    found = trees.load_trees(run).fingerprint
+    _, data = trees.make_scorer(run=run, fingerprint=found)(
+        {}, to_bytes(pairs.take(pa.array(rows)))
+    )
     assert np.array_equal(from_bytes(data)["logit"].to_numpy(), scores[rows])
 
 
