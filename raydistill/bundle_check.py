@@ -25,6 +25,8 @@ from raydistill.lexicon import IDF, NGRAMS, VECTORS, WORDS
 Arrays = Mapping[str, NDArray[Any]]
 _AGAIN = "export the bundle again, or copy it whole"
 _MAX_HASH_BITS = 30  # ids are int32
+_MOST_CHARS = 2**31 - 1
+_LEAST_DEVIATION = 1e-30  # below it a float32 overflows when it is divided by
 _CHAR_NGRAMS = (0, 2, 3, 4, 5, 6)
 _LAYER = re.compile(r"(weight|bias)_([0-9]+)")
 # A damaged archive ends in one of many errors, by where the damage is.
@@ -83,34 +85,36 @@ def check_settings(settings: Mapping[str, Any]) -> NgramSpec:
     _number(settings, "threshold", is_right=lambda value: 0 <= value <= 1, wanted="from 0 to 1")
     for name in ("max_query_chars", "max_title_chars"):
         value = _present(settings, name)
-        if type(value) is not int or value < 1:
-            raise _wrong(name, value, "a whole number of at least 1")
+        if type(value) is not int or not 1 <= value <= _MOST_CHARS:
+            raise _wrong(name, value, f"a whole number from 1 to {_MOST_CHARS:,}")
     if type(settings.get("single_texts", False)) is not bool:
         raise _wrong("single_texts", settings["single_texts"], "true or false")
     return _spec(_present(settings, "ngrams"))
 
 
-def check_arrays(arrays: Arrays, spec: NgramSpec) -> None:
-    """That every array is there, finite, and of the type and the shape that `spec` makes it.
+def check_arrays(arrays: Arrays, spec: NgramSpec) -> int:
+    """How many layers there are, after a check of all arrays against `spec`.
+
+    Each is there, finite, and of the type and the shape that `spec` makes it.
 
     Raises:
         UserError: one is not.
     """
     table = _array(arrays, "embedding", np.float32, (spec.num_rows, None))
     _check_dense(arrays, spec)
-    _check_layers(arrays, num_inputs=spec.num_bags * table.shape[1] + spec.num_dense)
     _check_lexicon(arrays, spec)
+    return _check_layers(arrays, num_inputs=spec.num_bags * table.shape[1] + spec.num_dense)
 
 
 def _check_dense(arrays: Arrays, spec: NgramSpec) -> None:
     _array(arrays, "dense_mean", np.float32, (spec.num_dense,))
     deviations = _array(arrays, "dense_std", np.float32, (spec.num_dense,))
-    if not (deviations > 0).all():
+    if not (deviations > _LEAST_DEVIATION).all():
         raise _bad("dense_std", f"{deviations.min()} in it", "above 0 everywhere")
 
 
-def _check_layers(arrays: Arrays, *, num_inputs: int) -> None:
-    """Each layer reads what the one before gives; the last gives one logit."""
+def _check_layers(arrays: Arrays, *, num_inputs: int) -> int:
+    """The number of layers; each reads what the one before gives, and the last gives one logit."""
     numbers = [int(match[2]) for name in arrays if (match := _LAYER.fullmatch(name))]
     num_layers = 1 + max(numbers, default=0)
     for at in range(num_layers):
@@ -118,6 +122,7 @@ def _check_layers(arrays: Arrays, *, num_inputs: int) -> None:
         weight = _array(arrays, f"weight_{at}", np.float32, (num_outputs, num_inputs))
         _array(arrays, f"bias_{at}", np.float32, (len(weight),))
         num_inputs = len(weight)
+    return num_layers
 
 
 def _check_lexicon(arrays: Arrays, spec: NgramSpec) -> None:

@@ -44,6 +44,7 @@ _MIN_LOCAL_CPUS = 4
 _BYTES_A_WORDPIECE, _BYTES_A_PAIR, _BLOCKS_A_CORE = 3, 20, 2
 _LEAST_STORE_BYTES = 500 << 20
 _STORE_SHARE = 0.3  # of the machine's memory, at most; Ray's own default is as much
+_MOST_ON_MAC_BYTES = 2 << 30
 _SHARED_MEMORY = Path("/dev/shm")  # where it is smaller than the store, Ray takes a slow disk
 # What Ray prints, in pages, of each process that ends and each task that is tried again.
 _DEATH = re.compile(
@@ -90,6 +91,8 @@ def _most_store_bytes() -> int:
     if of_container.exists() and (text := of_container.read_text().strip()) != "max":
         memory_bytes = min(memory_bytes, int(text))
     most = int(_STORE_SHARE * memory_bytes)
+    if sys.platform == "darwin":  # where Ray takes no larger one
+        most = min(most, _MOST_ON_MAC_BYTES)
     return min(most, shutil.disk_usage(_SHARED_MEMORY).free) if _SHARED_MEMORY.exists() else most
 
 

@@ -20,8 +20,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # libraries allocate past torch's allocator. Their handles are made at the first call, and say
 # NOT_INITIALIZED where no memory is left for them.
 _NO_MEMORY = re.compile(
-    r"(cuda|hip|xpu)\b.*out of memory"
-    r"|(cu|hip)blas_status_(alloc_failed|not_initialized)"
+    r"\b(cuda|hip|xpu)(_error)?[\s_:,].*out.of.memory|\b(cuda|hip)_error_out_of_memory"
+    r"|(cu|hip)(blas|solver|sparse)_status_(alloc_failed|not_initialized)"
     r"|cudnn_status_(alloc_failed|not_initialized|internal_error_\w+_allocation_failed)"
     r"|defaultcpuallocator: (can't allocate|not enough) memory",
     re.IGNORECASE,

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 
 # What a terminal or an XML reader obeys or refuses: control characters, the marks that turn the
 # direction of writing, halves of surrogate pairs, noncharacters.
-_CONTROLS = "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff"
+_MARKS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_CONTROLS = f"\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f{_MARKS}\ufffe\uffff"
 _UNSEEN = re.compile(f"[{_CONTROLS}\ud800-\udfff]")
 _BREAKS = re.compile("[\t\r\n\v\f\x85\u2028\u2029]+")
 _RAW_BREAKS = re.compile("[\r\v\f\x85\u2028\u2029]")
-_NOT_FOR_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NOT_FOR_JSON = re.compile(f"[\x7f-\x9f{_MARKS}\u2028\u2029\ud800-\udfff]")
 # Punctuation that is markup within a line of Markdown, GitHub's extensions among it: `:` and `@` of
 # addresses, `$` of formulas, `:` of emoji. Brackets need no parentheses then.
-_INSIDE = re.compile(r"[\\`*_{}\[\]#!|~$@:^]")
+_INSIDE = re.compile(r"[\\`*_{}\[\]#!|~$@^]|:(?=//)|:(?=[\w+-]+:)")
 # And at the start of one: lists, headings, quotations, lines.
 _FIRST = re.compile(r"^(?:[-+](?= |$)|-(?=[- ]*$)|=(?==*$)|[0-9]{1,9}(?=[.)](?: |$)))")
 _WEB = re.compile(r"(www)\.", re.IGNORECASE)

@@ -41,14 +41,13 @@ class Scorer:
             )
         self.settings = settings
         self.spec = check_settings(settings)
-        check_arrays(arrays, self.spec)
+        num_layers = check_arrays(arrays, self.spec)
         self.temperature = float(settings["temperature"])
         self.threshold = float(settings["threshold"])
         self.max_query_chars = int(settings["max_query_chars"])
         self.max_title_chars = int(settings["max_title_chars"])
         self._table_VD, self.lexicon = arrays["embedding"], Lexicon.from_arrays(arrays)
         self._mean_F, self._std_F = arrays["dense_mean"], arrays["dense_std"]
-        num_layers = sum(name.startswith("weight_") for name in arrays)
         self._layers = [
             (np.ascontiguousarray(arrays[f"weight_{at}"].T), arrays[f"bias_{at}"])
             for at in range(num_layers)

@@ -59,6 +59,8 @@ def test_a_right_bundle_scores() -> None:
     Scorer(settings(temperature=1, later="unknown settings are for others"), arrays())
     large = arrays() | {"embedding": with_("embedding", (0, 0), 3e38)}  # its square is infinite
     Scorer(settings(), large)
+    other = {"weight_x": np.ones(1, np.float32), "weight_": np.ones(1, np.float32)}
+    assert Scorer(settings(), arrays() | other).score("sofa", ["lamp"]).shape == (1,)
     lowest = with_("word_vectors", (0, 1), -65_504), with_("word_vectors", (0, 1), 65_504)
     for vectors in (*lowest, arrays()["word_vectors"].astype(np.float32)):
         Scorer(settings(), arrays() | {"word_vectors": vectors})
@@ -85,6 +87,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("dense_std", np.ones(SPEC.num_dense + 1, np.float32), "'dense_std'"),
     ("dense_std", with_("dense_std", 3, 0), "'dense_std' is 0.0 in it, not above 0"),
     ("dense_std", with_("dense_std", 3, -1), "not above 0"),
+    ("dense_std", with_("dense_std", 3, 1e-40), "'dense_std' is .*, not above 0"),
     ("idf", np.ones(0, np.float32), "'idf'"),
     ("idf", np.ones(3, np.float32), "power of two"),
     ("idf", np.ones((2, 2), np.float32), "'idf'"),
@@ -144,6 +147,7 @@ def ngrams(**changed: object) -> dict[str, Any]:
         ({"max_query_chars": 0}, "max_query_chars is 0"),
         ({"max_title_chars": 10.0}, "max_title_chars is 10.0"),
         ({"max_title_chars": True}, "max_title_chars is True"),
+        ({"max_title_chars": 2**31}, "max_title_chars is 2147483648, not a whole number from 1 to"),
         ({"single_texts": "no"}, "single_texts is 'no', not true or false"),
         ({"ngrams": []}, "ngrams is \\[\\], not a table of preset"),
         (ngrams(preset="other"), "ngrams.preset is 'other', not one of \\('match', 'bert2dnn'\\)"),

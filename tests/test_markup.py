@@ -31,8 +31,8 @@ HOSTILE = [
     "größe 沙发", "a^b^", "{{ liquid }}", "\\*", "&nosuch;", "x  y", "-3.5", "+0.01 gain", "- -",
     "2. b",
 ]  # fmt: skip
-CONTROL = "red\x1b[31m\x9b2J\x07 \u202eevil\x00"
-CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+CONTROL = "red\x1b[31m\x9b2J\x07 \u202eevil\x00 \u061c\u2067"
+CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u061c\u2066-\u2069]")
 
 
 class Page(HTMLParser):

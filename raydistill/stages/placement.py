@@ -6,6 +6,7 @@ machine that is paid for its GPU.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 
@@ -17,8 +18,12 @@ import torch.distributed as dist
 from raydistill.device import device_use, merge_uses, why_no_gpu
 from raydistill.errors import UserError
 
+logger = logging.getLogger("raydistill")
+
 # For GPUs that Ray only believes in (`ray start --num-gpus=2` on a machine without any), as tests
 # of placement have them: with 1 such a worker works on the CPU.
+_SOON_S = 10.0
+_MOST_WAIT_S = 900.0  # a cloud's GPU machine takes 3 to 8 minutes to start
 ALLOW_CPU = "RAYDISTILL_ALLOW_CPU_AS_GPU"
 
 
@@ -63,7 +68,17 @@ def check_gpu(*, gpus_each: float) -> None:
     Raises:
         UserError: torch does not see it.
     """
-    problem: str = ray.get(ray.remote(num_gpus=gpus_each, num_cpus=0)(_gpu_problem).remote())
+    look = ray.remote(num_gpus=gpus_each, num_cpus=0)(_gpu_problem).remote()
+    if not ray.wait([look], timeout=_SOON_S)[0]:
+        logger.info("waiting for a GPU: none is free, or its machine is not there yet")
+    if not ray.wait([look], timeout=_MOST_WAIT_S)[0]:
+        ray.cancel(look)
+        raise UserError(
+            f"no GPU came within {_SOON_S + _MOST_WAIT_S:.0f} s; is cluster.gpus more than the "
+            "cluster has or may start? Else set finetune.num_gpus or train.num_gpus = 0 to work on "
+            "CPUs"
+        )
+    problem: str = ray.get(look)
     if problem:
         raise UserError(problem)
 
