@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -151,6 +152,15 @@ def test_a_heartbeat_is_written(folder: Folder) -> None:
     assert later["beat_s"] > first["beat_s"] and later["since_s"] == first["since_s"]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What runs in the background of a script (`make test &`) inherits that Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_who_lost_its_lease_stops(folder: Folder) -> None:
     with pytest.raises(UserError, match=r"train in .* taken over by .*spot-7.*this job stopped"):
         with Lease(folder, "train", beat_s=0.1):
