@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # models come from folders, never from a hub
 
@@ -24,6 +25,14 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What runs in the background of a script (`make test &`) inherits that Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 # 50 words, so that a tiny BERT has a tiny vocabulary.

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -150,14 +149,6 @@ def test_a_heartbeat_is_written(folder: Folder) -> None:
         later = folder.read_json("train.json")
     assert first is not None and later is not None
     assert later["beat_s"] > first["beat_s"] and later["since_s"] == first["since_s"]
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """What runs in the background of a script (`make test &`) inherits that Ctrl-C is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")

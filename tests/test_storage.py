@@ -112,6 +112,7 @@ def test_uris_have_one_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.server
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_write_is_finished(s3: str) -> None:
     """Ctrl-C between the opening of an object and its bytes: a close would publish it empty."""
     folder = Folder(s3) / "interrupted"
