@@ -41,7 +41,7 @@ def ways_of(folder: Path, bundle: Path) -> dict[str, Callable[[], object]]:
         ways[f"write {name}"] = lambda data=data: write_whole(folder / "a", data)
     raw = folder / "raw.csv"
     raw.write_bytes(os.urandom(_RAW_BYTES))
-    file = InputFile("raw.csv", str(raw), _RAW_BYTES)
+    file = InputFile(str(raw), _RAW_BYTES)
     ways["512 MB hashed by blocks"] = lambda: look_at(file, whole=False)
     ways["512 MB hashed whole"] = lambda: look_at(file, whole=True)
     settings, arrays = read_bundle(bundle)
