@@ -249,18 +249,7 @@ def make_trainer(
 ) -> Trainer:
     """The Trainer of one teacher, ready to go; needs no Ray."""
     settings = run.config.finetune
-    base = run.config.teachers[name].base
-    if base is None:
-        raise ValueError(f"teacher {name} has no base: there is nothing to fine-tune")
-    folder = load_model(run.model(base))
-    torch.manual_seed(settings.seed)  # before the head gets its random weights
-    model = AutoModelForSequenceClassification.from_pretrained(
-        str(folder), num_labels=1, dtype=torch.float32
-    )
-    if is_decoder(model.config):  # it learns pairs without a prompt here
-        setattr(model.config, FINE_TUNED, "pairs")
-    tokenizer = load_tokenizer(folder)
-    load_model(run.model(base))  # still the same
+    model, tokenizer = _load_base(run, name)
     train, dev = (read_examples(run, split, tokenizer) for split in ("train", "dev"))
     weight = positive_weight(settings, [example["labels"] for example in train])
     dtype = teacher_dtype(settings.dtype, device=device)
@@ -301,6 +290,23 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _load_base(run: Run, name: str) -> tuple[Any, Any]:
+    """A teacher's encoder with a new head in float32, and its tokenizer."""
+    base = run.config.teachers[name].base
+    if base is None:
+        raise ValueError(f"teacher {name} has no base: there is nothing to fine-tune")
+    folder = load_model(run.model(base))
+    torch.manual_seed(run.config.finetune.seed)  # before the head gets its random weights
+    model = AutoModelForSequenceClassification.from_pretrained(
+        str(folder), num_labels=1, dtype=torch.float32
+    )
+    if is_decoder(model.config):  # it learns pairs without a prompt here
+        setattr(model.config, FINE_TUNED, "pairs")
+    tokenizer = load_tokenizer(folder)
+    load_model(run.model(base))  # still the same
+    return model, tokenizer
 
 
 def read_examples(run: Run, split: str, tokenizer: Any) -> list[dict[str, Any]]:  # noqa: ANN401

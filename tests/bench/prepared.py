@@ -30,6 +30,7 @@ def prepared_run(
             "pairs": {"input": [str(raw)]},
             "judged": {"input": [str(raw)], "label": "weight"},
             "teachers": {"teacher": {"model": str(teacher)}},
+            "trees": {"enabled": False},
         }
     )
     file = folder / "bench.toml"
