@@ -88,7 +88,7 @@ def test_a_clock_that_is_slow_is_no_death(folder: Folder) -> None:
 def test_a_dead_holder_whose_clock_runs_ahead_holds_nothing(folder: Folder) -> None:
     folder.write_json("train.json", asdict(elsewhere(age_s=-3_600)))
     with Lease(folder, "train", beat_s=0.1):
-        pass
+        assert folder.read_json("train.json")["pid"] == os.getpid()  # type: ignore[index]
 
 
 _STUBBORN = """
@@ -136,10 +136,10 @@ def test_a_process_of_this_machine_that_ended_holds_nothing(folder: Folder) -> N
 def test_what_is_no_lease_holds_nothing(folder: Folder) -> None:
     folder.write_bytes("train.json", b"{")
     with Lease(folder, "train"):
-        pass
+        assert folder.read_json("train.json")["pid"] == os.getpid()  # type: ignore[index]
     folder.write_json("train.json", {"host": "x"})
     with Lease(folder, "train"):
-        pass
+        assert folder.read_json("train.json")["pid"] == os.getpid()  # type: ignore[index]
 
 
 def test_a_heartbeat_is_written(folder: Folder) -> None:
