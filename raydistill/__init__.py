@@ -2,4 +2,4 @@
 
 __version__ = "0.1.0"
 # Of bundles, and of the features that students and trees read: a model of others is stale.
-FORMAT = 8
+FORMAT = 9

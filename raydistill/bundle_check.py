@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from raydistill.errors import UserError
 from raydistill.features import VOCABULARY_BITS, NgramSpec
 from raydistill.lexicon import IDF, NGRAMS, VECTORS, WORDS
+from raydistill.unit_names import Names, checked_units
 
 Arrays = Mapping[str, NDArray[Any]]
 _AGAIN = "export the bundle again, or copy it whole"
+EXTRA_UNITS = "extra_units"
 _MAX_HASH_BITS = 30  # ids are int32
 _MOST_CHARS = 2**31 - 1
 _LEAST_DEVIATION = 1e-30  # below it a float32 overflows when it is divided by
@@ -202,10 +204,22 @@ def _spec(content: object) -> NgramSpec:
     if unknown:
         raise UserError(f"bundle.json: ngrams has an unknown field {unknown[0]!r}; {_AGAIN}")
     for name in names:
-        _check_type(f"ngrams.{name}", _present(content, name), kinds[name])
-    spec = NgramSpec(**content)
+        if name != EXTRA_UNITS:
+            _check_type(f"ngrams.{name}", _present(content, name), kinds[name])
+    units = _extra_units(_present(content, EXTRA_UNITS))
+    spec = NgramSpec(**{**content, EXTRA_UNITS: units})
     _check_ranges(spec)
     return spec
+
+
+def _extra_units(content: object) -> Names:
+    """Pairs of short name and other names, as the spec has them or as JSON does."""
+    try:
+        units = {short: names for short, names in content}  # type: ignore[attr-defined]
+        return checked_units(units)
+    except (TypeError, ValueError) as error:
+        wanted = f"pairs of a short name and other names ({error})"
+        raise _wrong(f"ngrams.{EXTRA_UNITS}", content, wanted) from error
 
 
 def _check_type(name: str, value: object, kind: Any) -> None:  # noqa: ANN401 - a type's hint

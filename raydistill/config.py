@@ -241,7 +241,7 @@ def _check_searched(name: str) -> None:
             f'tune.space: {name!r} cannot be searched; write "section.field" of '
             f"{', '.join(SEARCHED)}"
         )
-    if name == "ngrams.units":
+    if name in ("ngrams.units", "ngrams.extra_units"):
         raise ValueError(
             f"tune.space: {name} cannot be searched: words are counted with it as it is"
         )

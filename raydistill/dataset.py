@@ -31,6 +31,7 @@ from raydistill.store import (
     sort_rows,
     write_chunk,
 )
+from raydistill.unit_names import Names
 
 PART_ROWS = 1 << 20  # of a Parquet file for one task; clean rows that a task holds: 100 to 200 MB
 _MOST_BYTES = 1 << 30  # an Arrow array of texts ends at 2 GiB
@@ -50,6 +51,7 @@ class Dataset:
     shard_rows: int
     dedupe: bool
     addition: int = 0
+    extra_units: Names = ()  # that the keys of its queries know
 
     @property
     def all_chunks(self) -> Folder:
@@ -100,7 +102,7 @@ class HeldOut:
         return ~np.isin(keys, held) if len(held) else np.ones(len(keys), bool)
 
 
-def file_keys(file: RawFile, rules: TextRules) -> NDArray[np.uint64]:
+def file_keys(file: RawFile, rules: TextRules, *, extra_units: Names = ()) -> NDArray[np.uint64]:
     """The distinct query keys of a raw file's clean rows."""
     columns = list(file.columns.values())
     found = [np.empty(0, np.uint64)]
@@ -108,7 +110,7 @@ def file_keys(file: RawFile, rules: TextRules) -> NDArray[np.uint64]:
         cleaned = clean(
             raw.table, rows=raw.rows, columns=file.columns, rules=rules, source=file.uri
         )
-        found.append(group_keys(cleaned.pairs))
+        found.append(group_keys(cleaned.pairs, extra_units=extra_units))
     return np.unique(np.concatenate(found))
 
 
@@ -145,7 +147,8 @@ def _clean_rows(
     cleaned = clean(
         raw.table, rows=raw.rows, columns=file.columns, rules=dataset.rules, source=file.uri
     )
-    good, keys = cleaned.pairs, group_keys(cleaned.pairs)
+    good = cleaned.pairs
+    keys = group_keys(good, extra_units=dataset.extra_units)
     free = held_out.free(keys, split=file.split)
     if not free.all():
         good, keys = good.filter(pa.array(free)), keys[free]
@@ -255,7 +258,8 @@ def gather_groups(
     if missing:
         names = [name for name in chunks.files() if name.endswith(_CHUNK_SUFFIX)]
         tables = read_range(chunks, names, *grid.key_range(missing[0], missing[-1]))
-        before = Known(folder, tuple(Grid(**one) for one in known[split]))
+        grids_before = tuple(Grid(**one) for one in known[split])
+        before = Known(folder, grids_before, dataset.extra_units)
     for group in missing:
         found = gather(tables, *grid.key_range(group, group), dedupe=dataset.dedupe)
         if found is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from raydistill.compiled import compiled
 from raydistill.matching import NUM_DENSE
+from raydistill.unit_names import Names
 
 VOCABULARY_BITS = 24  # of a hash make an id: 150,000 kept ones take 1 % of the others for their own
 
@@ -29,6 +30,7 @@ class NgramSpec:
     word_dim: int = 0  # columns of the word vectors; 0: none
     vocabulary_rows: int = 0  # the table holds so many n-grams and no others; 0: hash_bits decides
     units: bool = False  # sizes and units in one spelling
+    extra_units: Names = ()  # (short name, other names) of units besides the built-in ones
 
     @property
     def num_rows(self) -> int:

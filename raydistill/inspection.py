@@ -30,6 +30,7 @@ from raydistill.schema import COUNTS, SPLITS
 from raydistill.shards import judged_shards, pair_shards
 from raydistill.storage import SUCCESS, Folder
 from raydistill.store import Grid, Known, bucket_of
+from raydistill.unit_names import Names
 
 # Of the transfer set: 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair (three hashes
 # and two lengths), 67 MB.
@@ -54,13 +55,14 @@ class _Tally:
     lengths: dict[str, list[NDArray[np.int32]]] = field(default_factory=dict)
     sample: list[dict[str, Any]] = field(default_factory=list)
     texts: list[pa.Table] = field(default_factory=list)  # for the wordpieces
+    extra_units: Names = ()  # that the keys know
 
     def add(self, table: pa.Table, *, relevant_at: float | None = None) -> None:
         self.num_pairs += table.num_rows
         self.weight += float(pc.sum(table["weight"]).as_py() or 0)
         self.ids.append(table["pair_id"].to_numpy())
         queries, titles = one_chunk(table["query"]), one_chunk(table["title"])
-        self.keys.append(group_keys(table))
+        self.keys.append(group_keys(table, extra_units=self.extra_units))
         nothing = pa.array([""] * len(titles), pa.string())
         self.titles.append(np.unique(np.asarray(pair_ids(nothing, titles))))
         for name, texts in {"query": queries, "title": titles}.items():
@@ -106,7 +108,7 @@ def inspect_run(run: Run) -> dict[str, Any]:
     judged: dict[str, _Tally] = {}
     for split in SPLITS:
         pieces = _pieces(judged_shards(run, split))
-        tally = judged[split] = _Tally()
+        tally = judged[split] = _Tally(extra_units=run.config.ngrams.unit_names)
         for table in read_pieces(run.judged(split), pieces):
             tally.add(table, relevant_at=run.config.judged.relevant_at)
         found = tally.figures(tokenizer=tokenizer)
@@ -181,7 +183,8 @@ def _region(run: Run, shards: Mapping[str, int]) -> _Region | None:
 
 def _tally_pairs(run: Run, shards: dict[str, int], region: _Region | None) -> tuple[_Tally, float]:
     """The pairs of a region, or of some pieces; and which share of all they are."""
-    tally = _Tally()
+    units = run.config.ngrams.unit_names
+    tally = _Tally(extra_units=units)
     if region is None:
         pieces = _some(_pieces(shards))
         for table in read_pieces(run.pairs, pieces):
@@ -192,7 +195,7 @@ def _tally_pairs(run: Run, shards: dict[str, int], region: _Region | None) -> tu
         there = {name: shards[name] for name in names if name in shards}
         for table in read_pieces(run.pairs, _pieces(there)):
             if not region.holds_all(high):
-                table = table.filter(pa.array(region.holds(group_keys(table))))
+                table = table.filter(pa.array(region.holds(group_keys(table, extra_units=units))))
             tally.add(table)
     return tally, region.share
 

@@ -8,51 +8,53 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.compiled import compiled
-from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
-from raydistill.texts import Texts, row_blocks
-from raydistill.words import (
+from raydistill.characters import (
     OPENS,
     SKIP,
     SOLO,
     SPACE,
     WORD,
+    Tables,
     character_tables,
-    classify,
-    decode,
-    is_digit,
 )
+from raydistill.compiled import compiled
+from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
+from raydistill.texts import Block, Texts, row_blocks
+from raydistill.unit_names import Names
+from raydistill.units import UnitTable, respell, unit_table
+from raydistill.words import classify, decode, is_digit
 
 
-def query_keys(texts: Texts) -> NDArray[np.uint64]:
-    """A 64-bit key of each text; case, spaces, word order and plurals do not change it.
+def query_keys(texts: Texts, *, extra_units: Names = ()) -> NDArray[np.uint64]:
+    """A 64-bit key of each text: what the features hold for one query has one key.
 
-    It is the sum of the hashes of letters and whole numbers, each word without its plural: `Sofa
-    beds`, `bed sofa` and `sofabed` have one key, and so have `12V` and `12 v`. That some other
-    texts share it does no harm where keys decide which queries stay together. A text of signs
-    alone has the key of its bytes.
+    It is made from the words of the features, with sizes and units in one spelling, and knows
+    neither their order nor their plurals: the sum of the hashes of letters and whole numbers, each
+    word without its plural. `Sofa beds`, `bed sofa` and `sofabed` have one key, and so have `2"
+    pan` and `2 inch pan`. That some other texts share it does no harm where keys decide which
+    queries stay together. A text of signs alone has the key of its bytes.
     """
-    tables = character_tables()
-    return np.concatenate([_query_keys(*block, *tables) for block in row_blocks(texts)])
+    tables, table = character_tables(), unit_table(extra_units)
+    blocks = row_blocks(texts)
+    return np.concatenate([_query_keys(block, tables, table) for block in blocks])
 
 
 @compiled
-def _query_keys(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int32],
-    kinds: NDArray[np.uint8],
-    lower: NDArray[np.uint32],
-) -> NDArray[np.uint64]:
+def _query_keys(texts: Block, tables: Tables, table: UnitTable) -> NDArray[np.uint64]:
+    data, offsets = texts
     keys = np.empty(len(offsets) - 1, np.uint64)
     longest = 0
     for row in range(len(keys)):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    points, classes = np.empty(longest, np.uint32), np.empty(longest, np.uint8)
+    points = np.empty(longest, np.uint32)
+    spelled = np.empty(table.growth * longest, np.uint32)
+    classes = np.empty(len(spelled), np.uint8)
     for row in range(len(keys)):
         start, stop = offsets[row], offsets[row + 1]
-        num = decode(data, start, stop, lower, points)
-        classify(points, num, kinds, True, classes)
-        total = _sum_of_letters(points, classes, num)
+        num = decode(data, start, stop, tables, points)
+        num = respell(points, num, tables[0], table, spelled)
+        classify(spelled, num, tables[0], True, classes)
+        total = _sum_of_letters(spelled, classes, num)
         if total == 0:
             total = FNV_OFFSET
             for at in range(start, stop):

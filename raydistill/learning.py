@@ -88,6 +88,7 @@ def spec_of(run: Run) -> NgramSpec:
         word_dim=settings.num_columns,
         vocabulary_rows=settings.vocabulary_rows or 0,
         units=settings.respells,
+        extra_units=settings.unit_names,
     )
 
 

@@ -33,6 +33,7 @@ from raydistill.pieces import (
 from raydistill.prefetch import prefetch
 from raydistill.storage import Folder
 from raydistill.texts import to_texts
+from raydistill.unit_names import Names
 
 
 @dataclass(frozen=True)
@@ -252,15 +253,17 @@ def features_of(pairs: pa.Table, *, spec: NgramSpec, lexicon: Lexicon) -> Featur
     return featurize(queries, titles, spec=spec, lexicon=lexicon)
 
 
-def count_idf(folder: Folder, shards: Mapping[str, int], *, units: bool) -> NDArray[np.float32]:
+def count_idf(
+    folder: Folder, shards: Mapping[str, int], *, units: bool, extra_units: Names = ()
+) -> NDArray[np.float32]:
     """IDF of all words, from the titles of a sample of the pieces, as a Lexicon holds it.
 
-    `units` as in the NgramSpec that reads it.
+    `units` and `extra_units` as in the NgramSpec that reads it.
     """
     counts, num_titles = np.zeros(1 << IDF_BITS, np.int64), 0
     for table in read_pieces(folder, sample_pieces(shards), columns=["title"]):
         titles = table["title"]
-        counts += document_counts(to_texts(titles), units=units)
+        counts += document_counts(to_texts(titles), units=units, extra_units=extra_units)
         num_titles += len(titles)
     return idf(counts, num_documents=num_titles)
 

@@ -35,9 +35,9 @@ NUM_DENSE = len(DENSE_NAMES)
 _ONE, _21, _LAST = np.uint64(1), np.uint64(21), np.uint64((1 << 21) - 1)  # of a trigram
 _AT_TITLE = len(_KINDS) * len(_SUMMARIES)
 # What comes before one of them is the thing; behind it stands what it has, is for, or looks like.
-# English, German, Dutch, French, Spanish.
+# English, German, Dutch, French, Spanish; without accents, as words are: für is fur.
 HEAD_ENDS = (
-    *("with", "without", "for", "in", "mit", "ohne", "f\u00fcr", "met", "zonder", "voor"),
+    *("with", "without", "for", "in", "mit", "ohne", "fur", "met", "zonder", "voor"),
     *("avec", "sans", "pour", "con", "sin", "para"),
 )
 _HEAD_ENDS = np.array([word_hash(word) for word in HEAD_ENDS])
@@ -46,7 +46,10 @@ NO_ENDS = (
     *("sq", "cu", "all", "built", "clip", "drop", "fill", "lace", "made", "plug", "push", "roll"),
     *("screw", "slide", "slip", "snap", "step", "tie", "walk"),
 )
+# Behind them `fur` is a fur, in English.
+NO_FOR = ("faux", "fake", "real", "soft", "cat", "dog", "pet", "fox", "mink", "rabbit")
 _NO_ENDS, _IN = np.array([word_hash(word) for word in NO_ENDS]), word_hash("in")
+_NO_FOR, _FUR = np.array([word_hash(word) for word in NO_FOR]), word_hash("fur")
 # Robertson et al. 1994 (Okapi at TREC-3); the mean title is taken to have 12 words.
 _K1, _B, _MEAN_WORDS = 1.2, 0.75, 12.0
 
@@ -277,7 +280,10 @@ def _head_place(title: Side) -> int:
         end, before = title.words[t], title.words[t - 1]
         if title.numeric[t - 1] or not _is_one_of(end, _HEAD_ENDS):
             continue
-        if end != _IN or not _is_one_of(before, _NO_ENDS):
+        is_no_end = (end == _IN and _is_one_of(before, _NO_ENDS)) or (
+            end == _FUR and _is_one_of(before, _NO_FOR)
+        )
+        if not is_no_end:
             return t - 1
     return len(title.words) - 1
 

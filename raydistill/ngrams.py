@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.characters import Tables, character_tables
 from raydistill.compiled import compiled
 from raydistill.features import Features, NgramSpec
 from raydistill.hashing import mix64
@@ -25,16 +26,14 @@ from raydistill.matching import (
     side,
 )
 from raydistill.texts import Block, Texts, row_block, row_blocks, row_spans
-from raydistill.units import GROWTH, respell
+from raydistill.unit_names import Names
+from raydistill.units import UnitTable, respell, unit_table
 from raydistill.words import (
-    Tables,
     char_ngrams,
-    character_tables,
     classify,
     decode,
     space_out,
     split_words,
-    tidy,
     trigrams,
 )
 
@@ -56,6 +55,7 @@ class _Layout(NamedTuple):
     size: int  # of character n-grams; 0: none
     bags: int
     shift: np.uint64
+    growth: int  # characters that may stand for one of a text
 
 
 def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexicon) -> Features:
@@ -65,6 +65,7 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
         raise ValueError(f"{num_rows} queries for {len(titles[1]) - 1} titles")
     if spec.has_match and lexicon.dim != spec.word_dim:
         raise ValueError(f"word vectors of {lexicon.dim} columns, {spec.word_dim} wanted")
+    table = unit_table(spec.extra_units)
     layout = _Layout(
         spec.has_match,
         spec.units,
@@ -72,6 +73,7 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
         spec.char_ngrams,
         spec.num_bags,
         np.uint64(64 - spec.id_bits),
+        table.growth if spec.units else 1,
     )
     dense = np.empty((num_rows, spec.num_dense), np.float32)
     blocks = [
@@ -79,6 +81,7 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
             row_block(queries, start, stop),
             row_block(titles, start, stop),
             character_tables(),
+            table,
             lexicon,
             layout,
             dense[start:stop],
@@ -94,15 +97,16 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
     return Features(ids, offsets, dense)
 
 
-def document_counts(titles: Texts, *, units: bool) -> NDArray[np.int64]:
+def document_counts(titles: Texts, *, units: bool, extra_units: Names = ()) -> NDArray[np.int64]:
     """For each value of a word's highest bits, the titles that hold such a word; shape I.
 
-    `units` as in the NgramSpec whose words they are.
+    `units` and `extra_units` as in the NgramSpec whose words they are.
     """
     shift = np.uint64(64 - IDF_BITS)
     counts = np.zeros(1 << IDF_BITS, np.int64)
+    table = unit_table(extra_units)
     for block in row_blocks(titles):
-        counts += _document_counts(block, character_tables(), units, shift)
+        counts += _document_counts(block, character_tables(), table, units, shift)
     return counts
 
 
@@ -175,9 +179,8 @@ class _Room(NamedTuple):
 
 
 @compiled
-def _room(most: int, units: bool) -> _Room:
+def _room(most: int, growth: int) -> _Room:
     """Room for texts of `most` characters; each may stand between two spaces."""
-    growth = GROWTH if units else 1
     return _Room(
         side(growth * most),
         np.empty(most, np.uint32),
@@ -193,26 +196,31 @@ def _spell(
     texts: Block,
     row: int,
     tables: Tables,
+    table: UnitTable,
     units: bool,
     points: NDArray[np.uint32],
     spelled: NDArray[np.uint32],
 ) -> NDArray[np.uint32]:
-    """The lower-case characters of one text, with its sizes in one spelling if that is wanted."""
-    kinds, lower = tables
-    num = decode(texts[0], texts[1][row], texts[1][row + 1], lower, points)
-    num = tidy(points, num, kinds)
+    """The folded characters of one text, with its sizes in one spelling if that is wanted."""
+    num = decode(texts[0], texts[1][row], texts[1][row + 1], tables, points)
     if not units:
         return points[:num]
-    return spelled[: respell(points, num, kinds, spelled)]
+    return spelled[: respell(points, num, tables[0], table, spelled)]
 
 
 @compiled
 def _read(
-    texts: Block, row: int, tables: Tables, room: _Room, lexicon: Lexicon, layout: _Layout
+    texts: Block,
+    row: int,
+    tables: Tables,
+    table: UnitTable,
+    room: _Room,
+    lexicon: Lexicon,
+    layout: _Layout,
 ) -> _Room:
     """Take one text apart: its words, and its characters where they are asked for."""
     kinds, classes = tables[0], room.classes
-    points = _spell(texts, row, tables, layout.units, room.points, room.spelled)
+    points = _spell(texts, row, tables, table, layout.units, room.points, room.spelled)
     num = len(points)
     classify(points, num, kinds, layout.match, classes)
     num_words = split_words(points, classes, num, room.words.words, room.words.numeric)
@@ -245,6 +253,7 @@ def _featurize_block(
     queries: Block,
     titles: Block,
     tables: Tables,
+    table: UnitTable,
     lexicon: Lexicon,
     layout: _Layout,
     dense: NDArray[np.float32],
@@ -252,19 +261,21 @@ def _featurize_block(
     """Ids laid flat and ids of each bag, of the pairs between the offsets; fills `dense`."""
     rows = len(queries[1]) - 1
     most = max(_longest(queries[1]), _longest(titles[1])) + 1
-    room_q, room_t = _room(most, layout.units), _room(most, layout.units)
+    room_q, room_t = _room(most, layout.growth), _room(most, layout.growth)
     seen = np.empty(len(room_t.grams), np.bool_)
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
     # A word takes at least one byte, in sizes too: 2n + 1 ids, and n more tagged. Its characters
     # stand between spaces: at most three n-grams a byte, or as many as a size may grow to.
-    ids = np.empty((3 + max(3, GROWTH) if layout.size else 3) * num_bytes + 6 * rows, np.int32)
+    ids = np.empty(
+        (3 + max(3, layout.growth) if layout.size else 3) * num_bytes + 6 * rows, np.int32
+    )
     ends = np.empty(rows * layout.bags + 1, np.int64)
     ends[0] = at = bag = 0
     query = title = room_q
     for row in range(rows):
         if row == 0 or not _is_as_before(queries, row):  # the titles of a query lie together
-            query = _read(queries, row, tables, room_q, lexicon, layout)
-        title = _read(titles, row, tables, room_t, lexicon, layout)
+            query = _read(queries, row, tables, table, room_q, lexicon, layout)
+        title = _read(titles, row, tables, table, room_t, lexicon, layout)
         if len(query.words.words):  # single texts have no query: nothing marks its absence
             at = _add_ngrams(query.words.words, layout.shift, ids, at)
         if layout.separate:
@@ -310,14 +321,14 @@ def _known_rows(
 
 @compiled
 def _document_counts(
-    titles: Block, tables: Tables, units: bool, shift: np.uint64
+    titles: Block, tables: Tables, table: UnitTable, units: bool, shift: np.uint64
 ) -> NDArray[np.int64]:
-    room = _room(_longest(titles[1]) + 1, units)
+    room = _room(_longest(titles[1]) + 1, table.growth if units else 1)
     words, numeric = room.words.words, room.words.numeric
     counts = np.zeros(_ONE << (_64 - shift), np.int64)
     last = np.full(len(counts), -1, np.int64)  # the title that a row was last counted for
     for row in range(len(titles[1]) - 1):
-        points = _spell(titles, row, tables, units, room.points, room.spelled)
+        points = _spell(titles, row, tables, table, units, room.points, room.spelled)
         classify(points, len(points), tables[0], True, room.classes)
         for word in range(split_words(points, room.classes, len(points), words, numeric)):
             at = words[word] >> shift

@@ -20,6 +20,7 @@ from raydistill.hashing import hash_texts
 from raydistill.keys import query_keys as keys_of_texts
 from raydistill.schema import JUDGED, PAIRS, QUARANTINE, SOURCE
 from raydistill.texts import MAX_BYTES, to_arrow, to_texts
+from raydistill.unit_names import Names
 
 _SEPARATOR = "\x1f"  # a control character: no clean text holds it
 
@@ -98,15 +99,17 @@ def pair_ids(queries: pa.Array, titles: pa.Array) -> pa.Int64Array:
     return pa.array(hash_texts(joined).view(np.int64))
 
 
-def query_keys(queries: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+def query_keys(
+    queries: pa.Array | pa.ChunkedArray, *, extra_units: Names = ()
+) -> NDArray[np.uint64]:
     """64-bit key of each query, one for near-identical ones: what splits and buckets go by."""
-    return keys_of_texts(to_texts(queries))
+    return keys_of_texts(to_texts(queries), extra_units=extra_units)
 
 
-def group_keys(table: pa.Table) -> NDArray[np.uint64]:
+def group_keys(table: pa.Table, *, extra_units: Names = ()) -> NDArray[np.uint64]:
     """The query key of each clean pair; the title's where the task has single texts."""
     has_query = table.num_rows and table["query"][0].as_py()
-    return query_keys(table["query" if has_query else "title"])
+    return query_keys(table["query" if has_query else "title"], extra_units=extra_units)
 
 
 def split_of(keys: NDArray[np.uint64], *, dev_share: float, test_share: float) -> NDArray[np.int8]:

@@ -66,7 +66,8 @@ class Run:
         """What made `judged/` or `pairs/`: settings, and sizes and digests of the raw files."""
         settings, ledger = self.prepare_settings(), self.ledger
         if dataset == "judged":
-            return fingerprint("prepare", settings["judged"], ledger.identities("judged"))
+            read = settings["judged"], settings["ngrams"]
+            return fingerprint("prepare", *read, ledger.identities("judged"))
         return fingerprint("prepare", settings, *map(ledger.identities, DATASETS))
 
     @property
@@ -147,7 +148,14 @@ class Run:
 
     def prepare_settings(self) -> dict[str, Any]:
         """The settings that `prepare` stores when it begins, for `check_owner` of later runs."""
-        return {"pairs": self.config.pairs.results(), "judged": self._judged_settings()}
+        return {
+            "pairs": self.config.pairs.results(),
+            "judged": self._judged_settings(),
+            "ngrams": self._key_settings(),
+        }
+
+    def _key_settings(self) -> dict[str, Any]:
+        return {"extra_units": self.config.ngrams.extra_units}  # the query key knows them
 
     def _judged_settings(self) -> dict[str, Any]:
         settings = self.config.judged.results()
@@ -196,7 +204,8 @@ class Run:
             raise ValueError(f"teacher {name} has no base: it is not fine-tuned")
         settings = self.config.finetune.results()
         relevant_at = self.config.judged.relevant_at if settings["target"] == "binary" else None
-        judged = [self._judged_settings(), self.ledger.identities("judged")]
+        settings_of_splits = self._judged_settings(), self._key_settings()
+        judged = [*settings_of_splits, self.ledger.identities("judged")]
         return fingerprint("finetune", self.model(base).fingerprint, settings, judged, relevant_at)
 
     @property
@@ -206,7 +215,10 @@ class Run:
         So the logits of the trees stay when the student's own features change.
         """
         given = self.config.ngrams
-        kept = {name: getattr(given, name) for name in ("units", "num_words", "word_encoder")}
+        kept = {
+            name: getattr(given, name)
+            for name in ("units", "extra_units", "num_words", "word_encoder")
+        }
         ngrams = NgramsConfig.model_validate(kept)
         return replace(self, config=self.config.model_copy(update={"ngrams": ngrams}))
 
@@ -255,7 +267,7 @@ class Run:
         encoder, ngrams = self.word_encoder, self.config.ngrams
         vectors = encoder and [self.model(encoder).fingerprint, ngrams.num_words, ngrams.word_dim]
         counted = ngrams.vocabulary_rows and ngrams.results()  # of n-grams: all that decides ids
-        read = self.prepare_fingerprint("pairs"), ngrams.respells
+        read = self.prepare_fingerprint("pairs"), ngrams.respells, ngrams.unit_names
         return fingerprint("lexicon", FORMAT, *read, vectors, counted)
 
     def labeled_by(self, name: str) -> str | None:

@@ -22,6 +22,7 @@ from raydistill.pairs import collapse, group_keys, one_chunk, pair_ids, run_star
 from raydistill.pieces import PIECE_ROWS
 from raydistill.schema import WEIGHTS
 from raydistill.storage import SHARD_SUFFIX, Folder
+from raydistill.unit_names import Names
 
 FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a crumb
 _BATCH_ROWS = 1 << 12  # a gather reads only the batches of a chunk that overlap its range
@@ -176,6 +177,7 @@ class Known:
 
     folder: Folder
     grids: tuple[Grid, ...]
+    extra_units: Names = ()  # that the keys of the pairs know
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
@@ -186,7 +188,8 @@ class Known:
 
     def shards(self, pairs: pa.Table, *, buckets: tuple[int, int]) -> Iterator[str]:
         """Names of the shards that may hold any of the pairs, which lie in buckets first..last."""
-        wanted = np.unique(bucket_of(group_keys(pairs), self.grids[0].num_buckets))
+        keys = group_keys(pairs, extra_units=self.extra_units)
+        wanted = np.unique(bucket_of(keys, self.grids[0].num_buckets))
         for names, low, high in self.groups(buckets):
             if np.any((wanted >= low) & (wanted <= high)):
                 yield from names

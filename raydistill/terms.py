@@ -1,4 +1,4 @@
-"""Texts to search terms, compiled: lower-case words without their plural.
+"""Texts to search terms, compiled: folded words without their plural.
 
 Comes in: an Arrow array of strings without nulls. Goes out: for each text its terms with single
 spaces between them. Words are those of `words.py`; where a script has no spaces, a term is a
@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydistill.characters import OPENS, SKIP, SOLO, WORD, Tables, character_tables
 from raydistill.compiled import compiled
 from raydistill.keys import stem
 from raydistill.texts import Block, narrowed, row_blocks, to_texts
-from raydistill.words import OPENS, SKIP, SOLO, WORD, character_tables, classify, decode
+from raydistill.words import classify, decode
 
 _BLOCK_ROWS = 65_536  # rows whose terms are laid out at once: some MB
 _BLOCK_BYTES = 2**26  # of long ones: terms may have four times as many
@@ -32,7 +33,7 @@ def search_terms(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _block(texts: Block) -> pa.LargeStringArray:
-    out, stops = _terms(*texts, *character_tables())
+    out, stops = _terms(*texts, character_tables())
     starts = pa.py_buffer(stops)
     return pa.LargeStringArray.from_buffers(len(stops) - 1, starts, pa.py_buffer(out))
 
@@ -41,8 +42,7 @@ def _block(texts: Block) -> pa.LargeStringArray:
 def _terms(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int32],
-    kinds: NDArray[np.uint8],
-    lower: NDArray[np.uint32],
+    tables: Tables,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     # The longest is a character of three bytes that is a term and the end of one: 3 + 1 + 6 + 1.
     out = np.empty(4 * (offsets[-1] - offsets[0]) + 16, np.uint8)
@@ -55,8 +55,8 @@ def _terms(
     at_out = 0
     for row in range(len(offsets) - 1):
         begin, length, solo = at_out, 0, np.uint32(0)
-        num = decode(data, offsets[row], offsets[row + 1], lower, points)
-        classify(points, num, kinds, True, classes)
+        num = decode(data, offsets[row], offsets[row + 1], tables, points)
+        classify(points, num, tables[0], True, classes)
         for at in range(num):
             kind = classes[at]
             if kind == SKIP:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raydistill.section import Count, Positive, Section
+from raydistill.unit_names import Names, checked_units
 
 
 class LabelsConfig(Section):
@@ -29,15 +30,28 @@ class NgramsConfig(Section):
     vocabulary_rows: Count | None = None  # in place of them: the most frequent n-grams alone
     bags: Literal["one", "separate"] = "one"  # of the n-grams of query and title
     units: bool = True  # match: sizes and units in one spelling
+    # Their short names, and what else they are called behind a number: { carat = "ct cts" }. They
+    # are read so by the query key too, and by whatever scores with the bundle.
+    extra_units: dict[str, str] = Field(default_factory=dict)
     char_ngrams: Literal[0, 2, 3, 4, 5, 6] = 0  # letters of character n-grams; 0: none
     word_dim: int = Field(default=64, ge=0, le=1_024)  # of the word vectors of `match`; 0: none
     num_words: Count = 65_536  # the most frequent ones have vectors
     word_encoder: str | None = None  # as teachers.X.base; None: the first teacher's encoder
 
+    @field_validator("extra_units")
+    @classmethod
+    def _are_words(cls, given: dict[str, str]) -> dict[str, str]:
+        return dict(checked_units(given))
+
     @property
     def num_columns(self) -> int:
         """Columns of the word vectors; bert2dnn has none."""
         return self.word_dim if self.preset == "match" else 0
+
+    @property
+    def unit_names(self) -> Names:
+        """The units besides the built-in ones."""
+        return tuple(self.extra_units.items())
 
     @property
     def respells(self) -> bool:

@@ -1,79 +1,97 @@
 """Sizes and units in one spelling, compiled: `1-1/2"`, `1.50 inches` and `1 1/2 in` are one.
 
-Comes in: lower-case code points of a text. Goes out: the same with its numbers as decimals and the
-units behind them by their short names. `docs/ngrams.md` is the specification. Needs numpy and numba
-alone.
+Comes in: folded code points of a text. Goes out: the same with its numbers as decimals, the units
+behind them by their short names, and the hyphens of model numbers left out. `docs/ngrams.md` is the
+specification. Needs NumPy and numba alone.
 """
 
 from __future__ import annotations
 
+import math
+from functools import cache
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.characters import MARK, SOLO, WORD, fold
 from raydistill.compiled import compiled
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME
-from raydistill.words import SOLO, SPACE, WORD, is_digit
+from raydistill.numerals import (
+    BLANK,
+    DASH,
+    ZERO,
+    copy_points,
+    is_between_digits,
+    is_number,
+    num_digits,
+    past_blanks,
+    write_number,
+)
+from raydistill.unit_names import BEFORE_OTHERS, LENGTHS, UNITS, Names
+from raydistill.words import is_digit
 
-GROWTH = 5  # `1%`, the worst, becomes `1 percent `
-
-# What a unit is called behind a number, and its other names there. Not in it: single letters that
-# mean other things as often (c, f, h, s, t). Bundles are read by this table: a change of it, or of
-# the rules below, is a new `raydistill.FORMAT`.
-UNITS = {
-    "in": "inch inches",
-    "ft": "foot feet",
-    "yd": "yds yard yards",
-    "mm": "millimeter millimeters millimetre millimetres",
-    "cm": "cms centimeter centimeters centimetre centimetres",
-    "m": "mtr mtrs meter meters metre metres",
-    "km": "kilometer kilometers kilometre kilometres",
-    "sq": "square",
-    "cu": "cubic",
-    "fl": "fluid",
-    "oz": "ounce ounces",
-    "lb": "lbs pound pounds",
-    "mg": "milligram milligrams",
-    "g": "gm gms gram grams",
-    "kg": "kgs kilo kilos kilogram kilograms",
-    "ml": "milliliter milliliters millilitre millilitres",
-    "l": "ltr ltrs liter liters litre litres",
-    "pt": "pint pints",
-    "qt": "qts quart quarts",
-    "gal": "gals gallon gallons",
-    "volt": "v volts",
-    "watt": "w watts",
-    "kw": "kilowatt kilowatts",
-    "amp": "a amps ampere amperes",
-    "hp": "horsepower",
-    "k": "kelvin",
-    "lumen": "lm lumens",
-    "hz": "hertz",
-    "mb": "megabyte megabytes",
-    "gb": "gigabyte gigabytes",
-    "tb": "terabyte terabytes",
-    "gauge": "ga",
-    "ton": "tons tonne tonnes",
-    "degree": "° deg degrees",
-    "percent": "% pct",
-    "pack": "pk pks packs",
-    "count": "ct cts counts",
-    "piece": "pc pcs pieces",
-    "minute": "min mins minutes",
-    "hour": "hr hrs hours",
-    "month": "mo mos months",
-    "year": "yr yrs years",
-}
 _ARTICLE = ord("a")  # `a` is amperes only right behind its number: 2 a day
-_QUOTES, _PRIMES = (0x22, 0x201D), (0x27, 0x2019, 0x2032)  # inches; feet, and two of them inches
+_QUOTE, _PRIME = 0x22, 0x27  # inches; feet, and two of them inches
 _TIMES = (ord("x"), 0xD7, ord("*"))
 _B, _Y, _X = ord("b"), ord("y"), np.uint32(ord("x"))
-_DOT, _COMMA, _SLASH, _DASH = 0x2E, 0x2C, 0x2F, 0x2D
-_MARKS = (_DOT, _COMMA, _SLASH)  # may stand between the digits of one number
+_DOT, _CARET = 0x2E, 0x5E
 _SIGNS = (ord("%"), ord("°"))
-_BLANK, _ZERO = np.uint32(0x20), np.uint32(0x30)
-_MOST_HALVINGS = 6  # 1/64 is the smallest
-_THOUSANDS_DIGITS = 3  # before the first comma, at most
-_MOST_WHOLE_DIGITS = 2  # of a number with a fraction behind it: `model 268 1/4 in` is not 268.25
+_TWO, _THREE = ord("2"), ord("3")
+# A number that letters follow is a measure, unless it has five digits or more and is not round
+# (12016se), or begins with a zero: then it is part of a model number.
+_MOST_ODD_DIGITS = 4
+_MOST_PREFIX_LETTERS = 3  # of a model number before its hyphen: wh-1000xm4; not iphone-12
+_NO_PLACE = -1
+
+
+class UnitTable(NamedTuple):
+    """The units as compiled code reads them: H names, U units."""
+
+    hashes_H: NDArray[np.uint64]  # of names, sorted
+    places_H: NDArray[np.int64]  # the unit of each name
+    letters: NDArray[np.uint32]  # of all short names, end to end
+    starts: NDArray[np.int64]  # where each unit's short name begins in them, U + 1
+    is_before: NDArray[np.bool_]  # U: another unit may follow
+    is_length: NDArray[np.bool_]  # U: may be squared or cubed
+    longest: int  # letters of the longest name
+    growth: int  # characters that stand for one in the worst case
+    inch: int
+    foot: int
+    square: int
+    cubic: int
+
+
+@cache
+def unit_table(extra: Names = ()) -> UnitTable:
+    """The built-in units and more: other names of those that are there, or new ones.
+
+    A name that is given again stands for the unit that has it last.
+    """
+    shorts = list(dict.fromkeys([*UNITS, *(fold(short) for short, _ in extra)]))
+    place_of = {
+        name: shorts.index(fold(short))
+        for short, names in (*UNITS.items(), *extra)
+        for name in (fold(short), *fold(names).split())
+    }
+    named = sorted((_hash(name), place, len(name)) for name, place in place_of.items())
+    hashes, places, lengths = zip(*named, strict=True)
+    return UnitTable(
+        np.array(hashes, np.uint64),
+        np.array(places, np.int64),
+        np.array([ord(char) for short in shorts for char in short], np.uint32),
+        np.cumsum([0, *map(len, shorts)]),
+        np.array([short in BEFORE_OTHERS for short in shorts]),
+        np.array([short in LENGTHS for short in shorts]),
+        max(lengths),
+        max(_growth(len(shorts[place]), len(name)) for name, place in place_of.items()),
+        *(shorts.index(short) for short in ("in", "ft", "sq", "cu")),
+    )
+
+
+def _growth(num_short: int, num_name: int) -> int:
+    """Characters that stand for one of `1%x` at most: `1 percent  x ` has 13."""
+    return math.ceil((2 + num_short + 1 + 3) / (1 + num_name + 1))
 
 
 def _hash(name: str) -> int:
@@ -83,41 +101,40 @@ def _hash(name: str) -> int:
     return state
 
 
-_NAMES = sorted((_hash(name), place, len(name))
-                for place, unit in enumerate(UNITS)
-                for name in (unit, *UNITS[unit].split()))  # fmt: skip
-_HASHES = np.array([key for key, *_ in _NAMES], np.uint64)
-_PLACES = np.array([place for _, place, _ in _NAMES], np.int64)
-_LONGEST_NAME = max(length for *_, length in _NAMES)
-_LETTERS = np.array([ord(char) for unit in UNITS for char in unit], np.uint32)
-_STARTS = np.cumsum([0, *map(len, UNITS)])
-_IN, _FT, *_MODIFIERS = (list(UNITS).index(unit) for unit in ("in", "ft", "sq", "cu", "fl"))
-_BEFORE_OTHERS = tuple(_MODIFIERS)  # sq ft, cu in, fl oz
-
-
 @compiled
 def respell(
-    points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint32]
+    points: NDArray[np.uint32],
+    num: int,
+    kinds: NDArray[np.uint8],
+    table: UnitTable,
+    out: NDArray[np.uint32],
 ) -> int:
     """The text with its sizes in one spelling in `out`; how many characters that are.
 
-    `out` has room for GROWTH times `num`.
+    `out` has room for `table.growth` times `num`.
     """
     at = count = 0
     inside = False  # a word: its digits are no number (dcd771)
     while at < num:
-        if inside or not _is_number(points, at, num):
+        if inside and points[at] == DASH and _joins(points, at, num, kinds, table):
+            at += 1
+            continue
+        if inside or not is_number(points, at, num):
             out[count] = points[at]
-            inside = _kind(points[at], kinds) == WORD
+            inside = _is_inside(points[at], kinds)
             at, count = at + 1, count + 1
             continue
-        at, count = _write_number(points, at, num, out, count)
-        at, count = _write_units(points, at, num, kinds, out, count)
+        start = at
+        at, count = write_number(points, at, num, out, count)
+        at, count = _write_units(points, at, num, kinds, table, out, count)
         behind = _behind_times(points, at, num, kinds)
         if behind:
-            out[count], out[count + 1], out[count + 2] = _BLANK, _X, _BLANK
+            out[count], out[count + 1], out[count + 2] = BLANK, _X, BLANK
             at, count = behind, count + 3
-        inside = behind == 0 and out[count - 1] != _BLANK
+        elif out[count - 1] != BLANK and _is_measure(points, start, at, num, kinds):
+            out[count] = BLANK
+            count += 1
+        inside = behind == 0 and out[count - 1] != BLANK
     return count
 
 
@@ -127,154 +144,89 @@ def _kind(code: int, kinds: NDArray[np.uint8]) -> int:
 
 
 @compiled
-def _is_number(points: NDArray[np.uint32], at: int, num: int) -> bool:
-    if points[at] == _DOT:
-        if at and points[at - 1] == _DOT:
-            return False
+def _is_inside(code: int, kinds: NDArray[np.uint8]) -> bool:
+    """Whether a character is part of a word of several."""
+    return _kind(code, kinds) in (WORD, MARK)
+
+
+@compiled
+def _is_letter(code: int, kinds: NDArray[np.uint8]) -> bool:
+    return _is_inside(code, kinds) and not is_digit(code)
+
+
+@compiled
+def _end_of_letters(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> int:
+    while at < num and _is_letter(points[at], kinds):
         at += 1
-    return at < num and is_digit(points[at])
+    return at
 
 
 @compiled
-def _write_number(
-    points: NDArray[np.uint32], at: int, num: int, out: NDArray[np.uint32], count: int
-) -> tuple[int, int]:
-    """Write the number that begins at `at`; where it ends in both."""
-    start = at
-    while at < num and is_digit(points[at]):
-        at += 1
-    whole = at
-    if 0 < at - start <= _THOUSANDS_DIGITS and points[start] != _ZERO:
-        while at < num and points[at] == _COMMA and _num_digits(points, at + 1, num) == 3:
-            at += 4
-    end, split, num_marks = at, at, 0
-    while end + 1 < num and points[end] in _MARKS and is_digit(points[end + 1]):
-        split, num_marks = end, num_marks + 1
-        end += 1 + _num_digits(points, end + 1, num)
-    if num_marks > 1:  # a version, a date, a list: as it is
-        return end, _copy(points, start, end, out, count)
-    if num_marks and points[split] == _SLASH:
-        written = 0
-        if whole == at:
-            written = _write_fraction(points, start, split, end, out, count, 0)
-        return end, written if written else _copy(points, start, end, out, count)
-    count = _copy_digits(points, start, at, out, count)
-    if num_marks:
-        return end, _write_decimals(points, split + 1, end, out, count, start == split)
-    if whole == at and 0 < at - start <= _MOST_WHOLE_DIGITS:
-        return _write_rest(points, at, num, out, count)
-    return at, count
+def _is_measure(
+    points: NDArray[np.uint32], start: int, at: int, num: int, kinds: NDArray[np.uint8]
+) -> bool:
+    """Whether the number from `start` to `at` and the letters right behind it are two words.
 
-
-@compiled
-def _num_digits(points: NDArray[np.uint32], at: int, num: int) -> int:
-    start = at
-    while at < num and is_digit(points[at]):
-        at += 1
-    return at - start
-
-
-@compiled
-def _copy(
-    points: NDArray[np.uint32], start: int, stop: int, out: NDArray[np.uint32], count: int
-) -> int:
-    for at in range(start, stop):
-        out[count] = points[at]
-        count += 1
-    return count
-
-
-@compiled
-def _copy_digits(
-    points: NDArray[np.uint32], start: int, stop: int, out: NDArray[np.uint32], count: int
-) -> int:
-    """Copy a whole number without the commas between its thousands."""
-    for at in range(start, stop):
-        if points[at] != _COMMA:
-            out[count] = points[at]
-            count += 1
-    return count
-
-
-@compiled
-def _write_decimals(
-    points: NDArray[np.uint32],
-    start: int,
-    stop: int,
-    out: NDArray[np.uint32],
-    count: int,
-    bare: bool,
-) -> int:
-    """Write a point and what is behind it, less the zeros at its end; `bare`: none is before."""
-    if bare:
-        out[count] = _ZERO
-        count += 1
-    while stop > start and points[stop - 1] == _ZERO:
-        stop -= 1
-    if stop == start:
-        return count
-    out[count] = np.uint32(_DOT)
-    return _copy(points, start, stop, out, count + 1)
-
-
-@compiled
-def _write_rest(
-    points: NDArray[np.uint32], at: int, num: int, out: NDArray[np.uint32], count: int
-) -> tuple[int, int]:
-    """Write the fraction behind a whole number (1 1/2, 1-1/2), if there is one."""
-    if at + 3 < num and (points[at] == _BLANK or points[at] == _DASH):
-        split = at + 1 + _num_digits(points, at + 1, num)
-        if split > at + 1 and split + 1 < num and points[split] == _SLASH:
-            end = split + 1 + _num_digits(points, split + 1, num)
-            more = end + 1 < num and points[end] in _MARKS and is_digit(points[end + 1])
-            written = 0 if more else _write_fraction(points, at + 1, split, end, out, count, 1)
-            if written:
-                return end, written
-    return at, count
-
-
-@compiled
-def _write_fraction(
-    points: NDArray[np.uint32],
-    start: int,
-    split: int,
-    stop: int,
-    out: NDArray[np.uint32],
-    count: int,
-    whole: int,
-) -> int:
-    """Write p/q as decimals, behind a number if there is a `whole` one; 0 where it is no measure.
-
-    A measure is below 1 and in halves, quarters, ... 64ths: q = 2^k, p/q = p 5^k / 10^k.
+    5000mah are; 3d, 1st and 2zy1 are not, nor are 12016se and 0109dw, which are model numbers.
     """
-    over, under = _value(points, start, split), _value(points, split + 1, stop)
-    halvings = 0
-    while halvings <= _MOST_HALVINGS and (1 << halvings) != under:
-        halvings += 1
-    if not 0 < over < under or halvings > _MOST_HALVINGS:
-        return 0
-    if not whole:
-        out[count] = _ZERO
-        count += 1
-    out[count] = np.uint32(_DOT)
-    digits, size = over * 5**halvings, halvings
-    while digits % 10 == 0:
-        digits, size = digits // 10, size - 1
-    for place in range(size, 0, -1):
-        out[count + place] = _ZERO + np.uint32(digits % 10)
-        digits //= 10
-    return count + 1 + size
+    stop = _end_of_letters(points, at, num, kinds)
+    if stop - at < 2 or (stop < num and is_digit(points[stop])):
+        return False
+    if stop - at == 2 and _is_ordinal(points[at], points[at + 1]):
+        return False
+    whole = start + num_digits(points, start, num)
+    if whole - start > 1 and points[start] == ZERO:
+        return False
+    is_round = points[whole - 1] == ZERO and points[whole - 2] == ZERO
+    return whole - start <= _MOST_ODD_DIGITS or is_round
 
 
 @compiled
-def _value(points: NDArray[np.uint32], start: int, stop: int) -> int:
-    """A whole number below 1,000; -1 for a longer one."""
-    if not 0 < stop - start <= 3:
-        return -1
-    value = 0
-    for at in range(start, stop):
-        value = value * 10 + int(points[at]) - 48
-    return value
+def _is_ordinal(first: int, second: int) -> bool:
+    """St, nd, rd or th."""
+    d, h, n, r, s, t = 100, 104, 110, 114, 115, 116
+    return (
+        (first == s and second == t)
+        or (second == d and (first == n or first == r))
+        or (first == t and second == h)
+    )
+
+
+@compiled
+def _joins(
+    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
+) -> bool:
+    """Whether the hyphen at `at` is inside a model number: WH-1000XM4, not led-60mm or 3-in-1."""
+    left = at
+    while left > 0 and _is_letter(points[left - 1], kinds):
+        left -= 1
+    if not 0 < at - left <= _MOST_PREFIX_LETTERS:
+        return False
+    if left > 0 and (points[left - 1] in (DASH, _PRIME) or _is_inside(points[left - 1], kinds)):
+        return False
+    stop, has_digit = at + 1, False
+    while stop < num and _is_inside(points[stop], kinds):
+        has_digit |= is_digit(points[stop])
+        stop += 1
+    if not has_digit or (stop < num and is_between_digits(points, stop, num)):
+        return False
+    if at - left > 1 and stop == at + 2:  # usb-3 is usb 3; a-6 is a6
+        return False
+    return not _is_size(points, at + 1, num, kinds, table)
+
+
+@compiled
+def _is_size(
+    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
+) -> bool:
+    """Whether a number comes next with its unit right behind it, of two letters or a sign."""
+    end = at + num_digits(points, at, num)
+    if end == at or end == num:
+        return False
+    if points[end] in (_QUOTE, _PRIME) or points[end] in _SIGNS:
+        return True
+    place, _, stop = _named(points, end, num, kinds, table)
+    return place >= 0 and _is_letter(points[end], kinds) and stop - end > 1
 
 
 @compiled
@@ -283,96 +235,135 @@ def _write_units(
     at: int,
     num: int,
     kinds: NDArray[np.uint8],
+    table: UnitTable,
     out: NDArray[np.uint32],
     count: int,
 ) -> tuple[int, int]:
     """Write the units that follow a number, each between spaces; where they end in both."""
-    place, end = _sign(points, at, num, kinds)
+    place, end = _sign(points, at, num, kinds, table)
+    power = 0
     if place < 0:
-        place, end = _named(points, at, num, kinds)
+        place, power, end = _named(points, at, num, kinds, table)
     if place < 0:
         return at, count
-    out[count] = _BLANK
+    out[count] = BLANK
+    count += 1
     while place >= 0:
-        count = _copy(_LETTERS, _STARTS[place], _STARTS[place + 1], out, count + 1)
-        out[count] = _BLANK
+        if power:
+            count = _write_name(table.square if power == 2 else table.cubic, table, out, count)
+        count = _write_name(place, table, out, count)
         at = end
-        if place not in _BEFORE_OTHERS:
+        if not table.is_before[place]:
             break
-        place, end = _named(points, at, num, kinds)
-    return at, count + 1
+        place, power, end = _named(points, at, num, kinds, table)
+    return at, count
+
+
+@compiled
+def _write_name(place: int, table: UnitTable, out: NDArray[np.uint32], count: int) -> int:
+    start, stop = table.starts[place], table.starts[place + 1]
+    count = copy_points(table.letters, start, stop, out, count)
+    out[count] = BLANK
+    return count + 1
 
 
 @compiled
 def _sign(
-    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]
+    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> tuple[int, int]:
-    """The unit that a quotation mark right behind a number stands for, or -1; where it ends."""
-    if at < num and points[at] in _QUOTES:
-        return _IN, at + 1
-    if at < num and points[at] in _PRIMES:
-        if at + 1 < num and points[at + 1] in _PRIMES:
-            return _IN, at + 2
-        if at + 1 == num or _kind(points[at + 1], kinds) != WORD or is_digit(points[at + 1]):
-            return _FT, at + 1  # not the 80's
-    return -1, at
+    """The unit that a quotation mark behind a number stands for, or -1; where it ends.
+
+    Behind a space it is one where no word follows: `12 " tv`, not `12 "best of" cards`.
+    """
+    mark = past_blanks(points, at, num)
+    if mark == num or points[mark] not in (_QUOTE, _PRIME):
+        return _NO_PLACE, at
+    place, end = table.foot, mark + 1
+    if points[mark] == _QUOTE:
+        place = table.inch
+    elif end < num and points[end] == _PRIME:
+        place, end = table.inch, mark + 2
+    if place == table.inch and mark == at:
+        return place, end
+    if end == num or not _is_inside(points[end], kinds) or _behind_times(points, end, num, kinds):
+        return place, end
+    if mark == at and is_digit(points[end]):  # not the 80's
+        return place, end
+    return _NO_PLACE, at
 
 
 @compiled
 def _named(
-    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]
-) -> tuple[int, int]:
-    """The unit whose name comes next, as a word of its own, or -1; where it ends."""
-    start = stop = _skip(points, at, num, kinds)
+    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
+) -> tuple[int, int, int]:
+    """The unit whose name comes next, or -1; its power (ft2, m³), or 0; where it ends."""
+    start = stop = _skip(points, at, num)
     state = FNV_OFFSET
-    while stop < num and stop - start <= _LONGEST_NAME:
-        is_name = _kind(points[stop], kinds) == WORD and not is_digit(points[stop])
+    while stop < num and stop - start <= table.longest:
+        is_name = _is_letter(points[stop], kinds)
         if not is_name and not (stop == start and points[stop] in _SIGNS):
             break
         state = (state ^ np.uint64(points[stop])) * FNV_PRIME
         stop += 1
         if not is_name:  # a sign ends itself: 90°c
             break
-    ends = stop == num or _kind(points[stop], kinds) != WORD or points[stop - 1] in _SIGNS
-    if stop == start or not ends:
-        return -1, at
-    if stop - start == 1 and start > at and _is_no_letter_unit(points, start, num):
-        return -1, at
-    found = np.searchsorted(_HASHES, state)
-    if found == len(_HASHES) or _HASHES[found] != state:
-        return -1, at
-    return int(_PLACES[found]), stop
+    found = np.searchsorted(table.hashes_H, state)
+    if stop == start or found == len(table.hashes_H) or table.hashes_H[found] != state:
+        return _NO_PLACE, 0, at
+    place = int(table.places_H[found])
+    power, end = _power(points, stop, num, kinds)
+    if power and table.is_length[place]:
+        return place, power, end
+    has_more = stop < num and _is_inside(points[stop], kinds) and points[stop - 1] not in _SIGNS
+    if stop - start > 1:
+        is_whole = not has_more or is_digit(points[stop])  # 6ft3in
+        return (place, 0, stop) if is_whole else (_NO_PLACE, 0, at)
+    if has_more or (start > at and _is_no_letter_unit(points, start, num)):
+        return _NO_PLACE, 0, at
+    return place, 0, stop
+
+
+@compiled
+def _power(
+    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]
+) -> tuple[int, int]:
+    """2 or 3 where that comes next and ends a word, with or without a caret; where it ends."""
+    if at < num and points[at] == _CARET:
+        at += 1
+    if at == num or points[at] not in (_TWO, _THREE):
+        return 0, at
+    if at + 1 < num and _is_inside(points[at + 1], kinds):
+        return 0, at
+    return int(points[at]) - 48, at + 1
 
 
 @compiled
 def _is_no_letter_unit(points: NDArray[np.uint32], at: int, num: int) -> bool:
     """Whether one letter apart from its number means something else: 2 a day, 2 v-neck tees."""
-    return points[at] == _ARTICLE or (at + 1 < num and points[at + 1] == _DASH)
+    return points[at] == _ARTICLE or (at + 1 < num and points[at + 1] == DASH)
 
 
 @compiled
-def _skip(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> int:
+def _skip(points: NDArray[np.uint32], at: int, num: int) -> int:
     """Past what may stand between a number and its unit: a full stop, spaces, one dash."""
-    if at < num and points[at] == _DOT and not _is_number(points, at, num):
+    if at < num and points[at] == _DOT and not is_number(points, at, num):
         at += 1
-    while at < num and _kind(points[at], kinds) == SPACE:
+    at = past_blanks(points, at, num)
+    if at < num and points[at] == DASH:
         at += 1
-    if at < num and points[at] == _DASH:
-        at += 1
-    while at < num and _kind(points[at], kinds) == SPACE:
-        at += 1
+    at = past_blanks(points, at, num)
     return at
 
 
 @compiled
 def _behind_times(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> int:
     """Where the number begins that a sign of multiplication parts from the one before; 0: none."""
-    at = _skip(points, at, num, kinds)
+    at = _skip(points, at, num)
     if at < num and points[at] in _TIMES:
         at += 1
     elif at + 1 < num and points[at] == _B and points[at + 1] == _Y:
         at += 2
     else:
         return 0
-    at = _skip(points, at, num, kinds)
-    return at if at < num and _is_number(points, at, num) else 0
+    at = _skip(points, at, num)
+    return at if at < num and is_number(points, at, num) else 0

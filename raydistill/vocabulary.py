@@ -29,6 +29,7 @@ from raydistill.pieces import read_pieces, sample_pieces
 from raydistill.storage import Folder
 from raydistill.teacher import quiet_transformers
 from raydistill.tokens import load_tokenizer, model_root
+from raydistill.unit_names import Names
 from raydistill.words import single_words
 
 logger = logging.getLogger("raydistill")
@@ -53,10 +54,11 @@ def make_lexicon(
     num_words: int,
     dim: int,
     units: bool,
+    extra_units: Names = (),
     device: str,
 ) -> Lexicon:
     """The lexicon of the pairs in `shards`; without an `encoder` it holds the IDF alone."""
-    idf_I = count_idf(folder, shards, units=units)
+    idf_I = count_idf(folder, shards, units=units, extra_units=extra_units)
     if encoder is None:
         return Lexicon.of(idf_I)
     texts = read_pieces(folder, sample_pieces(shards), columns=["query", "title"])

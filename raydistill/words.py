@@ -1,4 +1,4 @@
-"""UTF-8 text to lower-case words and character trigrams, compiled; what n-grams are made of.
+"""UTF-8 text to folded words and character trigrams, compiled; what n-grams are made of.
 
 Comes in: bytes and offsets. Goes out: a 64-bit hash of each word. `docs/ngrams.md` is the
 specification. Needs numpy and numba alone.
@@ -6,65 +6,44 @@ specification. Needs numpy and numba alone.
 
 from __future__ import annotations
 
-import html
-import re
 import sys
-import unicodedata
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.characters import (
+    FIRST_TAG,
+    LAST_TAG,
+    LONG,
+    MARK,
+    OPENS,
+    PUNCTUATION,
+    SKIP,
+    SOLO,
+    SPACE,
+    WORD,
+    Tables,
+    character_tables,
+)
+from raydistill.cleaning import clean_text
 from raydistill.compiled import compiled
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
 from raydistill.texts import MAX_BYTES, Block, Texts, row_blocks
 
-Tables = tuple[NDArray[np.uint8], NDArray[np.uint32]]  # of character_tables
-
-# OPENS: a letter of a word, with which another one begins that no space parts from it.
-SPACE, WORD, PUNCTUATION, SOLO, SKIP, OPENS = range(6)
-_TABLE_SIZE = 0x20000  # beyond it: ideographs and emoji, each a word of its own
-# Scripts written without spaces: each character is a word, and bigrams do the rest.
-_SOLO_RANGES = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x2E80, 0x2FDF),  # radicals
-    (0x3040, 0x312F),  # kana, bopomofo
-    (0x31A0, 0x9FFF),  # kana extensions, ideographs
-    (0xF900, 0xFAFF),  # compatibility ideographs
-)
-_INVISIBLE = (0x200B, 0xFEFF, 0x00AD)  # as in pairs.py
-_UNSEEN = re.compile("[" + "".join(map(chr, _INVISIBLE)) + "]")
-# Categories Z and Cc, as `character_tables` and `cleaning` have them.
-_SPACES = re.compile("[\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
-_APOSTROPHES = (0x27, 0x2019)
-# With its semicolon only: `&copy` in a URL is not a sign. The longest name has 31 letters.
-ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{0,30});", re.ASCII)
-# NFKC makes 1½ into eleven halves: a space goes before, and its slash becomes the common one.
-FRACTION, FRACTION_SLASH = "([0-9])([\u00bc-\u00be\u2150-\u215e])", "\u2044"
+_APOSTROPHE = 0x27
 _21, _42 = np.uint64(21), np.uint64(42)
 _CHARS = np.uint64(0x43)  # a word and its letters are not one id
 
 
 def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
-    """Python strings as UTF-8 bytes and offsets; entities and NFKC as `prepare` made its texts.
+    """Python strings as UTF-8 bytes and offsets, clean as `prepare` made its texts.
 
     A text that is longer than `max_chars` when it is clean is cut there, as `prepare` counts: the
-    time of a pair grows with the product of lengths. Spaces and invisible characters of the others
-    are left to `tidy`.
+    time of a pair grows with the product of lengths.
     """
     most = sys.maxsize if max_chars is None else max_chars
-    parts = []
-    for text in texts:
-        if "&" in text:
-            text = unescape(text)
-        if not text.isascii():
-            text = compose(text)
-        if len(text) > most:
-            text = single_spaced(text)[:most]
-        parts.append(text.encode("utf-8", "replace"))
+    parts = [clean_text(text)[:most].encode("utf-8", "replace") for text in texts]
     data = b"".join(parts)
     offsets = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) for part in parts], out=offsets[1:])
@@ -73,56 +52,16 @@ def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
     return np.frombuffer(data, np.uint8), narrow
 
 
-def compose(text: str) -> str:
-    """NFKC of a text, its fractions as digits (1½ is 1 1/2), as `cleaning.normalise` does it."""
-    apart = re.sub(FRACTION, r"\1 \2", text)
-    return unicodedata.normalize("NFKC", apart).replace(FRACTION_SLASH, "/")
-
-
-def single_spaced(text: str) -> str:
-    """A composed text without invisible characters, its white space one blank; as `tidy` does it.
-
-    And trimmed: with `unescape` and `compose` before it, this is `cleaning.normalise`.
-    """
-    return _SPACES.sub(" ", _UNSEEN.sub("", text)).strip(" ")
-
-
-def unescape(text: str) -> str:
-    """The text with its HTML entities decoded once, as `cleaning.normalise` does it."""
-    return ENTITY.sub(lambda found: html.unescape(found[0]), text)
-
-
-@cache
-def character_tables() -> Tables:
-    """Class and lower-case form of every code point below 0x20000, from Python's Unicode data."""
-    kinds = np.full(_TABLE_SIZE, PUNCTUATION, np.uint8)
-    lower = np.arange(_TABLE_SIZE, dtype=np.uint32)
-    for code in range(_TABLE_SIZE):
-        char = chr(code)
-        category = unicodedata.category(char)
-        if category[0] in "LNM":
-            kinds[code] = WORD
-        elif category[0] == "Z" or category == "Cc":
-            kinds[code] = SPACE
-        lowered = char.lower()
-        if len(lowered) == 1:
-            lower[code] = ord(lowered)
-    for first, last in _SOLO_RANGES:
-        span = kinds[first : last + 1]
-        span[span == WORD] = SOLO
-    kinds[list(_INVISIBLE)] = SKIP
-    return kinds, lower
-
-
 @compiled
 def decode(
     data: NDArray[np.uint8],
     start: int,
     stop: int,
-    lower: NDArray[np.uint32],
+    tables: Tables,
     points: NDArray[np.uint32],
 ) -> int:
-    """UTF-8 bytes to lower-case code points in `points`; the number of them."""
+    """UTF-8 bytes to folded code points in `points`, at most one a byte; the number of them."""
+    folds, forms = tables[1], tables[2]
     num, at = 0, start
     while at < stop:
         byte = np.uint32(data[at])
@@ -131,9 +70,21 @@ def decode(
         for more in range(1, size):
             if at + more < stop:
                 code = (code << np.uint32(6)) | (np.uint32(data[at + more]) & np.uint32(0x3F))
-        points[num] = lower[code] if code < len(lower) else code
-        num += 1
         at += size
+        if code >= len(folds):
+            if not FIRST_TAG <= code <= LAST_TAG:
+                points[num] = code
+                num += 1
+            continue
+        form = folds[code]
+        if form < LONG:
+            points[num] = form
+            num += 1
+            continue
+        place = form - np.uint32(LONG)
+        for part in range(1, forms[place] + 1):
+            points[num] = forms[place + part]
+            num += 1
     return num
 
 
@@ -141,26 +92,6 @@ def decode(
 def is_digit(code: int) -> bool:
     """Whether a code point is one of 0 to 9."""
     return 48 <= code <= 57
-
-
-@compiled
-def tidy(points: NDArray[np.uint32], num: int, kinds: NDArray[np.uint8]) -> int:
-    """Drop invisible characters and make white space one blank, in place; how many are left.
-
-    As `cleaning.normalise` leaves a text: `encode` does not, and a number may stand on either side.
-    """
-    kept, blank = 0, np.uint32(32)
-    for at in range(num):
-        code = points[at]
-        kind = kinds[code] if code < len(kinds) else np.uint8(SOLO)
-        if kind == SPACE:
-            if kept == 0 or points[kept - 1] == blank:
-                continue
-            code = blank
-        if kind != SKIP:
-            points[kept] = code
-            kept += 1
-    return kept
 
 
 @compiled
@@ -181,10 +112,12 @@ def classify(
         kind = kinds[code] if code < len(kinds) else np.uint8(SOLO)
         if not fine:
             kind = kind if kind in (SPACE, SKIP) else np.uint8(WORD)
+        elif kind == MARK:
+            kind = np.uint8(WORD if at and out[at - 1] in (WORD, OPENS) else SKIP)
         elif kind == PUNCTUATION and 0 < at < num - 1:
             if code in (46, 47) and is_digit(points[at - 1]) and is_digit(points[at + 1]):
                 kind = np.uint8(WORD)
-            elif code in _APOSTROPHES and _contract(points, at, num, kinds, out):
+            elif code == _APOSTROPHE and _contract(points, at, num, kinds, out):
                 kind = np.uint8(SKIP)
         out[at] = kind
 
@@ -215,7 +148,7 @@ def _contract(
 
 @compiled
 def _is_word(code: int, kinds: NDArray[np.uint8]) -> bool:
-    return code < len(kinds) and kinds[code] == WORD
+    return code < len(kinds) and kinds[code] in (WORD, MARK)
 
 
 @compiled
@@ -225,7 +158,7 @@ def _is_tail(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.ui
     stop = at
     while stop < num and _is_word(points[stop], kinds):
         stop += 1
-    if stop < num and points[stop] in _APOSTROPHES:  # 'S' hooks: a quoted letter
+    if stop < num and points[stop] == _APOSTROPHE:  # 'S' hooks: a quoted letter
         return False
     if stop - at == 1:
         return points[at] in (d, m, s)
@@ -276,7 +209,7 @@ def split_words(
 
 
 def word_hash(word: str) -> np.uint64:
-    """Hash of a word of lower-case letters, as compiled code makes it; for constants."""
+    """Hash of a word of folded letters, as compiled code makes it; for constants."""
     state = FNV_OFFSET
     with np.errstate(over="ignore"):
         for letter in word:
@@ -299,7 +232,7 @@ def _single_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], NDA
     points, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
     numeric, classes = np.empty(most, np.bool_), np.empty(most, np.uint8)
     for row in range(len(hashes)):
-        num = decode(data, offsets[row], offsets[row + 1], tables[1], points)
+        num = decode(data, offsets[row], offsets[row + 1], tables, points)
         classify(points, num, tables[0], True, classes)
         num_words = split_words(points, classes, num, words, numeric)
         single[row] = num_words == 1

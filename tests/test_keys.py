@@ -1,10 +1,17 @@
 """The key of a query: what may change without changing it, and what may not."""
 
+import random
+
 import numpy as np
 import pytest
 
+from raydistill.features import NgramSpec
 from raydistill.keys import query_keys
+from raydistill.lexicon import Lexicon
+from raydistill.ngrams import featurize
 from raydistill.words import encode
+
+SPEC, ONES = NgramSpec("match", 26, units=True), Lexicon.of(np.ones(1, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -25,11 +32,47 @@ from raydistill.words import encode
         ("灰色沙发", "沙发 灰色"),
         ("nike鞋", "nike 鞋"),
         ("iphones手机壳", "iphone 手机壳", "手机壳 iPhone"),
-        ("Ångström", "ångström"),
+        ("Ångström", "ångström", "angstrom"),
+        # What the features read as one.
+        ('2" pan', "2 inch pan", "2 in. pans", "pan 2''"),
+        ("12 volt drill", "12V drill"),
+        ("1-1/2 in pipe", '1.5" pipe', "1½ inch pipe", "1 - 1/2 in pipe"),
+        ("creme brulee", "crème brûlée"),
+        ("5'x7' rug", "5 ft x 7 ft rug", "5 feet by 7 feet rug"),
+        ("5000mAh", "5,000 mah"),
+        ("wh1000xm4", "WH-1000XM4"),
+        ("10 ft² film", "film 10 square feet"),
+        ("strasse", "STRASSE", "straße"),
+        ("red sofa", "re\u00add\u200b sofa \u2764\ufe0f"),
     ],
 )
 def test_near_identical_queries_have_one_key(alike: tuple[str, ...]) -> None:
     assert len(set(query_keys(encode(alike)).tolist())) == 1
+
+
+def test_spellings_that_the_features_read_as_one_have_one_key() -> None:
+    """By construction: both are made from the same words. Here over many spellings."""
+    chance = random.Random(0)
+    pieces = [*"0123456789", *" .,/-'\"x%", "1/2", " in", " inch", '"', "mAh", " mah", "v", " volt"]
+    pieces += ["sofa", "WH-", "wh", "é", "e", "ß", "ss", "½", " 1/2", "&quot;", "\u200d", " 000"]
+    texts = ["".join(chance.choices(pieces, k=chance.randrange(1, 6))) for _ in range(20_000)]
+    features = featurize(encode(texts), encode(texts), spec=SPEC, lexicon=ONES)
+    ends = features.offsets[:: SPEC.num_bags]
+    keys = query_keys(encode(texts))
+    key_of: dict[bytes, int] = {}
+    num_alike = 0
+    for row, key in enumerate(keys.tolist()):
+        ids = features.ids_N[ends[row] : ends[row + 1]]
+        if len(ids) > 1:  # a text of signs alone has no words
+            num_alike += ids.tobytes() in key_of
+            assert key_of.setdefault(ids.tobytes(), key) == key, texts[row]
+    assert num_alike > 1_000
+
+
+def test_units_of_a_run_are_known_to_the_key() -> None:
+    texts = encode(["2 carat ring", "2ct ring", "2 ct ring"])
+    assert len(set(query_keys(texts).tolist())) == 2
+    assert len(set(query_keys(texts, extra_units=(("carat", "ct"),)).tolist())) == 1
 
 
 def test_other_queries_have_other_keys() -> None:

@@ -274,7 +274,7 @@ def test_what_is_written_is_read_and_another_version_is_refused(tmp_path: Path) 
     root.write_json("prepare.json", ledger.to_dict())
     assert Ledger.read(root) == ledger
     older = {"settings": {}, "judged": [], "pairs": [], "patterns": []}
-    for content in (older, {**ledger.to_dict(), "format": 3}):
+    for content in (older, {**ledger.to_dict(), "format": 4}):
         root.write_json("prepare.json", content)
         with pytest.raises(UserError, match=r"of another version.*give another run_dir"):
             Ledger.read(root)

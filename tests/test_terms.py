@@ -12,7 +12,7 @@ from raydistill.terms import search_terms
         ("batteries battery", "batteri batteri"),
         ("women's 1/2 in. 1.5 ft", "women 1/2 in 1.5 ft"),
         ("won't rust, women 's", "wo nt rust women"),
-        ("Größe ÉTÉ", "größ été"),
+        ("Größe ÉTÉ", "gross ete"),
         ("हिन्दी", "हिन्दी"),  # signs that are no letters are of the word
         ("灰色沙发 3", "灰 色 灰色 沙 色沙 发 沙发 3"),
         ("🛋", ""),

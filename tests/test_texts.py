@@ -143,7 +143,7 @@ def test_one_kind_of_array_is_compiled() -> None:
     query_keys(to_texts(wide)), query_keys(encode(TEXTS))
     for kernel in (
         hashing._hash_rows, keys._query_keys, terms._terms, cleaning._needs_work,
-        cleaning._decode_rows, ngrams._featurize_block,
+         ngrams._featurize_block,
     ):  # fmt: skip
         assert len(kernel.signatures) == 1, kernel
 

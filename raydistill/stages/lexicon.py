@@ -46,6 +46,7 @@ def write_lexicon(run: Run) -> None:
         num_words=settings.num_words,
         dim=settings.word_dim,
         units=settings.respells,
+        extra_units=settings.unit_names,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
     if encoder:

@@ -139,13 +139,14 @@ def check_splits(run: Run) -> None:
 
 def _datasets(run: Run) -> tuple[Dataset, Dataset]:
     config, quarantine = run.config, run.root / "quarantine"
+    units = config.ngrams.unit_names
     judged = Dataset(
         "judged", config.judged, run.root / "judged", quarantine / "judged", SPLITS,
-        shard_rows=config.pairs.shard_rows, dedupe=True,
+        shard_rows=config.pairs.shard_rows, dedupe=True, extra_units=units,
     )  # fmt: skip
     pairs = Dataset(
         "pairs", config.pairs, run.pairs, quarantine / "pairs", ("",),
-        shard_rows=config.pairs.shard_rows, dedupe=config.pairs.dedupe,
+        shard_rows=config.pairs.shard_rows, dedupe=config.pairs.dedupe, extra_units=units,
     )  # fmt: skip
     return judged, pairs
 
@@ -359,14 +360,16 @@ def _held_out(run: Run, dataset: Dataset) -> HeldOut:
 
 
 def _file_keys(file: RawFile, dataset: Dataset) -> NDArray[np.uint64]:
-    return tried(lambda: file_keys(file, dataset.rules), tries=ITEM_TRIES)
+    rules, units = dataset.rules, dataset.extra_units
+    return tried(lambda: file_keys(file, rules, extra_units=units), tries=ITEM_TRIES)
 
 
 def _split_keys(run: Run) -> NDArray[np.uint64]:
     """Keys of the dev and test queries."""
     column = "query" if run.config.judged.query else "title"
+    units = run.config.ngrams.unit_names
     keys = [
-        query_keys(folder.read_table(name, columns=[column])[column])
+        query_keys(folder.read_table(name, columns=[column])[column], extra_units=units)
         for folder in (run.judged("dev"), run.judged("test"))
         for name in folder.shards()
     ]

@@ -1,0 +1,207 @@
+"""Numbers in one spelling, compiled: `1,000`, `1 000` and `1000.0` are one, as are 1-1/2 and 1.5.
+
+Comes in: folded code points of a text. Goes out: the number that begins at one of them, written as
+decimals. `docs/ngrams.md` is the specification. Needs NumPy and numba alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydistill.compiled import compiled
+from raydistill.words import is_digit
+
+BLANK, ZERO = np.uint32(0x20), np.uint32(0x30)
+DASH = 0x2D
+_DOT, _COMMA, _SLASH = 0x2E, 0x2C, 0x2F
+_MARKS = (_DOT, _COMMA, _SLASH)  # may stand between the digits of one number
+_MOST_HALVINGS = 6  # 1/64 is the smallest
+_GROUP_DIGITS = 3  # between two commas, and at most before the first
+_MOST_WHOLE_DIGITS = 2  # of a number with a fraction behind it: `model 268 1/4 in` is not 268.25
+
+
+@compiled
+def is_number(points: NDArray[np.uint32], at: int, num: int) -> bool:
+    """Whether a digit stands at `at`, or a point before one that no other point precedes."""
+    if points[at] == _DOT:
+        if at and points[at - 1] == _DOT:
+            return False
+        at += 1
+    return at < num and is_digit(points[at])
+
+
+@compiled
+def num_digits(points: NDArray[np.uint32], at: int, num: int) -> int:
+    """How many digits stand from `at` on."""
+    start = at
+    while at < num and is_digit(points[at]):
+        at += 1
+    return at - start
+
+
+@compiled
+def is_between_digits(points: NDArray[np.uint32], at: int, num: int) -> bool:
+    """Whether a point, a comma or a slash stands at `at`, and a digit behind it."""
+    return points[at] in _MARKS and at + 1 < num and is_digit(points[at + 1])
+
+
+@compiled
+def past_blanks(points: NDArray[np.uint32], at: int, num: int) -> int:
+    """Where the blanks that begin at `at` end; `at` where none does."""
+    while at < num and points[at] == BLANK:
+        at += 1
+    return at
+
+
+@compiled
+def write_number(
+    points: NDArray[np.uint32], at: int, num: int, out: NDArray[np.uint32], count: int
+) -> tuple[int, int]:
+    """Write the number that begins at `at`; where it ends in both."""
+    start = at
+    at += num_digits(points, at, num)
+    whole = at
+    if 0 < at - start <= _GROUP_DIGITS and points[start] != ZERO:
+        while at < num and points[at] == _COMMA and num_digits(points, at + 1, num) == 3:
+            at += 4
+        if at == whole:
+            at = _end_of_groups(points, at, num)
+    end, split, num_marks = at, at, 0
+    while end < num and is_between_digits(points, end, num):
+        split, num_marks = end, num_marks + 1
+        end += 1 + num_digits(points, end + 1, num)
+    if num_marks > 1:  # a version, a date, a list: as it is
+        return end, copy_points(points, start, end, out, count)
+    if num_marks and points[split] == _SLASH:
+        written = 0
+        if whole == at:
+            written = _write_fraction(points, start, split, end, out, count, 0)
+        return end, written if written else copy_points(points, start, end, out, count)
+    count = _copy_digits(points, start, at, out, count)
+    if num_marks:
+        return end, _write_decimals(points, split + 1, end, out, count, start == split)
+    if whole == at and 0 < at - start <= _MOST_WHOLE_DIGITS:
+        return _write_rest(points, at, num, out, count)
+    return at, count
+
+
+@compiled
+def _end_of_groups(points: NDArray[np.uint32], at: int, num: int) -> int:
+    """Past groups of three digits behind blanks, of which the last is 000 (1 000); `at`: none.
+
+    Other neighbours are two numbers: usb 3 128 gb, 18 135mm.
+    """
+    stop = at
+    while stop < num and points[stop] == BLANK and num_digits(points, stop + 1, num) == 3:
+        stop += 4
+    if stop == at or (stop < num and is_between_digits(points, stop, num)):
+        return at
+    zeros = points[stop - 3 : stop]
+    return stop if zeros[0] == zeros[1] == zeros[2] == ZERO else at
+
+
+@compiled
+def copy_points(
+    points: NDArray[np.uint32], start: int, stop: int, out: NDArray[np.uint32], count: int
+) -> int:
+    """Copy some code points; how many `out` then holds."""
+    for at in range(start, stop):
+        out[count] = points[at]
+        count += 1
+    return count
+
+
+@compiled
+def _copy_digits(
+    points: NDArray[np.uint32], start: int, stop: int, out: NDArray[np.uint32], count: int
+) -> int:
+    """Copy a whole number without what stands between its thousands."""
+    for at in range(start, stop):
+        if is_digit(points[at]):
+            out[count] = points[at]
+            count += 1
+    return count
+
+
+@compiled
+def _write_decimals(
+    points: NDArray[np.uint32],
+    start: int,
+    stop: int,
+    out: NDArray[np.uint32],
+    count: int,
+    bare: bool,
+) -> int:
+    """Write a point and what is behind it, less the zeros at its end; `bare`: none is before."""
+    if bare:
+        out[count] = ZERO
+        count += 1
+    while stop > start and points[stop - 1] == ZERO:
+        stop -= 1
+    if stop == start:
+        return count
+    out[count] = np.uint32(_DOT)
+    return copy_points(points, start, stop, out, count + 1)
+
+
+@compiled
+def _write_rest(
+    points: NDArray[np.uint32], at: int, num: int, out: NDArray[np.uint32], count: int
+) -> tuple[int, int]:
+    """Write the fraction behind a whole number (1 1/2, 1-1/2, 1 - 1/2), if there is one."""
+    start = past_blanks(points, at, num)
+    if start < num and points[start] == DASH:
+        start = past_blanks(points, start + 1, num)
+    split = start + num_digits(points, start, num)
+    if start > at and split > start and split + 1 < num and points[split] == _SLASH:
+        end = split + 1 + num_digits(points, split + 1, num)
+        more = end < num and is_between_digits(points, end, num)
+        written = 0 if more else _write_fraction(points, start, split, end, out, count, 1)
+        if written:
+            return end, written
+    return at, count
+
+
+@compiled
+def _write_fraction(
+    points: NDArray[np.uint32],
+    start: int,
+    split: int,
+    stop: int,
+    out: NDArray[np.uint32],
+    count: int,
+    whole: int,
+) -> int:
+    """Write p/q as decimals, behind a number if there is a `whole` one; 0 where it is no measure.
+
+    A measure is below 1 and in halves, quarters, ... 64ths: q = 2^k, p/q = p 5^k / 10^k.
+    """
+    over, under = _value(points, start, split), _value(points, split + 1, stop)
+    halvings = 0
+    while halvings <= _MOST_HALVINGS and (1 << halvings) != under:
+        halvings += 1
+    if not 0 < over < under or halvings > _MOST_HALVINGS:
+        return 0
+    if not whole:
+        out[count] = ZERO
+        count += 1
+    out[count] = np.uint32(_DOT)
+    digits, size = over * 5**halvings, halvings
+    while digits % 10 == 0:
+        digits, size = digits // 10, size - 1
+    for place in range(size, 0, -1):
+        out[count + place] = ZERO + np.uint32(digits % 10)
+        digits //= 10
+    return count + 1 + size
+
+
+@compiled
+def _value(points: NDArray[np.uint32], start: int, stop: int) -> int:
+    """A whole number below 1,000; -1 for a longer one."""
+    if not 0 < stop - start <= 3:
+        return -1
+    value = 0
+    for at in range(start, stop):
+        value = value * 10 + int(points[at]) - 48
+    return value
