@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.characters import IGNORABLE_RANGES, TABLE_SIZE
+from raydistill.characters import IGNORABLE_RANGES
 from raydistill.compiled import compiled
-from raydistill.texts import MAX_BYTES, row_blocks, to_arrow, to_texts
+from raydistill.texts import MAX_BYTES, Texts, row_blocks, to_arrow, to_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +30,9 @@ _ESCAPED = re.compile(r"&(?:(?:amp|AMP|#0{0,5}38|#[xX]0{0,4}26);)+")  # however 
 _MOST_PASSES = 16  # a text whose entities go on making entities is no text of a shop
 # Categories Z and Cc.
 _SPACES = re.compile("[\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
-_UNSEEN = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in IGNORABLE_RANGES) + "]")
+_IGNORABLE = "".join(f"{chr(first)}-{chr(last)}" for first, last in IGNORABLE_RANGES)
+_UNSEEN = re.compile(f"[{_IGNORABLE}]")
+_CHANGED = re.compile(f"[{_IGNORABLE}\u2044]")  # though NFKC leaves it
 # NFKC makes 1½ into eleven halves: a space goes before, and its slash becomes the common one.
 _FRACTION = re.compile(r"(\d)([\u00bc-\u00be\u2150-\u215e\u2189])")
 _ACUTE = re.compile(" +\u0301")  # what NFKC made of an acute elsewhere
@@ -48,37 +50,40 @@ def clean_text(text: str) -> str:
     1½ is 1 1/2, and an acute between letters is an apostrophe. The result is a fixed point of this
     function.
     """
-    if _is_plain(text):
-        return text
     num_passes = 0
-    while (cleaned := _pass(text)) != text:
-        if _is_plain(cleaned):
-            return cleaned
+    while not _is_clean(text):
         num_passes += 1
-        text = cleaned.replace("&", " ") if num_passes == _MOST_PASSES else cleaned
+        text = _pass(text if num_passes < _MOST_PASSES else text.replace("&", " "))
     return text
 
 
-def _is_plain(text: str) -> bool:
-    """Whether a text is printable ASCII with single spaces inside and no `&`."""
-    return (
-        text.isascii()
-        and text.isprintable()
-        and "&" not in text
-        and "  " not in text
-        and not text.startswith(" ")
-        and not text.endswith(" ")
+def _is_clean(text: str) -> bool:
+    """Whether a pass would change nothing; a microsecond for most texts."""
+    if not text.isprintable() and _SPACES.search(text.replace(" ", "")):
+        return False
+    if "  " in text or text.startswith(" ") or text.endswith(" "):
+        return False
+    if "&" in text and _unescape(text) != text:
+        return False
+    return text.isascii() or not (
+        _CHANGED.search(text)
+        or not unicodedata.is_normalized("NFKC", text)
+        or (_mark().search(text) and _stray_mark().search(text))
     )
 
 
 def _pass(text: str) -> str:
     if "&" in text:
-        text = _ENTITY.sub(_decoded, _ESCAPED.sub("&", text))
-    text = _FRACTION.sub(r"\1 \2", _UNSEEN.sub("", text))
-    text = unicodedata.normalize("NFKC", text.translate(_SPACING_MARKS)).replace("\u2044", "/")
+        text = _unescape(text)
     if not text.isascii():
+        text = _FRACTION.sub(r"\1 \2", _UNSEEN.sub("", text)).translate(_SPACING_MARKS)
+        text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
         text = _stray_mark().sub(r"\1", _ACUTE.sub("'", _UNSEEN.sub("", text)))
     return _SPACES.sub(" ", text).strip(" ")
+
+
+def _unescape(text: str) -> str:
+    return _ENTITY.sub(_decoded, _ESCAPED.sub("&", text))
 
 
 def _decoded(entity: re.Match[str]) -> str:
@@ -87,10 +92,16 @@ def _decoded(entity: re.Match[str]) -> str:
 
 
 @cache
+def _mark() -> re.Pattern[str]:
+    # Of the first plane, to which NFKC's leftovers belong: `re` looks a class of those up at once.
+    marks = (char for char in map(chr, range(0x10000)) if unicodedata.category(char)[0] == "M")
+    return re.compile(f"[{''.join(marks)}]+")
+
+
+@cache
 def _stray_mark() -> re.Pattern[str]:
     """Combining marks that stand on nothing: at the beginning, or behind white space."""
-    marks = (char for char in map(chr, range(TABLE_SIZE)) if unicodedata.category(char)[0] == "M")
-    return re.compile(f"(^|{_SPACES.pattern})[{''.join(marks)}]+")
+    return re.compile(f"(^|{_SPACES.pattern}){_mark().pattern}")
 
 
 def normalise(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -103,7 +114,7 @@ def normalise(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     import pyarrow.compute as pc
 
     texts = to_arrow(texts)
-    needs = np.concatenate([_needs_work(*block) for block in row_blocks(to_texts(texts))])
+    needs = is_odd(to_texts(texts))
     if not needs.any():
         return texts
     mask = pa.array(needs)
@@ -117,18 +128,25 @@ def normalise(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pc.replace_with_mask(texts.cast(odd.type), mask, odd)
 
 
+def is_odd(texts: Texts) -> NDArray[np.bool_]:
+    """Which texts may not be clean: those that are not plain ASCII with single spaces, or hold `&`.
+
+    Shape R.
+    """
+    return np.concatenate([_is_odd(*block) for block in row_blocks(texts)])
+
+
 @compiled
-def _needs_work(data: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """`not _is_plain` of every text."""
-    needs = np.zeros(len(offsets) - 1, np.bool_)
-    for row in range(len(needs)):
+def _is_odd(data: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
+    odd = np.zeros(len(offsets) - 1, np.bool_)
+    for row in range(len(odd)):
         before = _SPACE
         for at in range(offsets[row], offsets[row + 1]):
             byte = data[at]
             if byte < 32 or byte > 126 or byte == _AMPERSAND or byte == before == _SPACE:
-                needs[row] = True
+                odd[row] = True
                 break
             before = byte
         if before == _SPACE and offsets[row + 1] > offsets[row]:
-            needs[row] = True
-    return needs
+            odd[row] = True
+    return odd

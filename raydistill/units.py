@@ -90,8 +90,9 @@ def unit_table(extra: Names = ()) -> UnitTable:
 
 
 def _growth(num_short: int, num_name: int) -> int:
-    """Characters that stand for one of `1%x` at most: `1 percent  x ` has 13."""
-    return math.ceil((2 + num_short + 1 + 3) / (1 + num_name + 1))
+    """Characters that stand for one of `1%` or `1%x` at most: `1 percent ` has 10."""
+    alone, times = (3 + num_short) / (1 + num_name), (6 + num_short) / (2 + num_name)
+    return math.ceil(max(alone, times))
 
 
 def _hash(name: str) -> int:

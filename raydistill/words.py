@@ -26,7 +26,7 @@ from raydistill.characters import (
     Tables,
     character_tables,
 )
-from raydistill.cleaning import clean_text
+from raydistill.cleaning import clean_text, is_odd
 from raydistill.compiled import compiled
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
 from raydistill.texts import MAX_BYTES, Block, Texts, row_blocks
@@ -43,7 +43,17 @@ def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
     time of a pair grows with the product of lengths.
     """
     most = sys.maxsize if max_chars is None else max_chars
-    parts = [clean_text(text)[:most].encode("utf-8", "replace") for text in texts]
+    parts = [text.encode("utf-8", "replace") for text in texts]
+    whole = _joined(parts)
+    odd = np.flatnonzero(is_odd(whole) | (np.diff(whole[1]) > most))
+    if len(odd) == 0:
+        return whole
+    for row in odd.tolist():
+        parts[row] = clean_text(texts[row])[:most].encode("utf-8", "replace")
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[bytes]) -> Texts:
     data = b"".join(parts)
     offsets = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) for part in parts], out=offsets[1:])

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,20 @@ def test_a_right_bundle_scores() -> None:
     lowest = with_("word_vectors", (0, 1), -65_504), with_("word_vectors", (0, 1), 65_504)
     for vectors in (*lowest, arrays()["word_vectors"].astype(np.float32)):
         Scorer(settings(), arrays() | {"word_vectors": vectors})
+
+
+def test_a_bundle_brings_its_units(tmp_path: Path) -> None:
+    spec = replace(SPEC, units=True, extra_units=(("carat", "ct"),))
+    with_units = settings(ngrams=asdict(spec), temperature=1e-3)  # no score near 0 or 1
+    _, files = bundle_files(with_units, arrays(), golden=[], card="")
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    loaded = Scorer.load(tmp_path)
+    assert loaded.spec == spec
+    titles = ["Ring, 2ct", "Ring, 2 carat"]
+    assert len(set(loaded.score("2 carat ring", titles).tolist())) == 1
+    without = settings(ngrams=asdict(replace(spec, extra_units=())), temperature=1e-3)
+    assert len(set(Scorer(without, arrays()).score("2 carat ring", titles).tolist())) == 2
 
 
 WRONG: list[tuple[str, Any, str]] = [
@@ -158,6 +172,9 @@ def ngrams(**changed: object) -> dict[str, Any]:
         (ngrams(bags=["one"]), "bags is"),
         (ngrams(char_ngrams=1), "char_ngrams is 1"),
         (ngrams(units=1), "units is 1, not of type bool"),
+        (ngrams(extra_units=[["carat"]]), "extra_units is .* pairs of a short name"),
+        (ngrams(extra_units=[["carat", "c2"]]), "'c2' cannot be the name of a unit"),
+        (ngrams(extra_units=3), "extra_units is 3, not pairs"),
         (ngrams(word_dim=-2), "word_dim is -2"),
         (ngrams(word_dim=True), "word_dim is True"),
         (ngrams(vocabulary_rows=-6), "vocabulary_rows is -6"),

@@ -71,6 +71,20 @@ def test_inputs_and_run_folder_lie_apart(raw_files: Path, tiny_bert: Path, tmp_p
     Run(run_config(data / "run", raw_files, tiny_bert, **apart)).check_owner()
 
 
+def test_units_of_another_key_are_refused(raw_files: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    def made(**units: str) -> Run:
+        given = {"ngrams": {"extra_units": units}}
+        return Run(run_config(tmp_path / "run", raw_files, tiny_bert, **given))
+
+    run = made(carat="ct")
+    run.write_ledger(run.ledger)
+    made(carat="ct").check_owner()
+    for other in (made(), made(carat="ct cts")):
+        with pytest.raises(UserError, match=r"ngrams\.extra_units: \{'carat': 'ct'\} there"):
+            other.check_owner()
+        assert other.prepare_fingerprint("judged") != run.prepare_fingerprint("judged")
+
+
 def test_an_input_does_not_lead_into_the_run_folder_by_a_link(
     raw_files: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:

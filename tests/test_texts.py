@@ -142,7 +142,7 @@ def test_one_kind_of_array_is_compiled() -> None:
     wide = tuple(values.copy() for values in to_texts(pa.array(TEXTS, pa.large_string())))
     query_keys(to_texts(wide)), query_keys(encode(TEXTS))
     for kernel in (
-        hashing._hash_rows, keys._query_keys, terms._terms, cleaning._needs_work,
+        hashing._hash_rows, keys._query_keys, terms._terms, cleaning._is_odd,
          ngrams._featurize_block,
     ):  # fmt: skip
         assert len(kernel.signatures) == 1, kernel
@@ -226,7 +226,7 @@ def test_more_than_two_gigabytes() -> None:
     assert list(row_spans(to_texts(texts))) == [(0, 4), (4, 7)]
     blocks = list(row_blocks(to_texts(texts)))
     assert [int(offsets[-1]) for _, offsets in blocks] == [1_700_000_005, 900_000_008]
-    odd = [needs for block in blocks for needs in cleaning._needs_work(*block).tolist()]
+    odd = [needs for block in blocks for needs in cleaning._is_odd(*block).tolist()]
     assert odd == [True, True, True, False, True, True, True]  # one byte of each is looked at
     behind = texts[5:]  # lies behind byte 2^31
     assert hash_texts(behind).tolist() == hash_texts(pa.array(["\0" * 3, "\0" * 5])).tolist()

@@ -11,20 +11,20 @@ from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES
 from raydistill.ngrams import document_counts, featurize
-from raydistill.unit_names import UNITS
-from raydistill.units import respell, unit_table
+from raydistill.unit_names import UNITS, checked_units
+from raydistill.units import UnitTable, respell, unit_table
 from raydistill.words import encode
 
 ONES = Lexicon.of(np.ones(1, np.float32))
 TABLE = unit_table()
 
 
-def spelled(text: str) -> str:
+def spelled(text: str, *, table: UnitTable = TABLE) -> str:
     """The text with its sizes in one spelling; spaces between words are one space."""
     points = np.array([ord(char) for char in fold(text)], np.uint32)
-    most = TABLE.growth * len(points)
+    most = table.growth * len(points)
     out = np.full(most + 64, ord("!"), np.uint32)
-    num = respell(points, len(points), character_tables()[0], TABLE, out)
+    num = respell(points, len(points), character_tables()[0], table, out)
     assert num <= most
     assert (out[most:] == ord("!")).all()
     return " ".join("".join(map(chr, out[:num])).split())
@@ -295,3 +295,32 @@ def test_words_are_counted_as_they_are_read() -> None:
     for units, expected in ((True, [2, 2]), (False, [1, 1, 1, 1])):
         counts = document_counts(titles, units=units)
         assert counts[counts > 0].tolist() == expected
+
+
+def test_a_run_has_units_of_its_own() -> None:
+    extra = checked_units({"Carat": "ct CTS", "in": "tommer", "\u03a9": "\u2126hm"})
+    table = unit_table(extra)
+    assert spelled("2ct ring, 2 Cts", table=table) == "2 carat ring, 2 carat"
+    assert spelled("2ct ring") == "2 count ring"
+    assert spelled("3 tommer 3 inch", table=table) == "3 in 3 in"
+    spec = NgramSpec("match", 20, units=True, extra_units=extra)
+    texts = encode(["2 carat ring", "2ct ring"])
+    ids = featurize(texts, texts, spec=spec, lexicon=ONES)
+    first, second = ids.take(np.array([0])), ids.take(np.array([1]))
+    assert first.ids_N.tolist() == second.ids_N.tolist()
+
+
+def test_no_name_of_a_unit_outgrows_its_room() -> None:
+    extra = checked_units({"a" * 24: "z", "q": "y" * 24})
+    table = unit_table(extra)
+    assert spelled("1z" * 50 + "1z 1zx1z", table=table)
+    spec = NgramSpec("match", 12, char_ngrams=3, units=True, extra_units=extra)
+    texts = encode(["1z " * 200])
+    one = featurize(texts, texts, spec=spec, lexicon=ONES)
+    assert len(one.ids_N) <= (3 + table.growth) * 2 * 600 + 6
+
+
+@pytest.mark.parametrize("name", ["", "two words", "m2", "a" * 25, "-", "\u0301"])
+def test_a_name_that_is_no_word_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be the name of a unit: give one word"):
+        checked_units({name: "x"})
