@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from raydistill.errors import UserError
 from raydistill.hashing import hash_texts
 from raydistill.inputs import expand_inputs
 from raydistill.ledger import RawFile, look_into
-from raydistill.pairs import clean, one_chunk, unparsed
+from raydistill.pairs import clean, unparsed
 from raydistill.readers import read_raw
 from raydistill.retrieval import KINDS, Mix, TitleIndex, build_index, choose
 from raydistill.schema import CANDIDATES
 from raydistill.storage import SUCCESS, Folder
 from raydistill.terms import search_terms
+from raydistill.text_columns import one_chunk
 
 TEXTS = ("query", "title")
 _PLURAL = {"query": "queries", "title": "titles"}
@@ -50,6 +51,7 @@ class Sources:
     query: Texts
     title: Texts
     lowercase: bool = False
+    csv: Mapping[str, str] = field(default_factory=dict)  # how text is delimited
 
     def of(self, name: str) -> Texts:
         """The input of "query" or "title"."""
@@ -58,6 +60,8 @@ class Sources:
     def settings(self) -> dict[str, Any]:
         """What changes the candidates, besides the files' contents."""
         found: dict[str, Any] = {"lowercase": self.lowercase}
+        if self.csv:
+            found["csv"] = dict(self.csv)
         for name in TEXTS:
             found[f"{name}_column"] = self.of(name).column
             found[f"max_{name}_chars"] = self.of(name).max_chars
@@ -72,7 +76,8 @@ class Sources:
         texts = self.of(name)
         hint = f"name it with --{name}-column"
         found = expand_inputs(texts.input)
-        raw = [RawFile(f.uri, f.size_bytes, f.mtime_ns, {name: texts.column}) for f in found]
+        columns, csv = {name: texts.column}, dict(self.csv)
+        raw = [RawFile(f.uri, f.size_bytes, f.mtime_ns, columns, csv=csv) for f in found]
         return look_into(raw, hint=hint)
 
     def rules(self) -> PairsConfig:
@@ -126,9 +131,15 @@ def _read_texts(
         rejects: list[pa.Table] = []
         for raw in read_raw(file.input, columns=list(file.columns.values())):
             found = clean(
-                raw.table, rows=raw.rows, columns=file.columns, rules=rules, source=file.uri
+                raw.table,
+                rows=raw.rows,
+                columns=file.columns,
+                rules=rules,
+                source=file.uri,
+                labels=file.label_rule,
+                lines=raw.lines,
             )
-            rejects += [found.rejects, unparsed(raw.bad, source=file.uri)]
+            rejects += [found.rejects, unparsed(raw.bad, source=file.uri, lines=raw.bad_lines)]
             rows_in += len(raw.rows) + len(raw.bad)
             texts = one_chunk(found.pairs[name])
             parts.append(

@@ -21,9 +21,11 @@ from raydistill.errors import UserError, WorkError
 from raydistill.markup import plain_lines
 
 if TYPE_CHECKING:
+    from raydistill.csv_dialect import CsvOptions
     from raydistill.run import Run
 
 logger = logging.getLogger("raydistill")
+_CSV = ("delimiter", "quote", "escape", "encoding")
 _HELP = {
     "prepare": "clean, split and shard the raw pairs",
     "finetune": "make cross-encoders of the base encoders",
@@ -150,6 +152,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", help="Parquet, CSV, TSV or JSONL; not needed with -")
     parser.add_argument("--query", default="query", help="name of the column (default: query)")
     parser.add_argument("--title", default="title", help="name of the column (default: title)")
+    _add_csv(parser)
     parser.set_defaults(command=_run_score)
 
 
@@ -160,6 +163,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query", default="query", help='of raw files; "" for single texts')
     parser.add_argument("--title", default="title", help="of raw files (default: title)")
     parser.add_argument("--json", action="store_true", help="all figures as JSON")
+    _add_csv(parser)
     parser.set_defaults(command=_run_inspect)
 
 
@@ -188,8 +192,29 @@ def _add_candidates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-query-chars", type=_count, default=200)
     parser.add_argument("--max-title-chars", type=_count, default=1_000)
     parser.add_argument("--lowercase", action="store_true", help="as pairs.lowercase")
+    _add_csv(parser)
     _add_take_over(parser)
     parser.set_defaults(command=_run_candidates)
+
+
+def _add_csv(parser: argparse.ArgumentParser) -> None:
+    for name in _CSV:
+        text = f"of CSV and TSV, as csv.{name} of the run file (default: found out)"
+        parser.add_argument(f"--csv-{name}", metavar=name.upper(), help=text)
+
+
+def _csv_settings(arguments: argparse.Namespace) -> dict[str, str]:
+    """What was given of how text is delimited, as the run file has it."""
+    from raydistill.input_config import to_csv_config
+
+    given = {name: getattr(arguments, f"csv_{name}") for name in _CSV}
+    return to_csv_config(given).model_dump(exclude_none=True)
+
+
+def _csv_options(arguments: argparse.Namespace) -> CsvOptions:
+    from raydistill.csv_dialect import CsvOptions
+
+    return CsvOptions(**_csv_settings(arguments))
 
 
 def _count(text: str) -> int:
@@ -263,13 +288,14 @@ def read_overlay(path: str) -> dict[str, object]:
     Raises:
         UserError: no such file, or not TOML.
     """
+    from raydistill.decoding import decode_text
     from raydistill.overrides import parse_tables
     from raydistill.storage import Folder
 
     folder, _, name = path.rpartition("/")
     if not Folder(folder or ".").exists(name):
         raise UserError(f"no such overlay file: {path}")
-    return parse_tables(Folder(folder or ".").read_bytes(name).decode(), name=path)
+    return parse_tables(decode_text(Folder(folder or ".").read_bytes(name), name=path), name=path)
 
 
 def _dry_run(run: Run) -> int:
@@ -298,15 +324,23 @@ def _run_score(arguments: argparse.Namespace) -> int:
 
     scorer = Scorer.load(arguments.bundle)
     if arguments.input == "-":
-        num_rows, num_bad = score_lines(scorer, stdin_lines(), sys.stdout)
-        if num_bad:
-            logger.warning("%d lines were not query<TAB>title and were left out", num_bad)
+        num_rows, num_null = score_lines(scorer, stdin_lines(), sys.stdout)
+        if num_null:
+            logger.warning(
+                "%d of %d lines have an empty score: they are not query<TAB>title, or have no text",
+                num_null, num_rows,
+            )  # fmt: skip
         return 0
     if not arguments.output:
         raise UserError("give --output FILE (.parquet, .csv, .tsv or .jsonl)")
     query = "" if scorer.settings.get("single_texts") else arguments.query
     num_rows, num_null = score_file(
-        scorer, source=arguments.input, target=arguments.output, query=query, title=arguments.title
+        scorer,
+        source=arguments.input,
+        target=arguments.output,
+        query=query,
+        title=arguments.title,
+        csv=_csv_options(arguments),
     )
     unscored = f", {num_null:,} of them without a score (no text)" if num_null else ""
     print(json.dumps({"rows": num_rows, "output": arguments.output}) + unscored)  # noqa: T201
@@ -315,6 +349,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
     from raydistill.config import parse_config
+    from raydistill.decoding import decode_text
     from raydistill.inspection import inspect_files, inspect_run, to_json
     from raydistill.report import data_text
     from raydistill.run import Run
@@ -322,11 +357,13 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
 
     folder = Folder(arguments.path)
     if folder.exists("run.toml"):
-        config = parse_config(folder.read_bytes("run.toml").decode(), name=f"{folder}/run.toml")
+        name = f"{folder}/run.toml"
+        config = parse_config(decode_text(folder.read_bytes("run.toml"), name=name), name=name)
         # A run folder that was moved is still the run.
         found = inspect_run(Run(config.model_copy(update={"run_dir": folder.uri})))
     else:
-        found = inspect_files(arguments.path, query=arguments.query, title=arguments.title)
+        csv = _csv_settings(arguments)
+        found = inspect_files(arguments.path, query=arguments.query, title=arguments.title, csv=csv)
     print(to_json(found) if arguments.json else data_text(found))  # noqa: T201
     return 0
 
@@ -360,6 +397,7 @@ def _run_candidates(arguments: argparse.Namespace) -> int:
         Texts(tuple(given.queries), given.query_column, given.max_query_chars),
         Texts(tuple(given.titles), given.title_column, given.max_title_chars),
         lowercase=given.lowercase,
+        csv=_csv_settings(given),
     )
     mix = Mix(given.top, given.middle, given.random, max_rank=given.max_rank, seed=given.seed)
     plan = candidates.make_plan(

@@ -9,12 +9,13 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from raydistill.errors import UserError
+from raydistill.input_config import CsvConfig, InputConfig, Inputs, Label, Scale, check_labels
 from raydistill.overrides import apply_override, lay_over, parse_tables, read_text
 from raydistill.prompt import Prompt
 from raydistill.section import Count, Section, Share
@@ -31,33 +32,11 @@ from raydistill.training import (
 from raydistill.tuning import TuneConfig
 
 
-class InputConfig(Section):
-    """One input; columns that are not named here are named as the section says."""
-
-    path: str  # a file, a folder or a glob, local or s3://
-    query: str | None = None
-    title: str | None = None
-    label: str | None = None
-    source: str | None = None
-    split: Literal["train", "dev", "test"] | None = None  # of all its pairs; judged pairs alone
-
-
-def _to_inputs(given: object) -> object:
-    """`input = "log/*.parquet"` is what people write first; a list of those, or of tables."""
-    if isinstance(given, (str, dict, InputConfig)):
-        given = [given]
-    if not isinstance(given, (list, tuple)):
-        return given
-    return tuple({"path": one} if isinstance(one, str) else one for one in given)
-
-
-Inputs = Annotated[tuple[InputConfig, ...], Field(min_length=1), BeforeValidator(_to_inputs)]
-
-
 class TextRules(Section):
     """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
 
-    SPEED = frozenset({"input"})  # the files themselves are part of the fingerprint (run.py)
+    # The files themselves, and how each is read, are part of the fingerprint (run.py).
+    SPEED = frozenset({"input", "csv", "max_bad_fraction"})
     input: Inputs
     query: str = "query"  # "": the task has single texts, in `title`
     title: str = "title"
@@ -65,6 +44,18 @@ class TextRules(Section):
     lowercase: bool = False
     max_query_chars: Count = 200
     max_title_chars: Count = 1_000
+    csv: CsvConfig = CsvConfig()
+    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)  # of the rows, in quarantine
+
+    def csv_options(self, given: InputConfig) -> dict[str, str]:
+        """What is known of the delimited text of an input, as fields of `CsvOptions`."""
+        own = given.csv.model_dump(exclude_none=True) if given.csv else {}
+        return {**self.csv.model_dump(exclude_none=True), **own}
+
+    def label_rule(self, given: InputConfig) -> dict[str, Any]:
+        """What the labels of an input stand for, as `LabelRule.of` takes it."""
+        del given
+        return {}
 
     def columns(self, given: InputConfig) -> dict[str, str]:
         """Our name of each column that is read, and its name in the files of an input."""
@@ -82,7 +73,7 @@ class TextRules(Section):
         for given in self.input:
             if given.query and not self.query:
                 raise ValueError(f'{given.path} names a query column, but query is ""')
-            for name in ("label", "split"):
+            for name in ("label", "split", "scale", "grades"):
                 if getattr(given, name) and not isinstance(self, JudgedConfig):
                     raise ValueError(
                         f"{given.path} names a {name}; only judged pairs have a {name}"
@@ -110,10 +101,29 @@ class PairsConfig(TextRules):
 class JudgedConfig(TextRules):
     """Human-judged pairs, split by a hash of the query where their input names no split."""
 
+    SPEED = TextRules.SPEED | {"scale", "grades"}
     label: str = "label"
+    scale: Scale | None = None  # the labels that stand for 0 and for 1: [0, 3]; None: 0..1
+    grades: dict[str, Label] = Field(
+        default={}
+    )  # what each label stands for: Exact = 1.0, Substitute = 0.5
     relevant_at: float = Field(default=0.5, ge=0, le=1)
     dev_share: Share = 0.1  # without effect where an input is the dev split
     test_share: Share = 0.1
+
+    def label_rule(self, given: InputConfig) -> dict[str, Any]:
+        """What the labels of an input stand for: its own scale or grades, or the section's."""
+        scale, grades = given.scale, given.grades
+        if scale is None and not grades:
+            scale, grades = self.scale, self.grades
+        return {"scale": list(scale)} if scale else {"grades": dict(grades)} if grades else {}
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> JudgedConfig:
+        check_labels("judged", self.scale, self.grades)
+        for given in self.input:
+            check_labels(given.path, given.scale, given.grades)
+        return self
 
     @model_validator(mode="after")
     def _leaves_some(self) -> JudgedConfig:

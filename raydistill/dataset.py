@@ -108,7 +108,13 @@ def file_keys(file: RawFile, rules: TextRules, *, extra_units: Names = ()) -> ND
     found = [np.empty(0, np.uint64)]
     for raw in read_raw(file.input, columns=columns):
         cleaned = clean(
-            raw.table, rows=raw.rows, columns=file.columns, rules=rules, source=file.uri
+            raw.table,
+            rows=raw.rows,
+            columns=file.columns,
+            rules=rules,
+            source=file.uri,
+            labels=file.label_rule,
+            lines=raw.lines,
         )
         found.append(group_keys(cleaned.pairs, extra_units=extra_units))
     return np.unique(np.concatenate(found))
@@ -125,17 +131,18 @@ def scatter_part(item: dict[str, Any], *, dataset: Dataset, held_out: HeldOut) -
         return found
     file = RawFile(**item["file"])
     columns = list(file.columns.values())
-    counts: Counter[str] = Counter(rows_in=0, quarantined=0, held_out=0)
+    counts: Counter[str] = Counter(rows_in=0, lines_in=0, mended=0, quarantined=0, held_out=0)
     shards: dict[str, int] = {}
     writer = _PartWriter(dataset, name, counts, shards, split=file.split)
     for raw in read_raw(file.input, columns=columns, span=tuple(item["span"])):
         num_rows = len(raw.rows) + len(raw.bad)
         good, bad, keys = _clean_rows(raw, file=file, dataset=dataset, held_out=held_out)
         counts.update(rows_in=num_rows, quarantined=bad.num_rows)
+        counts.update(lines_in=num_rows + raw.num_breaks, mended=raw.num_mended)
         counts["held_out"] += num_rows - good.num_rows - bad.num_rows
         writer.add(good, bad, keys)
     writer.close()
-    result = {"counts": dict(counts), "shards": shards}
+    result = {"counts": dict(counts), "shards": shards, "uri": file.uri}
     dataset.chunks.write_json(f"{name}.json", result)
     return result
 
@@ -145,7 +152,13 @@ def _clean_rows(
 ) -> tuple[pa.Table, pa.Table, NDArray[np.uint64]]:
     """Clean rows without those of held-out queries; rejects; the query key of each clean row."""
     cleaned = clean(
-        raw.table, rows=raw.rows, columns=file.columns, rules=dataset.rules, source=file.uri
+        raw.table,
+        rows=raw.rows,
+        columns=file.columns,
+        rules=dataset.rules,
+        source=file.uri,
+        labels=file.label_rule,
+        lines=raw.lines,
     )
     good = cleaned.pairs
     keys = group_keys(good, extra_units=dataset.extra_units)
@@ -154,7 +167,7 @@ def _clean_rows(
         good, keys = good.filter(pa.array(free)), keys[free]
     bad = cleaned.rejects
     if raw.bad:
-        bad = pa.concat_tables([bad, unparsed(raw.bad, source=file.uri)])
+        bad = pa.concat_tables([bad, unparsed(raw.bad, source=file.uri, lines=raw.bad_lines)])
     return good, bad, keys
 
 

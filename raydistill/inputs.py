@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import quote
 
 from pyarrow import fs
 
+from raydistill.csv_dialect import CsvOptions
+from raydistill.decoding import HEAD_BYTES, read_full
 from raydistill.errors import UserError
+from raydistill.formats import (
+    FORMATS,
+    SHOWN,
+    codec_of,
+    file_format,
+    has_no_suffix,
+    is_part,
+    sniff_codec,
+    sniff_format,
+    suffix_of,
+)
 from raydistill.retry import tried_at
 from raydistill.storage import open_uri, without_scheme
+from raydistill.streams import open_stream
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
+logger = logging.getLogger("raydistill")
+_WAYS_OUT = {
+    ".xlsx": "save it as CSV",
+    ".xls": "save it as CSV",
+    ".zip": "unpack it",
+    ".tar": "unpack it",
+    ".avro": "write it as Parquet",
+    ".txt": "name it .csv or .tsv",
 }
-COMPRESSIONS = (".gz", ".zst")
 
 
 class MissingInput(UserError):
@@ -35,78 +53,157 @@ class InputFile:
     uri: str
     size_bytes: int
     mtime_ns: int = 0
+    csv: CsvOptions = field(default_factory=CsvOptions)  # how its text is delimited, if it is
 
     @property
     def format(self) -> str:
-        """One of `parquet csv tsv jsonl`."""
-        path = self.uri.partition("?")[0] if "://" in self.uri else self.uri  # without options
-        found = file_format(path)
-        if found is None:
-            raise UserError(f"{self.uri} is of no known format; give {', '.join(FORMATS)} files")
-        return found
+        """One of the values of `FORMATS`; a file without a suffix is looked into."""
+        return self._kind[0]
+
+    @property
+    def codec(self) -> str | None:
+        """How the file is compressed."""
+        return self._kind[1]
+
+    @property
+    def _kind(self) -> tuple[str, str | None]:
+        path = _path(self.uri)
+        kind, codec = file_format(path), codec_of(path)
+        if kind is None and has_no_suffix(path):
+            kind, codec = _sniff(self.uri, self.size_bytes, self.mtime_ns)
+        if kind is None:
+            way_out = _WAYS_OUT.get(suffix_of(path), f"give {SHOWN} files")
+            raise UserError(f"{self.uri} is of no format that is read; {way_out}")
+        return kind, codec
 
 
-def file_format(uri: str) -> str | None:
-    """`parquet`, `csv`, `tsv` or `jsonl` by the file's ending; None for anything else."""
-    name = uri.lower()
-    for ending in COMPRESSIONS:
-        name = name.removesuffix(ending)
-    return next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix)), None)
+@lru_cache(maxsize=4096)
+def _sniff(uri: str, size_bytes: int, mtime_ns: int) -> tuple[str | None, str | None]:
+    """Format and compression of a file of this size and time, by its first bytes."""
+    try:
+        head = tried_at(uri, lambda: _head(uri, None))
+        codec = codec_of(uri) or sniff_codec(head)
+        if codec:
+            head = tried_at(uri, lambda: _head(uri, codec))
+    except OSError as error:
+        raise UserError(f"cannot read {uri}: {error}") from error
+    return sniff_format(head), codec
 
 
-def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
+def _head(uri: str, codec: str | None) -> bytes:
+    with open_stream(uri, codec=codec) as stream:
+        return read_full(stream, HEAD_BYTES)
+
+
+def expand_inputs(patterns: Sequence[str], *, csv: CsvOptions | None = None) -> list[InputFile]:
     """Every file that files, folders, globs and `s3://` URIs name, sorted, each once.
+
+    A folder's files of other kinds are counted on the log. `csv` says how text is delimited.
 
     Raises:
         MissingInput: a pattern that names nothing, or no file of a known format.
         UserError: a place that cannot be looked into.
     """
-    found = {file.uri: file for pattern in patterns for file in _expand(pattern)}
+    options = csv or CsvOptions()
+    found = {file.uri: file for pattern in patterns for file in _expand(pattern, options)}
     return [found[uri] for uri in sorted(found)]
 
 
-def _expand(pattern: str) -> list[InputFile]:
+def _expand(pattern: str, csv: CsvOptions) -> list[InputFile]:
     filesystem, path = open_uri(pattern)
-    base, rest = split_pattern(path)
-    try:
-        info = tried_at(pattern, lambda: filesystem.get_file_info(base))
-    except OSError as error:
-        raise UserError(f"cannot look into {pattern}: {error}") from error
-    if info.type == fs.FileType.NotFound:
+
+    def info_of(place: str) -> fs.FileInfo:
+        try:
+            return tried_at(pattern, lambda: filesystem.get_file_info(place))
+        except OSError as error:
+            raise UserError(f"cannot look into {pattern}: {error}") from error
+
+    base, rest = split_pattern(path, is_there=lambda place: _exists(info_of(place)))
+    info = info_of(base)
+    if not _exists(info):
         raise MissingInput(f"no such input: {pattern}")
-    if info.type == fs.FileType.Directory:
+    is_folder = info.type == fs.FileType.Directory
+    infos = [info]
+    if is_folder:
         is_deep = len(rest) != 1 or rest == ["**"]
         selector = fs.FileSelector(base, recursive=is_deep)
         infos = tried_at(pattern, lambda: filesystem.get_file_info(selector))
-    else:
-        infos = [info]
     to_uri = _uri_maker(pattern)
-    files = [
-        InputFile(to_uri(one.path), one.size, one.mtime_ns or 0)
+    named = [
+        InputFile(to_uri(one.path), one.size, one.mtime_ns or 0, csv)
         for one in infos
         if one.is_file
-        and file_format(one.path)
         and not _is_hidden(one.path.removeprefix(base))
         and one.size > 0  # an hour without traffic
         and (not rest or matches(one.path.removeprefix(base).strip("/").split("/"), rest))
     ]
+    files = [file for file in named if _is_read(file, is_named=not is_folder)]
+    read = set(files)
+    others = Counter(suffix_of(_path(file.uri)) for file in named if file not in read)
     if not files:
-        deeper = (
-            "; * stands for one name, ** for folders too"
-            if any("*" in name for name in rest)
-            else ""
-        )
-        raise MissingInput(f"no {', '.join(FORMATS)} file in input: {pattern}{deeper}")
+        raise MissingInput(_nothing_read(pattern, rest, others))
+    if others:
+        _warn_others(pattern, _counted(others))
     return files
 
 
-def split_pattern(path: str) -> tuple[str, list[str]]:
-    """The folder or file before the first wildcard, and the names behind it, with wildcards."""
-    wildcard = next((at for at, char in enumerate(path) if char in "*?["), None)
-    if wildcard is None:
+def _exists(info: fs.FileInfo) -> bool:
+    return bool(info.type != fs.FileType.NotFound)
+
+
+def _path(uri: str) -> str:
+    """A URI without its options."""
+    return uri.partition("?")[0] if "://" in uri else uri
+
+
+def _is_read(file: InputFile, *, is_named: bool) -> bool:
+    """Whether a file is of a known format; one without a suffix, if it is named or a part."""
+    path = _path(file.uri)
+    if file_format(path):
+        return True
+    if not has_no_suffix(path) or not (is_named or is_part(path)):
+        return False
+    return _sniff(file.uri, file.size_bytes, file.mtime_ns)[0] is not None
+
+
+def _counted(others: Counter[str]) -> str:
+    return ", ".join(f"{num:,} {suffix}" for suffix, num in others.most_common())
+
+
+@lru_cache(maxsize=1024)  # an input is looked up several times in a job, and named once
+def _warn_others(pattern: str, counted: str) -> None:
+    logger.warning("%s: %s are not read; give %s", pattern, counted, SHOWN)
+
+
+def _nothing_read(pattern: str, rest: Sequence[str], others: Counter[str]) -> str:
+    """What an input holds that gives no file."""
+    deeper = ""
+    if any("*" in name for name in rest):
+        deeper = "; * stands for one name, ** for folders too"
+    if not others:
+        return f"no {', '.join(FORMATS)} file in input: {pattern}{deeper}"
+    ways = {suffix: way for suffix, way in _WAYS_OUT.items() if suffix in others}
+    ways_out = "; ".join(f"{suffix}: {way}" for suffix, way in ways.items())
+    return (
+        f"no {', '.join(FORMATS)} file in input: {pattern}: it has {_counted(others)}"
+        f"{'; ' + ways_out if ways_out else ''}{deeper}"
+    )
+
+
+def split_pattern(
+    path: str, *, is_there: Callable[[str], bool] = os.path.lexists
+) -> tuple[str, list[str]]:
+    """The folder or file before the first wildcard, and the names behind it, with wildcards.
+
+    A name that is there is that file or folder, whatever characters it has.
+    """
+    if not any(char in path for char in "*?["):
         return path, []
-    base = path[:wildcard].rpartition("/")[0]
-    return base, path[len(base) :].strip("/").split("/")
+    names = path.split("/")
+    for at, name in enumerate(names):
+        if any(char in name for char in "*?[") and not is_there("/".join(names[: at + 1])):
+            return "/".join(names[:at]), names[at:]
+    return path, []
 
 
 def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:

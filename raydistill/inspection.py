@@ -7,8 +7,7 @@ say how much. That share is a range of query keys, of every addition: a query is
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,18 +17,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from raydistill.config import InputConfig, PairsConfig
+from raydistill.config import PairsConfig
+from raydistill.input_config import InputConfig
 from raydistill.ledger import check_files, find_files
 from raydistill.markup import plain_json
 from raydistill.model_files import model_folder
-from raydistill.pairs import clean, collapse, group_keys, one_chunk, pair_ids, unparsed
+from raydistill.pairs import clean, collapse, group_keys, pair_ids, unparsed
 from raydistill.pieces import Piece, read_pieces, shard_pieces
 from raydistill.readers import read_raw
+from raydistill.rejects import count_reasons
 from raydistill.run import DATASETS, Run
 from raydistill.schema import COUNTS, SPLITS
 from raydistill.shards import judged_shards, pair_shards
 from raydistill.storage import SUCCESS, Folder
 from raydistill.store import Grid, Known, bucket_of
+from raydistill.text_columns import one_chunk
 from raydistill.unit_names import Names
 
 # Of the transfer set: 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair (three hashes
@@ -128,7 +130,7 @@ def inspect_run(run: Run) -> dict[str, Any]:
         "max_length": run.config.label.max_length,
         "datasets": datasets,
         "overlap": _overlap(judged, tally, region),
-        "rejects": {name: _rejects(_quarantined(run, name)) for name in DATASETS},
+        "rejects": {name: count_reasons(_quarantined(run, name)) for name in DATASETS},
         "are_rejects_cut": any(
             len(_quarantine(run, n).shards()) > _MAX_REJECT_FILES for n in DATASETS
         ),
@@ -200,13 +202,18 @@ def _tally_pairs(run: Run, shards: dict[str, int], region: _Region | None) -> tu
     return tally, region.share
 
 
-def inspect_files(path: str, *, query: str, title: str) -> dict[str, Any]:
+def inspect_files(
+    path: str, *, query: str, title: str, csv: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Figures of raw files as prepare would clean them, of at most two million rows.
+
+    `csv` is how text is delimited, as in the run file.
 
     Raises:
         UserError: no such file, or no such column.
     """
-    rules = PairsConfig(input=(InputConfig(path=path),), query=query, title=title)
+    given = {"input": (InputConfig(path=path),), "query": query, "title": title, "csv": csv or {}}
+    rules = PairsConfig.model_validate(given)
     files = find_files(rules)
     check_files(files)
     goods: list[pa.Table] = []
@@ -215,10 +222,16 @@ def inspect_files(path: str, *, query: str, title: str) -> dict[str, Any]:
     for file in files:
         for raw in read_raw(file.input, columns=list(file.columns.values())):
             cleaned = clean(
-                raw.table, rows=raw.rows, columns=file.columns, rules=rules, source=file.uri
+                raw.table,
+                rows=raw.rows,
+                columns=file.columns,
+                rules=rules,
+                source=file.uri,
+                labels=file.label_rule,
+                lines=raw.lines,
             )
             goods.append(cleaned.pairs)
-            bads += [cleaned.rejects, unparsed(raw.bad, source=file.uri)]
+            bads += [cleaned.rejects, unparsed(raw.bad, source=file.uri, lines=raw.bad_lines)]
             num_rows += len(raw.rows) + len(raw.bad)
             if num_rows >= _MAX_RAW_ROWS:
                 break
@@ -238,7 +251,7 @@ def inspect_files(path: str, *, query: str, title: str) -> dict[str, Any]:
         "rows": {"pairs": counts},
         "is_cut": num_rows >= _MAX_RAW_ROWS,
         "datasets": {"pairs": tally.figures()},
-        "rejects": {"pairs": _rejects(bads)},
+        "rejects": {"pairs": count_reasons(bads)},
     }
 
 
@@ -326,19 +339,6 @@ def _quarantined(run: Run, name: str) -> Iterator[pa.Table]:
 
 def _quarantine(run: Run, name: str) -> Folder:
     return run.root / "quarantine" / name
-
-
-def _rejects(tables: Iterable[pa.Table]) -> list[dict[str, Any]]:
-    """Each reason with its number of rows and one example, most frequent first."""
-    counts: Counter[str] = Counter()
-    examples: dict[str, dict[str, Any]] = {}
-    for table in tables:
-        for found in table["reason"].value_counts().to_pylist():
-            counts[found["values"]] += found["counts"]
-            if found["values"] not in examples:
-                first = table.filter(pc.equal(table["reason"], found["values"])).slice(0, 1)
-                examples[found["values"]] = first.to_pylist()[0]
-    return [{**examples[reason], "rows": rows} for reason, rows in counts.most_common(10)]
 
 
 def to_json(found: dict[str, Any]) -> str:

@@ -6,14 +6,17 @@ first. A file is known again by its size and its digest (`identity`), wherever i
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from raydistill.config import TextRules
+from raydistill.csv_dialect import CsvOptions
 from raydistill.errors import UserError
+from raydistill.grades import LabelRule
 from raydistill.identity import is_known_by_time, look_at, stamp_of
 from raydistill.inputs import InputFile, MissingInput, expand_inputs
 from raydistill.readers import COLUMNS_HINT, check_columns
@@ -36,11 +39,25 @@ class RawFile:
     digest: str = ""
     split: str = ""  # of all its pairs; "": a hash of the query decides
     stamp: str = ""  # what it had when the digest was made; "": to be looked at again
+    csv: dict[str, str] = field(default_factory=dict)  # fields of CsvOptions
+    labels: dict[str, Any] = field(default_factory=dict)  # `scale` or `grades`
 
     @property
     def input(self) -> InputFile:
         """The file for `readers`."""
-        return InputFile(self.uri, self.size_bytes, self.mtime_ns)
+        return InputFile(self.uri, self.size_bytes, self.mtime_ns, CsvOptions(**self.csv))
+
+    @property
+    def label_rule(self) -> LabelRule:
+        """What its labels stand for."""
+        return LabelRule.of(self.labels)
+
+    @property
+    def reading(self) -> list[str]:
+        """How it is read, for a fingerprint; [] where the run file says nothing of that."""
+        given = {"csv": self.csv, "labels": self.labels}
+        named = {name: value for name, value in given.items() if value}
+        return [json.dumps(named, sort_keys=True)] if named else []
 
     @property
     def identity(self) -> tuple[int, str]:
@@ -77,7 +94,7 @@ class Ledger:
     def identities(self, dataset: str) -> list[list[Any]]:
         """All files of a dataset for a fingerprint; neither their places nor their order."""
         return sorted(
-            [*file.identity, *([file.split] if file.split else [])]
+            [*file.identity, *([file.split] if file.split else []), *file.reading]
             for files in self.additions(dataset)
             for file in files
         )
@@ -85,10 +102,7 @@ class Ledger:
     def holds_what(self, other: Ledger) -> bool:
         """Whether both have the same files in the same additions, whatever their stamps."""
         return all(
-            [[(file.uri, *file.identity) for file in files] for files in self.additions(dataset)]
-            == [
-                [(file.uri, *file.identity) for file in files] for files in other.additions(dataset)
-            ]
+            _contents(self.additions(dataset)) == _contents(other.additions(dataset))
             for dataset in ("judged", "pairs")
         )
 
@@ -119,16 +133,21 @@ class Ledger:
         return Ledger(content["settings"], judged, pairs, tuple(content["patterns"]))
 
 
+def _contents(additions: Sequence[Sequence[RawFile]]) -> list[list[tuple[Any, ...]]]:
+    return [[(file.uri, *file.identity, *file.reading) for file in files] for files in additions]
+
+
 def find_files(rules: TextRules, *, may_be_gone: Sequence[str] = ()) -> list[RawFile]:
     """Every file that the inputs of a dataset name, sorted by URI, each once.
 
     Raises:
         UserError: an input that names nothing and is none of `may_be_gone`, or a file that two
-            inputs name with other columns or another split.
+            inputs name and read in two ways.
     """
     found: dict[str, RawFile] = {}
     for given in rules.input:
-        columns = rules.columns(given)
+        columns, csv = rules.columns(given), rules.csv_options(given)
+        labels = rules.label_rule(given)
         try:
             files = expand_inputs([given.path])
         except MissingInput:
@@ -137,11 +156,12 @@ def find_files(rules: TextRules, *, may_be_gone: Sequence[str] = ()) -> list[Raw
             continue
         for file in files:
             split = given.split or ""
-            raw = RawFile(file.uri, file.size_bytes, file.mtime_ns, columns, split=split)
+            place = (file.uri, file.size_bytes, file.mtime_ns)
+            raw = RawFile(*place, columns, split=split, csv=csv, labels=labels)
             if found.setdefault(file.uri, raw) != raw:
                 raise UserError(
-                    f"{file.uri} is in two inputs, with other columns or another split; name it "
-                    "once"
+                    f"{file.uri} is in two inputs, with other columns, another split or other "
+                    "csv, scale or grades; name it once"
                 )
     return [found[uri] for uri in sorted(found)]
 
@@ -270,6 +290,12 @@ def _check_same_reading(known: RawFile, now: RawFile) -> None:
         raise UserError(
             f"{now.uri} was prepared with split = {known.split!r}, not {now.split!r}; "
             "restore it or give another run_dir"
+        )
+    if known.reading != now.reading:
+        was, is_now = known.csv | known.labels, now.csv | now.labels
+        raise UserError(
+            f"{now.uri} was prepared with {was or 'no csv, scale or grades'}, not "
+            f"{is_now or 'without them'}; restore them or give another run_dir"
         )
 
 

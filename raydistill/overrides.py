@@ -10,22 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raydistill.decoding import decode_text
 from raydistill.errors import UserError
 
 
 def read_text(path: str) -> str:
-    """The text of the run file at `path`.
+    """The text of the run file at `path`, in any Unicode encoding.
 
     Raises:
         UserError: no such file, or no text.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"no such config file: {path}")
     try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from error
+        return decode_text(file.read_bytes(), name=path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error}") from error
 
 
 def parse_tables(text: str, *, name: str) -> dict[str, Any]:

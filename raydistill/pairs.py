@@ -6,8 +6,9 @@ function of its rows, so that the result does not depend on files, blocks or the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 
 from raydistill.cleaning import normalise
 from raydistill.config import TextRules
+from raydistill.decoding import likely_encoding
+from raydistill.grades import LabelRule, read_labels
 from raydistill.hashing import hash_texts
 from raydistill.keys import query_keys as keys_of_texts
-from raydistill.schema import JUDGED, PAIRS, QUARANTINE, SOURCE
+from raydistill.schema import JUDGED, PAIRS, RAW_QUARANTINE, SOURCE
+from raydistill.text_columns import decode, one_chunk
 from raydistill.texts import MAX_BYTES, to_arrow, to_texts
 from raydistill.unit_names import Names
 
@@ -44,11 +48,14 @@ def clean(
     columns: Mapping[str, str],
     rules: TextRules,
     source: str,
+    labels: LabelRule = LabelRule(),  # noqa: B008 - it cannot change
+    lines: NDArray[np.int64] | None = None,
 ) -> Cleaned:
     """Normalise the texts of raw rows; rows that cannot be used are rejected with a reason.
 
     `columns` gives the name in `table` of each of query, title, label and source that is there;
-    `rows` are the rows' numbers in the file `source`.
+    `rows` and `lines` are the rows' numbers and lines in the file `source`, `labels` says what its
+    labels stand for.
     """
     found: dict[str, pa.Array] = {}
     reasons = pa.nulls(table.num_rows, pa.string())
@@ -60,7 +67,7 @@ def clean(
         found[name] = pc.utf8_lower(text) if rules.lowercase else text
         reasons = pc.coalesce(reasons, problem)
     if "label" in columns:
-        found["label"], problem = _clean_label(table[columns["label"]])
+        found["label"], problem = read_labels(one_chunk(table[columns["label"]]), labels)
         reasons = pc.coalesce(reasons, problem)
     if rules.keeps_source:
         nothing = pa.nulls(table.num_rows, pa.string())
@@ -77,17 +84,21 @@ def clean(
             "reason": reasons.take(pa.array(bad)),
             "query": pc.utf8_slice_codeunits(rejected["query"], 0, 200),
             "title": pc.utf8_slice_codeunits(rejected["title"], 0, 200),
+            "line": pa.nulls(len(bad)) if lines is None else pa.array(lines[bad], pa.int64()),
         },
-        schema=QUARANTINE,
+        schema=RAW_QUARANTINE,
     )
     pairs = pa.table(found)
     return Cleaned(pairs.filter(good) if len(bad) else pairs, rejects, np.flatnonzero(good))
 
 
-def unparsed(bad: list[tuple[int, str]], *, source: str) -> pa.Table:
-    """Quarantine rows of lines that never became rows."""
-    found = [{"source": source, "row": row, "reason": reason} for row, reason in bad]
-    return pa.Table.from_pylist(found, schema=QUARANTINE)
+def unparsed(bad: Sequence[tuple[int, str]], *, source: str, lines: Sequence[int] = ()) -> pa.Table:
+    """Quarantine rows of rows that never were in a table: numbers, reasons, lines if any."""
+    found = [
+        {"source": source, "row": row, "reason": reason, "line": line}
+        for (row, reason), line in zip_longest(bad, lines)
+    ]
+    return pa.Table.from_pylist(found, schema=RAW_QUARANTINE)
 
 
 def pair_ids(queries: pa.Array, titles: pa.Array) -> pa.Int64Array:
@@ -180,7 +191,8 @@ def _clean_text(
     column: pa.ChunkedArray, *, name: str, max_chars: int
 ) -> tuple[pa.StringArray, pa.StringArray]:
     """Normalised texts ("" where there is none) and, for each row, its problem or null."""
-    decoded, not_utf8 = decode(one_chunk(column))
+    raw = one_chunk(column)
+    decoded, not_utf8 = decode(raw)
     texts = normalise(pc.fill_null(decoded, ""))
     problem = pc.case_when(
         pc.make_struct(
@@ -189,7 +201,7 @@ def _clean_text(
             pc.equal(texts, ""),
             pc.greater(pc.utf8_length(texts), max_chars),
         ),
-        pa.scalar(f"{name} is not UTF-8"),
+        _not_utf8(raw, not_utf8, name=name),
         pa.scalar(f"{name} is null"),
         pa.scalar(f"{name} is empty"),
         pa.scalar(f"{name} is longer than {max_chars} characters"),
@@ -198,51 +210,13 @@ def _clean_text(
     return texts, problem
 
 
-def _clean_label(column: pa.ChunkedArray) -> tuple[pa.FloatArray, pa.StringArray]:
-    """Labels as float32 and, for each row, its problem or null."""
-    raw = one_chunk(column)
-    if not (pa.types.is_integer(raw.type) or pa.types.is_floating(raw.type)):
-        texts = pc.fill_null(decode(raw)[0], "")
-        is_number = pc.match_substring_regex(
-            texts, r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
-        )
-        raw = pc.utf8_trim_whitespace(pc.if_else(is_number, texts, None))
-    labels = raw.cast(pa.float64(), safe=False)  # an integer that no float holds is out of range
-    in_range = pc.and_(pc.greater_equal(labels, 0.0), pc.less_equal(labels, 1.0))
-    problem = pc.case_when(
-        pc.make_struct(pc.is_null(labels), pc.invert(pc.fill_null(in_range, False))),
-        pa.scalar("label is null or not a number"),
-        pa.scalar("label is outside 0..1"),
-        pa.scalar(None, pa.string()),
-    )
-    return labels.cast(pa.float32()), problem
-
-
-def decode(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
-    """Any column as strings, and a mask of the rows whose bytes are not UTF-8 (null there)."""
-    valid = pa.array(np.zeros(len(raw), bool))
-    is_bytes = pa.types.is_binary(raw.type) or pa.types.is_large_binary(raw.type)
-    try:
-        texts = raw.cast(pa.string() if raw.nbytes <= MAX_BYTES else pa.large_string())
-        texts.validate(full=True)
-    except pa.ArrowInvalid:  # Arrow says that some value is bad, not which
-        values = (raw if is_bytes else raw.cast(pa.binary())).to_pylist()
-        bad = [value is not None and not _is_utf8(value) for value in values]
-        texts = pa.array([None if b else v for v, b in zip(values, bad, strict=True)], pa.binary())
-        return texts.cast(pa.string()), pa.array(bad, pa.bool_())
-    return texts, valid
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    """The column as one array; more than 2 GB of `string` as `large_string`."""
-    if pa.types.is_string(column.type) and column.nbytes > MAX_BYTES:
-        column = column.cast(pa.large_string())
-    return column.combine_chunks()
+def _not_utf8(raw: pa.Array, mask: pa.BooleanArray, *, name: str) -> pa.Array:
+    """The problem of the rows of a mask, with the encoding that their bytes are likely in."""
+    problem = f"{name} is not UTF-8"
+    if not pc.any(mask).as_py():
+        return pa.scalar(problem)
+    likely = [
+        likely_encoding(value) if is_bad else None
+        for value, is_bad in zip(raw.cast(pa.binary()).to_pylist(), mask.to_pylist(), strict=True)
+    ]
+    return pa.array([f"{problem}, perhaps {one}" if one else problem for one in likely])

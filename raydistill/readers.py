@@ -1,51 +1,113 @@
-"""Raw files to Arrow tables: Parquet, CSV, TSV and JSONL (gzip and zstd too), local or S3.
+"""Raw files to Arrow tables: Parquet, ORC, Arrow, CSV, TSV and JSON, local or S3.
 
-A line that cannot be parsed is not an error: it comes out beside the table, with its row number.
+Text may be compressed, and of any Unicode encoding. A line that cannot be parsed is not an error:
+it comes out beside the table, with its row number.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.json as pajson
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from pyarrow import orc
 
+from raydistill.decoding import TextStream
+from raydistill.delimited import read_delimited, read_dialect
 from raydistill.errors import UserError
+from raydistill.formats import TEXT_FORMATS
 from raydistill.inputs import InputFile
-from raydistill.retry import store_error, tried_at
+from raydistill.json_rows import read_json, read_json_lines
+from raydistill.raw_rows import RawRows
+from raydistill.retry import StoreError, store_error, tried_at
 from raydistill.storage import open_uri
+from raydistill.streams import open_stream
 
+__all__ = ["RawRows", "check_columns", "column_names", "read_raw", "read_schema", "row_group_spans"]
 COLUMNS_HINT = "name the columns in [pairs] and [judged] (query, title, label)"
 _BLOCK_BYTES = 8 << 20  # one CSV or JSONL block: about 100,000 pairs
-
-
-@dataclass(frozen=True)
-class RawRows:
-    """Some rows of a file: a table, each row's number in the file, and the lines left out."""
-
-    table: pa.Table
-    rows: NDArray[np.int64]
-    bad: list[tuple[int, str]] = field(default_factory=list)  # row number, reason
+_HEAD_BLOCK_BYTES = 1 << 16
+_BATCH_ROWS = 131_072
 
 
 def column_names(file: InputFile) -> list[str]:
-    """The columns of a file that hold texts or numbers, read from its head alone."""
-    filesystem, path = open_uri(file.uri)
-    if file.format == "parquet":
-        schema = pq.read_schema(path, filesystem=filesystem)
-        return [str(field.name) for field in schema if _holds_text(field.type)]
-    if file.format == "jsonl":
-        first = next(_read(file, None, max_block_bytes=1 << 16), None)
+    """The columns of a file that hold texts or numbers, read from its head alone.
+
+    A name that a header has twice is there twice.
+    """
+    if file.format in ("csv", "tsv"):
+        with _open_text(file) as stream:
+            dialect = read_dialect(stream, file.csv, is_tsv=file.format == "tsv")
+        return [] if dialect is None else [*dialect.names, *sorted(dialect.repeated)]
+    if file.format in TEXT_FORMATS:
+        first = next(
+            _read_text(file, None, (), block_bytes=_HEAD_BLOCK_BYTES, keep_bad=False), None
+        )
         return list(first.table.column_names) if first else []
-    with filesystem.open_input_stream(path, compression="detect") as stream:
-        return _header(stream, is_tsv=file.format == "tsv")
+    return [str(field.name) for field in _stored_schema(file) if _holds_text(field.type)]
+
+
+def read_schema(file: InputFile) -> pa.Schema:
+    """Names and types of all columns, as `read_raw` gives them; JSON is read to its end for them.
+
+    Raises:
+        UserError: as `read_raw`.
+    """
+    with _named_errors(file):
+        if file.format in ("csv", "tsv"):
+            with _open_text(file) as stream:
+                dialect = read_dialect(stream, file.csv, is_tsv=file.format == "tsv")
+            names = [] if dialect is None else dialect.names
+            return pa.schema([(name, pa.binary()) for name in names])
+        if file.format not in TEXT_FORMATS:
+            return _stored_schema(file)
+    parts = [pa.schema([])]
+    for raw in read_raw(file, keep_bad=True):
+        if raw.table.schema != parts[-1]:
+            parts = [unified([*parts, raw.table.schema])]
+    return parts[-1]
+
+
+def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """All columns of some schemas; one of several types is a number, or a text.
+
+    Raises:
+        UserError: a list or a structure in one, and something else in the other.
+    """
+    types: dict[str, pa.DataType] = {}
+    for schema in schemas:
+        for column in schema:
+            before = types.get(column.name, pa.null())
+            types[column.name] = _common_type(column.name, before, column.type)
+    return pa.schema(list(types.items()))
+
+
+def _common_type(name: str, one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    if one == other or pa.types.is_null(other):
+        return one
+    if pa.types.is_null(one):
+        return other
+    if pa.types.is_dictionary(one) or pa.types.is_dictionary(other):
+        plain = [t.value_type if pa.types.is_dictionary(t) else t for t in (one, other)]
+        return _common_type(name, *plain)
+    if pa.types.is_nested(one) or pa.types.is_nested(other):
+        raise UserError(f"column {name!r} is {one} in one file and {other} in another")
+    if all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (one, other)):
+        schemas = [pa.schema([(name, t)]) for t in (one, other)]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    return pa.string()
+
+
+def _stored_schema(file: InputFile) -> pa.Schema:
+    filesystem, path = open_uri(file.uri)
+    with filesystem.open_input_file(path) as source:
+        if file.format == "parquet":
+            return pq.read_schema(source)
+        return (
+            orc.ORCFile(source).schema if file.format == "orc" else pa.ipc.open_file(source).schema
+        )
 
 
 def _holds_text(kind: pa.DataType) -> bool:
@@ -59,18 +121,14 @@ def _holds_text(kind: pa.DataType) -> bool:
 
 def check_columns(file: InputFile, columns: Sequence[str], *, hint: str = COLUMNS_HINT) -> None:
     """Raise UserError when a named column is not in the file, with those that are."""
-    try:
+    with _named_errors(file):
         found = tried_at(file.uri, lambda: column_names(file))
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file.uri} as {file.format}: {error}") from error
-    twice = sorted({name for name in found if found.count(name) > 1})
-    if twice:
-        raise UserError(f"{file.uri} has two columns named {twice[0]!r}; rename one")
     for column in columns:
+        if found.count(column) > 1:
+            raise UserError(f"{file.uri} has two columns named {column!r}; rename one")
         if column not in found:
-            raise UserError(
-                f"no column {column!r} in {file.uri}; it has {', '.join(found) or 'none'}; {hint}"
-            )
+            there = ", ".join(dict.fromkeys(found)) or "none"
+            raise UserError(f"no column {column!r} in {file.uri}; it has {there}; {hint}")
 
 
 def row_group_spans(file: InputFile, *, max_rows: int) -> list[tuple[int, int]]:
@@ -98,208 +156,135 @@ def read_raw(
     columns: Sequence[str] | None = None,
     span: tuple[int, int] = (0, 0),
     max_block_bytes: int = _BLOCK_BYTES,
+    texts: Sequence[str] | None = None,
+    keep_bad: bool = False,
 ) -> Iterator[RawRows]:
     """The rows of a file, some at a time, in constant memory; all columns unless told.
 
-    `span` is one of `row_group_spans`.
+    `span` is one of `row_group_spans`. `texts` are the columns in which a list or an object makes a
+    row bad: those that are read unless told. `keep_bad`: the table has the bad rows too.
 
     Raises:
         UserError: the file is not what its name says, or is cut off.
         StoreError: its stream broke; whoever reads it may begin again.
     """
     wanted = list(dict.fromkeys(columns)) if columns is not None else None
+    flat = tuple(columns or ()) if texts is None else tuple(texts)
+    with _named_errors(file):
+        if file.format in TEXT_FORMATS:
+            yield from _read_text(
+                file, wanted, flat, block_bytes=max_block_bytes, keep_bad=keep_bad
+            )
+        else:
+            yield from _read_stored(file, wanted, span)
+
+
+@contextmanager
+def _named_errors(file: InputFile) -> Iterator[None]:
+    """What readers raise, as one line that names the file."""
     try:
-        yield from _read(file, wanted, span=span, max_block_bytes=max_block_bytes)
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        yield
+    except StoreError:
+        raise
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowNotImplementedError,
+        OSError,
+        UnicodeError,
+        UserError,
+    ) as error:
+        if isinstance(error, UserError) and file.uri in str(error):
+            raise
         mistake = UserError(f"cannot read {file.uri} as {file.format}: {error}")
         raise (store_error(error) or mistake) from error
 
 
-def _read(
+@contextmanager
+def _open_text(file: InputFile) -> Iterator[TextStream]:
+    with open_stream(file.uri, codec=file.codec) as stream:
+        yield TextStream(stream, encoding=file.csv.encoding)
+
+
+def _read_text(
     file: InputFile,
-    wanted: list[str] | None,
+    columns: list[str] | None,
+    texts: Sequence[str],
     *,
-    max_block_bytes: int,
-    span: tuple[int, int] = (0, 0),
+    block_bytes: int,
+    keep_bad: bool,
 ) -> Iterator[RawRows]:
-    filesystem, path = open_uri(file.uri)
-    if file.format == "parquet":
-        with filesystem.open_input_file(path) as source:
-            yield from _read_parquet(source, columns=wanted, span=span)
-        return
-    if file.format == "jsonl":
-        with filesystem.open_input_stream(path, compression="detect") as stream:
-            yield from _read_jsonl(stream, columns=wanted, block_bytes=max_block_bytes)
-        return
-    is_tsv = file.format == "tsv"
-    with filesystem.open_input_stream(path, compression="detect") as stream:
-        names = _header(stream, is_tsv=is_tsv)
-    with filesystem.open_input_stream(path, compression="detect") as stream:
-        yield from _read_delimited(
-            stream, is_tsv=is_tsv, names=names, columns=wanted, block_bytes=max_block_bytes
+    with _open_text(file) as stream:
+        if file.format in ("csv", "tsv"):
+            yield from read_delimited(
+                stream,
+                file.csv,
+                is_tsv=file.format == "tsv",
+                columns=columns,
+                block_bytes=block_bytes,
+                keep_bad=keep_bad,
+            )
+            return
+        read = read_json if file.format == "json" else read_json_lines
+        yield from read(
+            stream, columns=columns, texts=texts, block_bytes=block_bytes, keep_bad=keep_bad
         )
 
 
-def _read_parquet(
-    source: pa.NativeFile, *, columns: list[str] | None, span: tuple[int, int]
+def _read_stored(
+    file: InputFile, columns: list[str] | None, span: tuple[int, int]
 ) -> Iterator[RawRows]:
+    """Parquet, ORC and Arrow files: what they hold has types, and no row of them is bad."""
+    filesystem, path = open_uri(file.uri)
+    readers = {"parquet": _parquet_batches, "orc": _orc_batches, "arrow": _arrow_batches}
+    with filesystem.open_input_file(path) as source:
+        for start, batch in readers[file.format](source, columns, span):
+            rows = np.arange(start, start + batch.num_rows)
+            yield RawRows(pa.Table.from_batches([batch]), rows)
+
+
+_Batches = Iterator[tuple[int, pa.RecordBatch]]  # with the number of its first row
+
+
+def _parquet_batches(
+    source: pa.NativeFile, columns: list[str] | None, span: tuple[int, int]
+) -> _Batches:
     file = pq.ParquetFile(source)
-    if file.metadata.num_rows == 0:
-        yield RawRows(file.read(columns=columns), np.empty(0, np.int64))
     first, stop = span if span[1] else (0, file.num_row_groups)
     start = sum(file.metadata.row_group(at).num_rows for at in range(first))
+    if file.metadata.num_rows == 0:
+        yield 0, _empty(file.read(columns=columns))
     groups = list(range(first, stop))
-    for batch in file.iter_batches(batch_size=131_072, row_groups=groups, columns=columns):
-        rows = np.arange(start, start + batch.num_rows)
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=columns):
+        yield start, batch
         start += batch.num_rows
-        yield RawRows(pa.Table.from_batches([batch]), rows)
 
 
-def _read_delimited(
-    stream: pa.NativeFile,
-    *,
-    is_tsv: bool,
-    names: list[str],
-    columns: list[str] | None,
-    block_bytes: int,
-) -> Iterator[RawRows]:
-    """Every column as bytes: Arrow would guess types from the first block and fail on the next."""
-    if not names:
-        return
-    bad: list[tuple[int, str]] = []
+def _orc_batches(
+    source: pa.NativeFile, columns: list[str] | None, span: tuple[int, int]
+) -> _Batches:
+    file, start = orc.ORCFile(source), 0
+    if not file.nstripes:
+        yield 0, _empty(file.read(columns=columns))
+    for stripe in range(file.nstripes):
+        batch = file.read_stripe(stripe, columns=columns)
+        yield start, batch
+        start += batch.num_rows
 
-    def reject(row: pacsv.InvalidRow) -> str:
-        # The parser counts from 1 and counts the header.
-        bad.append((row.number - 2, f"{row.actual_columns} fields, not {row.expected_columns}"))
-        return "skip"
 
-    convert = pacsv.ConvertOptions(
-        include_columns=columns or names,
-        column_types=dict.fromkeys(names, pa.binary()),
-        strings_can_be_null=False,
+def _arrow_batches(
+    source: pa.NativeFile, columns: list[str] | None, span: tuple[int, int]
+) -> _Batches:
+    file, start = pa.ipc.open_file(source), 0
+    names = file.schema.names if columns is None else columns
+    if not file.num_record_batches:
+        yield 0, _empty(file.schema.empty_table().select(names))
+    for at in range(file.num_record_batches):
+        batch = file.get_batch(at).select(names)
+        yield start, batch
+        start += batch.num_rows
+
+
+def _empty(table: pa.Table) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [column.combine_chunks() for column in table], schema=table.schema
     )
-    read = pacsv.ReadOptions(use_threads=False, block_size=block_bytes)
-    start = 0
-    with pacsv.open_csv(
-        stream,
-        read_options=read,
-        parse_options=_delimited_format(is_tsv=is_tsv, reject=reject),
-        convert_options=convert,
-    ) as reader:
-        for batch in reader:
-            # Arrow parses ahead: some of the bad rows known by now come after this batch.
-            ahead = np.arange(start, start + batch.num_rows + len(bad))
-            rows = ahead[~np.isin(ahead, [row for row, _ in bad])][: batch.num_rows]
-            start = int(rows[-1]) + 1 if len(rows) else start
-            passed = [(row, reason) for row, reason in bad if row < start]
-            bad[:] = [(row, reason) for row, reason in bad if row >= start]
-            yield RawRows(pa.Table.from_batches([batch]), rows, passed)
-    if bad or not start:  # bad lines at the end, or no good line at all
-        empty = pa.table({name: pa.array([], pa.binary()) for name in columns or names})
-        yield RawRows(empty, np.empty(0, np.int64), bad)
-
-
-def _delimited_format(*, is_tsv: bool, reject: Callable[[Any], str]) -> pacsv.ParseOptions:
-    """CSV with quotes as RFC 4180 has them; in TSV a quote is text, as in the GLUE files."""
-    return pacsv.ParseOptions(
-        delimiter="\t" if is_tsv else ",",
-        quote_char=False if is_tsv else '"',
-        newlines_in_values=not is_tsv,
-        invalid_row_handler=reject,
-    )
-
-
-def _header(stream: pa.NativeFile, *, is_tsv: bool) -> list[str]:
-    """Column names from the first line; none where the file is empty."""
-    parse = _delimited_format(is_tsv=is_tsv, reject=lambda _: "skip")
-    try:
-        with pacsv.open_csv(stream, parse_options=parse) as reader:
-            return list(reader.schema.names)
-    except pa.ArrowInvalid as error:
-        if "Empty CSV" in str(error):
-            return []
-        raise
-
-
-def _read_jsonl(
-    stream: pa.NativeFile, *, columns: list[str] | None, block_bytes: int
-) -> Iterator[RawRows]:
-    start, rest = 0, b""
-    while block := stream.read(block_bytes):
-        whole, newline, rest = (rest + block).rpartition(b"\n")
-        if newline:
-            yield _parse_block(whole + newline, start=start, columns=columns)
-            start += whole.count(b"\n") + 1
-    if rest:
-        yield _parse_block(rest + b"\n", start=start, columns=columns)
-
-
-def _parse_block(block: bytes, *, start: int, columns: list[str] | None) -> RawRows:
-    """Whole lines: by Arrow where all are objects with strings, else line by line."""
-    if columns is not None:
-        table = _parse_texts(block, columns)
-        if table is not None:
-            return RawRows(table, np.arange(start, start + table.num_rows))
-    return _parse_lines(block[:-1].split(b"\n"), start=start, columns=columns)
-
-
-def _parse_texts(block: bytes, columns: list[str]) -> pa.Table | None:
-    """One row a line with the columns as strings; None where a line is anything else."""
-    schema = pa.schema([(name, pa.string()) for name in columns])
-    parse = pajson.ParseOptions(
-        explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior="ignore"
-    )
-    read = pajson.ReadOptions(use_threads=False, block_size=len(block) + 1)
-    try:
-        table = pajson.read_json(pa.BufferReader(block), read_options=read, parse_options=parse)
-        table.validate(full=True)
-    except pa.ArrowInvalid:  # a number, a list, a line that is no JSON: which, Arrow does not say
-        return None
-    is_line_by_line = table.num_rows == block.count(b"\n") and b"\n\n" not in block
-    return table if is_line_by_line else None
-
-
-def _parse_lines(lines: list[bytes], *, start: int, columns: list[str] | None) -> RawRows:
-    good: list[dict[str, Any]] = []
-    rows: list[int] = []
-    bad: list[tuple[int, str]] = []
-    for row, line in enumerate(lines, start):
-        if not line.strip():
-            continue
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8, or too deep
-            bad.append((row, f"not JSON: {error}"))
-            continue
-        if not isinstance(content, dict):
-            bad.append((row, "not a JSON object"))
-            continue
-        if b"\\ud" in line.lower() and not _is_text(content):
-            bad.append((row, "not UTF-8: half of a surrogate pair"))
-            continue
-        good.append(content)
-        rows.append(row)
-    names = columns if columns is not None else list(dict.fromkeys(k for g in good for k in g))
-    arrays = {name: _json_column([g.get(name) for g in good]) for name in names}
-    return RawRows(pa.table(arrays), np.asarray(rows, np.int64), bad)
-
-
-def _is_text(content: dict[str, Any]) -> bool:
-    try:
-        json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _json_column(values: list[Any]) -> pa.Array:
-    """Numbers stay what they are when all are of a kind; anything mixed becomes its JSON text."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
-        return pa.array(values, pa.int64())
-    if kinds == {float}:
-        return pa.array(values, pa.float64())
-    if kinds == {bool}:
-        return pa.array(values, pa.bool_())
-    texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-    return pa.array(texts, pa.string())

@@ -33,8 +33,13 @@ QUARANTINE = pa.schema(
         ("title", pa.string()),
     ]
 )
+# Of raw files: with the line of the file, from 1 as editors count; null where it has no lines.
+RAW_QUARANTINE = QUARANTINE.append(pa.field("line", pa.int64()))
 # What becomes of a stage's rows: the first is the sum of the others.
 COUNTS = ("rows_in", "rows_out", "duplicates", "quarantined", "held_out")
+# And of prepare's: the lines of text files (a row of any other file counts as one), without the
+# header and blank ones; rows whose quotes or escapes are not RFC 4180, read as they are meant.
+EXTRAS = ("lines_in", "mended")
 SPLITS = ("train", "dev", "test")
 
 

@@ -17,7 +17,7 @@ from raydistill.errors import UserError
 from raydistill.features import Features
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import featurize
-from raydistill.texts import Texts, to_texts
+from raydistill.texts import Texts, check_strings, shown, to_texts
 from raydistill.words import encode
 
 if TYPE_CHECKING:
@@ -71,11 +71,28 @@ class Scorer:
         return cls(*read_bundle(_local(str(bundle))))
 
     def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
-        """Scores in 0..1 of one query's titles, in the order given."""
-        return self.score_pairs([query] * len(titles), titles)
+        """Scores in 0..1 of one query's titles, in the order given.
+
+        Raises:
+            TypeError: a query that is no string, or titles that are no list of strings.
+        """
+        check_strings("titles", titles)
+        if not isinstance(query, str):
+            raise TypeError(f"query is {shown(query)}; give a str")
+        return self._score_checked([query] * len(titles), titles)
 
     def score_pairs(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
-        """Scores in 0..1 of pairs, in the order given; for single texts every query is ""."""
+        """Scores in 0..1 of pairs, in the order given; for single texts every query is "".
+
+        Raises:
+            TypeError: a side that is no list of strings: the first that is none is named.
+            ValueError: sides of unlike length.
+        """
+        check_strings("queries", queries)
+        check_strings("titles", titles)
+        return self._score_checked(queries, titles)
+
+    def _score_checked(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries for {len(titles)} titles")
         limits = self.max_query_chars, self.max_title_chars
@@ -133,7 +150,7 @@ class Scorer:
 
 def _local(bundle: str) -> Path:
     if "://" not in bundle:
-        return Path(bundle)
+        return Path(bundle).expanduser()
     from raydistill.storage import Folder  # needs pyarrow, which serving from a folder does not
 
     folder = Folder(bundle)

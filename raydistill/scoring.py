@@ -1,4 +1,7 @@
-"""A file of pairs in, the same file with a `score` column out, some rows at a time."""
+"""A file of pairs in, the same file with a `score` column out, some rows at a time.
+
+As many rows come out as went in, in their order, with the columns of all input files.
+"""
 
 from __future__ import annotations
 
@@ -18,46 +21,84 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from raydistill.cleaning import normalise
+from raydistill.csv_dialect import CsvOptions
 from raydistill.durable import move_whole
 from raydistill.errors import UserError
-from raydistill.inputs import COMPRESSIONS, expand_inputs, file_format
-from raydistill.pairs import decode, one_chunk
-from raydistill.readers import RawRows, check_columns, read_raw
+from raydistill.formats import COMPRESSIONS, file_format
+from raydistill.inputs import InputFile, expand_inputs
+from raydistill.readers import RawRows, check_columns, read_raw, read_schema, unified
 from raydistill.scorer import Scorer
+from raydistill.text_columns import decode, one_chunk
 
 logger = logging.getLogger("raydistill")
 _LINES = 1_024
+_WRITTEN = ("parquet", "csv", "tsv", "jsonl")
+_MARK = b"\xef\xbb\xbf"  # UTF-8's byte-order mark
 
 
 def score_file(
-    scorer: Scorer, *, source: str, target: str, query: str, title: str
+    scorer: Scorer,
+    *,
+    source: str,
+    target: str,
+    query: str,
+    title: str,
+    csv: CsvOptions | None = None,
 ) -> tuple[int, int]:
     """Score the pairs of `source` into `target`; rows written, and rows without a score.
 
-    A row whose query or title is null, empty or not UTF-8 keeps its place with a null score. A line
-    that cannot be parsed is left out and named on the log.
+    A row whose query or title is null, empty or not UTF-8 keeps its place with a null score, and so
+    does a line that cannot be parsed, with what is known of it. `csv`: how text is delimited.
     """
     kind = file_format(target)
-    if kind is None or target.endswith(COMPRESSIONS) or "://" in target:
+    if kind not in _WRITTEN or target.endswith(COMPRESSIONS) or "://" in target:
         raise UserError(
             f"cannot write {target!r}; give a local .parquet, .csv, .tsv or .jsonl file"
         )
-    files = expand_inputs([source])
+    files = expand_inputs([source], csv=csv)
     columns = [name for name in (query, title) if name]
     for file in files:
         check_columns(file, columns)
+    schema = _output_schema(files)
     num_rows = num_null = 0
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    with _writer(Path(target), kind) as write:
+    path = Path(target).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _writer(path, kind, schema) as write:
         for file in files:
-            for raw in read_raw(file):
+            for raw in read_raw(file, texts=columns, keep_bad=True):
                 _warn_bad(raw, file.uri)
-                scores = score_table(scorer, raw.table, query=query, title=title)
-                is_bytes = file.format in ("csv", "tsv")
-                write(_with_scores(raw.table, scores, is_bytes=is_bytes))
+                scores = _scores_of(scorer, raw, query=query, title=title)
+                write(_with_scores(raw.table, scores, schema))
                 num_rows += len(scores)
                 num_null += scores.null_count
     return num_rows, num_null
+
+
+def _output_schema(files: Iterable[InputFile]) -> pa.Schema:
+    """The columns of all files and the score, which takes the place of an older one."""
+    schemas = []
+    for file in files:
+        schema = read_schema(file)
+        if file.format in ("csv", "tsv"):  # they come as bytes, and go as text
+            schema = pa.schema([(name, pa.string()) for name in schema.names])
+        schemas.append(schema)
+    columns = [
+        pa.field(column.name, pa.string() if pa.types.is_null(column.type) else column.type)
+        for column in unified(schemas)
+        if column.name != "score"
+    ]
+    return pa.schema([*columns, ("score", pa.float32())])
+
+
+def _scores_of(scorer: Scorer, raw: RawRows, *, query: str, title: str) -> pa.FloatArray:
+    """Scores of all rows; null of those that are bad."""
+    table = raw.table
+    for name in (query, title):
+        if name and name not in table.column_names:  # of JSON lines, in a part of the file
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+    scores = score_table(scorer, table, query=query, title=title)
+    bad = np.isin(raw.rows, [row for row, _ in raw.bad])
+    return pc.if_else(pa.array(bad), None, scores) if bad.any() else scores
 
 
 def score_table(scorer: Scorer, table: pa.Table, *, query: str, title: str) -> pa.FloatArray:
@@ -73,30 +114,37 @@ def score_table(scorer: Scorer, table: pa.Table, *, query: str, title: str) -> p
 
 
 def score_lines(scorer: Scorer, lines: Iterable[bytes], output: TextIO) -> tuple[int, int]:
-    """Lines of query<TAB>title to query<TAB>title<TAB>score; lines written, lines left out.
+    """Lines of query<TAB>title to query<TAB>title<TAB>score; lines, and those without a score.
 
-    A student of single texts takes lines of one text.
+    A student of single texts takes lines of one text. A line that is something else, or has no
+    text, keeps its place: what it holds, and an empty score.
     """
-    single = bool(scorer.settings.get("single_texts"))
-    num_rows = num_bad = 0
+    num_texts = 1 if scorer.settings.get("single_texts") else 2
+    num_rows = num_null = 0
     for block in _blocks(lines):
-        parts = [line.decode("utf-8", "replace").rstrip("\r\n").split("\t") for line in block]
-        good = [part for part in parts if len(part) == (1 if single else 2)]
-        num_bad += len(parts) - len(good)
-        queries = ["" if single else part[0] for part in good]
-        scores = scorer.score_pairs(queries, [part[-1] for part in good])
-        for part, score in zip(good, scores, strict=True):
-            output.write("\t".join([*part, f"{score:.6f}"]) + "\n")
+        fields = [line.rstrip(b"\r\n").split(b"\t") for line in block]
+        if num_rows == 0:
+            fields[0][0] = fields[0][0].removeprefix(_MARK)
+        texts = [part if len(part) == num_texts else [None] * num_texts for part in fields]
+        names = ("query", "title")[-num_texts:]
+        columns = [pa.array(column, pa.binary()) for column in zip(*texts, strict=True)]
+        table = pa.table(columns, names=names)
+        query = "query" if num_texts == 2 else ""
+        scores = score_table(scorer, table, query=query, title="title")
+        for part, score in zip(fields, scores.to_pylist(), strict=True):
+            shown = [field.decode("utf-8", "replace") for field in part]
+            shown += [""] * (num_texts - len(shown))
+            output.write("\t".join([*shown, "" if score is None else f"{score:.6f}"]) + "\n")
         output.flush()
-        num_rows += len(good)
-    return num_rows, num_bad
+        num_rows += len(fields)
+        num_null += scores.null_count
+    return num_rows, num_null
 
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
     block: list[bytes] = []
     for line in lines:
-        if line.strip():
-            block.append(line)
+        block.append(line)
         if len(block) == _LINES:
             yield block
             block = []
@@ -111,26 +159,50 @@ def _texts(column: pa.ChunkedArray, *, max_chars: int) -> tuple[pa.StringArray, 
     return texts, pc.not_equal(texts, "")
 
 
-def _with_scores(table: pa.Table, scores: pa.FloatArray, *, is_bytes: bool) -> pa.Table:
-    """The table with its scores; an older `score` goes. CSV comes as bytes and goes as text."""
-    names = [name for name in table.column_names if name != "score"]
-    columns = {n: decode(one_chunk(table[n]))[0] if is_bytes else table[n] for n in names}
-    return pa.table({**columns, "score": scores})
+def _with_scores(table: pa.Table, scores: pa.FloatArray, schema: pa.Schema) -> pa.Table:
+    """The table with its scores and all columns of the output, null where it has none."""
+    columns = [
+        _as_type(one_chunk(table[column.name]), column.type)
+        if column.name in table.column_names
+        else pa.nulls(table.num_rows, column.type)
+        for column in list(schema)[:-1]
+    ]
+    return pa.table([*columns, scores], schema=schema)
+
+
+def _as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Values as the output has them; what is not UTF-8 with a sign in its place."""
+    if column.type == kind:
+        return column
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    is_bytes = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
+    if not (is_bytes and pa.types.is_string(kind)):
+        return column.cast(kind, safe=False)
+    texts, is_bad = decode(column)
+    if not pc.any(is_bad).as_py():
+        return texts
+    values = [None if v is None else v.decode("utf-8", "replace") for v in column.to_pylist()]
+    return pa.array(values, pa.string())
 
 
 def _warn_bad(raw: RawRows, uri: str) -> None:
     if raw.bad:
-        row, reason = raw.bad[0]
-        logger.warning("%s: %d lines left out; first: row %d, %s", uri, len(raw.bad), row, reason)
+        (row, reason), lines = raw.bad[0], raw.bad_lines
+        place = f"line {lines[0]:,}" if lines else f"row {row:,}"
+        logger.warning(
+            "%s: %s rows cannot be read, and keep their place without a score; the first: %s, %s",
+            uri, f"{len(raw.bad):,}", place, reason,
+        )  # fmt: skip
 
 
 @contextmanager
-def _writer(target: Path, kind: str) -> Iterator[_Writer]:
-    """A writer of tables to `target`, which appears when it is complete."""
+def _writer(target: Path, kind: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """What writes tables to `target`, which appears when it is complete."""
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     writer = _Writer(temporary, kind)
     try:
-        yield writer
+        yield writer.start(schema)
         writer.close()
         move_whole(temporary, target)
     finally:
@@ -138,24 +210,13 @@ def _writer(target: Path, kind: str) -> Iterator[_Writer]:
 
 
 class _Writer:
-    """Appends tables to a file of one of the known formats, all with the columns of the first."""
+    """Appends tables to a file of one of the formats that are written."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path, self.kind = path, kind
-        self._schema: pa.Schema | None = None
-        self._write: Callable[[pa.Table], None] | None = None
         self._open: pq.ParquetWriter | pacsv.CSVWriter | TextIO | None = None
 
-    def __call__(self, table: pa.Table) -> None:
-        if self._schema is None or self._write is None:
-            self._schema, self._write = table.schema, self._start(table.schema)
-        try:
-            table = table.select(self._schema.names).cast(self._schema)
-        except (KeyError, ValueError) as error:  # Arrow's errors are ValueErrors
-            raise UserError(f"the columns change within the input: {error}") from error
-        self._write(table)
-
-    def _start(self, schema: pa.Schema) -> Callable[[pa.Table], None]:
+    def start(self, schema: pa.Schema) -> Callable[[pa.Table], None]:
         """Open the file; what writes a table to it."""
         if self.kind == "parquet":
             self._open = parquet = pq.ParquetWriter(str(self.path), schema)

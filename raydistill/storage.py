@@ -375,8 +375,10 @@ class _RemoteRows:
 
 
 def without_scheme(uri: str) -> str:
-    """The path of a `file://` URI; any other as it is."""
-    return unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri
+    """The path of a `file://` URI, or with the home for its `~`; any other URI as it is."""
+    if uri.startswith("file://"):
+        return unquote(uri.removeprefix("file://"))
+    return os.path.expanduser(uri)
 
 
 def open_uri(uri: str) -> tuple[fs.FileSystem, str]:

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.ipc
 from numpy.typing import NDArray
 
-from raydistill.pairs import collapse, group_keys, one_chunk, pair_ids, run_starts
+from raydistill.pairs import collapse, group_keys, pair_ids, run_starts
 from raydistill.pieces import PIECE_ROWS
 from raydistill.schema import WEIGHTS
 from raydistill.storage import SHARD_SUFFIX, Folder
+from raydistill.text_columns import one_chunk
 from raydistill.unit_names import Names
 
 FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a crumb

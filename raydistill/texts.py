@@ -9,7 +9,7 @@ alone; whoever passes an Arrow array has pyarrow.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +122,36 @@ def row_blocks(
     """All rows, some at a time: see `row_spans`."""
     for start, stop in row_spans(texts, max_rows=max_rows, max_bytes=max_bytes):
         yield row_block(texts, start, stop)
+
+
+def check_strings(name: str, texts: object) -> None:
+    """Raise TypeError unless `texts` are strings in an order: a list, a tuple, a Series, an array.
+
+    The first that is none is named with its place, as `titles[3] is None`.
+    """
+    is_one = isinstance(texts, (str, bytes, bytearray))
+    is_unordered = isinstance(texts, (set, frozenset, Mapping))
+    if is_one or is_unordered or not (hasattr(texts, "__len__") and hasattr(texts, "__iter__")):
+        raise TypeError(f"{name} is {shown(texts)}; give a list of str")
+    if getattr(texts, "ndim", 1) != 1:
+        raise TypeError(f"{name} has {getattr(texts, 'ndim', 0)} dimensions; give a list of str")
+    if set(map(type, texts)) <= {str}:
+        return
+    for at, text in enumerate(texts):
+        if not isinstance(text, str):
+            is_arrow = type(text).__module__.startswith("pyarrow")
+            hint = ", or Arrow arrays of clean texts to score_texts" if is_arrow else ""
+            raise TypeError(f"{name}[{at}] is {shown(text)}; give a list of str{hint}")
+
+
+def shown(value: object) -> str:
+    """A value that is no text, for a message: its type, and what it is where that is short."""
+    if value is None:
+        return "None"
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        is_nan = value != value
+        return f"{'NaN' if is_nan else value} ({_type_name(value)})"
+    return f"of type {_type_name(value)}"
 
 
 def _rows_within(offsets: NDArray[Any], start: int, last: int, max_bytes: int) -> int:

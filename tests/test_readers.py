@@ -284,11 +284,9 @@ def test_a_file_of_bad_lines_alone_is_read_to_its_end(tmp_path: Path) -> None:
 
 
 def test_rubbish_is_named(tmp_path: Path) -> None:
-    (tmp_path / "wide.csv").write_bytes("query,title\na,b\n".encode("utf-16"))
     (tmp_path / "latin.csv").write_bytes("query,tïtle\na,b\n".encode("latin-1"))
-    for name in ("wide.csv", "latin.csv"):
-        with pytest.raises(UserError, match=rf"cannot read .*{name} as csv"):
-            check_columns(InputFile(str(tmp_path / name), 1), ["query"])
+    with pytest.raises(UserError, match=r"cannot read .*latin\.csv as csv: .*perhaps Windows-1252"):
+        check_columns(InputFile(str(tmp_path / "latin.csv"), 1), ["query"])
     (tmp_path / "deep.jsonl").write_text("[" * 100_000 + '\n{"query": "a"}\n')
     (raw,) = read_raw(InputFile(str(tmp_path / "deep.jsonl"), 1), columns=["query"])
     assert raw.rows.tolist() == [1] and [row for row, _ in raw.bad] == [0]

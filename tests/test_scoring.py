@@ -119,10 +119,9 @@ def test_columns_in_another_order_are_not_swapped(scorer: Scorer, tmp_path: Path
     assert lines == [["query", "title"], ["a", "b"], ["c", "d"]]
     (tmp_path / "in" / "b.jsonl").write_text('{"title": "d", "query": "c", "more": 1}\n')
     (tmp_path / "in" / "a.jsonl").write_text('{"query": "a", "title": "b", "more": "x"}\n')
-    with pytest.raises(UserError, match="the columns change within the input"):
-        (tmp_path / "in" / "b.jsonl").write_text('{"title": "d", "query": "c"}\n')
-        run(scorer, tmp_path / "in", tmp_path / "out2.tsv")
-    assert not (tmp_path / "out2.tsv").exists()
+    run(scorer, tmp_path / "in", tmp_path / "out.tsv")
+    lines = [line.split("\t")[:3] for line in (tmp_path / "out.tsv").read_text().splitlines()]
+    assert lines == [["query", "title", "more"], ["a", "b", "x"], ["c", "d", "1"]]
 
 
 def test_a_tab_does_not_fit_in_tsv(scorer: Scorer, tmp_path: Path) -> None:
@@ -138,11 +137,18 @@ def test_long_texts_are_cut(scorer: Scorer) -> None:
 
 def test_lines(scorer: Scorer) -> None:
     output = io.StringIO()
-    lines = ["sofa\tgrey sofa\n", "no tab\n", "\n", "größe\tx"]
-    assert score_lines(scorer, [line.encode() for line in lines], output) == (2, 1)
-    first, second = output.getvalue().splitlines()
-    assert first == f"sofa\tgrey sofa\t{sigmoid(1):.6f}"
-    assert second == f"größe\tx\t{sigmoid(0):.6f}"
+    lines = ["\ufeffsofa\tgrey sofa\n", "no tab\n", "\n", "größe\tx\r\n", "a\tb\tc\n", "a\t \n"]
+    given = [line.encode() for line in lines] + [b"caf\xe9\tx"]
+    assert score_lines(scorer, given, output) == (7, 5)
+    assert output.getvalue().splitlines() == [
+        f"sofa\tgrey sofa\t{sigmoid(1):.6f}",
+        "no tab\t\t",
+        "\t\t",
+        f"größe\tx\t{sigmoid(0):.6f}",
+        "a\tb\tc\t",
+        "a\t \t",
+        "caf\ufffd\tx\t",
+    ]
 
 
 def test_an_old_score_is_replaced_and_in_place_is_safe(scorer: Scorer, tmp_path: Path) -> None:

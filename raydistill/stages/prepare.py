@@ -31,13 +31,14 @@ from raydistill.dataset import (
     scatter_part,
 )
 from raydistill.errors import UserError
-from raydistill.ledger import Ledger, RawFile, locate, new_files
+from raydistill.input_checks import UnusableInput, check_labels, check_usable
+from raydistill.ledger import PREPARED, Ledger, RawFile, locate, new_files
 from raydistill.pairs import query_keys
 from raydistill.progress import Progress
 from raydistill.readers import row_group_spans
 from raydistill.retry import ITEM_TRIES, tried
 from raydistill.run import Run
-from raydistill.schema import COUNTS, SPLITS
+from raydistill.schema import COUNTS, EXTRAS, SPLITS
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.storage import SUCCESS
 from raydistill.store import Grid, make_grid
@@ -52,7 +53,8 @@ def run(run: Run) -> bool:
     """Make the judged splits and the shards of the transfer set; False if nothing was left to do.
 
     Raises:
-        UserError: inputs that are missing, have other columns, or have changed since.
+        UserError: inputs that are missing, have other columns, have changed since, or of which
+            little can be used.
     """
     check_inputs(run)
     with run.begin("prepare"):
@@ -62,12 +64,32 @@ def run(run: Run) -> bool:
         new, ledger = run.new_files("pairs"), run.ledger
         if new:
             ledger = ledger.with_additions("pairs", [*ledger.pairs, new])
+        if Ledger.read(run.root) is None:
+            for dataset in _datasets(run):  # of files that could not be used
+                dataset.quarantine.delete()
         run.write_ledger(replace(ledger, patterns=tuple({*ledger.patterns, *run.patterns})))
-        judged, pairs = _datasets(run)
-        did_judged = _build(judged, run=run)
-        check_splits(run)
-        did_pairs = _build(pairs, run=run)
-    return did_judged or did_pairs
+        try:
+            return _build_all(run)
+        except UnusableInput:
+            _forget_first(run)
+            raise
+
+
+def _build_all(run: Run) -> bool:
+    judged, pairs = _datasets(run)
+    did_judged = _build(judged, run=run)
+    check_splits(run)
+    return _build(pairs, run=run) or did_judged
+
+
+def _forget_first(run: Run) -> None:
+    """Leave nothing but quarantine of a first addition: other settings may read it."""
+    datasets = _datasets(run)
+    if any(dataset.name == "pairs" and _num_done(dataset) for dataset in datasets):
+        return
+    for dataset in datasets:
+        dataset.folder.delete()
+    run.root.delete_file(PREPARED)
 
 
 def check_inputs(run: Run) -> None:
@@ -75,13 +97,15 @@ def check_inputs(run: Run) -> None:
 
     Raises:
         UserError: an input is missing, has other columns, or has changed since prepare was done
-            with it.
+            with it; labels that are not what the settings say.
     """
     run.check_owner()
     if Ledger.read(run.root) is not None and _has_pending(run):
         with run.begin("prepare"):
             _forget_unfinished(run)
     _check_new(run)
+    if not (run.root / "judged").success():
+        check_labels(run.found_files("judged"), run.config.judged)
 
 
 def _check_new(run: Run) -> None:
@@ -183,6 +207,9 @@ def _summary(done: dict[str, Any], *, fingerprint: str) -> dict[str, Any]:
     """What _SUCCESS.json says: the sums over all additions, each addition, every shard's rows."""
     additions = done["additions"]
     totals = {name: sum(one[name] for one in additions) for name in (*COUNTS, "seconds")}
+    # Without those of an addition that an older version made.
+    for name in EXTRAS:
+        totals[name] = sum(one.get(name, 0) for one in additions)
     rate = round(totals["rows_in"] / max(totals["seconds"], 1e-9))
     return {"fingerprint": fingerprint, **totals, "rows_per_s": rate, **done}
 
@@ -198,7 +225,7 @@ def _add(
     start_s = time.monotonic()
     parts = plan_parts(files)
     counts, shards = _scatter(dataset, parts, held_out=held_out)
-    _check_some(dataset, counts)
+    check_usable(dataset, counts, num_kept=_kept(dataset, counts))
     grids: dict[str, Grid] = {}
     rows_out = sum(shards.values())
     if dataset.dedupe:
@@ -216,6 +243,7 @@ def _add(
         "duplicates": _kept(dataset, counts) - rows_out,
         "quarantined": counts["quarantined"],
         "held_out": counts["held_out"],
+        **{name: counts[name] for name in EXTRAS},
         "seconds": round(seconds, 1),
         "files": len(files),
         "grids": {split: asdict(grid) for split, grid in grids.items()},
@@ -233,16 +261,6 @@ def _add(
 
 def _kept(dataset: Dataset, counts: Counter[str]) -> int:
     return sum(counts[f"kept_{split}"] for split in dataset.splits)
-
-
-def _check_some(dataset: Dataset, counts: Counter[str]) -> None:
-    """A store is laid out by its first addition: one without a pair would be of one bucket."""
-    if dataset.addition == 0 and not _kept(dataset, counts):
-        raise UserError(
-            f"no pair is left of the {counts['rows_in']:,} rows of {dataset.name}.input: "
-            f"{counts['quarantined']:,} are in {dataset.quarantine} with the reason, "
-            f"{counts['held_out']:,} are of dev and test queries"
-        )
 
 
 def _check_sum(dataset: Dataset, what: str, found: int, expected: int) -> None:
@@ -273,9 +291,15 @@ def _scatter(
     totals: Counter[str] = Counter()
     shards: dict[str, int] = {}
     for result in run_tasks(parts, work, cpus=1):
-        totals.update(result["counts"])
+        here = result["counts"]
+        totals.update(here)
         shards.update(result["shards"])
-        progress.add(rows=result["counts"]["rows_in"], note=f"{dataset.name} cleaned")
+        if 2 * here["quarantined"] > here["rows_in"]:
+            logger.warning(
+                "prepare   %s of %s rows of %s are in quarantine",
+                f"{here['quarantined']:,}", f"{here['rows_in']:,}", result["uri"],
+            )  # fmt: skip
+        progress.add(rows=here["rows_in"], note=f"{dataset.name} cleaned")
     return totals, dict(sorted(shards.items()))
 
 

@@ -1,0 +1,155 @@
+"""How a file of delimited text is written: delimiter, quote, escape, header; from its head.
+
+Comes in: what the run file says and the head of a file. Nothing else of the file is looked at, so
+that every task that reads it finds the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raydistill.csv_fields import split_record
+from raydistill.csv_scan import NOTHING, Marks, Shape
+from raydistill.decoding import likely_encoding
+from raydistill.errors import UserError
+
+_DELIMITERS = b",;\t|"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_SEP_LINE = re.compile(rb'"?sep=(.)"?(?:\r\n|\n|\r)', re.IGNORECASE)  # Excel's
+_MAX_HEADER_LINES = 50
+_NUM_TRIED = 100  # lines by which a delimiter is chosen
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """What the run file says of delimited text; None: found out, quotes as the suffix says."""
+
+    quote: str | None = None  # "": quotes are text
+    escape: str | None = None  # "": a backslash is text
+    delimiter: str | None = None
+    encoding: str | None = None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A file's delimited text: marks, columns, and where the rows begin."""
+
+    marks: Marks
+    can_escape: bool  # whether a backslash before a quote may be tried as its escape
+    shape: Shape
+    names: tuple[str, ...]  # unique; a second `x` is `x (2)`
+    repeated: frozenset[str]
+    first_byte: int  # of the rows, in the head
+    first_line: int  # of the rows, from 0
+
+
+def settle(head: bytes, options: CsvOptions, *, is_tsv: bool) -> Dialect | None:
+    """The dialect of a file; None where it is empty.
+
+    Raises:
+        UserError: a header that is not UTF-8.
+    """
+    at, line = _blank_lines(head)
+    sep = _SEP_LINE.match(head, at)
+    if sep:
+        at, line = sep.end(), line + 1
+    if at >= len(head):
+        return None
+    quote = _code(options.quote, default=NOTHING if is_tsv else ord('"'))
+    escape = _code(options.escape, default=NOTHING)
+    escape = NOTHING if escape == quote else escape  # doubled quotes, as they are anyway
+    delimiter = _delimiter(head[at:], options, sep=sep, quote=quote, is_tsv=is_tsv)
+    marks = (delimiter, quote, escape)
+    fields, end, num_lines = _header(head, at, marks)
+    names, repeated = _unique(_decoded(fields))
+    header, rows = head[at:end], head[end:]
+    delimiter_text = bytes([delimiter])
+    num_delimiters = header.count(delimiter_text)
+    is_spaced = 0 < num_delimiters == header.count(delimiter_text + b" ")
+    is_quoted = quote != NOTHING and rows.lstrip(b"\r\n")[:1] == bytes([quote])
+    return Dialect(
+        marks,
+        options.escape is None and quote != NOTHING,
+        (len(names), is_spaced, header.endswith(b"\r\n"), is_quoted),
+        names,
+        repeated,
+        end,
+        line + num_lines,
+    )
+
+
+def _blank_lines(head: bytes) -> tuple[int, int]:
+    """The bytes and the number of blank lines at the head."""
+    rest = head.lstrip(b"\r\n")
+    blank = head[: len(head) - len(rest)]
+    return len(blank), len(_LINE_END.findall(blank))
+
+
+def _code(text: str | None, *, default: int) -> int:
+    if text is None:
+        return default
+    return ord(text) if text else NOTHING
+
+
+def _delimiter(
+    head: bytes, options: CsvOptions, *, sep: re.Match[bytes] | None, quote: int, is_tsv: bool
+) -> int:
+    if options.delimiter:
+        return ord(options.delimiter)
+    if sep:
+        return sep[1][0]
+    return ord("\t") if is_tsv else _guess_delimiter(head, quote)
+
+
+def _guess_delimiter(head: bytes, quote: int) -> int:
+    """The one that parts the header, and as many of the first lines into as many fields."""
+    lines = _LINE_END.split(head, _NUM_TRIED)[:_NUM_TRIED]
+    best = (0, ord(","))
+    for delimiter in _DELIMITERS:
+        counts = [len(split_record(line, (delimiter, quote, NOTHING))) for line in lines if line]
+        num_alike = counts.count(counts[0]) if counts[0] > 1 else 0
+        if num_alike > best[0]:
+            best = (num_alike, delimiter)
+    return best[1]
+
+
+def _header(head: bytes, at: int, marks: Marks) -> tuple[list[bytes], int, int]:
+    """Fields of the header, where it ends, and its lines: a quoted name may hold line breaks."""
+    quote = bytes([marks[1]]) if marks[1] != NOTHING else b""
+    ends = [found.end() for found in _LINE_END.finditer(head, at)][:_MAX_HEADER_LINES]
+    ends = ends or [len(head)]
+    whole = (
+        num for num, end in enumerate(ends) if not quote or head.count(quote, at, end) % 2 == 0
+    )
+    num = next(whole, 0)
+    end = ends[num]
+    return split_record(head[at:end].rstrip(b"\r\n"), marks), end, num + 1
+
+
+def _decoded(fields: Sequence[bytes]) -> list[str]:
+    try:
+        return [field.decode().strip() for field in fields]
+    except UnicodeDecodeError as error:
+        likely = likely_encoding(b",".join(fields))
+        way_out = 'save it as UTF-8, or give its input csv = { encoding = "cp1252" }'
+        hint = f", perhaps {likely}" if likely else ""
+        raise UserError(f"its header is not UTF-8{hint}; {way_out}") from error
+
+
+def _unique(names: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The names, each once, and those that came more than once; a column without one gets one."""
+    found: dict[str, None] = {}
+    repeated: set[str] = set()
+    for number, given in enumerate(names, 1):
+        name = given or f"column {number}"
+        if name in found:
+            repeated.add(name)
+        copy = 1
+        unique = name
+        while unique in found:
+            copy += 1
+            unique = f"{name} ({copy})"
+        found[unique] = None
+    return tuple(found), frozenset(repeated)

@@ -1,0 +1,195 @@
+"""Delimited text to tables: CSV and TSV, some rows at a time, in constant memory.
+
+`csv_scan` finds the records, Arrow reads the plain ones, `csv_fields` the others. Every column
+comes out as bytes: Arrow would guess types from the first block and fail on the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+from numpy.typing import NDArray
+
+from raydistill.csv_dialect import CsvOptions, Dialect, settle
+from raydistill.csv_fields import read_record
+from raydistill.csv_scan import NOTHING, PLAIN, byte_kinds, scan, with_backslash
+from raydistill.decoding import Joined, Readable, read_full
+from raydistill.errors import UserError
+from raydistill.prefetch import prefetch
+from raydistill.raw_rows import RawRows
+
+_HEAD_BYTES = 1 << 18  # the header lies in it
+_MAX_LINE_BYTES = 1 << 28
+_MAX_RECORDS = 1 << 17  # of a block
+_TEXT = pa.binary()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Records of a piece of the file: begin, end, first line and lines of each; and its kind."""
+
+    data: bytes
+    spans_R4: NDArray[np.int64]
+    kinds_R: NDArray[np.uint8]
+    first_row: int = 0
+
+    def record(self, at: np.intp) -> bytes:
+        begin, end = self.spans_R4[at, :2]
+        return self.data[begin:end].rstrip(b"\r\n")
+
+
+def read_dialect(stream: Readable, options: CsvOptions, *, is_tsv: bool) -> Dialect | None:
+    """How a file is written, from its head alone; None where it is empty.
+
+    Raises:
+        UserError: a header that is not UTF-8.
+    """
+    return settle(read_full(stream, _HEAD_BYTES), options, is_tsv=is_tsv)
+
+
+def read_delimited(
+    stream: Readable,
+    options: CsvOptions,
+    *,
+    is_tsv: bool,
+    columns: Sequence[str] | None,
+    block_bytes: int,
+    keep_bad: bool,
+) -> Iterator[RawRows]:
+    """The rows of a stream of UTF-8, some columns or all; `keep_bad`: bad rows in the table too.
+
+    Raises:
+        UserError: a header that is not UTF-8, or a line without an end.
+    """
+    head = read_full(stream, _HEAD_BYTES)
+    dialect = settle(head, options, is_tsv=is_tsv)
+    if dialect is None:
+        return
+    wanted = list(dialect.names if columns is None else columns)
+    first_row = 0
+    rows = Joined(head[dialect.first_byte :], stream)
+    blocks = _blocks(rows, dialect, block_bytes=block_bytes)
+    for block in prefetch(blocks, depth=1):  # found while Arrow reads the one before
+        numbered = replace(block, first_row=first_row)
+        first_row += len(block.kinds_R)
+        yield _to_rows(numbered, dialect, wanted, keep_bad=keep_bad)
+    if not first_row:
+        empty = pa.table({name: pa.array([], _TEXT) for name in wanted})
+        yield RawRows(empty, np.empty(0, np.int64))
+
+
+def _blocks(stream: Readable, dialect: Dialect, *, block_bytes: int) -> Iterator[_Block]:
+    first, second = dialect.marks, dialect.marks
+    if dialect.can_escape:
+        second = with_backslash(first)
+    marks, kinds = (first, second), (byte_kinds(first), byte_kinds(second))
+    line, rest = dialect.first_line, b""
+    is_last = False
+    while not is_last:
+        more = stream.read(block_bytes)
+        is_last = not more
+        data = rest + (more or b"\n")
+        at = 0
+        while at < len(data):
+            most = min((len(data) - at) // 2 + 1, _MAX_RECORDS)
+            spans_R4, kinds_R = np.empty((most, 4), np.int64), np.empty(most, np.uint8)
+            num, after, num_lines = scan(
+                np.frombuffer(data, np.uint8), at, is_last, marks, kinds, dialect.shape,
+                spans_R4, kinds_R,
+            )  # fmt: skip
+            spans_R4[:num, 2] += line
+            line += num_lines
+            if num:
+                yield _Block(data, spans_R4[:num], kinds_R[:num])
+            if after == at:
+                break
+            at = after
+        rest = data[at:]
+        if len(rest) > _MAX_LINE_BYTES:
+            raise UserError(f"line {line + 1} has more than {_MAX_LINE_BYTES:,} bytes")
+
+
+def _to_rows(block: _Block, dialect: Dialect, columns: Sequence[str], *, keep_bad: bool) -> RawRows:
+    num = len(block.kinds_R)
+    rows, lines = block.first_row + np.arange(num), block.spans_R4[:, 2] + 1
+    num_breaks = int(block.spans_R4[:, 3].sum()) - num
+    odd = np.flatnonzero(block.kinds_R != PLAIN)
+    plain = _read_plain(block, dialect, columns)
+    if not len(odd):
+        return RawRows(plain, rows, lines=lines, num_breaks=num_breaks)
+    read = [
+        read_record(block.record(at), int(block.kinds_R[at]), dialect.marks, len(dialect.names))
+        for at in odd
+    ]
+    is_good = np.array([not reason for _, reason in read])
+    bad = [(int(rows[at]), reason) for at, (_, reason) in zip(odd, read, strict=True) if reason]
+    those = [_as_long(fields, dialect) for fields, reason in read if keep_bad or not reason]
+    places = odd if keep_bad else odd[is_good]
+    order = np.argsort(np.concatenate([np.flatnonzero(block.kinds_R == PLAIN), places]))
+    table = pa.concat_tables([plain, _to_table(those, dialect, columns)]).take(pa.array(order))
+    stays = np.ones(num, bool)
+    stays[odd[~is_good]] = keep_bad
+    bad_lines = lines[odd[~is_good]].tolist()
+    return RawRows(table, rows[stays], bad, lines[stays], bad_lines, num_breaks, int(is_good.sum()))
+
+
+def _read_plain(block: _Block, dialect: Dialect, columns: Sequence[str]) -> pa.Table:
+    """The plain records, by Arrow, in one piece."""
+    is_plain = block.kinds_R == PLAIN
+    num_plain = int(is_plain.sum())
+    if not num_plain:
+        return pa.table({name: pa.array([], _TEXT) for name in columns})
+    source = _plain_bytes(block, is_plain)
+    quote = dialect.marks[1]
+    names = list(dialect.names)
+    table = pacsv.read_csv(
+        pa.BufferReader(source),
+        read_options=pacsv.ReadOptions(
+            column_names=names, use_threads=False, block_size=max(source.size, 1) + 1
+        ),
+        parse_options=pacsv.ParseOptions(
+            delimiter=chr(dialect.marks[0]),
+            quote_char=chr(quote) if quote != NOTHING else False,
+            newlines_in_values=True,
+        ),
+        convert_options=pacsv.ConvertOptions(
+            include_columns=columns,
+            column_types=dict.fromkeys(names, _TEXT),
+            strings_can_be_null=False,
+        ),
+    )
+    if table.num_rows != num_plain:
+        raise RuntimeError(f"Arrow read {table.num_rows:,} of {num_plain:,} records")
+    return table
+
+
+def _plain_bytes(block: _Block, is_plain: NDArray[np.bool_]) -> pa.Buffer:
+    """The bytes of the plain records; without a copy where all are."""
+    if is_plain.all():
+        begin, end = int(block.spans_R4[0, 0]), int(block.spans_R4[-1, 1])
+        return pa.py_buffer(block.data).slice(begin, end - begin)
+    edges = np.flatnonzero(np.diff(is_plain, prepend=False, append=False)).reshape(-1, 2)
+    spans, view = block.spans_R4, memoryview(block.data)
+    parts = [view[spans[first, 0] : spans[stop - 1, 1]] for first, stop in edges]
+    return pa.py_buffer(b"".join(parts))
+
+
+def _as_long(fields: list[bytes], dialect: Dialect) -> list[bytes | None]:
+    """As many fields as the header has: the last takes those that are too many."""
+    num = len(dialect.names)
+    if len(fields) <= num:
+        return [*fields, *[None] * (num - len(fields))]
+    return [*fields[: num - 1], bytes([dialect.marks[0]]).join(fields[num - 1 :])]
+
+
+def _to_table(
+    rows: Sequence[Sequence[bytes | None]], dialect: Dialect, columns: Sequence[str]
+) -> pa.Table:
+    places = {name: at for at, name in enumerate(dialect.names)}
+    return pa.table(
+        {name: pa.array([row[places[name]] for row in rows], _TEXT) for name in columns}
+    )

@@ -1,0 +1,95 @@
+"""What kind of file a name or the first bytes of a file show, and how it is compressed."""
+
+from __future__ import annotations
+
+import re
+
+from raydistill.decoding import binary_kind, encoding_of
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".orc": "orc",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+SHOWN = ".parquet, .csv, .tsv, .jsonl, .json, .orc or .arrow"
+TEXT_FORMATS = frozenset({"csv", "tsv", "jsonl", "json"})
+CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4", ".xz": "xz"}
+COMPRESSIONS = tuple(CODECS)
+_CODEC_MARKS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\xfd7zXZ\x00": "xz",
+}
+_MARKS = {b"PAR1": "parquet", b"ORC": "orc", b"ARROW1": "arrow"}
+# What Hadoop, Spark and Hive call the parts of a table: part-00000, part-r-00001, 000000_0.
+_PART = re.compile(r"part-[\w-]+|\d{6}_\d+")
+
+
+def file_format(uri: str) -> str | None:
+    """One of the values of FORMATS by the file's ending; None for anything else."""
+    name = uri.lower()
+    codec = codec_of(name)
+    if codec:
+        name = name.rpartition(".")[0]
+    kind = next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix)), None)
+    return None if codec and kind not in TEXT_FORMATS else kind
+
+
+def codec_of(uri: str) -> str | None:
+    """How a file is compressed by its ending; None for anything else."""
+    return next((codec for end, codec in CODECS.items() if uri.lower().endswith(end)), None)
+
+
+def has_no_suffix(uri: str) -> bool:
+    """Whether a name says nothing of the format of its file."""
+    return "." not in _base_name(uri)
+
+
+def is_part(uri: str) -> bool:
+    """Whether a name without a suffix is what programs call a part of a table."""
+    return bool(_PART.fullmatch(_base_name(uri)))
+
+
+def suffix_of(uri: str) -> str:
+    """What a name ends in, as messages count it."""
+    stem, dot, suffix = uri.rpartition("/")[2].rpartition(".")
+    return f".{suffix.lower()}" if dot and stem else "without a suffix"
+
+
+def _base_name(uri: str) -> str:
+    name = uri.rpartition("/")[2].lower()
+    return name.rpartition(".")[0] if codec_of(name) else name
+
+
+def sniff_codec(head: bytes) -> str | None:
+    """How the file that begins with `head` is compressed."""
+    is_text = binary_kind(head) is None
+    found = (codec for mark, codec in _CODEC_MARKS.items() if head.startswith(mark))
+    return None if is_text else next(found, None)
+
+
+def sniff_format(head: bytes) -> str | None:
+    """The format of the file that begins with `head`, not compressed; None: none that is known."""
+    for mark, kind in _MARKS.items():
+        if head.startswith(mark) and b"\0" in head:
+            return kind
+    encoding, skip = encoding_of(head)
+    if encoding == "utf-8" and binary_kind(head):
+        return None
+    text = head[skip:].decode(encoding, "replace").lstrip()
+    if text.startswith("["):
+        return "json"
+    if text.startswith("{"):
+        return "jsonl"
+    first = text.partition("\n")[0]
+    return "tsv" if "\t" in first and "," not in first else "csv"
