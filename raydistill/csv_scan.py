@@ -112,7 +112,8 @@ def _record(
         at = _skip(data, at, stop, kinds, np.uint8(_IN_TEXT))
         while at < stop and data[at] == escape:
             has_escape = True
-            at = _skip(data, at + 2, stop, kinds, np.uint8(_IN_TEXT))
+            is_line_end = at + 1 < stop and (data[at + 1] == _LF or data[at + 1] == _CR)
+            at = _skip(data, at + 1 + (not is_line_end), stop, kinds, np.uint8(_IN_TEXT))
         if at >= stop or (data[at] == _CR and at + 1 == stop):  # a line feed may follow
             return stop, fields, breaks, _CUT, has_escape
         if data[at] != delimiter:

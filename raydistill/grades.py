@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from raydistill.text_columns import decode
 
@@ -25,6 +26,7 @@ _INFINITE = {"inf", "infinity"}
 _MISSING = {"nan", "null", "none", "na", "n/a", "\\n"}  # how programs write that there is none
 _MAX_WORDS = 1_000  # distinct ones that are counted
 _MAX_SHOWN = 8
+_ROUNDING = 1e-6  # of the range: the mean of float32 labels may be 1.0000001
 NO_NUMBER = "label is null or not a number"
 PERCENTAGE = "label is a percentage, not a number in 0..1"
 COMMA = "label has a decimal comma, not a point"
@@ -76,7 +78,8 @@ def read_labels(column: pa.Array, rule: LabelRule) -> tuple[pa.FloatArray, pa.St
     values = raw.to_numpy(zero_copy_only=False)
     low, high = rule.range
     with np.errstate(invalid="ignore"):
-        is_inside = (values >= low) & (values <= high)
+        is_inside = _inside(values, low, high)
+    values = np.clip(values, low, high)
     reasons = pc.case_when(
         pc.make_struct(
             pc.is_valid(problems), pa.array(np.isnan(values)), pa.array(~is_inside)
@@ -88,6 +91,12 @@ def read_labels(column: pa.Array, rule: LabelRule) -> tuple[pa.FloatArray, pa.St
         values = (values - first) / (last - first)
     labels = np.where(is_inside, values, 0).astype(np.float32)
     return pa.array(labels, mask=np.asarray(pc.is_valid(reasons))), reasons
+
+
+def _inside(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.bool_]:
+    """Which values lie in a range, or so near that rounding may have put them outside."""
+    margin = _ROUNDING * (high - low)
+    return (values >= low - margin) & (values <= high + margin)
 
 
 def _numbers(column: pa.Array, rule: LabelRule) -> tuple[pa.DoubleArray, pa.StringArray]:
@@ -148,7 +157,7 @@ class LabelTally:
             self.least = min(self.least, float(values.min()))
             self.most = max(self.most, float(values.max()))
         low, high = self.rule.range
-        self.num_outside += int(np.sum((values < low) | (values > high)))
+        self.num_outside += int(np.sum(~_inside(values, low, high)))
         bad = pc.is_valid(problems)
         if pc.any(bad).as_py():
             self._add_bad(problems.filter(bad), decode(column.filter(bad))[0])

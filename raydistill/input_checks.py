@@ -52,8 +52,8 @@ def check_usable(dataset: Dataset, counts: Counter[str], *, num_kept: int) -> No
     most = dataset.rules.max_bad_fraction
     if counts["mended"]:
         logger.warning(
-            "prepare   %s: %s rows have quotes or escapes that are not RFC 4180, and were read as "
-            "they seem to be meant; csv = { quote, escape, delimiter } of their input settles it",
+            "prepare   %s: quotes or escapes of %s rows are not RFC 4180, and were read as they "
+            "seem to be meant: csv = { quote, escape, delimiter } of their input settles it",
             dataset.name, f"{counts['mended']:,}",
         )  # fmt: skip
     is_empty = dataset.addition == 0 and not num_kept

@@ -141,6 +141,8 @@ def _expand(pattern: str, csv: CsvOptions) -> list[InputFile]:
     read = set(files)
     others = Counter(suffix_of(_path(file.uri)) for file in named if file not in read)
     if not files:
+        if not is_folder:
+            raise MissingInput(_not_read(pattern, info))
         raise MissingInput(_nothing_read(pattern, rest, others))
     if others:
         _warn_others(pattern, _counted(others))
@@ -173,6 +175,19 @@ def _counted(others: Counter[str]) -> str:
 @lru_cache(maxsize=1024)  # an input is looked up several times in a job, and named once
 def _warn_others(pattern: str, counted: str) -> None:
     logger.warning("%s: %s are not read; give %s", pattern, counted, SHOWN)
+
+
+def _not_read(pattern: str, info: fs.FileInfo) -> str:
+    """Why a single file is not read."""
+    suffix = suffix_of(info.path)
+    if info.size == 0:
+        return f"{pattern} is empty"
+    way_out = _WAYS_OUT.get(suffix, f"give {SHOWN} files, .csv, .tsv and JSON compressed too")
+    return f"{pattern} is not read, as files {_with(suffix)} are not: {way_out}"
+
+
+def _with(suffix: str) -> str:
+    return suffix if suffix.startswith("without") else f"with suffix {suffix}"
 
 
 def _nothing_read(pattern: str, rest: Sequence[str], others: Counter[str]) -> str:

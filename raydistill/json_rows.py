@@ -260,7 +260,7 @@ class _Window:
             except (ValueError, RecursionError) as error:
                 problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                 if self._is_end or len(self._text) - self._at > _MAX_ELEMENT_CHARS:
-                    raise UserError(f"{problem}: {self.shown()!r}") from error
+                    raise UserError(f"not JSON, or cut off: {problem}: {self.shown()!r}") from error
                 self._more()
                 continue
             if after == len(self._text) and not self._is_end:  # a number may go on

@@ -128,7 +128,10 @@ def check_columns(file: InputFile, columns: Sequence[str], *, hint: str = COLUMN
             raise UserError(f"{file.uri} has two columns named {column!r}; rename one")
         if column not in found:
             there = ", ".join(dict.fromkeys(found)) or "none"
-            raise UserError(f"no column {column!r} in {file.uri}; it has {there}; {hint}")
+            way_out = hint
+            if len(found) == 1 and any(mark in found[0] for mark in ",;|\t"):
+                way_out = 'name its delimiter, csv = { delimiter = "," } of its input'
+            raise UserError(f"no column {column!r} in {file.uri}; it has {there}; {way_out}")
 
 
 def row_group_spans(file: InputFile, *, max_rows: int) -> list[tuple[int, int]]:

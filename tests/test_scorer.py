@@ -133,3 +133,52 @@ def test_mistakes(bundle: Path, tmp_path: Path) -> None:
     (bundle / BUNDLE).write_text(json.dumps({**settings, "format": 99}))
     with pytest.raises(UserError, match="bundle format 99"):
         Scorer.load(bundle)
+
+
+WRONG: list[tuple[object, str]] = [
+    ("abc", "titles is of type str; give a list of str"),
+    (b"abc", "titles is of type bytes"),
+    (None, "titles is None"),
+    (3, "titles is 3"),
+    ({"a": 1}, "titles is of type dict"),
+    ({"a"}, "titles is of type set"),
+    ((t for t in "ab"), "titles is of type generator"),
+    (["a", "b", "c", None], r"titles\[3\] is None"),
+    (["a", float("nan")], r"titles\[1\] is NaN"),
+    (["a", 7], r"titles\[1\] is 7 \(int\)"),
+    ([b"a"], r"titles\[0\] is of type bytes"),
+    ([["a"]], r"titles\[0\] is of type list"),
+    (np.array(["a", None], object), r"titles\[1\] is None"),
+    (np.array(["a", np.nan], object), r"titles\[1\] is NaN"),
+    (np.array([1.5, 2.5]), r"titles\[0\] is 1\.5"),
+    (np.array([["a"]]), "titles has 2 dimensions"),
+    (pa.array(["a"]), r"titles\[0\] is of type pyarrow.*score_texts"),
+]
+
+
+@pytest.mark.parametrize(("titles", "words"), WRONG)
+def test_what_is_no_list_of_texts_is_named_with_its_place(
+    bundle: Path, titles: object, words: str
+) -> None:
+    scorer = Scorer.load(bundle)
+    with pytest.raises(TypeError, match=words):
+        scorer.score("q", titles)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=words):
+        scorer.score_pairs(["q", "q"], titles)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=words.replace("titles", "queries")):
+        scorer.score_pairs(titles, ["a", "b"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("query", [None, float("nan"), 7, ["q"], b"q"])
+def test_a_query_that_is_no_text_is_named(bundle: Path, query: object) -> None:
+    with pytest.raises(TypeError, match="query is "):
+        Scorer.load(bundle).score(query, ["a"])  # type: ignore[arg-type]
+
+
+def test_texts_may_come_in_any_order_keeping_kind(bundle: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    scorer = Scorer.load(bundle)
+    expected = scorer.score("grey sofa", TITLES).tolist()
+    series = pandas.Series(TITLES, index=range(10, 10 + len(TITLES)))
+    for titles in (tuple(TITLES), np.array(TITLES), np.array(TITLES, object), series):
+        assert scorer.score("grey sofa", titles).tolist() == expected

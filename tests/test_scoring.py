@@ -12,6 +12,7 @@ import pytest
 
 from raydistill import FORMAT
 from raydistill.cleaning import normalise
+from raydistill.csv_dialect import CsvOptions
 from raydistill.errors import UserError
 from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
@@ -178,6 +179,77 @@ def test_an_empty_file(scorer: Scorer, tmp_path: Path) -> None:
     pq.write_table(pa.table(ROWS).slice(0, 0), tmp_path / "in.parquet")
     assert run(scorer, tmp_path / "in.parquet", tmp_path / "out.parquet") == (0, 0)
     assert pq.read_table(tmp_path / "out.parquet").column_names[-1] == "score"
+
+
+def rows_of(path: Path) -> list[dict[str, object]]:
+    return pq.read_table(path).to_pylist()
+
+
+def test_lines_that_cannot_be_parsed_keep_their_place(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(
+        'query,title,id\nsofa,grey sofa,1\nonly\ntap,"55" tap,2\nsofa,"a sofa,x,3\na,b,c,d\n'
+        "sofa,sofa,6\n"
+    )
+    assert run(scorer, tmp_path / "in.csv", tmp_path / "out.parquet") == (6, 3)
+    found = rows_of(tmp_path / "out.parquet")
+    assert [row["id"] for row in found] == ["1", None, "2", "x,3", "c,d", "6"]
+    assert [row["score"] is None for row in found] == [False, True, False, True, True, False]
+    assert (found[1]["query"], found[1]["title"]) == ("only", None)
+    lines = ['{"query": "sofa", "title": "sofa"}', "{cut", "[1]", '{"query": "a", "title": ["b"]}',
+             '{"id": 7}', '{"query": "sofa", "title": "x"}']  # fmt: skip
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    assert run(scorer, tmp_path / "in.jsonl", tmp_path / "out.jsonl") == (6, 4)
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["score"] is None for row in found] == [False, True, True, True, True, False]
+    assert [row["id"] for row in found] == [None, None, None, None, 7, None]
+    assert found[3]["title"] == '["b"]'
+
+
+def test_nothing_of_a_row_is_lost_that_is_not_utf8(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes(b"query,title,note\nsofa,caf\xe9,a\nsofa,sofa,caf\xe9\n")
+    assert run(scorer, tmp_path / "in.csv", tmp_path / "out.jsonl") == (2, 1)
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert (found[0]["title"], found[0]["score"]) == ("caf\ufffd", None)
+    assert found[1]["note"] == "caf\ufffd" and found[1]["score"] is not None
+
+
+def test_columns_of_all_files_are_kept(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pair = {"query": ["sofa"], "title": ["sofa"]}
+    pq.write_table(pa.table({**pair, "id": [1], "x": [1]}), tmp_path / "in" / "a.parquet")
+    pq.write_table(pa.table({**pair, "x": [2.5], "score": ["old"]}), tmp_path / "in" / "b.parquet")
+    (tmp_path / "in" / "c.csv").write_text("title,query,only here\nsofa,sofa,yes\n")
+    (tmp_path / "in" / "d.jsonl").write_text(
+        '{"query": "sofa", "title": "sofa"}\n' * 2_000 + '{"query": "sofa", "late": true}\n'
+    )
+    assert run(scorer, tmp_path / "in", tmp_path / "out.parquet") == (2_004, 1)
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.column_names == ["query", "title", "id", "x", "only here", "late", "score"]
+    assert found["id"].to_pylist()[:3] == [1, None, None]
+    assert found["x"].to_pylist()[:3] == [1.0, 2.5, None]
+    assert found["only here"].to_pylist()[:4] == [None, None, "yes", None]
+    assert found["late"].to_pylist()[-2:] == [None, True]
+    lists = {**pair, "x": [["a"]]}
+    pq.write_table(pa.table(lists), tmp_path / "in" / "e.parquet")
+    with pytest.raises(UserError, match=r"column 'x' is double in one file and list"):
+        run(scorer, tmp_path / "in", tmp_path / "out2.parquet")
+    assert not (tmp_path / "out2.parquet").exists()
+
+
+def test_a_file_with_options_of_its_own(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("query;title\nsofa;grey, 'sofa'\n")
+    found = score_file(
+        scorer, source=str(tmp_path / "in.csv"), target=str(tmp_path / "out.tsv"),
+        query="query", title="title", csv=CsvOptions(quote="'"),
+    )  # fmt: skip
+    assert found == (1, 0)
+
+
+def test_a_header_alone_gives_a_header(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("query,title\n")
+    assert run(scorer, tmp_path / "in", tmp_path / "out.csv") == (0, 0)
+    assert (tmp_path / "out.csv").read_text() == '"query","title","score"\n'
 
 
 ODD = [
