@@ -72,8 +72,7 @@ class InputFile:
         if kind is None and has_no_suffix(path):
             kind, codec = _sniff(self.uri, self.size_bytes, self.mtime_ns)
         if kind is None:
-            way_out = _WAYS_OUT.get(suffix_of(path), f"give {SHOWN} files")
-            raise UserError(f"{self.uri} is of no format that is read; {way_out}")
+            raise UserError(f"{self.uri} is of no known format; give {SHOWN} files")
         return kind, codec
 
 
