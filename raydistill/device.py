@@ -28,6 +28,20 @@ _NO_MEMORY = re.compile(
 )
 
 
+def free_memory_bytes() -> int:
+    """Memory that this process may still take: of the machine, or of its container if less."""
+    info = Path("/proc/meminfo")
+    if info.exists():
+        lines = (line.split() for line in info.read_text().splitlines())
+        free = next((int(line[1]) << 10 for line in lines if line[0] == "MemAvailable:"), 0)
+    else:  # of a Mac half
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.exists() and (most := limit.read_text().strip()) != "max":
+        free = min(free, int(most) - int(used.read_text()))
+    return free
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a smaller batch may do: the device, or the CPU, had no memory to give."""
     return isinstance(error, torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))

@@ -89,7 +89,9 @@ def _tokenizer(
     model: PinnedModel, max_length: int, prompt: str | None
 ) -> PairTokenizer | PromptTokenizer:
     """Once a process: a task's process does many tasks."""
-    tokenise = load_pair_tokenizer(load_model(model), max_length=max_length, prompt=prompt)
+    tokenise = load_pair_tokenizer(
+        load_model(model), max_length=max_length, prompt=prompt, trusts_code=model.trusts_code
+    )
     load_model(model)  # still the same
     return tokenise
 
@@ -105,8 +107,11 @@ class ScoreTokens:
         device: str,
         worker: str = "",
         prompt: str | None = None,
+        pads: bool | None = None,
     ) -> None:
         """`worker` is a name for this process, for the count of those at work.
+
+        `pads`: whether pairs may be padded, as the driver found; None: found out here.
 
         Raises:
             UserError: the model here is not the one that the driver hashed.
@@ -119,6 +124,8 @@ class ScoreTokens:
             max_length=settings.max_length,
             tokens_per_batch=settings.tokens_per_batch,
             prompt=prompt,
+            trusts_code=model.trusts_code,
+            pads=pads,
         )
         load_model(model)  # still the same
 

@@ -19,11 +19,12 @@ from raydistill.storage import SUCCESS, Folder
 
 # Of the files that transformers reads: settings and tokenizer.json, weights, vocabularies
 # (vocab.txt, spiece.model, bpe.codes, prophetnet.tokenizer, qwen.tiktoken), chat templates. Weights
-# of other libraries are not read, nor is code: `trust_remote_code` is never given.
+# of other libraries are not read.
 MODEL_SUFFIXES = frozenset(
     {".json", ".safetensors", ".bin"}
     | {".txt", ".model", ".codes", ".tokenizer", ".tiktoken", ".jinja"}
 )
+CODE_SUFFIX = ".py"  # read where the run file says trust_remote_code = true
 EXPORTS = ("onnx", "openvino")  # folders with the same model for other libraries
 # What trainings leave beside a model.
 _NOT_READ = {SUCCESS, "result.json", "trainer_state.json", "training_args.bin", "optimizer.bin"}
@@ -32,17 +33,22 @@ _HUB_NAME = re.compile(r"([\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@([0-9a-f]{40}))?")
 _WEIGHTS = {"model.safetensors", "model.safetensors.index.json"}
 _OLD_WEIGHTS = ".bin"
 _PATTERNS = [f"*{suffix}" for suffix in sorted(MODEL_SUFFIXES - {_OLD_WEIGHTS})]
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
 class PinnedModel:
-    """A model as the driver found it: its place (of the hub, with the commit) and fingerprint."""
+    """A model as the driver found it: its place (of the hub, with the commit) and fingerprint.
+
+    `trusts_code`: the run file allows to run the code in its folder, which is then part of it.
+    """
 
     source: str
     fingerprint: str
+    trusts_code: bool = False
 
 
-def pin_source(source: str) -> str:
+def pin_source(source: str, *, trusts_code: bool = False) -> str:
     """A name of the hub with the commit that it stands for now; any other source as it is.
 
     Raises:
@@ -52,29 +58,41 @@ def pin_source(source: str) -> str:
         return str(Path(source).absolute())  # workers run in other folders
     if _local_folder(source) is not None or "@" in source:
         return source
-    return f"{source}@{Path(_hub_snapshot(source)).name}"
+    return f"{source}@{Path(_hub_snapshot(source, trusts_code=trusts_code)).name}"
 
 
-def pin_model(source: str) -> PinnedModel:
+def pin_model(source: str, *, trusts_code: bool = False) -> PinnedModel:
     """The model that a source stands for now.
 
     Raises:
-        UserError: nothing of that name, or no model.
+        UserError: nothing of that name, no model, or files that Git LFS has not fetched.
     """
-    pinned = pin_source(source)
-    folder = model_folder(pinned).download()
+    pinned = pin_source(source, trusts_code=trusts_code)
+    folder = model_folder(pinned, trusts_code=trusts_code).download()
     if not any((folder / name).is_file() for name in ("config.json", "modules.json")):
         raise UserError(f"no teacher model in {source!r}: it has no config.json")
-    return PinnedModel(pinned, _fingerprint(folder))
+    _check_no_pointers(folder)
+    return PinnedModel(pinned, _fingerprint(folder, trusts_code=trusts_code), trusts_code)
 
 
-def model_folder(source: str) -> Folder:
+def _check_no_pointers(folder: Path) -> None:
+    """Raise UserError where a file of the model is what Git LFS leaves in its place."""
+    for file in model_files(folder):
+        with file.open("rb") as stream:
+            if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise UserError(
+                    f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in the "
+                    "model's repository, or download the file"
+                )
+
+
+def model_folder(source: str, *, trusts_code: bool = False) -> Folder:
     """The folder that a source names: local, a package's, `s3://` or of the hub.
 
     Raises:
         UserError: nothing of that name.
     """
-    return _local_folder(source) or Folder(_hub_snapshot(source))
+    return _local_folder(source) or Folder(_hub_snapshot(source, trusts_code=trusts_code))
 
 
 def load_model(model: PinnedModel) -> Path:
@@ -85,8 +103,8 @@ def load_model(model: PinnedModel) -> Path:
     Raises:
         UserError: nothing of that name, or its files are not those that the driver saw.
     """
-    folder = model_folder(model.source).download()
-    found = _fingerprint(folder)
+    folder = model_folder(model.source, trusts_code=model.trusts_code).download()
+    found = _fingerprint(folder, trusts_code=model.trusts_code)
     if found != model.fingerprint:
         raise UserError(
             f"the model {model.source} is another one on {socket.gethostname()}: the files in "
@@ -97,16 +115,18 @@ def load_model(model: PinnedModel) -> Path:
     return folder
 
 
-_hashed: dict[str, tuple[object, str]] = {}  # by folder: what its files were like, fingerprint
+# By folder and whether its code counts: what its files were like, fingerprint.
+_hashed: dict[tuple[str, bool], tuple[object, str]] = {}
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path, *, trusts_code: bool) -> str:
     """The fingerprint of a folder; the files are read again only where one was touched."""
-    infos = [(file, file.stat()) for file in model_files(folder)]
+    infos = [(file, file.stat()) for file in model_files(folder, with_code=trusts_code)]
     state = [(f, i.st_size, i.st_mtime_ns, i.st_ctime_ns, i.st_ino) for f, i in infos]
-    known = _hashed.get(str(folder))
+    key = (str(folder), trusts_code)
+    known = _hashed.get(key)
     if known is None or known[0] != state:
-        known = _hashed[str(folder)] = (state, model_fingerprint(folder))
+        known = _hashed[key] = (state, model_fingerprint(folder, with_code=trusts_code))
     return known[1]
 
 
@@ -129,14 +149,15 @@ def _local_folder(source: str) -> Folder | None:
     return None
 
 
-def _hub_snapshot(source: str) -> str:
+def _hub_snapshot(source: str, *, trusts_code: bool) -> str:
     """The local copy of a hub's model, at its commit or, without one, as it is now."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, commit = source.partition("@")
+    patterns = [*_PATTERNS, *([f"*{CODE_SUFFIX}"] if trusts_code else [])]
     try:
-        folder = snapshot_download(name, revision=commit or None, allow_patterns=_PATTERNS)
+        folder = snapshot_download(name, revision=commit or None, allow_patterns=patterns)
         if not any((Path(folder) / weights).exists() for weights in _WEIGHTS):  # an older model
             folder = snapshot_download(
                 name,
@@ -152,17 +173,22 @@ def _hub_snapshot(source: str) -> str:
         ) from error
 
 
-def model_fingerprint(folder: Path) -> str:
+def model_fingerprint(folder: Path, *, with_code: bool = False) -> str:
     """16 hex digits from the names and contents of the weights, settings and vocabulary in it."""
     digest = hashlib.blake2b(digest_size=8)
-    for file in model_files(folder):
+    for file in model_files(folder, with_code=with_code):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "blake2b").digest())
     return digest.hexdigest()
 
 
-def model_files(folder: Path) -> list[Path]:
+def model_bytes(folder: Path) -> int:
+    """What the files of a model take, nearly all of it weights."""
+    return sum(file.stat().st_size for file in model_files(folder))
+
+
+def model_files(folder: Path, *, with_code: bool = False) -> list[Path]:
     """The files that decide the output of the model in a folder, sorted; links are followed.
 
     Beside `model.safetensors` no `.bin` is read: of the copies of a hub's model, which other
@@ -172,6 +198,7 @@ def model_files(folder: Path) -> list[Path]:
         UserError: a link to a file that is not there.
     """
     has_safetensors = any(folder.glob("model.safetensors*"))
+    suffixes = MODEL_SUFFIXES | ({CODE_SUFFIX} if with_code else set())
     found: list[Path] = []
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -182,7 +209,7 @@ def model_files(folder: Path) -> list[Path]:
         seen.add(real)
         for file in (Path(place, name) for name in names if not name.startswith(".")):
             is_old = file.name.endswith((".bin", ".bin.index.json")) and has_safetensors
-            if file.suffix in MODEL_SUFFIXES and file.name not in _NOT_READ and not is_old:
+            if file.suffix in suffixes and file.name not in _NOT_READ and not is_old:
                 found.append(file)
     for file in found:
         if not file.exists():

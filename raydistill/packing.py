@@ -37,6 +37,7 @@ def can_pack(model: Any) -> bool:  # noqa: ANN401
     return (
         type(model).__name__ in ENCODERS
         and not (config.is_decoder or config.add_cross_attention)
+        and getattr(config, "quantization_config", None) is None  # its layers hold other weights
         and getattr(config, "position_embedding_type", "absolute") == "absolute"
     )
 

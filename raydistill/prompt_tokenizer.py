@@ -60,13 +60,14 @@ def make_tokenizer(
     config: Any,  # noqa: ANN401
     max_length: int,
     prompt: str | None,
+    trusts_code: bool = False,
 ) -> PairTokenizer | PromptTokenizer:
     """How the model in `folder` reads pairs: in the prompt given, in its folder's, or as such.
 
     Raises:
         UserError: a decoder without a prompt, or a prompt that leaves no place for texts.
     """
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, trusts_code=trusts_code)
     if prompt is not None:
         laid = Prompt.parse(prompt)
         return PromptTokenizer(tokenizer, laid, laid, max_length=max_length)

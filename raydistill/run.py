@@ -41,7 +41,8 @@ class Run:
 
     config: RunConfig
     take_over: bool = False  # leases of other jobs
-    _models: dict[str, PinnedModel] = field(default_factory=dict)  # by source: once a job
+    # By source and whether its code may run: once a job.
+    _models: dict[tuple[str, bool], PinnedModel] = field(default_factory=dict)
     _labeled: dict[str, str] = field(default_factory=dict)  # by teacher, once a process
     _ledger: list[Ledger] = field(default_factory=list)  # at most one: read once a process
     _new: dict[str, list[RawFile]] = field(default_factory=dict)  # by dataset: found once
@@ -168,7 +169,8 @@ class Run:
             return self.root / "teachers" / f"{TREES}-{self.trees_fingerprint()}"
         teacher = self.config.teachers[name]
         if teacher.model is not None:
-            return model_folder(self.model(teacher.model).source)
+            model = self.model(teacher.model)
+            return model_folder(model.source, trusts_code=model.trusts_code)
         return self.root / "teachers" / f"{name}-{self.finetune_fingerprint(name)}"
 
     def teacher_model(self, name: str) -> PinnedModel:
@@ -184,18 +186,26 @@ class Run:
         done = folder.success()
         if done is None:
             raise UserError(f"teacher {name} is not fine-tuned yet: run `finetune` first")
+        trusts_code = self.config.teachers[name].trust_remote_code
         # A folder that was put there by hand is taken as it is now.
-        return PinnedModel(folder.uri, done.get("model") or self.model(folder.uri).fingerprint)
+        found = done.get("model") or self.model(folder.uri, trusts_code=trusts_code).fingerprint
+        return PinnedModel(folder.uri, found, trusts_code)
 
-    def model(self, source: str) -> PinnedModel:
+    def model(self, source: str, *, trusts_code: bool | None = None) -> PinnedModel:
         """What a `base` or `model` stands for: looked up once; whoever gets this run knows it.
+
+        `trusts_code`: whether code in its folder may run; None: as the teachers of that source say.
 
         Raises:
             UserError: nothing of that name, or no model.
         """
-        if source not in self._models:
-            self._models[source] = pin_model(source)
-        return self._models[source]
+        if trusts_code is None:
+            teachers = self.config.teachers.values()
+            trusts_code = any(t.trust_remote_code and source in (t.base, t.model) for t in teachers)
+        key = (source, trusts_code)
+        if key not in self._models:
+            self._models[key] = pin_model(source, trusts_code=trusts_code)
+        return self._models[key]
 
     def finetune_fingerprint(self, name: str) -> str:
         """What makes the fine-tuned teacher: encoder, judged pairs, settings."""

@@ -6,7 +6,6 @@ Comes in: queries and titles, or their Tokens. Goes out: one float32 logit a pai
 from __future__ import annotations
 
 import gc
-import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,22 +16,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification
-from transformers.utils import logging as hf_logging
 
 from raydistill.device import device_name, dtype_name, is_out_of_memory, teacher_dtype
 from raydistill.errors import UserError
+from raydistill.model_loading import (
+    check_finite,
+    check_positions,
+    load_classifier,
+    quiet_transformers,
+    read_config,
+)
 from raydistill.packing import PackedEncoder, can_pack
-from raydistill.prompt_tokenizer import PromptTokenizer, is_decoder, make_tokenizer, needs_prompt
-from raydistill.token_budget import TokenBudget
-from raydistill.tokens import PairTokenizer, Tokens, model_root
+from raydistill.padded_model import PaddedModel, check_steady, settle_padding
+from raydistill.prompt_tokenizer import (
+    FINE_TUNED,
+    PromptTokenizer,
+    is_decoder,
+    make_tokenizer,
+    needs_prompt,
+)
+from raydistill.token_budget import TokenBudget, packed_rows, padded_rows
+from raydistill.tokenizer_check import check_ids, check_texts
+from raydistill.tokens import PairTokenizer, Tokens, one_line
+from raydistill.trial_pairs import SHORT, Pairs, Trial, long_pair
 
 logger = logging.getLogger("raydistill")
 # CPU: the widest activations of MiniLM take 12 MB in bfloat16, a core's share of the cache; more
 # gained nothing. GPU: 2,000 pairs of 32 wordpieces keep its matrix units full.
 _TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
-_MOST_PADDING = 0.03  # of a batch, unless it is small
-_SMALL_BATCH_TOKENS = 512
+_AS_LABELED = Trial()
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
 
@@ -56,51 +68,81 @@ class Counters:
         return 1 - self.num_tokens / self.num_padded_tokens if self.num_padded_tokens else 0.0
 
 
-def quiet_transformers() -> None:
-    """No load report and no progress bars: a user can do nothing about either."""
-    hf_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def check_model(folder: Path, *, max_length: int, prompt: str | None = None) -> None:
-    """Raise UserError unless the folder holds a cross-encoder with 1 or 2 outputs.
-
-    Its positions must hold `max_length` wordpieces, and a decoder must have its prompt, given or in
-    the folder.
-    """
-    config = _read_config(folder)
-    if config.num_labels not in (1, 2):
-        raise UserError(f"{folder} has {config.num_labels} outputs; a teacher has 1 or 2")
-    positions = getattr(config, "max_position_embeddings", max_length)
-    if positions < max_length:
-        raise UserError(f"{folder} reads {positions} wordpieces, label.max_length is {max_length}")
-    architectures = config.architectures or []
-    if not any("SequenceClassification" in name for name in architectures):
-        raise UserError(
-            f"{folder} is a {', '.join(architectures) or 'model of no named architecture'}, not a "
-            "cross-encoder; name it as `base` to have it fine-tuned"
-        )
-    if needs_prompt(config):
-        make_tokenizer(folder, config=config, max_length=max_length, prompt=prompt)
-
-
 def load_pair_tokenizer(
-    folder: Path, *, max_length: int, prompt: str | None = None
+    folder: Path, *, max_length: int, prompt: str | None = None, trusts_code: bool = False
 ) -> PairTokenizer | PromptTokenizer:
     """How the model in `folder` reads pairs.
 
     Raises:
         UserError: no model, no tokenizer, or a decoder without a prompt.
     """
-    config = _read_config(folder)
-    return make_tokenizer(folder, config=config, max_length=max_length, prompt=prompt)
+    config = read_config(folder, trusts_code=trusts_code)
+    return make_tokenizer(
+        folder, config=config, max_length=max_length, prompt=prompt, trusts_code=trusts_code
+    )
 
 
-def _read_config(folder: Path) -> Any:  # noqa: ANN401
-    try:
-        return AutoConfig.from_pretrained(str(model_root(folder)))
-    except (OSError, ValueError) as error:
-        raise UserError(f"no model in {folder}: {_first_line(error)}") from error
+def check_model(
+    folder: Path, *, max_length: int, prompt: str | None = None, trial: Trial = _AS_LABELED
+) -> bool:
+    """Load the model in a folder and try it; whether its pairs may be padded.
+
+    Raises:
+        UserError: it is no cross-encoder of 1 or 2 outputs (or, as a base, no encoder), does not
+            read `max_length` wordpieces, is not whole, has another model's tokenizer, or its
+            logits depend on the batch.
+    """
+    quiet_transformers()
+    config = read_config(folder, trusts_code=trial.trusts_code)
+    if not trial.is_base:
+        check_config(folder, config, max_length=max_length)
+    dtype = teacher_dtype(trial.dtype, device=trial.device)
+    if needs_prompt(config) and not trial.is_base:  # before weights of gigabytes are loaded
+        load_pair_tokenizer(
+            folder, max_length=max_length, prompt=prompt, trusts_code=trial.trusts_code
+        )
+    model = load_classifier(
+        folder, dtype=dtype, trusts_code=trial.trusts_code, new_head=trial.is_base
+    )
+    check_finite(folder, model)
+    if trial.is_base and is_decoder(model.config):
+        setattr(model.config, FINE_TUNED, "pairs")
+    teacher = Teacher(
+        folder,
+        device=trial.device,
+        dtype=trial.dtype,
+        max_length=max_length,
+        prompt=prompt,
+        trusts_code=trial.trusts_code,
+        pads=True,
+        model=model,
+    )
+    check_texts(folder, teacher.tokenizer, [text for pair in trial.pairs for text in pair])
+    teacher.try_pairs(trial)
+    return teacher.pads
+
+
+def _check_types(folder: Path, tokens: Tokens, config: Any) -> None:  # noqa: ANN401
+    """Raise UserError where the tokenizer numbers texts as the model does not."""
+    most, num_types = int(tokens.types_T.max(initial=0)), getattr(config, "type_vocab_size", 0)
+    if num_types and most >= num_types:
+        raise UserError(
+            f"the tokenizer in {folder} gives the token type {most} and the model knows "
+            f"{num_types}: it is the tokenizer of another model"
+        )
+
+
+def check_config(folder: Path, config: Any, *, max_length: int) -> None:  # noqa: ANN401
+    """Raise UserError unless it is that of a cross-encoder with 1 or 2 outputs, long enough."""
+    if config.num_labels not in (1, 2):
+        raise UserError(f"{folder} has {config.num_labels} outputs; a teacher has 1 or 2")
+    check_positions(folder, config, max_length=max_length)
+    architectures = config.architectures or []
+    if architectures and not any("SequenceClassification" in name for name in architectures):
+        raise UserError(
+            f"{folder} is a {', '.join(architectures)}, not a cross-encoder; name it as `base` to "
+            "have it fine-tuned"
+        )
 
 
 class Teacher:
@@ -115,29 +157,111 @@ class Teacher:
         max_length: int,
         tokens_per_batch: int | None = None,
         prompt: str | None = None,
+        trusts_code: bool = False,
+        pads: bool | None = None,
+        model: Any = None,  # noqa: ANN401 - transformers' classes
     ) -> None:
         """Load the model in `folder`; `max_length` and `tokens_per_batch` count wordpieces.
 
         `prompt` has `{query}` and `{title}` in it; None: that of the folder, if it has one.
+        `pads`: whether pairs of different length may share a batch; None: found out here. `model`
+        is one of the folder that is loaded already.
+
+        Raises:
+            UserError: what is in the folder is no cross-encoder, is not whole, or its logits depend
+                on the batch.
         """
         quiet_transformers()
-        check_model(folder, max_length=max_length, prompt=prompt)
-        self.device, self.max_length = device, max_length
+        self.folder, self.device, self.max_length = folder, device, max_length
         self.budget = TokenBudget(tokens_per_batch or _TOKENS_PER_BATCH[device])
         self.dtype = teacher_dtype(dtype, device=device)
-        self.tokenise = load_pair_tokenizer(folder, max_length=max_length, prompt=prompt)
+        if model is None:
+            config = read_config(folder, trusts_code=trusts_code)
+            check_config(folder, config, max_length=max_length)
+        self.tokenise = make_tokenizer(
+            folder,
+            config=config if model is None else model.config,
+            max_length=max_length,
+            prompt=prompt,
+            trusts_code=trusts_code,
+        )
         self.tokenizer = self.tokenise.tokenizer
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(model_root(folder)), dtype=self.dtype
-        )
+        if model is None:
+            model = load_classifier(folder, dtype=self.dtype, trusts_code=trusts_code)
+        check_positions(folder, model.config, max_length=max_length, model=model)
+        check_ids(folder, self.tokenizer, model)
         model = model.to(device).eval()
+        self.config = model.config
         self.is_packed = can_pack(model)
-        self._run: Callable[[Tokens], Tensor] = (
-            PackedEncoder(model)
-            if self.is_packed
-            else _PaddedModel(model, self.tokenizer, has_types=self.tokenise.has_types)
-        )
         self.counters = Counters()
+        self._run: Callable[[Tokens], Tensor] = self._runner(model, pads=pads)
+
+    def _runner(self, model: Any, *, pads: bool | None) -> Callable[[Tokens], Tensor]:  # noqa: ANN401
+        if self.is_packed:
+            return PackedEncoder(model)
+        run = PaddedModel(model, self.tokenizer, has_types=self.tokenise.has_types)
+        if pads is None:
+            settle_padding(run, self._read(SHORT), dtype=self.dtype, what=str(self.folder))
+        else:
+            run.pads = pads
+        return run
+
+    def _read(self, pairs: Pairs, *, has_query: bool | None = None) -> Tokens:
+        """The tokens of pairs, longest first; None: with queries unless the prompt takes none."""
+        if has_query is None:
+            prompt = self.tokenise.pairs if isinstance(self.tokenise, PromptTokenizer) else None
+            has_query = not isinstance(self.tokenise, PromptTokenizer) or (
+                prompt is not None and prompt.has_query
+            )
+        queries = [query if has_query else "" for query, _ in pairs]
+        tokens = self.tokenise(queries, [title for _, title in pairs])
+        if tokens.reasons:
+            raise UserError(
+                f"{self.folder} cannot read a pair: {next(iter(tokens.reasons.values()))}"
+            )
+        return tokens.take(np.argsort(-tokens.lengths_B, kind="stable"))
+
+    def try_pairs(self, trial: Trial) -> None:
+        """Score short pairs and one of `max_length`, each alone and all together.
+
+        Raises:
+            UserError: it fails at a pair, gives none a logit, or the logits depend on the batch.
+        """
+        pairs = (*SHORT, long_pair(trial.pairs, max_length=self.max_length))
+        tokens = self._read(pairs, has_query=trial.has_query)
+        _check_types(self.folder, tokens, self.config)
+        what = f"the model in {self.folder}"
+        try:
+            if isinstance(self._run, PaddedModel):
+                settle_padding(self._run, tokens, dtype=self.dtype, what=what)
+            else:
+                check_steady(self._run, tokens, dtype=self.dtype, what=what)
+            self._try_dtype(tokens, trial.label_dtype)
+        except UserError:
+            raise
+        except Exception as error:  # whatever its code raises, also that of the folder
+            num = int(tokens.lengths_B.max())
+            raise UserError(
+                f"{what} fails at pairs of up to {num} tokens: {one_line(error)}"
+            ) from error
+
+    def _try_dtype(self, tokens: Tokens, name: str) -> None:
+        """Score once more in the type in which `label` will; a packed model is known to."""
+        dtype = teacher_dtype(name, device=self.device)
+        if isinstance(self._run, PaddedModel) and dtype != self.dtype:
+            self._run.model.to(dtype)
+            self.dtype = dtype
+        logits = self.score(tokens)
+        if not np.isfinite(logits).any():
+            raise UserError(
+                f"the model in {self.folder} gives no pair a finite logit in "
+                f'{dtype_name(self.dtype)}; set label.dtype = "float32", or take another checkpoint'
+            )
+
+    @property
+    def pads(self) -> bool:
+        """Whether pairs of different length may share a batch."""
+        return not isinstance(self._run, PaddedModel) or self._run.pads
 
     @property
     def tokens_per_batch(self) -> int:
@@ -226,6 +350,8 @@ class Teacher:
     def _batch_rows(self, lengths: NDArray[np.int64]) -> int:
         if self.is_packed:
             return packed_rows(lengths, tokens_per_batch=self.tokens_per_batch)
+        if not self.pads:
+            lengths = lengths[lengths == lengths[0]]
         return padded_rows(lengths, tokens_per_batch=self.tokens_per_batch)
 
     def _margins(self, batch: Tokens) -> Tensor:
@@ -265,77 +391,10 @@ def _attempt(run: Callable[[_Given], _Result], given: _Given) -> _Result | _NoMe
         if not is_out_of_memory(error):
             raise
         is_certain = isinstance(error, torch.OutOfMemoryError)
-        return _NoMemory(_first_line(error), may_be_earlier=not is_certain)
+        return _NoMemory(one_line(error), may_be_earlier=not is_certain)
 
 
 def _fetch(margins: list[Tensor]) -> NDArray[np.float32]:
     """One array of them all; needs no memory of the device, as torch.cat would."""
     fetched = [margins_B.cpu().numpy() for margins_B in margins]
     return np.concatenate(fetched) if fetched else np.empty(0, np.float32)
-
-
-class _PaddedModel:
-    """Any cross-encoder: a batch padded to its longest pair, with a mask."""
-
-    def __init__(self, model: Any, tokenizer: Any, *, has_types: bool) -> None:  # noqa: ANN401
-        self.model, self.tokenizer = model, tokenizer
-        self.has_pad = model.config.pad_token_id is not None or tokenizer.pad_token_id is not None
-        if self.has_pad and model.config.pad_token_id is None:
-            model.config.pad_token_id = tokenizer.pad_token_id
-        if is_decoder(model.config):  # a token sees those before it, and counts its place from them
-            tokenizer.padding_side = "right"
-        # Some tokenizers make token types that their model does not take.
-        self.has_types = (
-            has_types and "token_type_ids" in inspect.signature(model.forward).parameters
-        )
-
-    def __call__(self, tokens: Tokens) -> Tensor:
-        """Logits (B, outputs)."""
-        edges = np.cumsum(tokens.lengths_B)[:-1]
-        batch = {"input_ids": np.split(tokens.ids_T, edges)}
-        if self.has_types:
-            batch["token_type_ids"] = np.split(tokens.types_T, edges)
-        if not self.has_pad:
-            self._pad_with(unused_id(tokens.ids_T))
-        padded = self.tokenizer.pad(batch, return_tensors="pt", return_attention_mask=True)
-        logits: Tensor = self.model(**padded.to(self.model.device)).logits
-        return logits
-
-    def _pad_with(self, token_id: int) -> None:
-        """Pad with a token of no pair here: a decoder's head reads the last one that is no padding.
-
-        With the end token in its place (of GPT-2 and Llama) a prompt that ends in it would be read
-        one token too early.
-        """
-        self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(token_id)
-        self.model.config.pad_token_id = token_id
-
-
-def unused_id(ids_T: NDArray[np.int32]) -> int:
-    """The smallest token id that is not among these."""
-    used = np.unique(ids_T)
-    gaps = np.flatnonzero(used != np.arange(len(used)))
-    return int(gaps[0]) if len(gaps) else len(used)
-
-
-def packed_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
-    """How many of the first rows hold at most `tokens_per_batch` tokens together; at least one."""
-    most = lengths[:tokens_per_batch]  # a pair has a token at least
-    return max(1, int(np.searchsorted(np.cumsum(most), tokens_per_batch, side="right")))
-
-
-def padded_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
-    """How many of the first rows, longest first, make a batch that is padded to its longest.
-
-    Rows x longest row is at most `tokens_per_batch`, and at most 3 % of it padding once it has 512
-    tokens; at least one row.
-    """
-    longest = int(lengths[0])
-    most = lengths[: max(1, tokens_per_batch // longest)]
-    padded = longest * np.arange(1, len(most) + 1)
-    is_good = (np.cumsum(most) >= (1 - _MOST_PADDING) * padded) | (padded <= _SMALL_BATCH_TOKENS)
-    return len(most) if is_good.all() else max(1, int(np.argmin(is_good)))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -13,7 +13,7 @@ TREES = "trees"  # the name of that teacher among the others
 # The version of the code between a pair and its logit: tokens, batches, the packed encoder, the
 # features of the trees. Raise it with every change after which some teacher may give some pair
 # another logit: logits that are there are then made again, not taken for those of the new code.
-ENGINE = 1
+ENGINE = 2
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -25,6 +25,7 @@ class TeacherConfig(Section):
     prompt: str | None = (
         None  # with {query} and {title}: what a decoder was trained to answer after
     )
+    trust_remote_code: bool = False  # whether Python files in the model's folder may be run
 
     @model_validator(mode="after")
     def _one_source(self) -> TeacherConfig:

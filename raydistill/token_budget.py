@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 # Good batches before a reduced budget doubles: seconds of a GPU. Each new failure doubles the wait,
 # so that n batches see about log2(n / 32) failures, however often another process takes memory.
 _FIRST_WAIT_BATCHES = 32
+_MOST_PADDING = 0.03  # of a batch, unless it is small
+_SMALL_BATCH_TOKENS = 512
 
 
 class TokenBudget:
@@ -37,3 +42,22 @@ class TokenBudget:
         self._num_good += 1
         if self._num_good == self.wait_batches:
             self.tokens, self._num_good = min(2 * self.tokens, self.most), 0
+
+
+def packed_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
+    """How many of the first rows hold at most `tokens_per_batch` tokens together; at least one."""
+    most = lengths[:tokens_per_batch]  # a pair has a token at least
+    return max(1, int(np.searchsorted(np.cumsum(most), tokens_per_batch, side="right")))
+
+
+def padded_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
+    """How many of the first rows, longest first, make a batch that is padded to its longest.
+
+    Rows x longest row is at most `tokens_per_batch`, and at most 3 % of it padding once it has 512
+    tokens; at least one row.
+    """
+    longest = int(lengths[0])
+    most = lengths[: max(1, tokens_per_batch // longest)]
+    padded = longest * np.arange(1, len(most) + 1)
+    is_good = (np.cumsum(most) >= (1 - _MOST_PADDING) * padded) | (padded <= _SMALL_BATCH_TOKENS)
+    return len(most) if is_good.all() else max(1, int(np.argmin(is_good)))

@@ -26,6 +26,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from transformers import AutoTokenizer
 
+_MOST_CHARS = 300  # of what a library says of an error
 _CHUNK_TEXTS = 8_192  # the tokenizer's own result takes 2 KB a text, the ids 100 bytes
 # Empty, cut, of other scripts, of one long word: what templates and truncation may differ on.
 _ODD_TEXTS = ("", "grey sofa", "Sofa, 3 seats; 1/2 in.", "pied-à-terre 椅子 🪑", "a" * 99)
@@ -69,24 +70,82 @@ def model_root(folder: Path) -> Path:
     """Where the Hugging Face model lies: `folder`, or the folder in it that `modules.json` names.
 
     sentence-transformers writes a CrossEncoder either way.
+
+    Raises:
+        UserError: a `modules.json` that names no folder.
     """
     modules = folder / "modules.json"
     if (folder / "config.json").exists() or not modules.exists():
         return folder
-    return folder / str(json.loads(modules.read_text(encoding="utf-8"))[0]["path"])
+    try:
+        return folder / str(json.loads(modules.read_text(encoding="utf-8"))[0]["path"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{modules} cannot be read ({type(error).__name__}: {error}); it should be a JSON list "
+            "of objects with `path`, as sentence-transformers writes it"
+        ) from error
 
 
-def load_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own return type is a union
-    """The tokenizer of a model folder.
+def load_tokenizer(folder: Path, *, trusts_code: bool = False) -> Any:  # noqa: ANN401 - a union
+    """The tokenizer of a model folder; code in it is run only where `trusts_code`.
 
     Raises:
-        UserError: the folder has none.
+        UserError: the folder has none, or one that cannot be loaded.
     """
+    root = model_root(folder)
     try:
-        return AutoTokenizer.from_pretrained(str(model_root(folder)))
-    except (OSError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"no tokenizer in {folder}: {first}") from error
+        tokenizer = AutoTokenizer.from_pretrained(str(root), trust_remote_code=trusts_code)
+    except Exception as error:  # the Rust library has no class of its own for a file that is broken
+        raise load_error(error, what=f"no tokenizer in {folder}") from error
+    _check_files(tokenizer, root)
+    return tokenizer
+
+
+def load_error(error: Exception, *, what: str) -> UserError:
+    """What transformers says of a folder that it cannot load, in a line that begins with `what`."""
+    text = one_line(error)
+    if "trust_remote_code" in text or "contains custom code" in text:
+        text = (
+            "it needs the Python code in its folder (auto_map in its config), which is not run "
+            "unless you say so: read the code, and set trust_remote_code = true in the run file's "
+            "[teachers.<name>] of this model"
+        )
+    return UserError(f"{what}: {text}")
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text in one line, with its class where the text alone says little."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= _MOST_CHARS else text[:_MOST_CHARS] + "..."
+    return (
+        text
+        if isinstance(error, OSError | ValueError) and text
+        else (f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    )
+
+
+def _check_files(tokenizer: Any, root: Path) -> None:  # noqa: ANN401
+    """Raise UserError where a tokenizer was made without the files of its vocabulary.
+
+    transformers then makes one of a few special tokens, for which every word is unknown.
+    """
+    names = dict(tokenizer.vocab_files_names)
+    if not names or (root / "tokenizer.json").is_file():
+        return  # none: it reads bytes or characters
+    has = {kind: (root / name).is_file() for kind, name in names.items()}
+    is_whole = all(has.get(kind, True) for kind in ("vocab_file", "merges_file"))
+    if not (is_whole and any(has.values())) and not _other_vocabulary(root):
+        wanted = ", ".join(names[kind] for kind in names if not has[kind])
+        raise UserError(
+            f"no tokenizer in {root}: its vocabulary is missing ({wanted}); copy the tokenizer's "
+            "files of the model into the folder"
+        )
+
+
+def _other_vocabulary(root: Path) -> bool:
+    """Whether there is a vocabulary that transformers converts, whatever the tokenizer's class."""
+    names = ("tekken.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+    return any((root / name).is_file() for name in names) or any(root.glob("*.tiktoken"))
 
 
 def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -20,15 +20,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModel
 
 from raydistill.device import device_use, teacher_dtype, use_text
+from raydistill.errors import UserError
 from raydistill.lexicon import Lexicon, unit_rows
 from raydistill.loader import count_idf
+from raydistill.model_loading import load_encoder, quiet_transformers
+from raydistill.padded_model import set_padding
 from raydistill.pieces import read_pieces, sample_pieces
 from raydistill.storage import Folder
-from raydistill.teacher import quiet_transformers
-from raydistill.tokens import load_tokenizer, model_root
+from raydistill.tokenizer_check import check_ids
+from raydistill.tokens import load_tokenizer, one_line
 from raydistill.unit_names import Names
 from raydistill.words import single_words
 
@@ -43,6 +45,7 @@ _LEAST_TIMES = 2  # a word that came once is as often a slip
 _MOST_CHARS = 40
 _MOST_WORDPIECES = 24
 _BATCH_WORDS = 1_024
+_TRIED = ("sofa", "cordless drill", "18")
 _SAMPLE_WORDS = 20_000  # the most frequent ones, whose principal components are taken
 
 
@@ -56,6 +59,7 @@ def make_lexicon(
     units: bool,
     extra_units: Names = (),
     device: str,
+    trusts_code: bool = False,
 ) -> Lexicon:
     """The lexicon of the pairs in `shards`; without an `encoder` it holds the IDF alone."""
     idf_I = count_idf(folder, shards, units=units, extra_units=extra_units)
@@ -63,7 +67,7 @@ def make_lexicon(
         return Lexicon.of(idf_I)
     texts = read_pieces(folder, sample_pieces(shards), columns=["query", "title"])
     words, hashes_K = frequent_words(texts, most=num_words)
-    vectors_KH = encode_words(words, encoder, device=device)
+    vectors_KH = encode_words(words, encoder, device=device, trusts_code=trusts_code)
     vectors_KE = unit_rows(principal_components(vectors_KH, num=dim)).astype(np.float16)
     use = device_use(device, dtype=teacher_dtype("auto", device=device))
     text = "lexicon   vectors of %s words from %s, on %s"
@@ -119,21 +123,46 @@ def _words_of(tokens: list[str]) -> Iterator[tuple[str, list[str]]]:
         yield token, [word for piece in pieces for word in piece]
 
 
-def encode_words(words: Sequence[str], folder: Path, *, device: str) -> NDArray[np.float32]:
-    """Mean of the outputs of each word's wordpieces, marks included; shape K, H."""
+def check_encoder(folder: Path, *, trusts_code: bool = False) -> None:
+    """Encode a few words with the model in a folder.
+
+    Raises:
+        UserError: it cannot be loaded, is not whole, or gives no finite vectors.
+    """
+    try:
+        vectors_KH = encode_words(_TRIED, folder, device="cpu", trusts_code=trusts_code)
+    except UserError:
+        raise
+    except Exception as error:  # whatever its code raises, also that of the folder
+        raise UserError(f"the model in {folder} encodes no words: {one_line(error)}") from error
+    if not np.isfinite(vectors_KH).all():
+        raise UserError(f"the model in {folder} gives words vectors that are not finite")
+
+
+def encode_words(
+    words: Sequence[str], folder: Path, *, device: str, trusts_code: bool = False
+) -> NDArray[np.float32]:
+    """Mean of the outputs of each word's wordpieces, marks included; shape K, H.
+
+    Raises:
+        UserError: as `load_encoder` and `load_tokenizer`.
+    """
+    if not words:
+        return np.empty((0, 1), np.float32)
     quiet_transformers()
-    model: Any = AutoModel.from_pretrained(str(model_root(folder)), dtype=torch.float32)
+    model: Any = load_encoder(folder, trusts_code=trusts_code)
     model = model.to(device).eval()
-    tokenizer = load_tokenizer(folder)
-    out_KH = np.empty((len(words), model.config.hidden_size), np.float32)
+    tokenizer = load_tokenizer(folder, trusts_code=trusts_code)
+    check_ids(folder, tokenizer, model)
+    set_padding(model.config, tokenizer)
+    means_BH: list[NDArray[np.float32]] = []
     order = np.argsort([len(word) for word in words], kind="stable")
     dtype = teacher_dtype("auto", device=device)
     autocast = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
     with torch.inference_mode(), autocast:
         for at in range(0, len(words), _BATCH_WORDS):
-            rows = order[at : at + _BATCH_WORDS]
             batch = tokenizer(
-                [words[row] for row in rows],
+                [words[row] for row in order[at : at + _BATCH_WORDS]],
                 truncation=True,
                 max_length=_MOST_WORDPIECES,
                 padding=True,
@@ -141,8 +170,9 @@ def encode_words(words: Sequence[str], folder: Path, *, device: str) -> NDArray[
             ).to(device)
             hidden_BTH = model(**batch).last_hidden_state.float()
             mask_BT1 = batch["attention_mask"].unsqueeze(2)
-            out_KH[rows] = ((hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu().numpy()
-    return out_KH
+            mean_BH = (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
+            means_BH.append(mean_BH.cpu().numpy())
+    return np.concatenate(means_BH)[np.argsort(order)]
 
 
 def principal_components(vectors_KH: NDArray[np.float32], *, num: int) -> NDArray[np.float32]:

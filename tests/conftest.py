@@ -35,11 +35,26 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-# 50 words, so that a tiny BERT has a tiny vocabulary.
+# 40 words, so that a tiny BERT has a tiny vocabulary.
 WORDS = (
     "sofa couch grey blue table lamp oak desk chair bed red green cover leg 1 2 3 18 v volt drill "
     "saw tap sink pot pan mug cup rug shelf door knob hinge bolt screw nail glue paint brush"
 ).split()
+
+# What else the made-up shop writes most: without it a tokenizer is refused for its texts.
+SHOP_WORDS = (
+    "- , 0 5 . 4 6 for inch 8 7 9 screws ft wood pack white replacement by air water door fits w "
+    "driver mirror / b wall compatible with bottle dark picture glass stand frame brass silver "
+    "impact black of skillet year warranty battery purifier fry snow cu coffee stool watt cleaner "
+    "head basket lid metallic iron x and extension tv fridge freezer stainless steel best power "
+    "size outdoor yellow deck screw handle home office foot s lights bar deep ladder mini bank "
+    "laundry heater kitchen frying count chandelier cheap hoover charger navy full computer chrome "
+    "hanging chain bench step orange frames set easy couches thermostat timber portable toilet "
+    "self hinges string hose drinking durable upgraded machine ounce l shaped hot compact display "
+    "washer flat model blender shower floating bronze maker modern cord refrigerator fan fennwick "
+    "skarholt vorlandis nortavik tamberline fjordalen juniva wexmoor veltrona"
+).split()
+VOCABULARY = list(dict.fromkeys([*WORDS, *SHOP_WORDS]))
 
 
 TINY = {
@@ -49,12 +64,12 @@ TINY = {
 
 
 def make_bert(folder: Path, *, num_labels: int, seed: int = 0) -> Path:
-    """A real BERT cross-encoder with random weights: 1 layer, 32 wide, about 50 words."""
+    """A real BERT cross-encoder with random weights: 1 layer, 32 wide, about 200 words."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
     folder.mkdir(parents=True)
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *VOCABULARY]
     (folder / "vocab.txt").write_text("\n".join(vocab))
     BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(seed)
@@ -74,7 +89,7 @@ def make_mpnet(folder: Path) -> Path:
     from transformers import MPNetConfig, MPNetModel, MPNetTokenizerFast
 
     folder.mkdir(parents=True)
-    vocab = ["<s>", "<pad>", "</s>", "[UNK]", *WORDS, "<mask>"]
+    vocab = ["<s>", "<pad>", "</s>", "[UNK]", *VOCABULARY, "<mask>"]
     (folder / "vocab.txt").write_text("\n".join(vocab))
     MPNetTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)

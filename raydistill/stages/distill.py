@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from raydistill.cluster import Cluster
 
 logger = logging.getLogger("raydistill")
+_NEED_TEACHERS = frozenset({"finetune", "label", "train"})  # they load models
 
 
 def run_stage(name: str, run: Run, *, verbose: bool = False) -> bool:
@@ -23,6 +24,8 @@ def run_stage(name: str, run: Run, *, verbose: bool = False) -> bool:
         _check_inputs(run)
     if is_complete(name, run):
         return False
+    if name in _NEED_TEACHERS:
+        _check_teachers(run, (name,), verbose=verbose)
     return _stage(name, run, verbose=verbose)()
 
 
@@ -30,8 +33,9 @@ def run_all(run: Run, *, verbose: bool = False) -> bool:
     """Run every stage that is not complete; False if none was left."""
     run.check_owner()
     _check_inputs(run)
-    if not all(is_complete(name, run) for name in STAGES):
-        _check_ready_made(run)
+    left = tuple(name for name in STAGES if not is_complete(name, run))
+    if not _NEED_TEACHERS.isdisjoint(left):
+        _check_teachers(run, left, verbose=verbose)
     done = [run_stage(name, run, verbose=verbose) for name in STAGES]
     return any(done)
 
@@ -43,13 +47,11 @@ def _check_inputs(run: Run) -> None:
     prepare.check_inputs(run)
 
 
-def _check_ready_made(run: Run) -> None:
-    """A teacher that cannot score is found before the others take their hours."""
-    from raydistill.stages import label
+def _check_teachers(run: Run, stages: tuple[str, ...], *, verbose: bool) -> None:
+    """A teacher that cannot do its work is found before others take their hours."""
+    from raydistill.stages import teachers
 
-    for name, teacher in run.config.teachers.items():
-        if teacher.model is not None:
-            label.check_teacher(run, name)
+    teachers.check_teachers(run, stages, connect=lambda: _connect(run, verbose=verbose))
 
 
 def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:

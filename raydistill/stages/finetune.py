@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import (
-    AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     Trainer,
     TrainerCallback,
@@ -35,13 +34,15 @@ from raydistill.cluster import Cluster
 from raydistill.device import teacher_dtype, use_text
 from raydistill.metrics import auc
 from raydistill.model_files import load_model, model_fingerprint
+from raydistill.model_loading import load_classifier, quiet_transformers
+from raydistill.padded_model import set_padding
 from raydistill.prompt_tokenizer import FINE_TUNED, is_decoder
 from raydistill.run import Run
 from raydistill.shards import judged_shards
 from raydistill.stages.fit import Log, fit
 from raydistill.stages.placement import device_of_worker, workers_use
+from raydistill.stages.teachers import check_base
 from raydistill.storage import SUCCESS
-from raydistill.teacher import quiet_transformers
 from raydistill.teaching import FinetuneConfig
 from raydistill.tokens import load_tokenizer
 
@@ -53,14 +54,20 @@ _LINE_EVERY_S = 10.0
 def run(run: Run, cluster: Cluster) -> bool:
     """Fine-tune every teacher that has a `base` and is not there yet; False if none was left."""
     did = False
-    for name, teacher in run.config.teachers.items():
-        if teacher.base is None or run.teacher(name).success() is not None:
-            continue
+    teachers = run.config.teachers
+    left = [name for name, given in teachers.items() if given.base and not _is_there(run, name)]
+    for name in left:  # every base is tried before the first one works
+        check_base(run, name, connect=lambda: cluster)
+    for name in left:
         with run.begin(f"finetune-{name}"):
-            if run.teacher(name).success() is None:  # else another job has just made it
+            if not _is_there(run, name):  # else another job has just made it
                 _finetune(run, name, cluster)
                 did = True
     return did
+
+
+def _is_there(run: Run, name: str) -> bool:
+    return run.teacher(name).success() is not None
 
 
 def _finetune(run: Run, name: str, cluster: Cluster) -> None:
@@ -115,6 +122,7 @@ def finetune_loop(config: dict[str, Any]) -> None:
             callbacks=[keeper],
         )
         keeper.model, keeper.tokenizer = trainer.model, trainer.processing_class
+        keeper.has_code = run.config.teachers[name].trust_remote_code
         trainer.train(resume_from_checkpoint=keeper.restore(ray.train.get_checkpoint(), scratch))
         if context.get_world_rank() == 0:
             keeper.finish()
@@ -134,6 +142,7 @@ class Keeper(TrainerCallback):
         self.history: list[dict[str, float]] = []
         self.model: Any = None
         self.tokenizer: Any = None
+        self.has_code = False  # in the model's folder, and part of the model
         self._last_line_s = self._start_s = time.monotonic()
         self._start_step = 0
 
@@ -184,7 +193,7 @@ class Keeper(TrainerCallback):
         return {
             "dev_auc": self.best_auc,
             "epochs": self.history,
-            "model": model_fingerprint(self.best),
+            "model": model_fingerprint(self.best, with_code=self.has_code),
         }
 
     def on_evaluate(  # noqa: D102 - the Trainer's hook
@@ -299,12 +308,12 @@ def _load_base(run: Run, name: str) -> tuple[Any, Any]:
         raise ValueError(f"teacher {name} has no base: there is nothing to fine-tune")
     folder = load_model(run.model(base))
     torch.manual_seed(run.config.finetune.seed)  # before the head gets its random weights
-    model = AutoModelForSequenceClassification.from_pretrained(
-        str(folder), num_labels=1, dtype=torch.float32
-    )
+    trusts_code = run.model(base).trusts_code
+    model = load_classifier(folder, dtype=torch.float32, trusts_code=trusts_code, new_head=True)
     if is_decoder(model.config):  # it learns pairs without a prompt here
         setattr(model.config, FINE_TUNED, "pairs")
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, trusts_code=trusts_code)
+    set_padding(model.config, tokenizer)
     load_model(run.model(base))  # still the same
     return model, tokenizer
 

@@ -23,14 +23,14 @@ from raydistill.cluster import Cluster
 from raydistill.device import merge_uses, use_text
 from raydistill.errors import UserError, WorkError
 from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
-from raydistill.model_files import PinnedModel, load_model
+from raydistill.model_files import PinnedModel
 from raydistill.progress import Progress
 from raydistill.run import LABELED_BY, Run
 from raydistill.shards import Shard, missing_shards, shards_to_score
 from raydistill.stages.placement import has_gpu
 from raydistill.stages.tasks import FAILED, Item, Step, run_chain
+from raydistill.stages.teachers import check_teacher, is_labeled, may_pad
 from raydistill.storage import SUCCESS
-from raydistill.teacher import check_model
 from raydistill.teaching import TREES, LabelConfig
 
 logger = logging.getLogger("raydistill")
@@ -48,28 +48,16 @@ def run(run: Run, cluster: Cluster) -> bool:
         WorkError: shards that failed again and again; the others are done.
     """
     shards_to_score(run)  # prepare is complete
-    for name in run.config.teachers:  # every teacher is looked at before the first one works
-        check_teacher(run, name)
+    for name in run.config.teachers:  # every teacher is tried before the first one works
+        if not is_labeled(run, name):
+            check_teacher(run, name, connect=lambda: cluster)
     names = run.config.teacher_names  # the trees are the last of them
-    left = [name for name in sorted(names, key=lambda n: n != TREES) if not _is_complete(run, name)]
+    left = [name for name in sorted(names, key=lambda n: n != TREES) if not is_labeled(run, name)]
     for name in left:
         with run.begin(f"label-{name}"):
-            if not _is_complete(run, name):  # else another job has just scored the last
+            if not is_labeled(run, name):  # else another job has just scored the last
                 _label(run, name, cluster)
     return bool(left)
-
-
-def _is_complete(run: Run, name: str) -> bool:
-    return run.logits(name).success() is not None and not missing_shards(run, name)
-
-
-def check_teacher(run: Run, name: str) -> None:
-    """Raise UserError unless the teacher is there and can score pairs."""
-    check_model(
-        load_model(run.teacher_model(name)),
-        max_length=run.config.label.max_length,
-        prompt=run.config.teachers[name].prompt,
-    )
 
 
 def _label(run: Run, name: str, cluster: Cluster) -> None:
@@ -187,7 +175,13 @@ class _Work:
         model, prompt = run.teacher_model(name), run.config.teachers[name].prompt
         return _Work(
             before=partial(read_tokens, model=model, max_length=settings.max_length, prompt=prompt),
-            make=partial(make_scorer, model=model, settings=settings, prompt=prompt),
+            make=partial(
+                make_scorer,
+                model=model,
+                settings=settings,
+                prompt=prompt,
+                pads=may_pad(run, name),
+            ),
             after=partial(
                 write_logits, logits=run.logits(name), quarantine=run.rejected_logits(name)
             ),
@@ -207,14 +201,20 @@ class _Work:
 
 
 def make_scorer(
-    *, model: PinnedModel, settings: LabelConfig, prompt: str | None = None
+    *,
+    model: PinnedModel,
+    settings: LabelConfig,
+    prompt: str | None = None,
+    pads: bool | None = None,
 ) -> ScoreTokens:
     """The teacher of an actor: on the GPU that Ray gave it, else on one core."""
     device = "cuda" if has_gpu() else "cpu"
     if device == "cpu":
         torch.set_num_threads(1)  # an actor a core does more than one actor on all of them
     worker = f"{socket.gethostname()} {os.getpid()}"
-    return ScoreTokens(model=model, settings=settings, device=device, worker=worker, prompt=prompt)
+    return ScoreTokens(
+        model=model, settings=settings, device=device, worker=worker, prompt=prompt, pads=pads
+    )
 
 
 def _score(shards: list[Shard], work: _Work, tally: _Tally) -> None:

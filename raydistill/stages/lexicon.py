@@ -48,6 +48,7 @@ def write_lexicon(run: Run) -> None:
         units=settings.respells,
         extra_units=settings.unit_names,
         device="cuda" if torch.cuda.is_available() else "cpu",
+        trusts_code=encoder is not None and run.model(encoder).trusts_code,
     )
     if encoder:
         load_model(run.model(encoder))  # still the same

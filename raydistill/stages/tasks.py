@@ -31,6 +31,7 @@ Item = dict[str, Any]
 Step = Callable[[Item, bytes], tuple[Item, bytes]]
 _MISTAKE = "user_error"
 _TRIED_AGAIN = "tried_again"  # requests to the object store, by error; the driver adds them up
+_BROKEN = "broken"  # the error of an actor's constructor: it would be that of every other actor
 FAILED = "failed"  # the error of a step that was not the user's mistake; the next steps pass it on
 _BLOCK = pa.schema([("item", pa.string()), ("data", pa.large_binary())])
 _WHOLE: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
@@ -161,15 +162,20 @@ class _StepActor:
 
 
 def _made(make: Callable[[], Step]) -> Step:
-    """What `make()` gives; of a user's mistake a step that gives it for every item.
+    """What `make()` gives; where it raises, a step that gives the error for every item.
 
-    Ray would begin an actor again and again whose constructor raises.
+    Ray would begin an actor again and again whose constructor raises, and print its stack each
+    time.
     """
     try:
-        return make()
+        return tried(make, tries=ITEM_TRIES)
     except UserError as error:
-        mistake = str(error)
-        return lambda item, _: ({**item, _MISTAKE: mistake}, b"")
+        kind, text = _MISTAKE, str(error)
+    except Exception as error:  # whatever it is, it travels to the driver, which ends with it
+        kind = _BROKEN
+        lines = str(error).strip().splitlines()
+        text = f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
+    return lambda item, _: ({**item, kind: text}, b"")
 
 
 def _steps(steps: Sequence[Step], block: pa.Table) -> pa.Table:
@@ -189,7 +195,7 @@ def _steps(steps: Sequence[Step], block: pa.Table) -> pa.Table:
 
 
 def _attempt(step: Step, item: Item, data: bytes) -> tuple[Item, bytes]:
-    if _MISTAKE in item or FAILED in item:
+    if not {_MISTAKE, _BROKEN, FAILED}.isdisjoint(item):
         return item, b""
     try:
         done, out = tried(lambda: step(item, data), tries=ITEM_TRIES)
@@ -230,4 +236,6 @@ def _results(dataset: ray.data.Dataset, *, column: str = "result") -> Iterator[I
         retry.add(result.pop(_TRIED_AGAIN, {}))
         if _MISTAKE in result:
             raise UserError(result[_MISTAKE])
+        if _BROKEN in result:
+            raise WorkError(f"a worker could not begin: {result[_BROKEN]}")
         yield result

@@ -17,7 +17,7 @@ from raydistill.errors import UserError
 from raydistill.packing import equal_lengths, has_onednn
 from raydistill.teacher import Teacher, packed_rows, padded_rows
 from raydistill.tokens import Tokens
-from tests.conftest import WORDS, make_bert
+from tests.conftest import VOCABULARY, WORDS, make_bert
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -309,7 +309,7 @@ def test_a_pair_that_does_not_fit_alone(tiny_bert: Path) -> None:
 def test_roberta_is_packed_too(tmp_path: Path, tiny_bert: Path) -> None:
     """Other positions and another head than BERT's, on the same layers."""
     config = transformers.RobertaConfig(
-        vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=5 + len(VOCABULARY), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=64, type_vocab_size=2, num_labels=1,
         initializer_range=0.5, pad_token_id=1,
     )  # fmt: skip
@@ -320,8 +320,9 @@ def test_roberta_is_packed_too(tmp_path: Path, tiny_bert: Path) -> None:
 @pytest.mark.parametrize("kind", ["MPNet", "ModernBert"])
 def test_any_other_model_is_padded(tmp_path: Path, tiny_bert: Path, kind: str) -> None:
     config = getattr(transformers, f"{kind}Config")(
-        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_labels=1,
-        intermediate_size=64, max_position_embeddings=64, initializer_range=0.5, pad_token_id=0,
+        vocab_size=5 + len(VOCABULARY), hidden_size=32, num_hidden_layers=1, num_labels=1,
+        num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
+        initializer_range=0.5, pad_token_id=0,
     )  # fmt: skip
     model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
     check_families(tmp_path, tiny_bert, model, is_packed=False)

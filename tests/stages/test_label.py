@@ -17,7 +17,7 @@ from raydistill.stages import label, prepare
 from raydistill.stages.tasks import FAILED, Item
 from raydistill.storage import Folder
 from raydistill.teacher import Teacher
-from raydistill.teaching import TeacherConfig
+from raydistill.teaching import ENGINE, TeacherConfig
 from tests.conftest import make_bert, run_config
 from tests.models.test_prompts import make_decoder
 
@@ -320,7 +320,7 @@ def test_logits_of_another_engine_are_made_again(
     names = ("tiny", "trees")
     before = {name: prepared.logits(name).uri for name in names}
     trees = prepared.trees_fingerprint()
-    monkeypatch.setattr("raydistill.run.ENGINE", 2)
+    monkeypatch.setattr("raydistill.run.ENGINE", ENGINE + 1)
     assert all(prepared.logits(name).uri != before[name] for name in names)
     assert prepared.trees_fingerprint() == trees
 

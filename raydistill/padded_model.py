@@ -1,0 +1,177 @@
+"""Any cross-encoder run on padded batches, and whether padding changes what it says of a pair.
+
+Comes in: a transformers model and Tokens sorted by length. Goes out: its logits. A model whose
+logits depend on padding gets batches of one length; one that depends on its batch otherwise, or
+gives another logit each time, is no teacher. No Ray.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raydistill.errors import UserError
+from raydistill.prompt_tokenizer import is_decoder
+from raydistill.tokens import Tokens, ranges
+
+# Two runs of a pair may differ by this share of the largest logit, and by the same as such. In
+# float32 models of 2 to 30 layers differed by 1e-6; positions that are off by one by 1e-3 and more.
+_TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+Run = Callable[[Tokens], Tensor]
+
+
+class PaddedModel:
+    """A batch padded to its longest pair, with a mask."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, has_types: bool) -> None:  # noqa: ANN401
+        """`has_types`: whether the tokenizer makes token types; some models take none."""
+        self.model = model
+        self.pads = True  # else all pairs of a batch have one length
+        self.pads_left = reads_last_place(model.config)
+        self._text_config = model.config.get_text_config()
+        self.pad_id = padding_id(model.config, tokenizer)
+        self._text_config.pad_token_id = self.pad_id
+        self.has_types = (
+            has_types and "token_type_ids" in inspect.signature(model.forward).parameters
+        )
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        """Logits (B, outputs)."""
+        pad_id = self.pad_id
+        if pad_id is None:
+            # A token of no pair here: a decoder's head reads the last one that is no padding. With
+            # the end token in its place (of GPT-2 and Llama) a prompt that ends in it would be read
+            # one token too early.
+            pad_id = self._text_config.pad_token_id = unused_id(tokens.ids_T)
+        lengths_B, width = tokens.lengths_B, int(tokens.lengths_B.max())
+        starts_B = np.arange(len(lengths_B)) * width
+        at_T = ranges(starts_B + width - lengths_B if self.pads_left else starts_B, lengths_B)
+
+        def laid(values: NDArray[Any], fill: int) -> Tensor:
+            rows = np.full(len(lengths_B) * width, fill, np.int64)
+            rows[at_T] = values
+            return torch.from_numpy(rows.reshape(-1, width)).to(self.model.device)
+
+        batch = {"input_ids": laid(tokens.ids_T, pad_id)}
+        batch["attention_mask"] = laid(np.ones_like(at_T), 0)
+        if self.has_types:
+            batch["token_type_ids"] = laid(tokens.types_T, 0)
+        logits: Tensor = self.model(**batch).logits
+        return logits
+
+
+def reads_last_place(config: Any) -> bool:  # noqa: ANN401
+    """Whether the head reads the last place of a row, as XLNet's does: padding then comes first.
+
+    A decoder's head looks for the last token that is no padding, and counts places from the left.
+    """
+    return getattr(config, "summary_type", None) == "last" and not is_decoder(config)
+
+
+def padding_id(config: Any, tokenizer: Any) -> int | None:  # noqa: ANN401
+    """The token that pads: the one the model knows, else the tokenizer's; None: neither has any.
+
+    A decoder's head looks for the model's, whatever the tokenizer pads with.
+    """
+    for given in (config.get_text_config().pad_token_id, tokenizer.pad_token_id):
+        if isinstance(given, int) and given >= 0:
+            return given
+    return None
+
+
+def set_padding(config: Any, tokenizer: Any) -> None:  # noqa: ANN401
+    """Make a tokenizer pad on the right side, with some special token where it has none for it.
+
+    A decoder's head then looks for that token.
+    """
+    tokenizer.padding_side = "left" if reads_last_place(config) else "right"
+    if tokenizer.pad_token_id is None:
+        known = padding_id(config, tokenizer)
+        others = (tokenizer.eos_token_id, tokenizer.unk_token_id, known, 0)
+        first = next(other for other in others if other is not None)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(first)
+    if is_decoder(config):
+        config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
+
+
+def unused_id(ids_T: NDArray[np.int32]) -> int:
+    """The smallest token id that is not among these."""
+    used = np.unique(ids_T)
+    gaps = np.flatnonzero(used != np.arange(len(used)))
+    return int(gaps[0]) if len(gaps) else len(used)
+
+
+def settle_padding(run: PaddedModel, tokens: Tokens, *, dtype: torch.dtype, what: str) -> None:
+    """Find out with these pairs of different length whether the model may be padded.
+
+    Raises:
+        UserError: as `check_steady`, where it depends on its batch without padding too.
+    """
+    if is_steady(run, tokens, dtype=dtype):
+        return
+    run.pads = False
+    same_length = _with_twin(tokens)
+    check_steady(run, same_length, dtype=dtype, what=what)
+
+
+def check_steady(run: Run, tokens: Tokens, *, dtype: torch.dtype, what: str) -> None:
+    """Raise UserError where a pair's logit depends on its batch, or is another one each time."""
+    first, again = (_alone(run, tokens) for _ in range(2))
+    if not np.isfinite(first).all():
+        return  # what it says of pairs without a logit is for those who score
+    if _differ(first, again, dtype=dtype):
+        raise UserError(
+            f"{what} gives a pair another logit each time ({_shown(first, again)}): something "
+            "in it is random (dropout, hashing); such a model is no teacher"
+        )
+    together = _together(run, tokens)
+    if _differ(first, together, dtype=dtype):
+        raise UserError(
+            f"the logit that {what} gives a pair depends on the pairs beside it "
+            f"({_shown(first, together)} alone and together); such a model is no teacher"
+        )
+
+
+def is_steady(run: Run, tokens: Tokens, *, dtype: torch.dtype) -> bool:
+    """Whether pairs have the logits together that they have alone, or none at all."""
+    alone = _alone(run, tokens)
+    return not np.isfinite(alone).all() or not _differ(alone, _together(run, tokens), dtype=dtype)
+
+
+def _alone(run: Run, tokens: Tokens) -> NDArray[np.float64]:
+    rows = [tokens.take(np.array([row])) for row in range(len(tokens.lengths_B))]
+    return np.concatenate([_together(run, row) for row in rows])
+
+
+def _together(run: Run, tokens: Tokens) -> NDArray[np.float64]:
+    with torch.inference_mode():
+        return run(tokens).double().cpu().numpy()
+
+
+def _differ(first: NDArray[np.float64], second: NDArray[np.float64], *, dtype: torch.dtype) -> bool:
+    tolerance = _TOLERANCES.get(dtype, max(_TOLERANCES.values()))
+    return bool(np.abs(first - second).max() > tolerance * (1 + np.abs(first).max()))
+
+
+def _shown(first: NDArray[np.float64], second: NDArray[np.float64]) -> str:
+    """The output that differs most, of both."""
+    at = np.unravel_index(np.argmax(np.abs(first - second)), first.shape)
+    return f"{first[at]:.4g} and {second[at]:.4g}"
+
+
+def _with_twin(tokens: Tokens) -> Tokens:
+    """The longest pair and one of its length: the same tokens, those within in reverse."""
+    longest = tokens.take(np.array([int(np.argmax(tokens.lengths_B))]))
+    order = np.arange(len(longest.ids_T))
+    order[1:-1] = order[1:-1][::-1]
+    return Tokens(
+        np.concatenate([longest.ids_T, longest.ids_T[order]]),
+        np.concatenate([longest.types_T, longest.types_T[order]]),
+        np.repeat(longest.lengths_B, 2),
+    )
