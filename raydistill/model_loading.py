@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.utils import logging as hf_logging
@@ -18,6 +20,7 @@ from transformers.utils import logging as hf_logging
 from raydistill.errors import UserError
 from raydistill.tokens import load_error, model_root
 
+_CUT = (SafetensorError, UnpicklingError, EOFError)
 _NUM_NAMED = 3  # weights in a message
 # Parts of a head, where a model does not say which of its parts is the encoder.
 _HEADS = frozenset(
@@ -101,10 +104,10 @@ def _load(
             ignore_mismatched_sizes=True,  # they are named below
             **settings,
         )
-    except (
-        Exception
-    ) as error:  # a cut file, a library that is missing, code of the folder: anything
-        raise load_error(error, what=f"the model in {folder} cannot be loaded") from error
+    except Exception as error:  # a cut file, a missing library, code of the folder: anything
+        is_cut = isinstance(error, _CUT) or bool(getattr(error, "errno", None))
+        why = " (is a file of its weights cut off, or another one?)" if is_cut else ""
+        raise load_error(error, what=f"the model in {folder} cannot be loaded{why}") from error
 
 
 def _is_of_head(key: str, model: Any) -> bool:  # noqa: ANN401

@@ -78,12 +78,15 @@ def model_root(folder: Path) -> Path:
     if (folder / "config.json").exists() or not modules.exists():
         return folder
     try:
-        return folder / str(json.loads(modules.read_text(encoding="utf-8"))[0]["path"])
+        root = folder / str(json.loads(modules.read_text(encoding="utf-8"))[0]["path"])
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"{modules} cannot be read ({type(error).__name__}: {error}); it should be a JSON list "
             "of objects with `path`, as sentence-transformers writes it"
         ) from error
+    if not (root / "config.json").is_file():
+        raise UserError(f"{modules} names {root}, where there is no config.json")
+    return root
 
 
 def load_tokenizer(folder: Path, *, trusts_code: bool = False) -> Any:  # noqa: ANN401 - a union
@@ -117,11 +120,9 @@ def one_line(error: BaseException) -> str:
     """An error's text in one line, with its class where the text alone says little."""
     text = " ".join(str(error).split())
     text = text if len(text) <= _MOST_CHARS else text[:_MOST_CHARS] + "..."
-    return (
-        text
-        if isinstance(error, OSError | ValueError) and text
-        else (f"{type(error).__name__}: {text}" if text else type(error).__name__)
-    )
+    if type(error) in (OSError, ValueError) and text and not text.startswith("[Errno"):
+        return text  # written for readers, by transformers
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _check_files(tokenizer: Any, root: Path) -> None:  # noqa: ANN401

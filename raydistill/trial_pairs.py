@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Pairs = Sequence[tuple[str, str]]
-# Of different length, and of words that most vocabularies have.
+# Of words that most vocabularies have, and of lengths one after the other: models that pool or chunk
+# their tokens differ at some lengths alone.
+_WORDS = "cordless drill, 18 v, with 2 batteries and a case".split()
 SHORT: Pairs = (
     ("sofa", "oak"),
-    ("drill 18 v", "cordless drill, 18 v, with 2 batteries and a case"),
+    *(("drill 18 v", " ".join(_WORDS[:n])) for n in (1, 2, 3, 4, 5, 10)),
 )
 _CHARS_A_TOKEN = 12  # at least so many characters are a token's in any language
 

@@ -52,7 +52,10 @@ SHOP_WORDS = (
     "hanging chain bench step orange frames set easy couches thermostat timber portable toilet "
     "self hinges string hose drinking durable upgraded machine ounce l shaped hot compact display "
     "washer flat model blender shower floating bronze maker modern cord refrigerator fan fennwick "
-    "skarholt vorlandis nortavik tamberline fjordalen juniva wexmoor veltrona"
+    "skarholt vorlandis nortavik tamberline fjordalen juniva wexmoor veltrona bolderby rusthaven "
+    "quarrelock grenwhistle mondrava umbriva galdrix ambervane pellmarsh dextaro quendle corvessa "
+    "zorandi onyx kestwold solvanti hollowmere rivenhall pouch case heavy duty gas round small "
+    "large king queen cotton glossy matte gold beige walnut bathroom bedroom garden paper storage"
 ).split()
 VOCABULARY = list(dict.fromkeys([*WORDS, *SHOP_WORDS]))
 

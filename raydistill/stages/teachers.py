@@ -7,8 +7,9 @@ actor of `label` gets.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import pyarrow as pa
@@ -114,7 +115,9 @@ def check_words(run: Run) -> None:
     if model in _encoders:
         return
     try:
-        check_encoder(load_model(model), trusts_code=model.trusts_code)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check_encoder(load_model(model), trusts_code=model.trusts_code)
     except UserError as error:
         raise UserError(
             f"word vectors (ngrams.word_encoder, by default the first teacher's model): {error}; "
@@ -133,67 +136,89 @@ def _try(
     connect: Connect,
 ) -> None:
     """Try a model that was not tried in this process yet."""
-    folder = load_model(model)
+    load_model(model)  # as the driver saw it
     key = (model, trial, max_length, prompt)
-    if key in _tried:
-        return
-    with_pairs = replace(trial, pairs=sample_pairs(run))
-    dtype = _dtype_here(model, trial)
-    cluster = None if dtype else connect()
-    if cluster is None:
-        here = replace(with_pairs, dtype=dtype or trial.label_dtype)
-        _tried[key] = check_model(folder, max_length=max_length, prompt=prompt, trial=here)
-    else:
+    if key not in _tried:
+        with_pairs = replace(trial, pairs=sample_pairs(run))
         settings = run.config.finetune if trial.is_base else run.config.label
-        gpus = settings.num_gpus if cluster.num_gpus else 0.0
-        there = replace(with_pairs, dtype=trial.label_dtype)
-        _tried[key] = _try_in_task(model, there, max_length=max_length, prompt=prompt, gpus=gpus)
+        attempt = _Attempt(model, with_pairs, max_length, prompt, settings.num_gpus)
+        _tried[key] = attempt.run(connect)
 
 
-def _dtype_here(model: PinnedModel, trial: Trial) -> str | None:
-    """In which type the driver can load a model: float32 if it can; None: not here."""
-    folder = load_model(model)
-    if getattr(read_config(folder, trusts_code=model.trusts_code), "quantization_config", None):
-        return None
-    num_bytes, room = model_bytes(folder), _SHARE * free_memory_bytes()
-    if 2 * num_bytes < room:  # they may be stored in 2 bytes a weight
-        return "float32"
-    return trial.label_dtype if num_bytes < room else None
+@dataclass(frozen=True)
+class _Attempt:
+    """A trial of a model, here or in a task."""
+
+    model: PinnedModel
+    trial: Trial
+    max_length: int
+    prompt: str | None
+    gpus_each: float  # of a worker
+
+    def run(self, connect: Connect) -> bool:
+        """Whether the model's pairs may be padded.
+
+        Raises:
+            UserError: as `check_model`.
+            WorkError: the process of the task died.
+        """
+        dtype = self._dtype_here()
+        if dtype is None:
+            return self._in_task(connect())
+        try:
+            return self.here("cpu", dtype)
+        except UserError as error:
+            if not self._is_quantised() or isinstance(error.__cause__, ImportError):
+                raise
+            cluster = connect()  # such weights may need a GPU
+            if cluster is None or not cluster.num_gpus:
+                raise
+            return self._in_task(cluster)
+
+    def _dtype_here(self) -> str | None:
+        """In which type the driver has the memory to load the model: float32 if it can."""
+        num_bytes, room = model_bytes(load_model(self.model)), _SHARE * free_memory_bytes()
+        if 2 * num_bytes < room:  # they may be stored in 2 bytes a weight
+            return "float32"
+        return self.trial.label_dtype if num_bytes < room else None
+
+    def _is_quantised(self) -> bool:
+        config = read_config(load_model(self.model), trusts_code=self.model.trusts_code)
+        return getattr(config, "quantization_config", None) is not None
+
+    def here(self, device: str, dtype: str) -> bool:
+        """Try the model in this process."""
+        trial = replace(self.trial, device=device, dtype=dtype)
+        folder = load_model(self.model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries; a user can do nothing about them
+            return check_model(folder, max_length=self.max_length, prompt=self.prompt, trial=trial)
+
+    def _in_task(self, cluster: Cluster | None) -> bool:
+        """Try the model where a worker would have it; without a cluster here all the same."""
+        import ray
+        from ray.exceptions import RayError
+
+        if cluster is None:
+            return self.here("cpu", self.trial.label_dtype)
+        has_gpus = bool(cluster.num_gpus and self.gpus_each)
+        resources = {"num_gpus": self.gpus_each, "num_cpus": 0} if has_gpus else {"num_cpus": 1}
+        task = ray.remote(max_retries=0, **resources)(_verdict)
+        start_s = time.time()
+        try:
+            problem, pads = ray.get(task.remote(self))
+        except RayError as error:
+            cause = error_line(error, since_s=start_s)
+            raise WorkError(f"{self.model.source} could not be tried: {cause}") from error
+        if problem:
+            raise UserError(problem)
+        return bool(pads)
 
 
-def _try_in_task(
-    model: PinnedModel, trial: Trial, *, max_length: int, prompt: str | None, gpus: float
-) -> bool:
-    """Try a model where an actor would work.
-
-    Raises:
-        UserError: as `check_model`.
-        WorkError: the task's process died.
-    """
-    import ray
-    from ray.exceptions import RayError
-
-    resources = {"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}
-    task = ray.remote(max_retries=0, **resources)(_verdict)
-    start_s = time.time()
-    try:
-        problem, pads = ray.get(task.remote(model, trial, max_length, prompt))
-    except RayError as error:
-        cause = error_line(error, since_s=start_s)
-        raise WorkError(f"the model {model.source} could not be tried: {cause}") from error
-    if problem:
-        raise UserError(problem)
-    return bool(pads)
-
-
-def _verdict(
-    model: PinnedModel, trial: Trial, max_length: int, prompt: str | None
-) -> tuple[str, bool]:
+def _verdict(attempt: _Attempt) -> tuple[str, bool]:
     """What is wrong with a model, or "": an error would come back in pages of Ray's own stack."""
     try:
-        trial = replace(trial, device="cuda" if has_gpu() else "cpu")
-        folder = load_model(model)
-        return "", check_model(folder, max_length=max_length, prompt=prompt, trial=trial)
+        return "", attempt.here("cuda" if has_gpu() else "cpu", attempt.trial.label_dtype)
     except UserError as error:
         return str(error), False
 
