@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Pairs = Sequence[tuple[str, str]]
-# Of words that most vocabularies have, and of lengths one after the other: models that pool or chunk
-# their tokens differ at some lengths alone.
+# Of words that most vocabularies have, and of lengths one after the other: models that pool tokens
+# differ at some lengths alone.
 _WORDS = "cordless drill, 18 v, with 2 batteries and a case".split()
 SHORT: Pairs = (
     ("sofa", "oak"),

@@ -74,7 +74,7 @@ def test_a_model_that_padding_changes_gets_batches_of_one_length(
     tiny_bert: Path, tmp_path: Path, kind: str
 ) -> None:
     """Fourier transforms and pooling mix tokens with the padding behind them."""
-    funnel = {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64, "block_sizes": [1, 1]}
+    funnel = {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64, "block_sizes": [1, 1, 1]}
     funnel["initializer_range"] = 0.3
     sizes = {"FNet": _ENCODER, "Funnel": funnel}[kind]
     check_logits(make(tmp_path / kind, tiny_bert, kind, **sizes), pads=False)
