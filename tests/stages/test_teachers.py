@@ -91,7 +91,9 @@ def test_nobody_is_asked_on_the_terminal(
     monkeypatch.setattr("builtins.input", ask)
     source = str(make_own(tmp_path / "model", tiny_bert))
     for kind in ("model", "base"):
-        config = config_of(tmp_path / kind, raw_files, TeacherConfig.model_validate({kind: source}))
+        config = config_of(
+            tmp_path / f"run-{kind}", raw_files, TeacherConfig.model_validate({kind: source})
+        )
         with pytest.raises(UserError, match="trust_remote_code"):
             distill.run_all(Run(config))
     assert "own" not in sys.modules
