@@ -11,7 +11,7 @@ import time
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -225,17 +225,30 @@ def _results(dataset: ray.data.Dataset, *, column: str = "result") -> Iterator[I
 
     start_s = time.time()
     rows = iter(dataset.iter_rows())
-    while True:
-        try:
-            row = next(rows, None)
-        except RayError as error:
-            raise WorkError(error_line(error, since_s=start_s)) from error
-        if row is None:
-            return
-        result = json.loads(row[column])
-        retry.add(result.pop(_TRIED_AGAIN, {}))
-        if _MISTAKE in result:
-            raise UserError(result[_MISTAKE])
-        if _BROKEN in result:
-            raise WorkError(f"a worker could not begin: {result[_BROKEN]}")
-        yield result
+    try:
+        while True:
+            try:
+                row = next(rows, None)
+            except RayError as error:
+                raise WorkError(error_line(error, since_s=start_s)) from error
+            if row is None:
+                return
+            yield _checked(json.loads(row[column]))
+    finally:  # here and now: left to the collector, it would print its stack when Ray has gone
+        if isinstance(rows, Generator):
+            rows.close()
+
+
+def _checked(result: Item) -> Item:
+    """A result without its counts.
+
+    Raises:
+        UserError: it is a user's mistake.
+        WorkError: it is the error of an actor's constructor.
+    """
+    retry.add(result.pop(_TRIED_AGAIN, {}))
+    if _MISTAKE in result:
+        raise UserError(result[_MISTAKE])
+    if _BROKEN in result:
+        raise WorkError(f"a worker could not begin: {result[_BROKEN]}")
+    return result
