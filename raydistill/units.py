@@ -299,19 +299,21 @@ def _named(
 ) -> tuple[int, int, int]:
     """The unit whose name comes next, or -1; its power (ft2, m³), or 0; where it ends."""
     start = stop = _skip(points, at, num)
-    state = FNV_OFFSET
+    state = before = FNV_OFFSET
     while stop < num and stop - start <= table.longest:
         is_name = _is_letter(points[stop], kinds)
         if not is_name and not (stop == start and points[stop] in _SIGNS):
             break
-        state = (state ^ np.uint64(points[stop])) * FNV_PRIME
+        before, state = state, (state ^ np.uint64(points[stop])) * FNV_PRIME
         stop += 1
         if not is_name:  # a sign ends itself: 90°c
             break
-    found = np.searchsorted(table.hashes_H, state)
-    if stop == start or found == len(table.hashes_H) or table.hashes_H[found] != state:
+    place = _place_of(state, table)
+    if place < 0 and stop - start > 1 and _is_times_between(points, stop - 1, num):  # 20inx50in
+        place = _place_of(before, table)
+        return (place, 0, stop - 1) if place >= 0 else (_NO_PLACE, 0, at)
+    if place < 0:
         return _NO_PLACE, 0, at
-    place = int(table.places_H[found])
     power, end = _power(points, stop, num, kinds)
     if power and table.is_length[place]:
         return place, power, end
@@ -322,6 +324,21 @@ def _named(
     if has_more or (start > at and _is_no_letter_unit(points, start, num)):
         return _NO_PLACE, 0, at
     return place, 0, stop
+
+
+@compiled
+def _place_of(state: np.uint64, table: UnitTable) -> int:
+    """The unit whose name has this hash, or -1."""
+    found = np.searchsorted(table.hashes_H, state)
+    if found == len(table.hashes_H) or table.hashes_H[found] != state:
+        return _NO_PLACE
+    return int(table.places_H[found])
+
+
+@compiled
+def _is_times_between(points: NDArray[np.uint32], at: int, num: int) -> bool:
+    """Whether an x stands at `at` with a digit right behind it."""
+    return points[at] == _X and at + 1 < num and is_digit(points[at + 1])
 
 
 @compiled

@@ -53,6 +53,8 @@ def spelled(text: str, *, table: UnitTable = TABLE) -> str:
         ("90 degree c", "90°c", "90 deg c"),
         ("m8-1.25 x 45 mm", "m8-1.250 x 45mm"),
         ("5 ft x 7 ft", "5'x7'", "5' X 7'", "5\u2032x7\u2032", "5'by 7 feet", "5 ' x 7 '"),
+        ("20 in x 50 in", "20inx50in", "20inX50 inches"),
+        ("2 m x 3 m", "2mx3m"),
         ("2 ft 6 in x 5 ft", "2'6\"x5'", "2ft6in x 5ft"),
         ("12 in tv", '12 " tv', "12 '' tv", "12 \u2033 tv"),
         ("10 percent off", "10 % off"),
@@ -215,6 +217,8 @@ def read_name(text: str, at: int) -> tuple[str, int]:
         return NAMES[text[start]], start + 1
     name = letters_at(text, start)
     unit, end = NAMES.get(name, ""), start + len(name)
+    if not unit and name[-1:] == "x" and text[end : end + 1] in DIGITS and name[:-1] in NAMES:
+        return NAMES[name[:-1]], end - 1
     power = re.match(r"\^?([23])", text[end:])
     if unit in ("in", "ft", "yd", "mm", "cm", "m", "km") and power:
         stop = end + power.end()
