@@ -137,6 +137,8 @@ def _expand(pattern: str, csv: CsvOptions) -> list[InputFile]:
         and (not rest or matches(one.path.removeprefix(base).strip("/").split("/"), rest))
     ]
     files = [file for file in named if _is_read(file, is_named=not is_folder)]
+    if is_folder and not (rest and ".json" in rest[-1]):
+        files = _without_records(files)
     read = set(files)
     others = Counter(suffix_of(_path(file.uri)) for file in named if file not in read)
     if not files:
@@ -165,6 +167,12 @@ def _is_read(file: InputFile, *, is_named: bool) -> bool:
     if not has_no_suffix(path) or not (is_named or is_part(path)):
         return False
     return _sniff(file.uri, file.size_bytes, file.mtime_ns)[0] is not None
+
+
+def _without_records(files: Sequence[InputFile]) -> list[InputFile]:
+    """Without `.json` files beside files of data: what programs write about those data."""
+    data = [file for file in files if suffix_of(_path(file.uri)) != ".json"]
+    return data or list(files)
 
 
 def _counted(others: Counter[str]) -> str:

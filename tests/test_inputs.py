@@ -245,3 +245,19 @@ def test_an_array_is_read_in_pieces(tmp_path: Path, block_bytes: int) -> None:
     file = InputFile(str(tmp_path / "a.json"), 1)
     (raw,) = read_raw(file, max_block_bytes=block_bytes)
     assert raw.table.to_pylist() == records
+
+
+def test_what_programs_write_beside_data_is_not_data(tmp_path: Path) -> None:
+    """A JSON file beside Parquet says something about it; alone, or named, it is read."""
+    (tmp_path / "schema.json").write_text('{"fields": []}')
+    (tmp_path / "a.csv").write_text("query,title\nsofa,Grey sofa\n")
+    assert names_of(tmp_path, str(tmp_path)) == ["a.csv"]
+    assert names_of(tmp_path, f"{tmp_path}/*") == ["a.csv"]
+    assert names_of(tmp_path, f"{tmp_path}/*.json") == ["schema.json"]
+    assert names_of(tmp_path, f"{tmp_path}/schema.json") == ["schema.json"]
+    (tmp_path / "a.csv").unlink()
+    assert names_of(tmp_path, str(tmp_path)) == ["schema.json"]
+
+
+def names_of(folder: Path, pattern: str) -> list[str]:
+    return [str(Path(file.uri).relative_to(folder)) for file in expand_inputs([pattern])]

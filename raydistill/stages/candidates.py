@@ -36,7 +36,7 @@ from raydistill.stages.tasks import Item, run_tasks
 from raydistill.storage import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")
-_BEGUN, _KIND = "candidates.json", "candidates"
+_BEGUN, _KIND = "_candidates.json", "candidates"
 
 
 @dataclass(frozen=True)

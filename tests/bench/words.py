@@ -47,6 +47,11 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "fractions": lambda q: re.sub(
         r"(?<![\d/])(\d/\d)(?![\d/])", lambda m: FRACTIONS.get(m[1], m[1]), q
     ),
+    "decimals": lambda q: re.sub(
+        r"(?<![\d/.])(?:(\d{1,2})[ -])?(\d)/([248])(?![\d/])",
+        lambda m: f"{int(m[1] or 0) + int(m[2]) / int(m[3]):g}" if int(m[2]) < int(m[3]) else m[0],
+        q,
+    ),
     "accents": lambda q: "".join(
         c for c in unicodedata.normalize("NFD", q) if not unicodedata.combining(c)
     ),
