@@ -65,10 +65,13 @@ _SAME = {
         "þ": "th",
     },
     **{"æ": "ae", "œ": "oe", "\u064a": "\u06cc", "\u0649": "\u06cc", "\u0643": "\u06a9"},
-    **dict.fromkeys("\u2018\u2019\u201b\u2032\u0060\u00b4\u02b9\u02bb\u02bc\u055a\u05f3", "'"),
-    **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u02ba\u05f4\u301d\u301e\u301f", '"'),
+    "\u0629": "\u0647",
+    **dict.fromkeys("\u2018\u2019\u201b\u2032\u2035\u0060\u00b4\u055a\u05f3\ua78b\ua78c", "'"),
+    **dict.fromkeys("\u02b9\u02bb\u02bc\u02bd\u02c8\u02ca\u02cb", "'"),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u2036\u02ba\u02ee\u05f4", '"'),
+    **dict.fromkeys("\u3003\u301d\u301e\u301f", '"'),
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
-    **{"\u066b": ".", "\u066c": ",", "\u066a": "%", "\u2044": "/", "\u2215": "/"},
+    **{"\u066b": ".", "\u066c": ",", "\u060c": ",", "\u066a": "%", "\u2044": "/", "\u2215": "/"},
     **dict.fromkeys("\u2715\u2716\u2a2f", "\u00d7"),
 }
 
@@ -126,6 +129,12 @@ def _unaccented(form: str) -> str:
     if unicodedata.normalize("NFC", form) in _WITH_BREVE:
         return form
     return "".join(part for part in unicodedata.normalize("NFD", form) if part not in _ACCENTS)
+
+
+def is_solo(char: str) -> bool:
+    """Whether a character is a word of its own, in scripts that are written without spaces."""
+    code = ord(char)
+    return code >= TABLE_SIZE or any(first <= code <= last for first, last in _SOLO_RANGES)
 
 
 def _class_of(char: str, category: str) -> int:

@@ -34,11 +34,18 @@ _IGNORABLE = "".join(f"{chr(first)}-{chr(last)}" for first, last in IGNORABLE_RA
 _UNSEEN = re.compile(f"[{_IGNORABLE}]")
 _CHANGED = re.compile(f"[{_IGNORABLE}\u2044]")  # though NFKC leaves it
 # NFKC makes 1½ into eleven halves: a space goes before, and its slash becomes the common one.
-_FRACTION = re.compile(r"(\d)([\u00bc-\u00be\u2150-\u215e\u2189])")
-_ACUTE = re.compile(" +\u0301")  # what NFKC made of an acute elsewhere
+_FRACTION = re.compile(
+    r"(\d)([\u00bc-\u00be\u2150-\u215e\u2189]|[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+[\u2044/])"
+)
+_ORDINAL = re.compile(r"(?<=\d)( ?)\u00ba(?= ?[CFcf]\b)")  # of degrees, as Spanish shops write it
+_ACUTE = re.compile(" \u0301")  # what NFKC made of an acute elsewhere
 # NFKC makes them a space and a mark: an acute stands for an apostrophe, a ring for degrees,
 # the others for nothing.
-_SPACING_MARKS = {
+_SIGNS = {
+    # Trade and service mark would become the letters tm and sm of the word before them.
+    **dict.fromkeys((0x2122, 0x2120, 0x24C7, 0x24D2), " "),
+    # Quotes and dashes of Windows-1252 that were read as Latin-1.
+    **{0x91: "'", 0x92: "'", 0x93: '"', 0x94: '"', 0x96: "-", 0x97: "-"},
     **dict.fromkeys(map(ord, "\u00b4\u0384\u1fbd\u1fbf\u1ffd\u1ffe"), "'"),
     **{0x02DD: '"', 0x02DA: "\u00b0", 0x2044: "/"},
 }
@@ -76,9 +83,11 @@ def _pass(text: str) -> str:
     if "&" in text:
         text = _unescape(text)
     if not text.isascii():
-        text = _FRACTION.sub(r"\1 \2", _UNSEEN.sub("", text)).translate(_SPACING_MARKS)
+        text = _FRACTION.sub(r"\1 \2", _UNSEEN.sub("", text))
+        text = _ORDINAL.sub("\\1\u00b0", text).translate(_SIGNS)
         text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
-        text = _stray_mark().sub(r"\1", _ACUTE.sub("'", _UNSEEN.sub("", text)))
+        text = _SPACES.sub(" ", _UNSEEN.sub("", text))
+        text = _stray_mark().sub(r"\1", _ACUTE.sub("'", text))
     return _SPACES.sub(" ", text).strip(" ")
 
 
@@ -101,7 +110,7 @@ def _mark() -> re.Pattern[str]:
 @cache
 def _stray_mark() -> re.Pattern[str]:
     """Combining marks that stand on nothing: at the beginning, or behind white space."""
-    return re.compile(f"(^|{_SPACES.pattern}){_mark().pattern}")
+    return re.compile(f"(^| ){_mark().pattern}")
 
 
 def normalise(texts: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -21,7 +21,8 @@ from raydistill.compiled import compiled
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME, mix64
 from raydistill.texts import Block, Texts, row_blocks
 from raydistill.unit_names import Names
-from raydistill.units import UnitTable, respell, unit_table
+from raydistill.unit_table import UnitTable, unit_table
+from raydistill.units import respell
 from raydistill.words import classify, decode, is_digit
 
 
@@ -72,7 +73,11 @@ def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num:
         if kind == SKIP:
             continue
         if kind in (WORD, OPENS):  # the key of a query is that of its letters
-            points[length] = points[at]
+            code = points[at]
+            if length and is_digit(code) and not _is_of_number(points[length - 1]):
+                total += _sum_of_word(points, stem(points, length))  # iphone13 is iphone 13
+                length = 0
+            points[length] = code
             length += 1
             continue
         total += _sum_of_word(points, stem(points, length))
@@ -83,13 +88,19 @@ def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num:
 
 
 @compiled
+def _is_of_number(code: int) -> bool:
+    """Whether a code point is a digit, a point or a slash between two of them."""
+    return is_digit(code) or code in (46, 47)
+
+
+@compiled
 def _sum_of_word(points: NDArray[np.uint32], length: int) -> np.uint64:
     total, number = np.uint64(0), FNV_OFFSET
     for at in range(length):
         code = points[at]
-        if is_digit(code) or code in (46, 47):  # 12, 1.5, 1/2: their order counts
+        if _is_of_number(code):  # 12, 1.5, 1/2: their order counts
             number = (number ^ np.uint64(code)) * FNV_PRIME
-            if at + 1 < length and (is_digit(points[at + 1]) or points[at + 1] in (46, 47)):
+            if at + 1 < length and _is_of_number(points[at + 1]):
                 continue
             total += mix64(number)
             number = FNV_OFFSET

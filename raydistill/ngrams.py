@@ -27,7 +27,8 @@ from raydistill.matching import (
 )
 from raydistill.texts import Block, Texts, row_block, row_blocks, row_spans
 from raydistill.unit_names import Names
-from raydistill.units import UnitTable, respell, unit_table
+from raydistill.unit_table import UnitTable, unit_table
+from raydistill.units import respell
 from raydistill.words import (
     char_ngrams,
     classify,

@@ -15,8 +15,10 @@ from raydistill.words import is_digit
 BLANK, ZERO = np.uint32(0x20), np.uint32(0x30)
 DASH = 0x2D
 _DOT, _COMMA, _SLASH = 0x2E, 0x2C, 0x2F
+_COMMAS = (_COMMA, 0x27)  # between thousands: 1,000, and 1'000 of Swiss shops
 _MARKS = (_DOT, _COMMA, _SLASH)  # may stand between the digits of one number
 _MOST_HALVINGS = 6  # 1/64 is the smallest
+_MOST_GROUPS = 4  # behind blanks
 _GROUP_DIGITS = 3  # between two commas, and at most before the first
 _MOST_WHOLE_DIGITS = 2  # of a number with a fraction behind it: `model 268 1/4 in` is not 268.25
 
@@ -63,7 +65,7 @@ def write_number(
     at += num_digits(points, at, num)
     whole = at
     if 0 < at - start <= _GROUP_DIGITS and points[start] != ZERO:
-        while at < num and points[at] == _COMMA and num_digits(points, at + 1, num) == 3:
+        while at < num and points[at] in _COMMAS and num_digits(points, at + 1, num) == 3:
             at += 4
         if at == whole:
             at = _end_of_groups(points, at, num)
@@ -93,8 +95,9 @@ def _end_of_groups(points: NDArray[np.uint32], at: int, num: int) -> int:
     Other neighbours are two numbers: usb 3 128 gb, 18 135mm.
     """
     stop = at
-    while stop < num and points[stop] == BLANK and num_digits(points, stop + 1, num) == 3:
-        stop += 4
+    for _ in range(_MOST_GROUPS):
+        if stop < num and points[stop] == BLANK and num_digits(points, stop + 1, num) == 3:
+            stop += 4
     if stop == at or (stop < num and is_between_digits(points, stop, num)):
         return at
     zeros = points[stop - 3 : stop]
@@ -175,13 +178,14 @@ def _write_fraction(
 ) -> int:
     """Write p/q as decimals, behind a number if there is a `whole` one; 0 where it is no measure.
 
-    A measure is below 1 and in halves, quarters, ... 64ths: q = 2^k, p/q = p 5^k / 10^k.
+    A measure is below 1, in lowest terms, in halves, quarters, ... 64ths: q = 2^k, p/q = p 5^k /
+    10^k. 4/64 GB are two sizes.
     """
     over, under = _value(points, start, split), _value(points, split + 1, stop)
     halvings = 0
     while halvings <= _MOST_HALVINGS and (1 << halvings) != under:
         halvings += 1
-    if not 0 < over < under or halvings > _MOST_HALVINGS:
+    if not 0 < over < under or over % 2 == 0 or halvings > _MOST_HALVINGS:
         return 0
     if not whole:
         out[count] = ZERO

@@ -6,8 +6,9 @@ A run adds its own (`ngrams.extra_units`); a bundle stores those.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from unicodedata import category
 
-from raydistill.characters import fold
+from raydistill.characters import fold, is_solo
 
 Names = tuple[tuple[str, str], ...]  # (short name, other names with spaces between) a unit
 
@@ -76,7 +77,7 @@ UNITS = {
     "btu": "btus",
     "k": "kelvin",
     "lumen": "lm lms lumens",
-    "lux": "lx",
+    "lux": "",
     "cd": "candela",
     "hz": "hertz",
     "khz": "kilohertz",
@@ -132,10 +133,16 @@ def checked_units(extra: Mapping[str, str]) -> Names:
     """
     units = tuple((fold(short), " ".join(fold(names).split())) for short, names in extra.items())
     for short, names in units:
-        for name in (short, *names.split()):
-            if not (name.isalpha() and len(name) <= _MOST_LETTERS):
+        for name in (*([] if short in UNITS else [short]), *names.split()):
+            if not _is_name(name):
                 raise ValueError(
                     f"{name!r} cannot be the name of a unit: give one word of letters, at most "
                     f"{_MOST_LETTERS}"
                 )
     return units
+
+
+def _is_name(text: str) -> bool:
+    """Whether a folded text is one word of letters, of a script that parts words by spaces."""
+    is_letters = all(category(char)[0] in "LM" and not is_solo(char) for char in text)
+    return is_letters and category(text[:1] or " ")[0] == "L" and len(text) <= _MOST_LETTERS

@@ -7,14 +7,10 @@ specification. Needs NumPy and numba alone.
 
 from __future__ import annotations
 
-import math
-from functools import cache
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.characters import MARK, SOLO, WORD, fold
+from raydistill.characters import MARK, SOLO, WORD
 from raydistill.compiled import compiled
 from raydistill.hashing import FNV_OFFSET, FNV_PRIME
 from raydistill.numerals import (
@@ -28,13 +24,13 @@ from raydistill.numerals import (
     past_blanks,
     write_number,
 )
-from raydistill.unit_names import BEFORE_OTHERS, LENGTHS, UNITS, Names
+from raydistill.unit_table import UnitTable, name_hash
 from raydistill.words import is_digit
 
 _ARTICLE = ord("a")  # `a` is amperes only right behind its number: 2 a day
 _QUOTE, _PRIME = 0x22, 0x27  # inches; feet, and two of them inches
-_TIMES = (ord("x"), 0xD7, ord("*"))
-_B, _Y, _X = ord("b"), ord("y"), np.uint32(ord("x"))
+_TIMES = (ord("x"), 0xD7, ord("*"), 0x445, 0x3C7)  # the last two: Cyrillic, Greek
+_B, _L, _Y, _X = ord("b"), ord("l"), ord("y"), np.uint32(ord("x"))
 _DOT, _CARET = 0x2E, 0x5E
 _SIGNS = (ord("%"), ord("°"))
 _TWO, _THREE = ord("2"), ord("3")
@@ -42,64 +38,19 @@ _TWO, _THREE = ord("2"), ord("3")
 # (12016se), or begins with a zero: then it is part of a model number.
 _MOST_ODD_DIGITS = 4
 _MOST_PREFIX_LETTERS = 3  # of a model number before its hyphen: wh-1000xm4; not iphone-12
+_MOST_DIGITS_BEHIND = 2  # of a number behind a unit without a space
+_LEAST_WORD = 4  # letters behind a foot's sign: 6'runner; not the 80's, nor 6'li
+_SIDES = (ord("w"), ord("l"), ord("h"), ord("d"))  # width, length, height, depth
+_FIRST_NOT_LATIN = 0x370
+# Letters before a hyphen and digits that begin no model number.
+NO_PREFIXES = (
+    *("aa", "aaa", "ac", "box", "dc", "in", "lot", "mid", "new", "no", "non", "of", "pk", "pre"),
+    *("set", "to", "top", "up", "usb"),
+)
 _NO_PLACE = -1
 
 
-class UnitTable(NamedTuple):
-    """The units as compiled code reads them: H names, U units."""
-
-    hashes_H: NDArray[np.uint64]  # of names, sorted
-    places_H: NDArray[np.int64]  # the unit of each name
-    letters: NDArray[np.uint32]  # of all short names, end to end
-    starts: NDArray[np.int64]  # where each unit's short name begins in them, U + 1
-    is_before: NDArray[np.bool_]  # U: another unit may follow
-    is_length: NDArray[np.bool_]  # U: may be squared or cubed
-    longest: int  # letters of the longest name
-    growth: int  # characters that stand for one in the worst case
-    inch: int
-    foot: int
-    square: int
-    cubic: int
-
-
-@cache
-def unit_table(extra: Names = ()) -> UnitTable:
-    """The built-in units and more: other names of those that are there, or new ones.
-
-    A name that is given again stands for the unit that has it last.
-    """
-    shorts = list(dict.fromkeys([*UNITS, *(fold(short) for short, _ in extra)]))
-    place_of = {
-        name: shorts.index(fold(short))
-        for short, names in (*UNITS.items(), *extra)
-        for name in (fold(short), *fold(names).split())
-    }
-    named = sorted((_hash(name), place, len(name)) for name, place in place_of.items())
-    hashes, places, lengths = zip(*named, strict=True)
-    return UnitTable(
-        np.array(hashes, np.uint64),
-        np.array(places, np.int64),
-        np.array([ord(char) for short in shorts for char in short], np.uint32),
-        np.cumsum([0, *map(len, shorts)]),
-        np.array([short in BEFORE_OTHERS for short in shorts]),
-        np.array([short in LENGTHS for short in shorts]),
-        max(lengths),
-        max(_growth(len(shorts[place]), len(name)) for name, place in place_of.items()),
-        *(shorts.index(short) for short in ("in", "ft", "sq", "cu")),
-    )
-
-
-def _growth(num_short: int, num_name: int) -> int:
-    """Characters that stand for one of `1%` or `1%x` at most: `1 percent ` has 10."""
-    alone, times = (3 + num_short) / (1 + num_name), (6 + num_short) / (2 + num_name)
-    return math.ceil(max(alone, times))
-
-
-def _hash(name: str) -> int:
-    state = int(FNV_OFFSET)
-    for char in name:
-        state = (state ^ ord(char)) * int(FNV_PRIME) % 2**64
-    return state
+_NO_PREFIXES = np.array([name_hash(word) for word in NO_PREFIXES], np.uint64)
 
 
 @compiled
@@ -120,6 +71,9 @@ def respell(
         if inside and points[at] == DASH and _joins(points, at, num, kinds, table):
             at += 1
             continue
+        if inside and _is_version(points, at, num, kinds):
+            out[count] = BLANK
+            count, inside = count + 1, False
         if inside or not is_number(points, at, num):
             out[count] = points[at]
             inside = _is_inside(points[at], kinds)
@@ -171,7 +125,9 @@ def _is_measure(
     5000mah are; 3d, 1st and 2zy1 are not, nor are 12016se and 0109dw, which are model numbers.
     """
     stop = _end_of_letters(points, at, num, kinds)
-    if stop - at < 2 or (stop < num and is_digit(points[stop])):
+    if stop == at or (stop < num and is_digit(points[stop])):
+        return False
+    if stop - at == 1 and points[at] < _FIRST_NOT_LATIN:
         return False
     if stop - at == 2 and _is_ordinal(points[at], points[at + 1]):
         return False
@@ -180,6 +136,29 @@ def _is_measure(
         return False
     is_round = points[whole - 1] == ZERO and points[whole - 2] == ZERO
     return whole - start <= _MOST_ODD_DIGITS or is_round
+
+
+@compiled
+def _is_version(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
+    """Whether a decimal begins at `at` right behind letters that begin a word: usb3.0."""
+    if not is_digit(points[at]):
+        return False
+    dot = at + num_digits(points, at, num)
+    if dot == num or points[dot] != _DOT or not is_between_digits(points, dot, num):
+        return False
+    end = dot + 1 + num_digits(points, dot + 1, num)
+    if end < num and (_is_inside(points[end], kinds) or is_between_digits(points, end, num)):
+        return False
+    left = _first_of_letters(points, at, kinds)
+    return at - left > 1 and (left == 0 or not _is_inside(points[left - 1], kinds))
+
+
+@compiled
+def _first_of_letters(points: NDArray[np.uint32], at: int, kinds: NDArray[np.uint8]) -> int:
+    """Where the letters begin that end right before `at`."""
+    while at > 0 and _is_letter(points[at - 1], kinds):
+        at -= 1
+    return at
 
 
 @compiled
@@ -198,10 +177,8 @@ def _joins(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> bool:
     """Whether the hyphen at `at` is inside a model number: WH-1000XM4, not led-60mm or 3-in-1."""
-    left = at
-    while left > 0 and _is_letter(points[left - 1], kinds):
-        left -= 1
-    if not 0 < at - left <= _MOST_PREFIX_LETTERS:
+    left = _first_of_letters(points, at, kinds)
+    if not 0 < at - left <= _MOST_PREFIX_LETTERS or _is_no_prefix(points, left, at):
         return False
     if left > 0 and (points[left - 1] in (DASH, _PRIME) or _is_inside(points[left - 1], kinds)):
         return False
@@ -211,9 +188,23 @@ def _joins(
         stop += 1
     if not has_digit or (stop < num and is_between_digits(points, stop, num)):
         return False
-    if at - left > 1 and stop == at + 2:  # usb-3 is usb 3; a-6 is a6
+    if at - left > 1 and stop == at + 2:  # cat-6 is cat 6; a-6 is a6
+        return False
+    if stop == at + 4 and points[at + 2] == _X and points[at + 3] == _L:  # sizes s-3xl
         return False
     return not _is_size(points, at + 1, num, kinds, table)
+
+
+@compiled
+def _is_no_prefix(points: NDArray[np.uint32], left: int, stop: int) -> bool:
+    """Whether some letters are a word that stands before numbers: ac-220v, set-12."""
+    state = FNV_OFFSET
+    for at in range(left, stop):
+        state = (state ^ np.uint64(points[at])) * FNV_PRIME
+    for other in _NO_PREFIXES:
+        if other == state:
+            return True
+    return False
 
 
 @compiled
@@ -290,6 +281,11 @@ def _sign(
         return place, end
     if mark == at and is_digit(points[end]):  # not the 80's
         return place, end
+    stop = _end_of_letters(points, end, num, kinds)
+    if mark == at and stop - end >= _LEAST_WORD:  # 6'runner
+        return place, end
+    if mark == at and stop - end == 1 and points[end] in _SIDES:  # 6'h x 8'w
+        return place, end
     return _NO_PLACE, at
 
 
@@ -319,11 +315,22 @@ def _named(
         return place, power, end
     has_more = stop < num and _is_inside(points[stop], kinds) and points[stop - 1] not in _SIGNS
     if stop - start > 1:
-        is_whole = not has_more or is_digit(points[stop])  # 6ft3in
+        is_whole = not has_more or _goes_on(points, stop, num, kinds)
         return (place, 0, stop) if is_whole else (_NO_PLACE, 0, at)
-    if has_more or (start > at and _is_no_letter_unit(points, start, num)):
+    if has_more or (start > at and _is_no_letter_unit(points, at, start, num)):
         return _NO_PLACE, 0, at
     return place, 0, stop
+
+
+@compiled
+def _goes_on(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
+    """Whether the number of another measure begins at `at`: 6ft3in, 3in1; not 47lb650v."""
+    digits = num_digits(points, at, num)
+    if not 0 < digits <= _MOST_DIGITS_BEHIND:
+        return False
+    stop = at + digits
+    letters = _end_of_letters(points, stop, num, kinds) - stop
+    return letters > 1 or not (stop < num and _is_inside(points[stop], kinds))
 
 
 @compiled
@@ -356,9 +363,17 @@ def _power(
 
 
 @compiled
-def _is_no_letter_unit(points: NDArray[np.uint32], at: int, num: int) -> bool:
-    """Whether one letter apart from its number means something else: 2 a day, 2 v-neck tees."""
-    return points[at] == _ARTICLE or (at + 1 < num and points[at + 1] == DASH)
+def _is_no_letter_unit(points: NDArray[np.uint32], at: int, start: int, num: int) -> bool:
+    """Whether one letter apart from its number means something else: 2 a day, 2 v-neck tees.
+
+    Behind a dash it is a unit: 18-v-akku.
+    """
+    if points[start] == _ARTICLE:
+        return True
+    for place in range(at, start):
+        if points[place] == DASH:
+            return False
+    return start + 1 < num and points[start + 1] == DASH
 
 
 @compiled

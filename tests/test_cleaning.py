@@ -52,6 +52,10 @@ from raydistill.words import encode
             "\u06a9\u062a\u0627\u0628\u0647\u0627 \u0915\u094d\u0937 red",
         ),
         ("e\u200d\u0301", "é"),  # what an invisible character had parted
+        ("LEGO\u2122 set, Nike\u2120 &trade;", "LEGO set, Nike"),  # no letters t and m
+        ("1\u00b9\u2044\u2082 in, 2\u00b3/\u2084", "1 1/2 in, 2 3/4"),
+        ("20\u00baC, 180 \u00ba F, 1\u00ba", "20°C, 180 ° F, 1o"),
+        ("men\x92s \x93oak\x94 3\x9650 é", 'men\'s "oak" 3-50 é'),
     ],
 )
 def test_clean_text(raw: str, expected: str | None) -> None:
@@ -125,7 +129,9 @@ def test_lower_case_of_clean_text_is_clean() -> None:
 
 def test_a_text_that_goes_on_making_entities_ends() -> None:
     start_s = time.monotonic()
-    for text in ("&" + "amp;" * 50_000, "&" + "#65286;" * 50_000, "&&num;" * 50_000):
+    spaces = " " * 50_000
+    texts = ("&" + "amp;" * 50_000, "&" + "#65286;" * 50_000, "&&num;" * 50_000)
+    for text in (*texts, f"{spaces}é{spaces}\u0301a{spaces}", f"é{spaces}\u0308", "é 1" * 50_000):
         clean = clean_text(text)
         assert clean_text(clean) == clean
     assert time.monotonic() - start_s < 60  # passes over the text, not one for each entity

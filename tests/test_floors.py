@@ -29,7 +29,7 @@ FLOORS = [
     {"overrides", "tuning", "teaching", "training", "cache", "input_config", "formats"},
     {"compiled"},
     {"config", "hashing", "prefetch", "progress", "retry", "csv_scan", "raw_rows"},
-    {"cleaning"},
+    {"cleaning", "unit_table"},
     {"csv_fields", "text_columns", "json_rows", "rejects"},
     {"csv_dialect", "grades"},
     {"delimited"},

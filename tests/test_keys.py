@@ -43,6 +43,8 @@ SPEC, ONES = NgramSpec("match", 26, units=True), Lexicon.of(np.ones(1, np.float3
         ("wh1000xm4", "WH-1000XM4"),
         ("10 ft² film", "film 10 square feet"),
         ("strasse", "STRASSE", "straße"),
+        ("iphone 13 cases", "iPhone13 case", "iphone-13 case"),
+        ("10\u044515 см", "10 x 15 см"),
         ("red sofa", "re\u00add\u200b sofa \u2764\ufe0f"),
     ],
 )

@@ -12,7 +12,8 @@ from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES
 from raydistill.ngrams import document_counts, featurize
 from raydistill.unit_names import UNITS, checked_units
-from raydistill.units import UnitTable, respell, unit_table
+from raydistill.unit_table import UnitTable, unit_table
+from raydistill.units import NO_PREFIXES, respell
 from raydistill.words import encode
 
 ONES = Lexicon.of(np.ones(1, np.float32))
@@ -53,6 +54,17 @@ def spelled(text: str, *, table: UnitTable = TABLE) -> str:
         ("90 degree c", "90°c", "90 deg c"),
         ("m8-1.25 x 45 mm", "m8-1.250 x 45mm"),
         ("5 ft x 7 ft", "5'x7'", "5' X 7'", "5\u2032x7\u2032", "5'by 7 feet", "5 ' x 7 '"),
+        ("4/64 gb", "4/64gb"),
+        ("2 l x 6", "2Lx6"),
+        ("ac-220 volt", "AC-220V"),
+        ("1000 ml", "1'000 ml", "1\u2019000ml"),
+        ("6 ft h x 8 ft w", "6'h x 8'w"),
+        ("6 ft runner", "6'runner"),
+        ("12 \u0432", "12\u0412"),
+        ("220 \u0432/50 \u0433\u0446", "220\u0412/50\u0413\u0446"),
+        ("10 x 15 cm", "10\u044515 cm"),
+        ("usb 3", "USB3.0", "usb 3.0"),
+        ("18 volt -akku", "18-V-Akku", "18v-akku"),
         ("20 in x 50 in", "20inx50in", "20inX50 inches"),
         ("2 m x 3 m", "2mx3m"),
         ("2 ft 6 in x 5 ft", "2'6\"x5'", "2ft6in x 5ft"),
@@ -89,6 +101,7 @@ def test_one_size_has_one_spelling(alike: tuple[str, ...]) -> None:
         *("dcd771v", "a19x2", "model 268 0.25 in", "2 a day", "the 80's", "the 80 's", "24/7"),
         *("0500", "2 v-neck", "1,2,3", "1 1/2,5", "1234,567,89"),
         *("3.0.1", "12/25/2020", "3/2 in", "1 1/2/3", "9/64/2", "wait...5 in"),
+        *("47lb650v", "90mb0n70", "6'li", "set-12", "wx1.0.1"),
         *("3d", "1080p", "1st 2nd 3rd 4th", "2620v3", "12016se", "0109dw", "12v2a"),
         *("18 135 mm", "usb 3 128 gb", "1 000.5", '12 "best of" cards', "10 m2x"),
         *("iphone-12", "x-large", "4-sm-5", "usb-3"),
@@ -98,11 +111,16 @@ def test_what_is_no_size_stays(text: str) -> None:
     assert spelled(text) == text
 
 
+def test_a_range_of_sizes_is_no_model_number() -> None:
+    assert spelled("M-2XL") == "m-2 xl" and spelled("xs-3xl") == "xs-3 xl"
+    assert spelled("CL-211XL") == "cl211xl"
+
+
 NUMBER = re.compile(r"(\.?[0-9]+)((?:[.,/][0-9]+)*)")
 GAP = r"(?:\.(?![0-9]))? *-? *"
 NAMES = {name: unit for unit, names in UNITS.items() for name in (unit, *names.split())}
-TIMES = re.compile(rf"{GAP}(?:[x*\u00d7]|by){GAP}(?=\.?[0-9])")
-GROUPS = re.compile(r"(?: [0-9]{3}(?![0-9]))* 000(?![0-9])(?! [0-9]{3}(?![0-9]))(?![.,/][0-9])")
+TIMES = re.compile(rf"{GAP}(?:[x*\u00d7\u0445\u03c7]|by){GAP}(?=\.?[0-9])")
+GROUPS = re.compile(r"(?: [0-9]{3}(?![0-9])){1,4}")
 MIXED = re.compile(r"(?: +| *- *)([0-9]+)/([0-9]+)(?![/.,][0-9])")
 SIGN = re.compile(" *(?:\"|''|')")
 
@@ -115,6 +133,8 @@ def by_the_book(text: str) -> str:
         if inside and text[at] == "-" and is_in_model_number(text, at):
             at += 1
             continue
+        if inside and is_version(text, at):
+            out, inside = out + " ", False
         if inside or not found or text[max(at - 1, 0) : at + 1] == "..":
             inside = is_of_word(text[at])
             out, at = out + text[at], at + 1
@@ -137,9 +157,23 @@ def letters_at(text: str, at: int) -> str:
     return text[at:end]
 
 
+def is_version(text: str, at: int) -> bool:
+    before, found = text[:at], re.match(r"[0-9]+\.[0-9]+", text[at:])
+    name = re.search(r"[^\W\d_]{2,}$", before)
+    left = before[: name.start()][-1:] if name else ""
+    if not found or not name or is_of_word(left):
+        return False
+    behind = text[at + found.end() :]
+    return not (is_of_word(behind[:1]) or re.match("[.,/][0-9]", behind))
+
+
 def is_measure(text: str, start: int, at: int) -> bool:
     letters, whole = letters_at(text, at), re.match("[0-9]*", text[start:])[0]  # type: ignore[index]
-    if len(letters) < 2 or text[at + len(letters) :][:1] in DIGITS or letters in ORDINALS:
+    if len(letters) == 1 and letters >= "\u0370":
+        letters *= 2  # of other scripts one is enough
+    elif len(letters) < 2 or letters in ORDINALS:
+        return False
+    if re.match("[0-9]", text[at + len(letters_at(text, at)) :]):
         return False
     return not (len(whole) > 1 and whole[0] == "0") and (len(whole) < 5 or whole[-2:] == "00")
 
@@ -155,7 +189,9 @@ def is_in_model_number(text: str, at: int) -> bool:
         return False
     if not DIGITS & set(token) or re.match("[.,/][0-9]", text[end:]):
         return False
-    if at - left > 1 and len(token) == 1:
+    if (at - left > 1 and len(token) == 1) or text[left:at] in NO_PREFIXES:
+        return False
+    if re.fullmatch(".[^\\d]?xl", token) and len(token) == 3:
         return False
     digits = re.match("[0-9]*", token)[0]  # type: ignore[index]
     behind = text[at + 1 + len(digits) :]
@@ -172,9 +208,16 @@ def read_number(text: str, found: re.Match[str]) -> tuple[str, int]:
         whole, marks = "", [whole, *marks]
     dropped = 0
     groups = whole[:1] not in ("", "0") and len(whole) <= 3
-    while groups and marks and re.fullmatch(",[0-9]{3}", marks[0]):
-        whole, dropped = whole + marks.pop(0)[1:], dropped + 1
-    if groups and not dropped and not marks and (blanks := GROUPS.match(text, found.end())):
+    end = found.start() + len(found[1])
+    while groups and (group := re.compile("[,']([0-9]{3})(?![0-9])").match(text, end)):
+        whole, dropped, end = whole + group[1], dropped + 1, group.end()
+    if dropped:
+        marks = re.findall("[.,/][0-9]+", re.match("(?:[.,/][0-9]+)*", text[end:])[0])  # type: ignore[index]
+        found = re.compile(r"\.?[0-9]+(?:[.,'/][0-9]+)*").match(
+            text[: end + sum(map(len, marks))], found.start()
+        )  # type: ignore[assignment]
+    blanks = None if dropped or marks or not groups else GROUPS.match(text, found.end())
+    if blanks and blanks[0].endswith(" 000") and not re.match("[.,/][0-9]", text[blanks.end() :]):
         return whole + blanks[0].replace(" ", ""), blanks.end()
     if len(marks) > 1:
         return found[0], found.end()
@@ -193,7 +236,8 @@ def read_number(text: str, found: re.Match[str]) -> tuple[str, int]:
 def fraction(over: str, under: str) -> str | None:
     if max(len(over), len(under)) > 3 or int(under) not in (2, 4, 8, 16, 32, 64):
         return None
-    return f"{int(over) / int(under):.6f}".rstrip("0") if 0 < int(over) < int(under) else None
+    is_measure = int(over) % 2 and int(over) < int(under)
+    return f"{int(over) / int(under):.6f}".rstrip("0") if is_measure else None
 
 
 def read_units(text: str, at: int) -> tuple[str, int]:
@@ -201,7 +245,9 @@ def read_units(text: str, at: int) -> tuple[str, int]:
         end, unit = sign.end(), "ft" if sign[0].strip() == "'" else "in"
         behind, is_near = text[end : end + 1], sign[0][0] != " "
         is_apart = not is_of_word(behind) or TIMES.match(text, end)
-        if is_apart or (is_near and (unit == "in" or behind in DIGITS)):
+        letters = letters_at(text, end)
+        is_foot = behind in DIGITS or len(letters) > 3 or letters in ("w", "l", "h", "d")
+        if is_apart or (is_near and (unit == "in" or is_foot)):
             return f" {unit} ", end
     out, unit = "", "sq"
     while unit in ("sq", "cu", "fl"):
@@ -226,9 +272,19 @@ def read_name(text: str, at: int) -> tuple[str, int]:
             return f"{'sq' if power[1] == '2' else 'cu'} {unit}", stop
     if len(name) == 1 and (
         is_of_word(text[end : end + 1])
-        or (start > at and (name == "a" or text[end : end + 1] == "-"))
+        or (
+            start > at
+            and (name == "a" or (text[end : end + 1] == "-" and "-" not in text[at:start]))
+        )
     ):
         return "", at
+    chained = re.match("([0-9]+)", text[end:])
+    if len(name) > 1 and chained:
+        stop = end + chained.end()
+        if len(chained[1]) > 2 or (
+            is_of_word(text[stop : stop + 1]) and len(letters_at(text, stop)) < 2
+        ):
+            return "", at
     return unit, end if unit else at
 
 
@@ -243,7 +299,19 @@ def is_of_word(char: str) -> bool:
 def test_it_is_what_the_specification_says() -> None:
     chance = random.Random(1)
     pieces = [*"0123456789", *"0123456789", *" .,/-'\"x*%°a", "1/2", " 3/4", "by", " in", "ft. "]
-    pieces += [*"沙_-^23ß\u0915\u093f", "000", " 000", "sm", "th", "mah", " - ", "00"]
+    pieces += [
+        *"沙_-^23ß\u0915\u093f\u0432",
+        "000",
+        " 000",
+        "sm",
+        "th",
+        "mah",
+        " - ",
+        "00",
+        "'000",
+        "xl",
+        "set",
+    ]
     pieces += [name for names in UNITS.values() for name in names.split()]
     texts = ["".join(chance.choices(pieces, k=chance.randrange(12))) for _ in range(20_000)]
     wrong = [t for t in texts if spelled(t) != " ".join(by_the_book(fold(t)).split())]
@@ -324,7 +392,15 @@ def test_no_name_of_a_unit_outgrows_its_room() -> None:
     assert len(one.ids_N) <= (3 + table.growth) * 2 * 600 + 6
 
 
-@pytest.mark.parametrize("name", ["", "two words", "m2", "a" * 25, "-", "\u0301"])
+def test_a_run_names_units_that_are_there() -> None:
+    table = unit_table(checked_units({"sq m": "qm", "percent": "prozent", "लीटर": "ली"}))
+    assert spelled("5qm 5 prozent 5 ली", table=table) == "5 sq m 5 percent 5 लीटर"
+
+
+# Of scripts without spaces each character is a word: more words than a text has bytes.
+@pytest.mark.parametrize(
+    "name", ["", "two words", "m2", "a" * 25, "-", "\u0301", "ミリリットル", "毫升", "มล"]
+)
 def test_a_name_that_is_no_word_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot be the name of a unit: give one word"):
         checked_units({name: "x"})

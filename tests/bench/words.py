@@ -32,7 +32,8 @@ from raydistill.keys import query_keys
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import featurize
 from raydistill.unit_names import UNITS
-from raydistill.units import respell, unit_table
+from raydistill.unit_table import unit_table
+from raydistill.units import respell
 from raydistill.words import encode
 
 SPEC, PLAIN = NgramSpec("match", 26, units=True), Lexicon.of(np.ones(1, np.float32))
