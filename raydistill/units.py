@@ -71,7 +71,7 @@ def respell(
         if inside and points[at] == DASH and _joins(points, at, num, kinds, table):
             at += 1
             continue
-        if inside and _is_version(points, at, num, kinds):
+        if inside and is_digit(points[at]) and _is_version(points, at, num, kinds):
             out[count] = BLANK
             count, inside = count + 1, False
         if inside or not is_number(points, at, num):
@@ -141,8 +141,6 @@ def _is_measure(
 @compiled
 def _is_version(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
     """Whether a decimal begins at `at` right behind letters that begin a word: usb3.0."""
-    if not is_digit(points[at]):
-        return False
     dot = at + num_digits(points, at, num)
     if dot == num or points[dot] != _DOT or not is_between_digits(points, dot, num):
         return False
