@@ -17,13 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydistill.clean_rows import read_clean
 from raydistill.config import PairsConfig
 from raydistill.errors import UserError
 from raydistill.hashing import hash_texts
 from raydistill.inputs import expand_inputs
 from raydistill.ledger import RawFile, look_into
-from raydistill.pairs import clean, unparsed
-from raydistill.readers import read_raw
 from raydistill.retrieval import KINDS, Mix, TitleIndex, build_index, choose
 from raydistill.schema import CANDIDATES
 from raydistill.storage import SUCCESS, Folder
@@ -129,19 +128,10 @@ def _read_texts(
     rows_in = quarantined = 0
     for number, file in enumerate(files):
         rejects: list[pa.Table] = []
-        for raw in read_raw(file.input, columns=list(file.columns.values())):
-            found = clean(
-                raw.table,
-                rows=raw.rows,
-                columns=file.columns,
-                rules=rules,
-                source=file.uri,
-                labels=file.label_rule,
-                lines=raw.lines,
-            )
-            rejects += [found.rejects, unparsed(raw.bad, source=file.uri, lines=raw.bad_lines)]
-            rows_in += len(raw.rows) + len(raw.bad)
-            texts = one_chunk(found.pairs[name])
+        for rows in read_clean(file, rules):
+            rejects.append(rows.rejects)
+            rows_in += rows.num_rows
+            texts = one_chunk(rows.pairs[name])
             parts.append(
                 pa.table({"key": hash_texts(texts), "text": texts.cast(pa.large_string())})
             )

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydistill.clean_rows import read_clean
 from raydistill.config import JudgedConfig, TextRules
 from raydistill.ledger import RawFile
-from raydistill.pairs import clean, collapse, group_keys, split_of, unparsed
-from raydistill.readers import RawRows, read_raw
+from raydistill.pairs import collapse, group_keys, split_of
 from raydistill.storage import SHARD_SUFFIX, Folder
 from raydistill.store import (
     Grid,
@@ -104,19 +104,9 @@ class HeldOut:
 
 def file_keys(file: RawFile, rules: TextRules, *, extra_units: Names = ()) -> NDArray[np.uint64]:
     """The distinct query keys of a raw file's clean rows."""
-    columns = list(file.columns.values())
     found = [np.empty(0, np.uint64)]
-    for raw in read_raw(file.input, columns=columns):
-        cleaned = clean(
-            raw.table,
-            rows=raw.rows,
-            columns=file.columns,
-            rules=rules,
-            source=file.uri,
-            labels=file.label_rule,
-            lines=raw.lines,
-        )
-        found.append(group_keys(cleaned.pairs, extra_units=extra_units))
+    for rows in read_clean(file, rules):
+        found.append(group_keys(rows.pairs, extra_units=extra_units))
     return np.unique(np.concatenate(found))
 
 
@@ -130,45 +120,28 @@ def scatter_part(item: dict[str, Any], *, dataset: Dataset, held_out: HeldOut) -
     if found is not None:
         return found
     file = RawFile(**item["file"])
-    columns = list(file.columns.values())
     counts: Counter[str] = Counter(rows_in=0, lines_in=0, mended=0, quarantined=0, held_out=0)
     shards: dict[str, int] = {}
     writer = _PartWriter(dataset, name, counts, shards, split=file.split)
-    for raw in read_raw(file.input, columns=columns, span=tuple(item["span"])):
-        num_rows = len(raw.rows) + len(raw.bad)
-        good, bad, keys = _clean_rows(raw, file=file, dataset=dataset, held_out=held_out)
-        counts.update(rows_in=num_rows, quarantined=bad.num_rows)
-        counts.update(lines_in=num_rows + raw.num_breaks, mended=raw.num_mended)
-        counts["held_out"] += num_rows - good.num_rows - bad.num_rows
-        writer.add(good, bad, keys)
+    for rows in read_clean(file, dataset.rules, span=tuple(item["span"])):
+        good, keys = _free_rows(rows.pairs, file=file, dataset=dataset, held_out=held_out)
+        counts.update(rows_in=rows.num_rows, quarantined=rows.rejects.num_rows)
+        counts.update(lines_in=rows.num_rows + rows.raw.num_breaks, mended=rows.raw.num_mended)
+        counts["held_out"] += rows.num_rows - good.num_rows - rows.rejects.num_rows
+        writer.add(good, rows.rejects, keys)
     writer.close()
     result = {"counts": dict(counts), "shards": shards, "uri": file.uri}
     dataset.chunks.write_json(f"{name}.json", result)
     return result
 
 
-def _clean_rows(
-    raw: RawRows, *, file: RawFile, dataset: Dataset, held_out: HeldOut
-) -> tuple[pa.Table, pa.Table, NDArray[np.uint64]]:
-    """Clean rows without those of held-out queries; rejects; the query key of each clean row."""
-    cleaned = clean(
-        raw.table,
-        rows=raw.rows,
-        columns=file.columns,
-        rules=dataset.rules,
-        source=file.uri,
-        labels=file.label_rule,
-        lines=raw.lines,
-    )
-    good = cleaned.pairs
-    keys = group_keys(good, extra_units=dataset.extra_units)
+def _free_rows(
+    pairs: pa.Table, *, file: RawFile, dataset: Dataset, held_out: HeldOut
+) -> tuple[pa.Table, NDArray[np.uint64]]:
+    """Clean rows without those of held-out queries, and the query key of each."""
+    keys = group_keys(pairs, extra_units=dataset.extra_units)
     free = held_out.free(keys, split=file.split)
-    if not free.all():
-        good, keys = good.filter(pa.array(free)), keys[free]
-    bad = cleaned.rejects
-    if raw.bad:
-        bad = pa.concat_tables([bad, unparsed(raw.bad, source=file.uri, lines=raw.bad_lines)])
-    return good, bad, keys
+    return (pairs, keys) if free.all() else (pairs.filter(pa.array(free)), keys[free])
 
 
 class _PartWriter:

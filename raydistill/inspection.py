@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from raydistill.clean_rows import read_clean
 from raydistill.config import PairsConfig
 from raydistill.input_config import InputConfig
 from raydistill.ledger import check_files, find_files
 from raydistill.markup import plain_json
 from raydistill.model_files import model_folder
-from raydistill.pairs import clean, collapse, group_keys, pair_ids, unparsed
+from raydistill.pairs import collapse, group_keys, pair_ids
 from raydistill.pieces import Piece, read_pieces, shard_pieces
-from raydistill.readers import read_raw
 from raydistill.rejects import count_reasons
 from raydistill.run import DATASETS, Run
 from raydistill.schema import COUNTS, SPLITS
@@ -220,19 +220,10 @@ def inspect_files(
     bads: list[pa.Table] = []
     num_rows = 0
     for file in files:
-        for raw in read_raw(file.input, columns=list(file.columns.values())):
-            cleaned = clean(
-                raw.table,
-                rows=raw.rows,
-                columns=file.columns,
-                rules=rules,
-                source=file.uri,
-                labels=file.label_rule,
-                lines=raw.lines,
-            )
-            goods.append(cleaned.pairs)
-            bads += [cleaned.rejects, unparsed(raw.bad, source=file.uri, lines=raw.bad_lines)]
-            num_rows += len(raw.rows) + len(raw.bad)
+        for rows_of_file in read_clean(file, rules):
+            goods.append(rows_of_file.pairs)
+            bads.append(rows_of_file.rejects)
+            num_rows += rows_of_file.num_rows
             if num_rows >= _MAX_RAW_ROWS:
                 break
         if num_rows >= _MAX_RAW_ROWS:

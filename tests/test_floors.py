@@ -48,7 +48,7 @@ FLOORS = [
     {"packing", "prompt_tokenizer", "model_loading", "tokenizer_check"},
     {"padded_model"},
     {"teacher", "ledger"},
-    {"vocabulary"},
+    {"vocabulary", "clean_rows"},
     {"run", "dataset", "catalogue"},
     {"input_checks"},
     {"shards", "judged", "labeling", "scoring", "cluster", "trees"},

@@ -1,0 +1,53 @@
+"""A raw file to clean rows, some at a time: its readers and the rules of its dataset together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from raydistill.config import TextRules
+from raydistill.ledger import RawFile
+from raydistill.pairs import clean, unparsed
+from raydistill.raw_rows import RawRows
+from raydistill.readers import read_raw
+
+
+@dataclass(frozen=True)
+class CleanRows:
+    """Some rows of a file: clean pairs, and quarantine rows of all that is none of them."""
+
+    raw: RawRows
+    pairs: pa.Table
+    rejects: pa.Table
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that were read."""
+        return len(self.raw.rows) + len(self.raw.bad)
+
+
+def read_clean(
+    file: RawFile, rules: TextRules, *, span: tuple[int, int] = (0, 0)
+) -> Iterator[CleanRows]:
+    """The rows of a raw file, or of one of its `row_group_spans`.
+
+    Raises:
+        UserError: as `read_raw`.
+    """
+    for raw in read_raw(file.input, columns=list(file.columns.values()), span=span):
+        found = clean(
+            raw.table,
+            rows=raw.rows,
+            columns=file.columns,
+            rules=rules,
+            source=file.uri,
+            labels=file.label_rule,
+            lines=raw.lines,
+        )
+        rejects = found.rejects
+        if raw.bad:
+            lost = unparsed(raw.bad, source=file.uri, lines=raw.bad_lines)
+            rejects = pa.concat_tables([rejects, lost])
+        yield CleanRows(raw, found.pairs, rejects)
