@@ -43,13 +43,14 @@ def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
     time of a pair grows with the product of lengths.
     """
     most = sys.maxsize if max_chars is None else max_chars
-    parts = [text.encode("utf-8", "replace") for text in texts]
+    strings = list(texts)  # by place: a pandas Series would look a number up in its index
+    parts = [text.encode("utf-8", "replace") for text in strings]
     whole = _joined(parts)
     odd = np.flatnonzero(is_odd(whole) | (np.diff(whole[1]) > most))
     if len(odd) == 0:
         return whole
     for row in odd.tolist():
-        parts[row] = clean_text(texts[row])[:most].encode("utf-8", "replace")
+        parts[row] = clean_text(strings[row])[:most].encode("utf-8", "replace")
     return _joined(parts)
 
 

@@ -179,6 +179,14 @@ def test_texts_may_come_in_any_order_keeping_kind(bundle: Path) -> None:
     pandas = pytest.importorskip("pandas")
     scorer = Scorer.load(bundle)
     expected = scorer.score("grey sofa", TITLES).tolist()
-    series = pandas.Series(TITLES, index=range(10, 10 + len(TITLES)))
-    for titles in (tuple(TITLES), np.array(TITLES), np.array(TITLES, object), series):
+    # An index that has none of the places, and one that has them all at other texts: looked up by
+    # label, a text that is not plain ASCII would be cleaned from another one.
+    elsewhere = pandas.Series(TITLES, index=range(10, 10 + len(TITLES)))
+    reversed_ = pandas.Series(TITLES, index=range(len(TITLES))[::-1])
+    arrays = (np.array(TITLES), np.array(TITLES, object))
+    for titles in (tuple(TITLES), *arrays, elsewhere, reversed_):
         assert scorer.score("grey sofa", titles).tolist() == expected
+        queries = ["grey sofa"] * len(TITLES)
+        assert scorer.score_pairs(queries, titles).tolist() == expected
+        swapped = scorer.score_pairs(titles, queries).tolist()
+        assert swapped == scorer.score_pairs(TITLES, queries).tolist()
