@@ -38,8 +38,9 @@ _TEXTS = ("query", "title")
 _HEAD_BYTES = 1 << 16
 _SHARE = 0.7  # of the free memory that weights may take: activations and Ray need some
 
-# What was tried in this process, and whether its pairs may be padded.
-_tried: dict[tuple[PinnedModel, Trial, int, str | None], bool] = {}
+# What was tried in this process, for which run folder (another run has other texts), and whether
+# its pairs may be padded.
+_tried: dict[tuple[str, PinnedModel, Trial, int, str | None], bool] = {}
 _encoders: set[PinnedModel] = set()
 
 
@@ -77,7 +78,8 @@ def check_teacher(run: Run, name: str, *, connect: Connect = lambda: None) -> No
 def may_pad(run: Run, name: str) -> bool | None:
     """Whether a teacher's pairs may be padded; None where it was not tried in this process."""
     max_length, trial = _as_labeled(run, name)
-    key = (run.teacher_model(name), trial, max_length, run.config.teachers[name].prompt)
+    prompt = run.config.teachers[name].prompt
+    key = (run.root.uri, run.teacher_model(name), trial, max_length, prompt)
     return _tried.get(key)
 
 
@@ -137,7 +139,7 @@ def _try(
 ) -> None:
     """Try a model that was not tried in this process yet."""
     load_model(model)  # as the driver saw it
-    key = (model, trial, max_length, prompt)
+    key = (run.root.uri, model, trial, max_length, prompt)
     if key not in _tried:
         with_pairs = replace(trial, pairs=sample_pairs(run))
         settings = run.config.finetune if trial.is_base else run.config.label

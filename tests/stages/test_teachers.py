@@ -100,12 +100,14 @@ def test_nobody_is_asked_on_the_terminal(
 
 
 def test_a_teacher_of_another_language_is_found_in_the_raw_files(
-    tiny_bert: Path, tmp_path: Path
+    tiny_bert: Path, raw_files: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "pairs.csv").write_text("q,t\n" + "диван,серый диван\n" * 9)
     (tmp_path / "judged.csv").write_text("q,t,label\n" + "диван,серый диван,1\n" * 9)
-    content = config_of(tmp_path / "run", tmp_path, TeacherConfig(model=str(tiny_bert)))
-    sections = content.model_dump()
+    teacher = TeacherConfig(model=str(tiny_bert))
+    english = Run(config_of(tmp_path / "english", raw_files, teacher))
+    teachers.check_teacher(english, "tiny")  # that it reads one run's texts says nothing of others'
+    sections = config_of(tmp_path / "run", tmp_path, teacher).model_dump()
     for name in ("pairs", "judged"):
         file = str(tmp_path / f"{name}.csv")
         sections[name] |= {"input": [file], "query": "q", "title": "t"}
