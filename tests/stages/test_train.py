@@ -269,7 +269,12 @@ def _fit_of_worker(rank: int, job: train.Job, port: int, target: str) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_two_workers_learn_what_one_learns(local_ray: None, tmp_path: Path) -> None:
-    """Their batches hold other pairs in another order: the AUC differs by the noise of that."""
+    """Their batches hold other pairs in another order: what they learn differs by that noise.
+
+    The last epoch's loss differs by up to 0.005 with one seed or another, and by 0.03 where workers
+    do not exchange their gradients. The dev AUC of one worker alone differs by 0.006 between seeds:
+    it shows no more than that both generalize.
+    """
     shop = Shop.build(num_products=4_000, num_queries=2_500)
     (tmp_path / "pairs").mkdir()
     pq.write_table(shop.transfer_pairs(0, num_rows=500), tmp_path / "pairs" / "0.parquet")
@@ -291,7 +296,8 @@ def test_two_workers_learn_what_one_learns(local_ray: None, tmp_path: Path) -> N
     two = json.loads(target.read_text())
     assert [entry["pairs"] for entry in two] == [entry["pairs"] for entry in one.history]
     assert one.history[-1]["dev_auc"] > 0.85
-    assert two[-1]["dev_auc"] == pytest.approx(one.history[-1]["dev_auc"], abs=0.003)
+    assert two[-1]["loss"] == pytest.approx(one.history[-1]["loss"], abs=0.015)
+    assert two[-1]["dev_auc"] == pytest.approx(one.history[-1]["dev_auc"], abs=0.01)
 
 
 def test_the_judged_only_student_needs_no_teacher(raw_files: Path, prepared_dir: Path) -> None:
