@@ -53,19 +53,9 @@ _WITH_BREVE = ("\u0439", "\u045e")  # й ў: letters of their own, in lower case
 # Letters that no accent parts from their plain form, signs that stand for one another, and the two
 # alphabets in which a Persian keyboard and an Arabic one write one letter.
 _SAME = {
-    **{
-        "\u0131": "i",
-        "ȷ": "j",
-        "ø": "o",
-        "đ": "d",
-        "ð": "d",
-        "ħ": "h",
-        "ł": "l",
-        "ŧ": "t",
-        "þ": "th",
-    },
-    **{"æ": "ae", "œ": "oe", "\u064a": "\u06cc", "\u0649": "\u06cc", "\u0643": "\u06a9"},
-    "\u0629": "\u0647",
+    **dict(zip("\u0131ȷøđðħłŧ", "ijoddhlt", strict=True)),
+    **{"þ": "th", "æ": "ae", "œ": "oe"},
+    **dict(zip("\u064a\u0649\u0643\u0629", "\u06cc\u06cc\u06a9\u0647", strict=True)),
     **dict.fromkeys("\u2018\u2019\u201b\u2032\u2035\u0060\u00b4\u055a\u05f3\ua78b\ua78c", "'"),
     **dict.fromkeys("\u02b9\u02bb\u02bc\u02bd\u02c8\u02ca\u02cb", "'"),
     **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u2036\u02ba\u02ee\u05f4", '"'),

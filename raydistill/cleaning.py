@@ -32,20 +32,20 @@ _MOST_PASSES = 16  # a text whose entities go on making entities is no text of a
 _SPACES = re.compile("[\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 _IGNORABLE = "".join(f"{chr(first)}-{chr(last)}" for first, last in IGNORABLE_RANGES)
 _UNSEEN = re.compile(f"[{_IGNORABLE}]")
-_CHANGED = re.compile(f"[{_IGNORABLE}\u2044]")  # though NFKC leaves it
+_CHANGED = re.compile(f"[{_IGNORABLE}\u2044]")  # what a pass changes though NFKC leaves it
 # NFKC makes 1½ into eleven halves: a space goes before, and its slash becomes the common one.
 _FRACTION = re.compile(
     r"(\d)([\u00bc-\u00be\u2150-\u215e\u2189]|[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+[\u2044/])"
 )
 _ORDINAL = re.compile(r"(?<=\d)( ?)\u00ba(?= ?[CFcf]\b)")  # of degrees, as Spanish shops write it
 _ACUTE = re.compile(" \u0301")  # what NFKC made of an acute elsewhere
-# NFKC makes them a space and a mark: an acute stands for an apostrophe, a ring for degrees,
-# the others for nothing.
+# Signs that NFKC would turn into something else.
 _SIGNS = {
     # Trade and service mark would become the letters tm and sm of the word before them.
     **dict.fromkeys((0x2122, 0x2120, 0x24C7, 0x24D2), " "),
     # Quotes and dashes of Windows-1252 that were read as Latin-1.
     **{0x91: "'", 0x92: "'", 0x93: '"', 0x94: '"', 0x96: "-", 0x97: "-"},
+    # A space and a mark: an acute stands for an apostrophe, a ring for degrees; others for nothing.
     **dict.fromkeys(map(ord, "\u00b4\u0384\u1fbd\u1fbf\u1ffd\u1ffe"), "'"),
     **{0x02DD: '"', 0x02DA: "\u00b0", 0x2044: "/"},
 }
