@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from raydistill.errors import UserError
 from raydistill.features import VOCABULARY_BITS, NgramSpec
 from raydistill.lexicon import IDF, NGRAMS, VECTORS, WORDS
-from raydistill.unit_names import Names, checked_units
+from raydistill.serving.text.unit_names import Names, checked_units
 
 Arrays = Mapping[str, NDArray[Any]]
 _AGAIN = "export the bundle again, or copy it whole"

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from raydistill.clean_rows import read_clean
 from raydistill.config import PairsConfig
 from raydistill.errors import UserError
-from raydistill.hashing import hash_texts
+from raydistill.serving.text.hashing import hash_texts
 from raydistill.inputs import expand_inputs
 from raydistill.ledger import RawFile, look_into
 from raydistill.retrieval import KINDS, Mix, TitleIndex, build_index, choose

@@ -31,7 +31,7 @@ from raydistill.store import (
     sort_rows,
     write_chunk,
 )
-from raydistill.unit_names import Names
+from raydistill.serving.text.unit_names import Names
 
 PART_ROWS = 1 << 20  # of a Parquet file for one task; clean rows that a task holds: 100 to 200 MB
 _MOST_BYTES = 1 << 30  # an Arrow array of texts ends at 2 GiB

@@ -32,7 +32,7 @@ from raydistill.shards import judged_shards, pair_shards
 from raydistill.storage import SUCCESS, Folder
 from raydistill.store import Grid, Known, bucket_of
 from raydistill.text_columns import one_chunk
-from raydistill.unit_names import Names
+from raydistill.serving.text.unit_names import Names
 
 # Of the transfer set: 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair (three hashes
 # and two lengths), 67 MB.

@@ -32,8 +32,8 @@ from raydistill.pieces import (
 )
 from raydistill.prefetch import prefetch
 from raydistill.storage import Folder
-from raydistill.texts import to_texts
-from raydistill.unit_names import Names
+from raydistill.serving.text.arrow_text import to_texts
+from raydistill.serving.text.unit_names import Names
 
 
 @dataclass(frozen=True)

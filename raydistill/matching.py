@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.compiled import compiled
+from raydistill.serving.text.compiled import compiled
 from raydistill.lexicon import Lexicon, find_word
-from raydistill.words import word_hash
+from raydistill.serving.text.tokenizer import word_hash
 
 # For the query's words, each a number in 0..1: how much of a word is in the title.
 _KINDS = ("found", "part_found", "near")  # the word itself; its trigrams; its nearest neighbour

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.characters import Tables, character_tables
-from raydistill.compiled import compiled
+from raydistill.serving.text.characters import Tables, character_tables
+from raydistill.serving.text.compiled import compiled
 from raydistill.features import Features, NgramSpec
-from raydistill.hashing import mix64
+from raydistill.serving.text.hashing import mix64
 from raydistill.lexicon import Lexicon, find_word
 from raydistill.matching import (
     Side,
@@ -25,11 +25,11 @@ from raydistill.matching import (
     match_words,
     side,
 )
-from raydistill.texts import Block, Texts, row_block, row_blocks, row_spans
-from raydistill.unit_names import Names
-from raydistill.unit_table import UnitTable, unit_table
-from raydistill.units import respell
-from raydistill.words import (
+from raydistill.serving.text.arrow_text import Block, Texts, row_block, row_blocks, row_spans
+from raydistill.serving.text.unit_names import Names
+from raydistill.serving.text.unit_table import UnitTable, unit_table
+from raydistill.serving.text.units import respell
+from raydistill.serving.text.tokenizer import (
     char_ngrams,
     classify,
     decode,

@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raydistill.cleaning import normalise
+from raydistill.serving.text.cleaning import normalise
 from raydistill.config import TextRules
 from raydistill.decoding import likely_encoding
 from raydistill.grades import LabelRule, read_labels
-from raydistill.hashing import hash_texts
+from raydistill.serving.text.hashing import hash_texts
 from raydistill.keys import query_keys as keys_of_texts
 from raydistill.schema import JUDGED, PAIRS, RAW_QUARANTINE, SOURCE
 from raydistill.text_columns import decode, one_chunk
-from raydistill.texts import MAX_BYTES, to_arrow, to_texts
-from raydistill.unit_names import Names
+from raydistill.serving.text.arrow_text import MAX_BYTES, to_arrow, to_texts
+from raydistill.serving.text.unit_names import Names
 
 _SEPARATOR = "\x1f"  # a control character: no clean text holds it
 

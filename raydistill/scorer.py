@@ -17,8 +17,8 @@ from raydistill.errors import UserError
 from raydistill.features import Features
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import featurize
-from raydistill.texts import Texts, check_strings, shown, to_texts
-from raydistill.words import encode
+from raydistill.serving.text.arrow_text import Texts, check_strings, shown, to_texts
+from raydistill.serving.text.tokenizer import encode
 
 if TYPE_CHECKING:
     import pyarrow as pa

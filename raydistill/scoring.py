@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from raydistill.cleaning import normalise
+from raydistill.serving.text.cleaning import normalise
 from raydistill.csv_dialect import CsvOptions
 from raydistill.durable import move_whole
 from raydistill.errors import UserError

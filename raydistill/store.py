@@ -23,7 +23,7 @@ from raydistill.pieces import PIECE_ROWS
 from raydistill.schema import WEIGHTS
 from raydistill.storage import SHARD_SUFFIX, Folder
 from raydistill.text_columns import one_chunk
-from raydistill.unit_names import Names
+from raydistill.serving.text.unit_names import Names
 
 FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a crumb
 _BATCH_ROWS = 1 << 12  # a gather reads only the batches of a chunk that overlap its range

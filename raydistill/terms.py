@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.characters import OPENS, SKIP, SOLO, WORD, Tables, character_tables
-from raydistill.compiled import compiled
+from raydistill.serving.text.characters import OPENS, SKIP, SOLO, WORD, Tables, character_tables
+from raydistill.serving.text.compiled import compiled
 from raydistill.keys import stem
-from raydistill.texts import Block, narrowed, row_blocks, to_texts
-from raydistill.words import classify, decode
+from raydistill.serving.text.arrow_text import Block, narrowed, row_blocks, to_texts
+from raydistill.serving.text.tokenizer import classify, decode
 
 _BLOCK_ROWS = 65_536  # rows whose terms are laid out at once: some MB
 _BLOCK_BYTES = 2**26  # of long ones: terms may have four times as many

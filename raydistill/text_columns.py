@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydistill.texts import MAX_BYTES
+from raydistill.serving.text.arrow_text import MAX_BYTES
 
 
 def decode(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raydistill.section import Count, Positive, Section
-from raydistill.unit_names import Names, checked_units
+from raydistill.serving.text.unit_names import Names, checked_units
 
 
 class LabelsConfig(Section):

@@ -31,8 +31,8 @@ from raydistill.pieces import read_pieces, sample_pieces
 from raydistill.storage import Folder
 from raydistill.tokenizer_check import check_ids
 from raydistill.tokens import load_tokenizer, one_line
-from raydistill.unit_names import Names
-from raydistill.words import single_words
+from raydistill.serving.text.unit_names import Names
+from raydistill.serving.text.tokenizer import single_words
 
 logger = logging.getLogger("raydistill")
 _INSIDE = "'\u2019./"  # may stand within a word

@@ -9,7 +9,7 @@ from raydistill.features import NgramSpec
 from raydistill.keys import query_keys
 from raydistill.lexicon import Lexicon
 from raydistill.ngrams import featurize
-from raydistill.words import encode
+from raydistill.serving.text.tokenizer import encode
 
 SPEC, ONES = NgramSpec("match", 26, units=True), Lexicon.of(np.ones(1, np.float32))
 

@@ -5,7 +5,7 @@ from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES, NUM_DENSE
 from raydistill.ngrams import featurize
-from raydistill.words import encode, single_words
+from raydistill.serving.text.tokenizer import encode, single_words
 
 ONES = np.ones(1, np.float32)
 PLAIN = Lexicon.of(ONES)

@@ -7,8 +7,8 @@ from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES
 from raydistill.ngrams import IDF_BITS, document_counts, featurize, idf
 from raydistill.pairs import normalise
-from raydistill.texts import to_texts
-from raydistill.words import encode
+from raydistill.serving.text.arrow_text import to_texts
+from raydistill.serving.text.tokenizer import encode
 
 PAPER = NgramSpec("bert2dnn", 16)
 MATCH = NgramSpec("match", 16)

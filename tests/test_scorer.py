@@ -18,7 +18,7 @@ from raydistill.ngrams import featurize
 from raydistill.scorer import Scorer
 from raydistill.student import Student, predict
 from raydistill.training import StudentConfig
-from raydistill.words import encode, single_words
+from raydistill.serving.text.tokenizer import encode, single_words
 
 SPECS: list[dict[str, Any]] = [
     {"preset": "match", "word_dim": 2},

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill import FORMAT
-from raydistill.cleaning import normalise
+from raydistill.serving.text.cleaning import normalise
 from raydistill.csv_dialect import CsvOptions
 from raydistill.errors import UserError
 from raydistill.features import NgramSpec

@@ -33,7 +33,7 @@ def test_nothing_is_checked_by_an_assert(file: Path) -> None:
 
 def test_checks_hold_under_python_o() -> None:
     code = (
-        "import pyarrow as pa; from raydistill.hashing import hash_texts\n"
+        "import pyarrow as pa; from raydistill.serving.text.hashing import hash_texts\n"
         "try: hash_texts(pa.array(['a', None]))\n"
         "except ValueError as error: print(error)"
     )

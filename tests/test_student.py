@@ -24,7 +24,7 @@ from raydistill.student import (
     to_inputs,
 )
 from raydistill.training import StudentConfig, TrainConfig
-from raydistill.words import encode
+from raydistill.serving.text.tokenizer import encode
 
 torch.set_num_threads(1)  # the work is tiny: threads would only wait for each other
 PAPER = NgramSpec("bert2dnn", 8)

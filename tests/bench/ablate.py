@@ -33,7 +33,7 @@ from raydistill.optimizers import rate_at
 from raydistill.scorer import Scorer
 from raydistill.storage import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
-from raydistill.texts import to_texts
+from raydistill.serving.text.arrow_text import to_texts
 from raydistill.training import StudentConfig, TrainConfig
 from raydistill.vocabulary import make_lexicon
 

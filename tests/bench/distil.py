@@ -33,7 +33,7 @@ from raydistill.pieces import Piece
 from raydistill.run import Run
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.student import Student, Trainer, predict, to_inputs
-from raydistill.texts import to_texts
+from raydistill.serving.text.arrow_text import to_texts
 from raydistill.training import StudentConfig, TrainConfig
 
 _ROWS, _EVALUATIONS = 512, 4  # of a batch; an epoch

@@ -10,7 +10,7 @@ from raydistill.vocabulary import (
     principal_components,
     single_words,
 )
-from raydistill.words import encode
+from raydistill.serving.text.tokenizer import encode
 
 
 def words_of(*titles: str, most: int = 100) -> list[str]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.cleaning import normalise
+from raydistill.serving.text.cleaning import normalise
 from raydistill.dataset import scatter_part
 from raydistill.errors import UserError
 from raydistill.inputs import InputFile

@@ -6,16 +6,16 @@ import re
 import numpy as np
 import pytest
 
-from raydistill.characters import character_tables, fold
+from raydistill.serving.text.characters import character_tables, fold
 from raydistill.features import NgramSpec
 from raydistill.lexicon import Lexicon
 from raydistill.matching import DENSE_NAMES
 from raydistill.ngrams import document_counts, featurize
-from raydistill.unit_names import UNITS, checked_units
-from raydistill.unit_table import UnitTable, unit_table
-from raydistill.units import respell
-from raydistill.words import encode
-from tests.units_by_the_book import by_the_book
+from raydistill.serving.text.unit_names import UNITS, checked_units
+from raydistill.serving.text.unit_table import UnitTable, unit_table
+from raydistill.serving.text.units import respell
+from raydistill.serving.text.tokenizer import encode
+from tests.serving.text.units_by_the_book import by_the_book
 
 ONES = Lexicon.of(np.ones(1, np.float32))
 TABLE = unit_table()

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from raydistill.characters import IGNORABLE
-from raydistill.cleaning import clean_text, normalise
-from raydistill.texts import Texts
-from raydistill.words import encode
+from raydistill.serving.text.characters import IGNORABLE
+from raydistill.serving.text.cleaning import clean_text, normalise
+from raydistill.serving.text.arrow_text import Texts
+from raydistill.serving.text.tokenizer import encode
 
 
 @pytest.mark.parametrize(

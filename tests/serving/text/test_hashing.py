@@ -1,6 +1,6 @@
 import pyarrow as pa
 
-from raydistill.hashing import hash_texts
+from raydistill.serving.text.hashing import hash_texts
 
 
 def plain_hash(text: str) -> int:

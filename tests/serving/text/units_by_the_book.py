@@ -2,9 +2,9 @@
 
 import re
 
-from raydistill.characters import MARK, WORD, character_tables
-from raydistill.unit_names import UNITS
-from raydistill.units import NO_PREFIXES
+from raydistill.serving.text.characters import MARK, WORD, character_tables
+from raydistill.serving.text.unit_names import UNITS
+from raydistill.serving.text.units import NO_PREFIXES
 
 NUMBER = re.compile(r"(\.?[0-9]+)((?:[.,/][0-9]+)*)")
 GAP = r"(?:\.(?![0-9]))? *-? *"

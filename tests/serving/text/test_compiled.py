@@ -14,13 +14,14 @@ from pathlib import Path
 import numba
 import pytest
 
-from raydistill import cache, compiled
+from raydistill import cache
+from raydistill.serving.text import compiled
 
 PACKAGE = Path(compiled.__file__).parent
 # A function of one file that calls functions, or freezes constants, of another one.
 NGRAM = (
     "import numpy as np\n"
-    "from raydistill.words import char_ngrams\n"
+    "from raydistill.serving.text.tokenizer import char_ngrams\n"
     "ids = np.zeros(4, np.int32)\n"
     "char_ngrams(np.arange(65, 69, dtype=np.uint32), 3, np.uint64(40), ids, 0)\n"
     "stats = char_ngrams.stats\n"
@@ -191,8 +192,8 @@ def test_the_hash_holds_all_that_compiled_code_is_made_of() -> None:
         nodes = list(ast.walk(ast.parse(text)))
         if name != "compiled.py":
             imported = [n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)]
-            assert "numba" not in imported, f"{name}: compile by raydistill.compiled"
-            assert ("raydistill.compiled" in imported) <= (name in hashed), name
+            assert "numba" not in imported, f"{name}: compile by raydistill.serving.text.compiled"
+            assert ("raydistill.serving.text.compiled" in imported) <= (name in hashed), name
         if name not in hashed:
             continue
         assert hashed[name] == path.read_bytes()
@@ -210,7 +211,7 @@ def test_the_hash_holds_all_that_compiled_code_is_made_of() -> None:
 
 
 def test_the_hash_is_the_same_in_every_process_and_cheap() -> None:
-    code = "from raydistill.compiled import fingerprint; print(fingerprint())"
+    code = "from raydistill.serving.text.compiled import fingerprint; print(fingerprint())"
     found, _ = run(code, PACKAGE.parent, {"PYTHONHASHSEED": "7"})
     start_s = time.perf_counter()
     assert found == compiled.fingerprint() != ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.compiled import compiled
-from raydistill.words import is_digit
+from raydistill.serving.text.compiled import compiled
+from raydistill.serving.text.tokenizer import is_digit
 
 BLANK, ZERO = np.uint32(0x20), np.uint32(0x30)
 DASH = 0x2D

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from unicodedata import category
 
-from raydistill.characters import fold, is_solo
+from raydistill.serving.text.characters import fold, is_solo
 
 Names = tuple[tuple[str, str], ...]  # (short name, other names with spaces between) a unit
 

@@ -9,18 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from raydistill import cleaning, hashing, keys, ngrams, terms
-from raydistill.cleaning import normalise
+from raydistill import keys, ngrams, terms
+from raydistill.serving.text import cleaning
+from raydistill.serving.text import hashing
+from raydistill.serving.text.cleaning import normalise
 from raydistill.features import NgramSpec
-from raydistill.hashing import hash_texts
+from raydistill.serving.text.hashing import hash_texts
 from raydistill.keys import query_keys
 from raydistill.lexicon import Lexicon
 from raydistill.loader import features_of
 from raydistill.ngrams import document_counts, featurize
 from raydistill.pairs import pair_ids
 from raydistill.terms import search_terms
-from raydistill.texts import row_blocks, row_spans, to_arrow, to_texts
-from raydistill.words import encode
+from raydistill.serving.text.arrow_text import row_blocks, row_spans, to_arrow, to_texts
+from raydistill.serving.text.tokenizer import encode
 
 TEXTS = [
     "grey sofa",

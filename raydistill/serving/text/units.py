@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.characters import MARK, SOLO, WORD
-from raydistill.compiled import compiled
-from raydistill.hashing import FNV_OFFSET, FNV_PRIME
-from raydistill.numerals import (
+from raydistill.serving.text.characters import MARK, SOLO, WORD
+from raydistill.serving.text.compiled import compiled
+from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME
+from raydistill.serving.text.numerals import (
     BLANK,
     DASH,
     ZERO,
@@ -24,8 +24,8 @@ from raydistill.numerals import (
     past_blanks,
     write_number,
 )
-from raydistill.unit_table import UnitTable, name_hash
-from raydistill.words import is_digit
+from raydistill.serving.text.unit_table import UnitTable, name_hash
+from raydistill.serving.text.tokenizer import is_digit
 
 _ARTICLE = ord("a")  # `a` is amperes only right behind its number: 2 a day
 _QUOTE, _PRIME = 0x22, 0x27  # inches; feet, and two of them inches

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PACKAGE = Path(__file__).parent
-_MARK = b"raydistill.compiled import"
+_MARK = b"raydistill.serving.text.compiled import"
 _IMPORTED = re.compile(rb"\braydistill((?:\.[a-z_0-9]+)*)")
 _FOLDER = re.compile(r"compiled-[0-9a-f]{16}")
 _NUM_KEPT, _UNUSED_S = 4, 24 * 3600  # of other versions: a few branches, and what runs today

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.characters import fold
-from raydistill.hashing import FNV_OFFSET, FNV_PRIME
-from raydistill.unit_names import BEFORE_OTHERS, LENGTHS, UNITS, Names
+from raydistill.serving.text.characters import fold
+from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME
+from raydistill.serving.text.unit_names import BEFORE_OTHERS, LENGTHS, UNITS, Names
 
 
 class UnitTable(NamedTuple):

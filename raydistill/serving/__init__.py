@@ -1,0 +1,1 @@
+"""A score: a bundle on a CPU, with numpy and numba alone."""

@@ -1,0 +1,1 @@
+"""Text to words, sizes and hashes, in compiled functions: what training and serving share."""
