@@ -17,11 +17,11 @@ from torch import Tensor
 
 from raydistill.device import student_dtype
 from raydistill.exchange import Exchange
-from raydistill.features import Features, NgramSpec
-from raydistill.lexicon import Lexicon
+from raydistill.serving.feature_spec import Features, NgramSpec
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
 from raydistill.metrics import auc, log_loss
-from raydistill.ngrams import word_rows
+from raydistill.serving.featurize import word_rows
 from raydistill.optimizers import rate_at
 from raydistill.prefetch import prefetch
 from raydistill.progress import rate_line

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.bags import Lookup, look_up
-from raydistill.features import Features, NgramSpec, concatenate
+from raydistill.serving.embedding_bag import Lookup, look_up
+from raydistill.serving.feature_spec import Features, NgramSpec, concatenate
 from raydistill.labels import soft_labels, soft_logits
-from raydistill.lexicon import Lexicon
-from raydistill.ngrams import IDF_BITS, document_counts, featurize, idf
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.featurize import IDF_BITS, document_counts, featurize, idf
 from raydistill.pieces import (
     PIECE_ROWS,
     Piece,

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from raydistill import FORMAT
-from raydistill.bundle import BUNDLE, CURRENT
+from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.config import RunConfig, TextRules, fingerprint
 from raydistill.errors import UserError
 from raydistill.inputs import is_inside, may_hold

@@ -27,7 +27,7 @@ from raydistill.errors import UserError
 from raydistill.formats import COMPRESSIONS, file_format
 from raydistill.inputs import InputFile, expand_inputs
 from raydistill.readers import RawRows, check_columns, read_raw, read_schema, unified
-from raydistill.scorer import Scorer
+from raydistill.serving.scorer import Scorer
 from raydistill.text_columns import decode, one_chunk
 
 logger = logging.getLogger("raydistill")

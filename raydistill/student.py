@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from raydistill.bags import Lookup, adagrad_rows, look_up, row_gradients, sum_bags
+from raydistill.serving.embedding_bag import Lookup, adagrad_rows, look_up, row_gradients, sum_bags
 from raydistill.exchange import Exchange
-from raydistill.features import Features, NgramSpec
+from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.optimizers import make_optimizer
 from raydistill.training import HIDDEN, StudentConfig, TrainConfig
 

@@ -17,10 +17,10 @@ from scipy.special import expit
 
 from raydistill.config import RunConfig
 from raydistill.errors import UserError
-from raydistill.features import Features
+from raydistill.serving.feature_spec import Features
 from raydistill.judged import stack_of, targets_of
 from raydistill.learning import Job, State, Watcher, fit_student, new_state
-from raydistill.lexicon import Lexicon
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, dense_scale
 from raydistill.metrics import best_threshold, measure
 from raydistill.pieces import PIECE_ROWS, shard_pieces

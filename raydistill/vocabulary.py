@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from raydistill.device import device_use, teacher_dtype, use_text
 from raydistill.errors import UserError
-from raydistill.lexicon import Lexicon, unit_rows
+from raydistill.serving.lexicon import Lexicon, unit_rows
 from raydistill.loader import count_idf
 from raydistill.model_loading import load_encoder, quiet_transformers
 from raydistill.padded_model import set_padding

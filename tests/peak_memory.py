@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.features import NgramSpec
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.labeling import read_tokens
-from raydistill.lexicon import Lexicon
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, count_idf, plan_windows, scale_features
 from raydistill.model_files import pin_model
 from raydistill.pieces import PIECE_ROWS

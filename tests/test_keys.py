@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from raydistill.features import NgramSpec
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.keys import query_keys
-from raydistill.lexicon import Lexicon
-from raydistill.ngrams import featurize
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.featurize import featurize
 from raydistill.serving.text.tokenizer import encode
 
 SPEC, ONES = NgramSpec("match", 26, units=True), Lexicon.of(np.ones(1, np.float32))

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.features import NgramSpec
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.labels import soft_labels
-from raydistill.lexicon import Lexicon
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import (
     Loader,
     Targets,

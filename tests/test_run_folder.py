@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.bundle import BUNDLE, CURRENT
+from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.cli import main
 from raydistill.config import RunConfig, load_config
 from raydistill.errors import UserError

@@ -14,9 +14,9 @@ from raydistill import FORMAT
 from raydistill.serving.text.cleaning import normalise
 from raydistill.csv_dialect import CsvOptions
 from raydistill.errors import UserError
-from raydistill.features import NgramSpec
-from raydistill.lexicon import Lexicon
-from raydistill.scorer import Scorer
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.scorer import Scorer
 from raydistill.scoring import score_file, score_lines, score_table
 
 ROWS = {

@@ -8,11 +8,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional
 
-from raydistill.bags import look_up
+from raydistill.serving.embedding_bag import look_up
 from raydistill.exchange import Exchange
-from raydistill.features import Features, NgramSpec
-from raydistill.lexicon import Lexicon
-from raydistill.ngrams import featurize
+from raydistill.serving.feature_spec import Features, NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.featurize import featurize
 from raydistill.student import (
     Inputs,
     Student,

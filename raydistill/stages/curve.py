@@ -21,15 +21,15 @@ from raydistill.cluster import Cluster
 from raydistill.config import fingerprint
 from raydistill.curve import SHARES, curve_markdown, curve_svg, in_share, plan_subset
 from raydistill.errors import UserError
-from raydistill.features import NgramSpec
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.learning import Job
-from raydistill.lexicon import Lexicon
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Targets, features_of
-from raydistill.matching import DENSE_NAMES
+from raydistill.serving.match_features import DENSE_NAMES
 from raydistill.pieces import PieceReader, pieces_of, read_pieces
 from raydistill.progress import Progress
 from raydistill.run import Run
-from raydistill.scorer import Scorer
+from raydistill.serving.scorer import Scorer
 from raydistill.shards import judged_shards
 from raydistill.stages import train
 from raydistill.stages.evaluate import (

@@ -19,7 +19,7 @@ from raydistill.metrics import best_threshold, measure, retention
 from raydistill.report import markdown
 from raydistill.run import ROLES, TUNED, Run
 from raydistill.schema import COUNTS
-from raydistill.scorer import Scorer
+from raydistill.serving.scorer import Scorer
 from raydistill.stacking import FittedStack, Stack
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.stages.train import RESULT

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill import FORMAT
-from raydistill.bundle import BUNDLE, CURRENT, bundle_files, bundle_name
+from raydistill.serving.bundle import BUNDLE, CURRENT, bundle_files, bundle_name
 from raydistill.errors import UserError
 from raydistill.judged import stack_of
 from raydistill.learning import spec_of
@@ -21,7 +21,7 @@ from raydistill.markup import escaped
 from raydistill.metrics import best_threshold
 from raydistill.pieces import pieces_of, read_pieces
 from raydistill.run import Run
-from raydistill.scorer import Scorer
+from raydistill.serving.scorer import Scorer
 from raydistill.shards import judged_shards
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import load_student, make_job
@@ -185,7 +185,7 @@ def _model_card(run: Run, settings: dict[str, Any], scorer: Scorer) -> str:
 Scores how relevant a product title is to a search query, from 0 to 1.
 
 ```python
-from raydistill.scorer import Scorer
+from raydistill.serving.scorer import Scorer
 Scorer.load("bundle").score("grey sofa", ["Sofa, 3 seats, grey", "Sofa cover, grey"])
 ```
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from raydistill.features import VOCABULARY_BITS, NgramSpec
+from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.learning import spec_of
-from raydistill.lexicon import Lexicon
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import features_of
 from raydistill.model_files import load_model
 from raydistill.pieces import pieces_of, read_pieces

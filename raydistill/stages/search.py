@@ -33,8 +33,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from raydistill.cluster import Cluster
 from raydistill.learning import Job, State
-from raydistill.lexicon import Lexicon
-from raydistill.scorer import Scorer
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.scorer import Scorer
 from raydistill.space import Dimension, default_values, settings_of
 from raydistill.stages.export import bundle_settings
 from raydistill.storage import Folder

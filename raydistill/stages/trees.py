@@ -15,13 +15,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
-from raydistill.features import Features, NgramSpec
+from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.judged import read_groups
 from raydistill.labeling import from_bytes, to_bytes
 from raydistill.learning import spec_of
-from raydistill.lexicon import Lexicon
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, features_of
-from raydistill.matching import NUM_DENSE
+from raydistill.serving.match_features import NUM_DENSE
 from raydistill.metrics import auc
 from raydistill.pieces import PIECE_ROWS, pieces_of
 from raydistill.run import Run

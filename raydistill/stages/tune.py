@@ -18,7 +18,7 @@ from raydistill.plots import draw
 from raydistill.report import tune_markdown
 from raydistill.run import TUNED, Run
 from raydistill.samples import draw_sample
-from raydistill.scorer import Scorer
+from raydistill.serving.scorer import Scorer
 from raydistill.space import WEIGHTS, Settings, dimensions, with_settings
 from raydistill.stages.evaluate import time_scorer
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split

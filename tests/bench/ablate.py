@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from prepared import rows_of
 
 from raydistill import FORMAT
-from raydistill.bags import look_up
-from raydistill.features import Features, NgramSpec
-from raydistill.lexicon import Lexicon
+from raydistill.serving.embedding_bag import look_up
+from raydistill.serving.feature_spec import Features, NgramSpec
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets
-from raydistill.matching import DENSE_NAMES, NUM_DENSE
+from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.metrics import auc
 from raydistill.optimizers import rate_at
-from raydistill.scorer import Scorer
+from raydistill.serving.scorer import Scorer
 from raydistill.storage import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
 from raydistill.serving.text.arrow_text import to_texts

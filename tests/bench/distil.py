@@ -21,14 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.bags import look_up
+from raydistill.serving.embedding_bag import look_up
 from raydistill.config import load_config
-from raydistill.features import Features, concatenate
+from raydistill.serving.feature_spec import Features, concatenate
 from raydistill.learning import Average, spec_of
-from raydistill.lexicon import Lexicon
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import dense_scale, features_of, read_logits
 from raydistill.metrics import auc
-from raydistill.ngrams import document_counts, idf, word_rows
+from raydistill.serving.featurize import document_counts, idf, word_rows
 from raydistill.pieces import Piece
 from raydistill.run import Run
 from raydistill.stages.lexicon import load_lexicon, write_lexicon

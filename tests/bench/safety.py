@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from raydistill.bundle import read_bundle
-from raydistill.bundle_check import check_arrays, check_settings
+from raydistill.serving.bundle import read_bundle
+from raydistill.serving.bundle_check import check_arrays, check_settings
 from raydistill.durable import write_whole
 from raydistill.identity import look_at
 from raydistill.inputs import InputFile
-from raydistill.scorer import Scorer
+from raydistill.serving.scorer import Scorer
 
 _SIZES = {"4 KB": 1 << 12, "5 MB": 5 << 20}
 _RAW_BYTES = 1 << 29

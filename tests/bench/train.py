@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from raydistill.device import student_dtype
 from raydistill.exchange import Exchange
-from raydistill.features import NgramSpec
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.learning import BATCHES_AHEAD
-from raydistill.lexicon import Lexicon
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
 from raydistill.pairs import collapse
 from raydistill.pieces import PIECE_ROWS

@@ -16,8 +16,8 @@ from prepared import rows_of
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raydistill.features import NgramSpec
-from raydistill.lexicon import Lexicon
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, count_idf, plan_windows
 from raydistill.metrics import auc
 from raydistill.pieces import PIECE_ROWS

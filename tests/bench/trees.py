@@ -21,11 +21,11 @@ from prepared import rows_of
 from scipy.special import log_expit
 
 from raydistill.config import load_config
-from raydistill.features import Features
+from raydistill.serving.feature_spec import Features
 from raydistill.judged import read_groups, read_judged
 from raydistill.learning import spec_of
 from raydistill.loader import Loader, Targets
-from raydistill.matching import DENSE_NAMES, NUM_DENSE
+from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.metrics import auc
 from raydistill.run import Run
 from raydistill.stacking import fit_stack

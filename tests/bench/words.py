@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from raydistill.serving.text.characters import character_tables, fold
 from raydistill.serving.text.cleaning import clean_text
-from raydistill.features import NgramSpec
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.keys import query_keys
-from raydistill.lexicon import Lexicon
-from raydistill.ngrams import featurize
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.featurize import featurize
 from raydistill.serving.text.unit_names import UNITS
 from raydistill.serving.text.unit_table import unit_table
 from raydistill.serving.text.units import respell

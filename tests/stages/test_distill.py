@@ -12,7 +12,7 @@ import pytest
 from raydistill.cli import main
 from raydistill.config import RunConfig
 from raydistill.run import Run
-from raydistill.scorer import Scorer
+from raydistill.serving.scorer import Scorer
 from raydistill.stages import distill
 from raydistill.storage import Folder
 from raydistill.teaching import TeacherConfig

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raydistill.features import VOCABULARY_BITS, NgramSpec
+from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.loader import features_of
-from raydistill.ngrams import word_rows
+from raydistill.serving.featurize import word_rows
 from raydistill.run import Run
 from raydistill.stages import prepare
 from raydistill.stages.lexicon import LEXICON, groups_of, load_lexicon, top_ids, write_lexicon

@@ -19,9 +19,9 @@ from tensorboardX.proto import event_pb2
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.exchange import Exchange
-from raydistill.features import NgramSpec
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.learning import Average
-from raydistill.ngrams import word_rows
+from raydistill.serving.featurize import word_rows
 from raydistill.run import Run
 from raydistill.schema import LOGITS
 from raydistill.shards import shards_to_score

@@ -11,7 +11,7 @@ from raydistill.judged import fitted_stack, stack_of
 from raydistill.labeling import from_bytes, to_bytes
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
-from raydistill.matching import NUM_DENSE
+from raydistill.serving.match_features import NUM_DENSE
 from raydistill.metrics import auc
 from raydistill.pieces import PIECE_ROWS
 from raydistill.run import Run

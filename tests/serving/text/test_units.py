@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from raydistill.serving.text.characters import character_tables, fold
-from raydistill.features import NgramSpec
-from raydistill.lexicon import Lexicon
-from raydistill.matching import DENSE_NAMES
-from raydistill.ngrams import document_counts, featurize
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.match_features import DENSE_NAMES
+from raydistill.serving.featurize import document_counts, featurize
 from raydistill.serving.text.unit_names import UNITS, checked_units
 from raydistill.serving.text.unit_table import UnitTable, unit_table
 from raydistill.serving.text.units import respell

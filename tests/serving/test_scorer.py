@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from raydistill import FORMAT
-from raydistill.bundle import BUNDLE, bundle_files
+from raydistill.serving.bundle import BUNDLE, bundle_files
 from raydistill.errors import UserError
-from raydistill.features import NgramSpec
-from raydistill.lexicon import Lexicon
-from raydistill.ngrams import featurize
-from raydistill.scorer import Scorer
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.featurize import featurize
+from raydistill.serving.scorer import Scorer
 from raydistill.student import Student, predict
 from raydistill.training import StudentConfig
 from raydistill.serving.text.tokenizer import encode, single_words

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from raydistill.lexicon import Lexicon, find_word, unit_rows
+from raydistill.serving.lexicon import Lexicon, find_word, unit_rows
 
 
 def test_every_word_is_found_and_no_other() -> None:

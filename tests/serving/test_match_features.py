@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from raydistill.features import NgramSpec
-from raydistill.lexicon import Lexicon
-from raydistill.matching import DENSE_NAMES, NUM_DENSE
-from raydistill.ngrams import featurize
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
+from raydistill.serving.featurize import featurize
 from raydistill.serving.text.tokenizer import encode, single_words
 
 ONES = np.ones(1, np.float32)

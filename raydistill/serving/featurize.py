@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from raydistill.serving.text.characters import Tables, character_tables
 from raydistill.serving.text.compiled import compiled
-from raydistill.features import Features, NgramSpec
+from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.text.hashing import mix64
-from raydistill.lexicon import Lexicon, find_word
-from raydistill.matching import (
+from raydistill.serving.lexicon import Lexicon, find_word
+from raydistill.serving.match_features import (
     Side,
     describe,
     first_words,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill import FORMAT
-from raydistill.bundle_check import read_arrays, read_settings
+from raydistill.serving.bundle_check import read_arrays, read_settings
 from raydistill.errors import UserError
 
 BUNDLE, ARRAYS, GOLDEN, CARD = "bundle.json", "arrays.npz", "golden.json", "README.md"

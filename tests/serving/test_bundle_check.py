@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from raydistill import FORMAT
-from raydistill.bundle import ARRAYS, BUNDLE, bundle_files
+from raydistill.serving.bundle import ARRAYS, BUNDLE, bundle_files
 from raydistill.errors import UserError
-from raydistill.features import NgramSpec
-from raydistill.lexicon import Lexicon
-from raydistill.scorer import Scorer
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.scorer import Scorer
 
 SPEC = NgramSpec("match", 8, word_dim=2, vocabulary_rows=6)
 DIM, HIDDEN = 3, 5

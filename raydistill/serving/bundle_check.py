@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
-from raydistill.features import VOCABULARY_BITS, NgramSpec
-from raydistill.lexicon import IDF, NGRAMS, VECTORS, WORDS
+from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
+from raydistill.serving.lexicon import IDF, NGRAMS, VECTORS, WORDS
 from raydistill.serving.text.unit_names import Names, checked_units
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill import FORMAT
-from raydistill.bags import sum_bags
-from raydistill.bundle import CURRENT, bundle_name, read_bundle
-from raydistill.bundle_check import check_arrays, check_settings
+from raydistill.serving.embedding_bag import sum_bags
+from raydistill.serving.bundle import CURRENT, bundle_name, read_bundle
+from raydistill.serving.bundle_check import check_arrays, check_settings
 from raydistill.errors import UserError
-from raydistill.features import Features
-from raydistill.lexicon import Lexicon
-from raydistill.ngrams import featurize
+from raydistill.serving.feature_spec import Features
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.featurize import featurize
 from raydistill.serving.text.arrow_text import Texts, check_strings, shown, to_texts
 from raydistill.serving.text.tokenizer import encode
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from raydistill import FORMAT
-from raydistill.bundle import (
+from raydistill.serving.bundle import (
     ARRAYS,
     BUNDLE,
     CARD,
