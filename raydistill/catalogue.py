@@ -24,8 +24,8 @@ from raydistill.serving.text.hashing import hash_texts
 from raydistill.inputs import expand_inputs
 from raydistill.ledger import RawFile, look_into
 from raydistill.retrieval import KINDS, Mix, TitleIndex, build_index, choose
-from raydistill.schema import CANDIDATES
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.schema import CANDIDATES
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.terms import search_terms
 from raydistill.text_columns import one_chunk
 

@@ -290,7 +290,7 @@ def read_overlay(path: str) -> dict[str, object]:
     """
     from raydistill.decoding import decode_text
     from raydistill.overrides import parse_tables
-    from raydistill.storage import Folder
+    from raydistill.files.folder import Folder
 
     folder, _, name = path.rpartition("/")
     if not Folder(folder or ".").exists(name):
@@ -353,7 +353,7 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     from raydistill.inspection import inspect_files, inspect_run, to_json
     from raydistill.report import data_text
     from raydistill.run import Run
-    from raydistill.storage import Folder
+    from raydistill.files.folder import Folder
 
     folder = Folder(arguments.path)
     if folder.exists("run.toml"):

@@ -20,7 +20,7 @@ from raydistill.clean_rows import read_clean
 from raydistill.config import JudgedConfig, TextRules
 from raydistill.ledger import RawFile
 from raydistill.pairs import collapse, group_keys, split_of
-from raydistill.storage import SHARD_SUFFIX, Folder
+from raydistill.files.folder import SHARD_SUFFIX, Folder
 from raydistill.store import (
     Grid,
     Known,

@@ -19,7 +19,7 @@ from raydistill.csv_fields import read_record
 from raydistill.csv_scan import NOTHING, PLAIN, byte_kinds, scan, with_backslash
 from raydistill.decoding import Joined, Readable, read_full
 from raydistill.errors import UserError
-from raydistill.prefetch import prefetch
+from raydistill.files.prefetch import prefetch
 from raydistill.raw_rows import RawRows
 
 _HEAD_BYTES = 1 << 18  # the header lies in it

@@ -27,8 +27,8 @@ from raydistill.formats import (
     sniff_format,
     suffix_of,
 )
-from raydistill.retry import tried_at
-from raydistill.storage import open_uri, without_scheme
+from raydistill.files.retry import tried_at
+from raydistill.files.folder import open_uri, without_scheme
 from raydistill.streams import open_stream
 
 logger = logging.getLogger("raydistill")

@@ -22,14 +22,14 @@ from raydistill.config import PairsConfig
 from raydistill.input_config import InputConfig
 from raydistill.ledger import check_files, find_files
 from raydistill.markup import plain_json
-from raydistill.model_files import model_folder
+from raydistill.files.model_files import model_folder
 from raydistill.pairs import collapse, group_keys, pair_ids
-from raydistill.pieces import Piece, read_pieces, shard_pieces
+from raydistill.files.pieces import Piece, read_pieces, shard_pieces
 from raydistill.rejects import count_reasons
 from raydistill.run import DATASETS, Run
-from raydistill.schema import COUNTS, SPLITS
+from raydistill.files.schema import COUNTS, SPLITS
 from raydistill.shards import judged_shards, pair_shards
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.store import Grid, Known, bucket_of
 from raydistill.text_columns import one_chunk
 from raydistill.serving.text.unit_names import Names

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from raydistill.config import normalised
 from raydistill.errors import UserError
 from raydistill.loader import Targets, read_logits
-from raydistill.pieces import Piece
+from raydistill.files.pieces import Piece
 from raydistill.run import Run
 from raydistill.stacking import FittedStack, Stack, fit_stack
 

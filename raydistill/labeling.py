@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from raydistill.device import device_use
 from raydistill.errors import UserError
-from raydistill.model_files import PinnedModel, load_model
-from raydistill.pieces import PIECE_ROWS
+from raydistill.files.model_files import PinnedModel, load_model
+from raydistill.files.pieces import PIECE_ROWS
 from raydistill.prompt_tokenizer import PromptTokenizer
-from raydistill.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
-from raydistill.storage import Folder
+from raydistill.files.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
+from raydistill.files.folder import Folder
 from raydistill.teacher import Teacher, load_pair_tokenizer
 from raydistill.teaching import LabelConfig
 from raydistill.tokens import PairTokenizer, Tokens

@@ -23,11 +23,11 @@ from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
 from raydistill.metrics import auc, log_loss
 from raydistill.serving.featurize import word_rows
 from raydistill.optimizers import rate_at
-from raydistill.prefetch import prefetch
+from raydistill.files.prefetch import prefetch
 from raydistill.progress import rate_line
 from raydistill.run import Run
 from raydistill.shards import judged_shards
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from raydistill.student import Inputs, Student, Trainer, predict, to_inputs
 from raydistill.training import TrainConfig
 

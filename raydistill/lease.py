@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from raydistill.durable import make_folder
+from raydistill.files.durable import make_folder
 from raydistill.errors import UserError
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 logger = logging.getLogger("raydistill")
 BEAT_S = 15.0

@@ -20,7 +20,7 @@ from raydistill.grades import LabelRule
 from raydistill.identity import is_known_by_time, look_at, stamp_of
 from raydistill.inputs import InputFile, MissingInput, expand_inputs
 from raydistill.readers import COLUMNS_HINT, check_columns
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 logger = logging.getLogger("raydistill")
 PREPARED = "prepare.json"

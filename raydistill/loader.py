@@ -20,7 +20,7 @@ from raydistill.serving.feature_spec import Features, NgramSpec, concatenate
 from raydistill.labels import soft_labels, soft_logits
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.featurize import IDF_BITS, document_counts, featurize, idf
-from raydistill.pieces import (
+from raydistill.files.pieces import (
     PIECE_ROWS,
     Piece,
     PieceReader,
@@ -30,8 +30,8 @@ from raydistill.pieces import (
     sample_pieces,
     shard_pieces,
 )
-from raydistill.prefetch import prefetch
-from raydistill.storage import Folder
+from raydistill.files.prefetch import prefetch
+from raydistill.files.folder import Folder
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.serving.text.unit_names import Names
 

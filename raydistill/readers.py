@@ -21,8 +21,8 @@ from raydistill.formats import TEXT_FORMATS
 from raydistill.inputs import InputFile
 from raydistill.json_rows import read_json, read_json_lines
 from raydistill.raw_rows import RawRows
-from raydistill.retry import StoreError, store_error, tried_at
-from raydistill.storage import open_uri
+from raydistill.files.retry import StoreError, store_error, tried_at
+from raydistill.files.folder import open_uri
 from raydistill.streams import open_stream
 
 __all__ = ["RawRows", "check_columns", "column_names", "read_raw", "read_schema", "row_group_spans"]

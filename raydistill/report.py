@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from raydistill.markup import escaped, markdown_table, text_table
-from raydistill.schema import COUNTS
+from raydistill.files.schema import COUNTS
 
 _MAX_SHOWN = 60  # characters of a text in a table
 _HEAD = ("", "AUC", "accuracy", "log loss", "calibration error", "AUC kept", "us a pair")

@@ -19,10 +19,10 @@ from raydistill.errors import UserError
 from raydistill.inputs import is_inside, may_hold
 from raydistill.lease import Lease
 from raydistill.ledger import PREPARED, Ledger, RawFile, check_unchanged, find_files, new_files
-from raydistill.model_files import PinnedModel, model_folder, pin_model
-from raydistill.retry import log_counts
-from raydistill.schema import SPLITS
-from raydistill.storage import Folder
+from raydistill.files.model_files import PinnedModel, model_folder, pin_model
+from raydistill.files.retry import log_counts
+from raydistill.files.schema import SPLITS
+from raydistill.files.folder import Folder
 from raydistill.teaching import ENGINE, TREES
 from raydistill.training import NgramsConfig
 

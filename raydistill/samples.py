@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from raydistill.errors import UserError
 from raydistill.loader import read_logits
-from raydistill.pieces import Piece, PieceReader, Rows, TableRows, groups_by_rows, pieces_of
+from raydistill.files.pieces import Piece, PieceReader, Rows, TableRows, groups_by_rows, pieces_of
 from raydistill.run import Run
-from raydistill.schema import LOGITS
+from raydistill.files.schema import LOGITS
 from raydistill.shards import missing_shards, pair_shards
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 # Read for a sample. A student learns more from pairs of many queries than from many pairs of a
 # query, and a query lies in one piece or two: 4,194,304 rows hold as many queries as are needed.

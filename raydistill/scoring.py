@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from raydistill.serving.text.cleaning import normalise
 from raydistill.csv_dialect import CsvOptions
-from raydistill.durable import move_whole
+from raydistill.files.durable import move_whole
 from raydistill.errors import UserError
 from raydistill.formats import COMPRESSIONS, file_format
 from raydistill.inputs import InputFile, expand_inputs

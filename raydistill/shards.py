@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from raydistill.errors import UserError
 from raydistill.run import Run
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 SCORED_SPLITS = ("dev", "test")  # what tune and evaluate compare the teachers on
 

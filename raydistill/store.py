@@ -19,9 +19,9 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from raydistill.pairs import collapse, group_keys, pair_ids, run_starts
-from raydistill.pieces import PIECE_ROWS
-from raydistill.schema import WEIGHTS
-from raydistill.storage import SHARD_SUFFIX, Folder
+from raydistill.files.pieces import PIECE_ROWS
+from raydistill.files.schema import WEIGHTS
+from raydistill.files.folder import SHARD_SUFFIX, Folder
 from raydistill.text_columns import one_chunk
 from raydistill.serving.text.unit_names import Names
 

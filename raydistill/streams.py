@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from raydistill.storage import open_uri
+from raydistill.files.folder import open_uri
 
 
 @contextmanager

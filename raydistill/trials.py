@@ -23,7 +23,7 @@ from raydistill.learning import Job, State, Watcher, fit_student, new_state
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, dense_scale
 from raydistill.metrics import best_threshold, measure
-from raydistill.pieces import PIECE_ROWS, shard_pieces
+from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.run import Run
 from raydistill.samples import Sample
 from raydistill.shards import judged_shards

@@ -27,8 +27,8 @@ from raydistill.serving.lexicon import Lexicon, unit_rows
 from raydistill.loader import count_idf
 from raydistill.model_loading import load_encoder, quiet_transformers
 from raydistill.padded_model import set_padding
-from raydistill.pieces import read_pieces, sample_pieces
-from raydistill.storage import Folder
+from raydistill.files.pieces import read_pieces, sample_pieces
+from raydistill.files.folder import Folder
 from raydistill.tokenizer_check import check_ids
 from raydistill.tokens import load_tokenizer, one_line
 from raydistill.serving.text.unit_names import Names

@@ -14,9 +14,9 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.labeling import read_tokens
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, count_idf, plan_windows, scale_features
-from raydistill.model_files import pin_model
-from raydistill.pieces import PIECE_ROWS
-from raydistill.storage import Folder
+from raydistill.files.model_files import pin_model
+from raydistill.files.pieces import PIECE_ROWS
+from raydistill.files.folder import Folder
 
 Shards = dict[str, int]
 DIM = 64  # word vectors: 42 + 2 x 64 = 170 dense features

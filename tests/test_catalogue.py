@@ -8,8 +8,8 @@ import pytest
 from raydistill.catalogue import Catalogue, Sources, Texts, make_catalogue
 from raydistill.errors import UserError
 from raydistill.retrieval import Mix
-from raydistill.schema import CANDIDATES
-from raydistill.storage import Folder
+from raydistill.files.schema import CANDIDATES
+from raydistill.files.folder import Folder
 
 MIX = Mix(top=1, middle=1, random=1, max_rank=3)
 

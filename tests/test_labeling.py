@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from raydistill.labeling import ScoreTokens, from_bytes, read_tokens, write_logits
-from raydistill.model_files import pin_model
-from raydistill.pieces import PIECE_ROWS
-from raydistill.schema import LOGITS, PAIRS
-from raydistill.storage import Folder
+from raydistill.files.model_files import pin_model
+from raydistill.files.pieces import PIECE_ROWS
+from raydistill.files.schema import LOGITS, PAIRS
+from raydistill.files.folder import Folder
 from raydistill.teacher import Teacher
 from raydistill.teaching import LabelConfig
 from tests.conftest import make_bert

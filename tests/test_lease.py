@@ -14,7 +14,7 @@ import pytest
 
 from raydistill.errors import UserError
 from raydistill.lease import Holder, Lease
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
@@ -94,7 +94,7 @@ def test_a_dead_holder_whose_clock_runs_ahead_holds_nothing(folder: Folder) -> N
 _STUBBORN = """
 import signal, sys, time
 from raydistill import lease
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 lease._STOP_S = 0.5
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of `job &` in a script, or a handler of Ray's
 with lease.Lease(Folder(sys.argv[1]), "train", beat_s=0.2):
@@ -164,7 +164,7 @@ _TAKE = """
 import sys, time
 from raydistill.errors import UserError
 from raydistill.lease import Lease
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 try:
     with Lease(Folder(sys.argv[1]), "train"):
         print("mine", flush=True)

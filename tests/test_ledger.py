@@ -16,7 +16,7 @@ from raydistill import identity
 from raydistill.config import JudgedConfig, PairsConfig
 from raydistill.errors import UserError
 from raydistill.ledger import Ledger, RawFile, check_unchanged, find_files, look_into, new_files
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 JUDGED, PAIRS = "judged", "pairs"
 OLD_S = 3_600

@@ -19,9 +19,9 @@ from raydistill.loader import (
     worker_steps,
 )
 from raydistill.pairs import collapse
-from raydistill.pieces import PIECE_ROWS, Piece, shard_pieces
-from raydistill.schema import LOGITS
-from raydistill.storage import Folder
+from raydistill.files.pieces import PIECE_ROWS, Piece, shard_pieces
+from raydistill.files.schema import LOGITS
+from raydistill.files.folder import Folder
 
 SPEC = NgramSpec("match", 12)
 LEXICON = Lexicon.of(np.ones(1, np.float32))

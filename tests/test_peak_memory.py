@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.pieces import PIECE_ROWS
-from raydistill.schema import LOGITS, PAIRS
-from raydistill.storage import Folder
+from raydistill.files.pieces import PIECE_ROWS
+from raydistill.files.schema import LOGITS, PAIRS
+from raydistill.files.folder import Folder
 from tests.conftest import WORDS, make_bert
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ import pytest
 from raydistill.errors import UserError
 from raydistill.inputs import InputFile, expand_inputs, file_format, may_hold
 from raydistill.readers import check_columns, read_raw, row_group_spans
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 ROWS = [("sofa", 'a "big" one'), ("tap", "x"), ("größe", "沙发")]
 
@@ -223,7 +223,7 @@ def test_formats() -> None:
 
 @pytest.mark.server
 def test_s3(s3: str, tmp_path: Path) -> None:
-    from raydistill.storage import Folder
+    from raydistill.files.folder import Folder
 
     for name in ("a.parquet", "a.csv.gz"):
         (Folder(s3) / "raw").write_bytes(name, write(tmp_path, name).read_bytes())

@@ -12,7 +12,7 @@ from raydistill.config import RunConfig, load_config
 from raydistill.errors import UserError
 from raydistill.run import LABELED_BY, LEASES, Run
 from raydistill.stages import prepare, synthesize
-from raydistill.storage import MARKER, SUCCESS, Folder
+from raydistill.files.folder import MARKER, SUCCESS, Folder
 from tests.conftest import run_config
 from tests.test_lease import elsewhere
 

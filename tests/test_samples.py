@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.pieces import PIECE_ROWS, PieceReader, shard_pieces
+from raydistill.files.pieces import PIECE_ROWS, PieceReader, shard_pieces
 from raydistill.samples import MemoryFolder, _shares
 
 

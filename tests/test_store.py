@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from raydistill.pairs import collapse, group_keys, to_pairs
-from raydistill.pieces import PIECE_ROWS
-from raydistill.schema import PAIRS
-from raydistill.storage import Folder
+from raydistill.files.pieces import PIECE_ROWS
+from raydistill.files.schema import PAIRS
+from raydistill.files.folder import Folder
 from raydistill.store import (
     Grid,
     Known,

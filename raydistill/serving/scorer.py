@@ -151,7 +151,7 @@ class Scorer:
 def _local(bundle: str) -> Path:
     if "://" not in bundle:
         return Path(bundle).expanduser()
-    from raydistill.storage import Folder  # needs pyarrow, which serving from a folder does not
+    from raydistill.files.folder import Folder  # needs pyarrow, which serving from a folder does not
 
     folder = Folder(bundle)
     pointer = folder.read_json(CURRENT)

@@ -31,9 +31,9 @@ from raydistill.lease import Lease
 from raydistill.ledger import RawFile
 from raydistill.progress import Progress
 from raydistill.retrieval import KINDS, Mix
-from raydistill.retry import log_counts
+from raydistill.files.retry import log_counts
 from raydistill.stages.tasks import Item, run_tasks
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")
 _BEGUN, _KIND = "_candidates.json", "candidates"

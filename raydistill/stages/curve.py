@@ -26,7 +26,7 @@ from raydistill.learning import Job
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Targets, features_of
 from raydistill.serving.match_features import DENSE_NAMES
-from raydistill.pieces import PieceReader, pieces_of, read_pieces
+from raydistill.files.pieces import PieceReader, pieces_of, read_pieces
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.serving.scorer import Scorer
@@ -44,7 +44,7 @@ from raydistill.stages.evaluate import (
 from raydistill.stages.export import bundle_settings, score_split, student_arrays
 from raydistill.stages.fit import fit
 from raydistill.stages.tasks import Item, run_tasks
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")
 CURVE, TABLE, PLOT = "curve.json", "curve.md", "curve.svg"

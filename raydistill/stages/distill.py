@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from raydistill.run import DATASETS, ROLES, STAGES, Run
 from raydistill.shards import missing_shards
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 if TYPE_CHECKING:
     from raydistill.cluster import Cluster

@@ -18,12 +18,12 @@ from raydistill.labels import soft_labels
 from raydistill.metrics import best_threshold, measure, retention
 from raydistill.report import markdown
 from raydistill.run import ROLES, TUNED, Run
-from raydistill.schema import COUNTS
+from raydistill.files.schema import COUNTS
 from raydistill.serving.scorer import Scorer
 from raydistill.stacking import FittedStack, Stack
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.stages.train import RESULT
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")
 METRICS, REPORT = "metrics.json", "report.md"

@@ -19,13 +19,13 @@ from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.markup import escaped
 from raydistill.metrics import best_threshold
-from raydistill.pieces import pieces_of, read_pieces
+from raydistill.files.pieces import pieces_of, read_pieces
 from raydistill.run import Run
 from raydistill.serving.scorer import Scorer
 from raydistill.shards import judged_shards
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import load_student, make_job
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.student import Student, predict
 
 logger = logging.getLogger("raydistill")

@@ -33,7 +33,7 @@ from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 from raydistill.cluster import Cluster
 from raydistill.device import teacher_dtype, use_text
 from raydistill.metrics import auc
-from raydistill.model_files import load_model, model_fingerprint
+from raydistill.files.model_files import load_model, model_fingerprint
 from raydistill.model_loading import load_classifier, quiet_transformers
 from raydistill.padded_model import set_padding
 from raydistill.prompt_tokenizer import FINE_TUNED, is_decoder
@@ -42,7 +42,7 @@ from raydistill.shards import judged_shards
 from raydistill.stages.fit import Log, fit
 from raydistill.stages.placement import device_of_worker, workers_use
 from raydistill.stages.teachers import check_base
-from raydistill.storage import SUCCESS
+from raydistill.files.folder import SUCCESS
 from raydistill.teaching import FinetuneConfig
 from raydistill.tokens import load_tokenizer
 

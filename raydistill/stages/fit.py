@@ -20,12 +20,12 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Full, Queue
 
-from raydistill import retry
+from raydistill.files import retry
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError, WorkError
 from raydistill.stages.placement import check_gpu
 from raydistill.stages.worker_exits import error_line
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 logger = logging.getLogger("raydistill")
 _MAX_FAILURES = 3  # of workers: a spot machine that goes is replaced so many times

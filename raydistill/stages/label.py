@@ -18,19 +18,19 @@ from typing import Any
 
 import torch
 
-from raydistill import retry
+from raydistill.files import retry
 from raydistill.cluster import Cluster
 from raydistill.device import merge_uses, use_text
 from raydistill.errors import UserError, WorkError
 from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
-from raydistill.model_files import PinnedModel
+from raydistill.files.model_files import PinnedModel
 from raydistill.progress import Progress
 from raydistill.run import LABELED_BY, Run
 from raydistill.shards import Shard, missing_shards, shards_to_score
 from raydistill.stages.placement import has_gpu
 from raydistill.stages.tasks import FAILED, Item, Step, run_chain
 from raydistill.stages.teachers import check_teacher, is_labeled, may_pad
-from raydistill.storage import SUCCESS
+from raydistill.files.folder import SUCCESS
 from raydistill.teaching import TREES, LabelConfig
 
 logger = logging.getLogger("raydistill")

@@ -20,13 +20,13 @@ from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.learning import spec_of
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import features_of
-from raydistill.model_files import load_model
-from raydistill.pieces import pieces_of, read_pieces
+from raydistill.files.model_files import load_model
+from raydistill.files.pieces import pieces_of, read_pieces
 from raydistill.progress import Progress
 from raydistill.run import Run
 from raydistill.shards import pair_shards
 from raydistill.stages.tasks import Item, run_tasks
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from raydistill.vocabulary import make_lexicon
 
 logger = logging.getLogger("raydistill")

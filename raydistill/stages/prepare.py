@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raydistill import retry
+from raydistill.files import retry
 from raydistill.dataset import (
     PART_ROWS,
     Dataset,
@@ -36,11 +36,11 @@ from raydistill.ledger import PREPARED, Ledger, RawFile, locate, new_files
 from raydistill.pairs import query_keys
 from raydistill.progress import Progress
 from raydistill.readers import row_group_spans
-from raydistill.retry import ITEM_TRIES, tried
+from raydistill.files.retry import ITEM_TRIES, tried
 from raydistill.run import Run
-from raydistill.schema import COUNTS, EXTRAS, SPLITS
+from raydistill.files.schema import COUNTS, EXTRAS, SPLITS
 from raydistill.stages.tasks import Item, run_tasks
-from raydistill.storage import SUCCESS
+from raydistill.files.folder import SUCCESS
 from raydistill.store import Grid, make_grid
 
 logger = logging.getLogger("raydistill")

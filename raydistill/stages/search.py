@@ -37,7 +37,7 @@ from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
 from raydistill.space import Dimension, default_values, settings_of
 from raydistill.stages.export import bundle_settings
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from raydistill.trials import (
     EVALUATIONS_AN_EPOCH,
     FAILED,

@@ -10,9 +10,9 @@ from functools import partial
 from raydistill.errors import UserError
 from raydistill.lease import Lease
 from raydistill.progress import Progress
-from raydistill.retry import log_counts
+from raydistill.files.retry import log_counts
 from raydistill.stages.tasks import Item, run_tasks
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.synthetic import Shop
 
 logger = logging.getLogger("raydistill")

@@ -19,7 +19,7 @@ from raydistill.config import TextRules
 from raydistill.device import free_memory_bytes
 from raydistill.errors import UserError, WorkError
 from raydistill.ledger import RawFile, find_files
-from raydistill.model_files import PinnedModel, load_model, model_bytes
+from raydistill.files.model_files import PinnedModel, load_model, model_bytes
 from raydistill.model_loading import read_config
 from raydistill.pairs import clean
 from raydistill.readers import read_raw
@@ -27,7 +27,7 @@ from raydistill.run import DATASETS, Run
 from raydistill.shards import missing_shards
 from raydistill.stages.placement import has_gpu
 from raydistill.stages.worker_exits import error_line
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from raydistill.teacher import check_model
 from raydistill.trial_pairs import Pairs, Trial
 from raydistill.vocabulary import check_encoder

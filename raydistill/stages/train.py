@@ -36,7 +36,7 @@ from raydistill.shards import judged_shards, missing_shards, pair_shards
 from raydistill.stages.fit import fit
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.placement import device_of_worker, workers_use
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")
 WEIGHTS, LAST, FEATURES, RESULT = "weights.pt", "last.pt", "features.npz", "result.json"

@@ -23,12 +23,12 @@ from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, features_of
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.metrics import auc
-from raydistill.pieces import PIECE_ROWS, pieces_of
+from raydistill.files.pieces import PIECE_ROWS, pieces_of
 from raydistill.run import Run
 from raydistill.shards import judged_shards
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.tasks import Item, Step, run_tasks
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.teaching import TREES
 from raydistill.trees import Trees, fit_trees
 

@@ -25,7 +25,7 @@ from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.search import search
 from raydistill.stages.train import train_role
-from raydistill.storage import SUCCESS
+from raydistill.files.folder import SUCCESS
 from raydistill.trials import (
     FAILED,
     SPEED,

@@ -31,7 +31,7 @@ from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.metrics import auc
 from raydistill.optimizers import rate_at
 from raydistill.serving.scorer import Scorer
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.training import StudentConfig, TrainConfig

@@ -235,7 +235,7 @@ def judged_aucs(teacher: Path, path: str, relevant_at: float) -> dict[str, float
 _BARE = """
 import sys, time, torch
 from pathlib import Path
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from raydistill.teacher import Teacher
 torch.set_num_threads(1)
 teacher = Teacher(Path(sys.argv[1]), device="cpu", dtype="auto", max_length=128)

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from raydistill.config import RunConfig
 from raydistill.pairs import collapse
 from raydistill.run import Run
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS, Folder
 
 
 def rows_of(folder: Folder) -> dict[str, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from raydistill.serving.bundle import read_bundle
 from raydistill.serving.bundle_check import check_arrays, check_settings
-from raydistill.durable import write_whole
+from raydistill.files.durable import write_whole
 from raydistill.identity import look_at
 from raydistill.inputs import InputFile
 from raydistill.serving.scorer import Scorer

@@ -35,10 +35,10 @@ from raydistill.learning import BATCHES_AHEAD
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
 from raydistill.pairs import collapse
-from raydistill.pieces import PIECE_ROWS
-from raydistill.prefetch import prefetch
-from raydistill.schema import LOGITS
-from raydistill.storage import Folder
+from raydistill.files.pieces import PIECE_ROWS
+from raydistill.files.prefetch import prefetch
+from raydistill.files.schema import LOGITS
+from raydistill.files.folder import Folder
 from raydistill.student import Student, Trainer, to_inputs
 from raydistill.synthetic import Shop
 from raydistill.training import StudentConfig, TrainConfig

@@ -20,8 +20,8 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, count_idf, plan_windows
 from raydistill.metrics import auc
-from raydistill.pieces import PIECE_ROWS
-from raydistill.storage import Folder
+from raydistill.files.pieces import PIECE_ROWS
+from raydistill.files.folder import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
 from raydistill.training import StudentConfig, TrainConfig
 

@@ -25,7 +25,7 @@ from raydistill.config import load_config
 from raydistill.run import Run
 from raydistill.stages.search import search
 from raydistill.stages.tune import make_task
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 SPACE = (
     '{"labels.temperature" = {low = 0.5, high = 8.0, log = true}, '

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from raydistill.errors import UserError
-from raydistill.model_files import load_model, model_fingerprint, pin_model
+from raydistill.files.model_files import load_model, model_fingerprint, pin_model
 from raydistill.padded_model import set_padding
 from raydistill.teacher import Teacher, check_model
 from raydistill.trial_pairs import Trial

@@ -9,7 +9,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from raydistill.errors import UserError
-from raydistill.model_files import pin_model
+from raydistill.files.model_files import pin_model
 from raydistill.teacher import Teacher, check_model
 from raydistill.tokenizer_check import lost_share
 from raydistill.tokens import load_tokenizer

@@ -22,7 +22,7 @@ from raydistill.serving.bundle import (
 )
 from raydistill.errors import UserError
 from raydistill.stages.export import _point_to
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 
 def made(number: int) -> tuple[str, dict[str, bytes]]:

@@ -12,7 +12,7 @@ import pytest
 
 from raydistill.errors import UserError
 from raydistill.run import Run
-from raydistill.schema import COUNTS
+from raydistill.files.schema import COUNTS
 from raydistill.shards import pair_shards
 from raydistill.stages import prepare
 from raydistill.stages.distill import is_complete

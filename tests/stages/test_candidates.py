@@ -7,9 +7,9 @@ import pytest
 from raydistill.cli import main
 from raydistill.config import PairsConfig
 from raydistill.ledger import find_files
-from raydistill.schema import SOURCE
+from raydistill.files.schema import SOURCE
 from raydistill.stages import candidates
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from raydistill.synthetic import Shop
 
 

@@ -11,7 +11,7 @@ from raydistill.cli import main
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.run import Run
-from raydistill.schema import LOGITS
+from raydistill.files.schema import LOGITS
 from raydistill.stages import curve, train
 from raydistill.stages.fit import fit as ray_fit
 from tests.stages.test_train import labeled, with_train  # noqa: F401 - a fixture

@@ -14,7 +14,7 @@ from raydistill.config import RunConfig
 from raydistill.run import Run
 from raydistill.serving.scorer import Scorer
 from raydistill.stages import distill
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from raydistill.teaching import TeacherConfig
 from tests.conftest import run_config
 from tests.stages.test_finetune import encoder  # noqa: F401 - a fixture

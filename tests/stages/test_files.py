@@ -9,7 +9,7 @@ import pytest
 
 from raydistill.errors import UserError
 from raydistill.run import Run
-from raydistill.schema import COUNTS
+from raydistill.files.schema import COUNTS
 from raydistill.stages import prepare
 from tests.conftest import run_config
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from raydistill.errors import UserError
-from raydistill.model_files import load_model
+from raydistill.files.model_files import load_model
 from raydistill.run import Run
 from raydistill.stages import finetune
 from raydistill.stages.lexicon import write_lexicon

@@ -9,10 +9,10 @@ import pytest
 
 from raydistill.cli import main
 from raydistill.inspection import _Region, _region, _Tally, inspect_files, inspect_run
-from raydistill.pieces import PIECE_ROWS
+from raydistill.files.pieces import PIECE_ROWS
 from raydistill.report import data_markdown, data_text
 from raydistill.run import Run
-from raydistill.schema import PAIRS
+from raydistill.files.schema import PAIRS
 from raydistill.stages import prepare
 from raydistill.store import Grid, bucket_of
 from tests.conftest import run_config

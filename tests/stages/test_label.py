@@ -9,13 +9,13 @@ import pytest
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.labeling import count_bad, read_tokens
-from raydistill.model_files import model_fingerprint
+from raydistill.files.model_files import model_fingerprint
 from raydistill.run import Run
-from raydistill.schema import QUARANTINE
+from raydistill.files.schema import QUARANTINE
 from raydistill.shards import SCORED_SPLITS, missing_shards, shards_to_score
 from raydistill.stages import label, prepare
 from raydistill.stages.tasks import FAILED, Item
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from raydistill.teacher import Teacher
 from raydistill.teaching import ENGINE, TeacherConfig
 from tests.conftest import make_bert, run_config

@@ -48,7 +48,7 @@ from raydistill.cli import main
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.stages.fit import fit
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 print("label", main(["label", "--config", sys.argv[1]]))
 start = time.monotonic()
 try:

@@ -14,9 +14,9 @@ from raydistill.errors import UserError
 from raydistill.inputs import InputFile
 from raydistill.readers import read_raw
 from raydistill.run import Run
-from raydistill.schema import COUNTS
+from raydistill.files.schema import COUNTS
 from raydistill.stages import prepare
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from tests.conftest import run_config
 
 

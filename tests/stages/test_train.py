@@ -23,12 +23,12 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.learning import Average
 from raydistill.serving.featurize import word_rows
 from raydistill.run import Run
-from raydistill.schema import LOGITS
+from raydistill.files.schema import LOGITS
 from raydistill.shards import shards_to_score
 from raydistill.stages import prepare, train
 from raydistill.stages.fit import FitError
 from raydistill.stages.lexicon import load_lexicon
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 from raydistill.student import Student, predict
 from raydistill.synthetic import Shop
 from raydistill.training import StudentConfig

@@ -13,13 +13,13 @@ from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.metrics import auc
-from raydistill.pieces import PIECE_ROWS
+from raydistill.files.pieces import PIECE_ROWS
 from raydistill.run import Run
 from raydistill.stages import label, trees
 from raydistill.stages.evaluate import reference_of, teacher_scores
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import make_job
-from raydistill.storage import SUCCESS
+from raydistill.files.folder import SUCCESS
 from raydistill.teaching import TREES
 from tests.conftest import run_config
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numba
 from numba import njit
 
-from raydistill.cache import user_folder
+from raydistill.files.copies import user_folder
 
 if TYPE_CHECKING:
     from numba.core.dispatcher import Dispatcher

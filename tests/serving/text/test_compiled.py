@@ -14,7 +14,7 @@ from pathlib import Path
 import numba
 import pytest
 
-from raydistill import cache
+from raydistill.files import copies as cache
 from raydistill.serving.text import compiled
 
 PACKAGE = Path(compiled.__file__).parent

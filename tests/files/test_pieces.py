@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.pieces import (
+from raydistill.files.pieces import (
     PIECE_ROWS,
     ParquetRows,
     Piece,
@@ -16,7 +16,7 @@ from raydistill.pieces import (
     sample_pieces,
     shard_pieces,
 )
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 ROWS = 2 * PIECE_ROWS + 10
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from raydistill.storage import Folder
+    from raydistill.files.folder import Folder
 
 # Of a pair preset `match` makes 0.85 kB (170 dense float32 = 680 bytes, some 34 ids of 4 bytes, 28
 # bytes of offsets, target and place), and its texts take 0.1 kB: a piece is 56 MB of features, and

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raydistill.errors import UserError
-from raydistill.storage import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS, Folder
 
 # Of the files that transformers reads: settings and tokenizer.json, weights, vocabularies
 # (vocab.txt, spiece.model, bpe.codes, prophetnet.tokenizer, qwen.tiktoken), chat templates. Weights

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from raydistill.durable import sync_folder, sync_tree
+from raydistill.files.durable import sync_folder, sync_tree
 from raydistill.errors import UserError
 
 logger = logging.getLogger("raydistill")

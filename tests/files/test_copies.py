@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from raydistill import cache
-from raydistill.cache import MAX_GIB, cached_copy, copies_folder, max_cache_bytes, trim
+from raydistill.files import copies as cache
+from raydistill.files.copies import MAX_GIB, cached_copy, copies_folder, max_cache_bytes, trim
 from raydistill.errors import UserError
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 
 def entry(folder: Path, name: str, *, num_bytes: int, hours_ago: float) -> Path:

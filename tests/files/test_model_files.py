@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.model_files import (
+from raydistill.files.model_files import (
     PinnedModel,
     load_model,
     model_fingerprint,
@@ -15,7 +15,7 @@ from raydistill.model_files import (
     pin_model,
     pin_source,
 )
-from raydistill.storage import Folder
+from raydistill.files.folder import Folder
 
 FIRST, SECOND = "a" * 40, "b" * 40
 

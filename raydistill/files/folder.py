@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from raydistill.cache import cached_copy
-from raydistill.durable import write_whole
+from raydistill.files.copies import cached_copy
+from raydistill.files.durable import write_whole
 from raydistill.errors import UserError
-from raydistill.pieces import PIECE_ROWS, ParquetRows, Rows
-from raydistill.retry import tried, tried_at
+from raydistill.files.pieces import PIECE_ROWS, ParquetRows, Rows
+from raydistill.files.retry import tried, tried_at
 
 _T = TypeVar("_T")
 SUCCESS = "_SUCCESS.json"

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from raydistill.prefetch import prefetch
+from raydistill.files.prefetch import prefetch
 
 
 def test_the_same_items_in_the_same_order() -> None:

@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill import retry
+from raydistill.files import retry
 from raydistill.errors import UserError
 from raydistill.identity import look_at
 from raydistill.inputs import InputFile, expand_inputs
 from raydistill.readers import check_columns, read_raw
-from raydistill.retry import StoreError, transient_code, tried, tried_at
+from raydistill.files.retry import StoreError, transient_code, tried, tried_at
 from raydistill.run import Run
 from raydistill.stages import prepare, tasks
 from raydistill.stages.distill import run_stage
 from raydistill.stages.tasks import FAILED, Item
-from raydistill.storage import MARKER, Folder
+from raydistill.files.folder import MARKER, Folder
 from raydistill.store import read_range, write_chunk
 from tests.conftest import run_config
 from tests.proxy import CLOSED, CUT_OFF, DENIED, SLOW_DOWN, TOO_MANY, Proxy, proxy_of

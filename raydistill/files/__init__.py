@@ -1,0 +1,1 @@
+"""A file: folders on a disk or an object store, and whole files in them."""
