@@ -21,13 +21,13 @@ from raydistill.clean_rows import read_clean
 from raydistill.config import PairsConfig
 from raydistill.errors import UserError
 from raydistill.serving.text.hashing import hash_texts
-from raydistill.inputs import expand_inputs
+from raydistill.files.inputs.input_files import expand_inputs
 from raydistill.ledger import RawFile, look_into
 from raydistill.retrieval import KINDS, Mix, TitleIndex, build_index, choose
 from raydistill.files.schema import CANDIDATES
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.terms import search_terms
-from raydistill.text_columns import one_chunk
+from raydistill.files.inputs.text_columns import one_chunk
 
 TEXTS = ("query", "title")
 _PLURAL = {"query": "queries", "title": "titles"}

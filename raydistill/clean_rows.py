@@ -10,8 +10,8 @@ import pyarrow as pa
 from raydistill.config import TextRules
 from raydistill.ledger import RawFile
 from raydistill.pairs import clean, unparsed
-from raydistill.raw_rows import RawRows
-from raydistill.readers import read_raw
+from raydistill.files.inputs.raw_rows import RawRows
+from raydistill.files.inputs.readers import read_raw
 
 
 @dataclass(frozen=True)

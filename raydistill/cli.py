@@ -21,7 +21,7 @@ from raydistill.errors import UserError, WorkError
 from raydistill.markup import plain_lines
 
 if TYPE_CHECKING:
-    from raydistill.csv_dialect import CsvOptions
+    from raydistill.files.inputs.csv_dialect import CsvOptions
     from raydistill.run import Run
 
 logger = logging.getLogger("raydistill")
@@ -212,7 +212,7 @@ def _csv_settings(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _csv_options(arguments: argparse.Namespace) -> CsvOptions:
-    from raydistill.csv_dialect import CsvOptions
+    from raydistill.files.inputs.csv_dialect import CsvOptions
 
     return CsvOptions(**_csv_settings(arguments))
 
@@ -288,7 +288,7 @@ def read_overlay(path: str) -> dict[str, object]:
     Raises:
         UserError: no such file, or not TOML.
     """
-    from raydistill.decoding import decode_text
+    from raydistill.files.inputs.decoding import decode_text
     from raydistill.overrides import parse_tables
     from raydistill.files.folder import Folder
 
@@ -349,7 +349,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
     from raydistill.config import parse_config
-    from raydistill.decoding import decode_text
+    from raydistill.files.inputs.decoding import decode_text
     from raydistill.inspection import inspect_files, inspect_run, to_json
     from raydistill.report import data_text
     from raydistill.run import Run

@@ -15,7 +15,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from raydistill.inputs import InputFile
+from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.retry import tried
 from raydistill.files.folder import open_uri
 

@@ -11,9 +11,9 @@ from raydistill.dataset import Dataset
 from raydistill.errors import UserError
 from raydistill.grades import LabelRule, LabelTally
 from raydistill.ledger import RawFile
-from raydistill.readers import read_raw
+from raydistill.files.inputs.readers import read_raw
 from raydistill.rejects import are_too_many, commonest, count_reasons
-from raydistill.text_columns import one_chunk
+from raydistill.files.inputs.text_columns import one_chunk
 
 logger = logging.getLogger("raydistill")
 _MAX_REJECT_FILES = 64

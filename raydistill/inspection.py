@@ -31,7 +31,7 @@ from raydistill.files.schema import COUNTS, SPLITS
 from raydistill.shards import judged_shards, pair_shards
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.store import Grid, Known, bucket_of
-from raydistill.text_columns import one_chunk
+from raydistill.files.inputs.text_columns import one_chunk
 from raydistill.serving.text.unit_names import Names
 
 # Of the transfer set: 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair (three hashes

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from raydistill.config import TextRules
-from raydistill.csv_dialect import CsvOptions
+from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.errors import UserError
 from raydistill.grades import LabelRule
 from raydistill.identity import is_known_by_time, look_at, stamp_of
-from raydistill.inputs import InputFile, MissingInput, expand_inputs
-from raydistill.readers import COLUMNS_HINT, check_columns
+from raydistill.files.inputs.input_files import InputFile, MissingInput, expand_inputs
+from raydistill.files.inputs.readers import COLUMNS_HINT, check_columns
 from raydistill.files.folder import Folder
 
 logger = logging.getLogger("raydistill")

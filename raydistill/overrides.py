@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raydistill.decoding import decode_text
+from raydistill.files.inputs.decoding import decode_text
 from raydistill.errors import UserError
 
 

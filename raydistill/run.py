@@ -16,7 +16,7 @@ from raydistill import FORMAT
 from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.config import RunConfig, TextRules, fingerprint
 from raydistill.errors import UserError
-from raydistill.inputs import is_inside, may_hold
+from raydistill.files.inputs.input_files import is_inside, may_hold
 from raydistill.lease import Lease
 from raydistill.ledger import PREPARED, Ledger, RawFile, check_unchanged, find_files, new_files
 from raydistill.files.model_files import PinnedModel, model_folder, pin_model

@@ -22,7 +22,7 @@ from raydistill.pairs import collapse, group_keys, pair_ids, run_starts
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import WEIGHTS
 from raydistill.files.folder import SHARD_SUFFIX, Folder
-from raydistill.text_columns import one_chunk
+from raydistill.files.inputs.text_columns import one_chunk
 from raydistill.serving.text.unit_names import Names
 
 FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a crumb

@@ -12,7 +12,7 @@ import pytest
 
 from raydistill import FORMAT
 from raydistill.serving.text.cleaning import normalise
-from raydistill.csv_dialect import CsvOptions
+from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.errors import UserError
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon

@@ -9,7 +9,7 @@ import pytest
 
 import raydistill
 from raydistill.errors import UserError
-from raydistill.inputs import InputFile
+from raydistill.files.inputs.input_files import InputFile
 from raydistill.run import Run
 from tests.conftest import run_config
 

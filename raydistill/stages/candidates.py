@@ -26,7 +26,7 @@ from raydistill.catalogue import (
 )
 from raydistill.config import fingerprint
 from raydistill.errors import UserError
-from raydistill.inputs import is_inside, may_hold
+from raydistill.files.inputs.input_files import is_inside, may_hold
 from raydistill.lease import Lease
 from raydistill.ledger import RawFile
 from raydistill.progress import Progress

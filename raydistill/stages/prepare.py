@@ -35,7 +35,7 @@ from raydistill.input_checks import UnusableInput, check_labels, check_usable
 from raydistill.ledger import PREPARED, Ledger, RawFile, locate, new_files
 from raydistill.pairs import query_keys
 from raydistill.progress import Progress
-from raydistill.readers import row_group_spans
+from raydistill.files.inputs.readers import row_group_spans
 from raydistill.files.retry import ITEM_TRIES, tried
 from raydistill.run import Run
 from raydistill.files.schema import COUNTS, EXTRAS, SPLITS

@@ -22,7 +22,7 @@ from raydistill.ledger import RawFile, find_files
 from raydistill.files.model_files import PinnedModel, load_model, model_bytes
 from raydistill.model_loading import read_config
 from raydistill.pairs import clean
-from raydistill.readers import read_raw
+from raydistill.files.inputs.readers import read_raw
 from raydistill.run import DATASETS, Run
 from raydistill.shards import missing_shards
 from raydistill.stages.placement import has_gpu

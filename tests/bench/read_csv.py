@@ -11,8 +11,8 @@ import argparse
 import json
 import time
 
-from raydistill.inputs import expand_inputs
-from raydistill.readers import read_raw
+from raydistill.files.inputs.input_files import expand_inputs
+from raydistill.files.inputs.readers import read_raw
 
 
 def main() -> None:

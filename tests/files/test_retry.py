@@ -14,8 +14,8 @@ import pytest
 from raydistill.files import retry
 from raydistill.errors import UserError
 from raydistill.identity import look_at
-from raydistill.inputs import InputFile, expand_inputs
-from raydistill.readers import check_columns, read_raw
+from raydistill.files.inputs.input_files import InputFile, expand_inputs
+from raydistill.files.inputs.readers import check_columns, read_raw
 from raydistill.files.retry import StoreError, transient_code, tried, tried_at
 from raydistill.run import Run
 from raydistill.stages import prepare, tasks

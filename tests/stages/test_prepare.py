@@ -11,8 +11,8 @@ import pytest
 from raydistill.serving.text.cleaning import normalise
 from raydistill.dataset import scatter_part
 from raydistill.errors import UserError
-from raydistill.inputs import InputFile
-from raydistill.readers import read_raw
+from raydistill.files.inputs.input_files import InputFile
+from raydistill.files.inputs.readers import read_raw
 from raydistill.run import Run
 from raydistill.files.schema import COUNTS
 from raydistill.stages import prepare

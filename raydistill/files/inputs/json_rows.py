@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from raydistill.decoding import Joined, Readable
+from raydistill.files.inputs.decoding import Joined, Readable
 from raydistill.errors import UserError
-from raydistill.raw_rows import RawRows
+from raydistill.files.inputs.raw_rows import RawRows
 
 _ARRAY_ROWS = 1 << 16  # elements of an array in one table
 _MAX_ELEMENT_CHARS = 1 << 26

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.csv_dialect import CsvOptions
+from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.errors import UserError
-from raydistill.inputs import InputFile
-from raydistill.readers import check_columns, column_names, read_raw
+from raydistill.files.inputs.input_files import InputFile
+from raydistill.files.inputs.readers import check_columns, column_names, read_raw
 
 HEAD = "query,title,label\n"
 Row = tuple[str | None, ...]

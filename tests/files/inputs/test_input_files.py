@@ -15,9 +15,9 @@ from pyarrow import feather, orc
 
 from raydistill.cli import main, read_overlay
 from raydistill.errors import UserError
-from raydistill.inputs import InputFile, expand_inputs, is_inside, may_hold
+from raydistill.files.inputs.input_files import InputFile, expand_inputs, is_inside, may_hold
 from raydistill.overrides import read_text
-from raydistill.readers import check_columns, read_raw
+from raydistill.files.inputs.readers import check_columns, read_raw
 
 ROWS = [("sofa", "grey sofa"), ("größe", "沙发"), ("tap", 'a "big" tap')]
 TABLE = pa.table({"query": [q for q, _ in ROWS], "title": [t for _, t in ROWS]})

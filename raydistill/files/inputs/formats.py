@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from raydistill.decoding import binary_kind, encoding_of
+from raydistill.files.inputs.decoding import binary_kind, encoding_of
 
 FORMATS = {
     ".parquet": "parquet",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from raydistill.csv_scan import ESCAPED, LINE, NOTHING, Marks, with_backslash
+from raydistill.files.inputs.csv_scan import ESCAPED, LINE, NOTHING, Marks, with_backslash
 
 
 def read_record(record: bytes, kind: int, marks: Marks, num_fields: int) -> tuple[list[bytes], str]:

@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 from pyarrow import fs
 
-from raydistill.csv_dialect import CsvOptions
-from raydistill.decoding import HEAD_BYTES, read_full
+from raydistill.files.inputs.csv_dialect import CsvOptions
+from raydistill.files.inputs.decoding import HEAD_BYTES, read_full
 from raydistill.errors import UserError
-from raydistill.formats import (
+from raydistill.files.inputs.formats import (
     FORMATS,
     SHOWN,
     codec_of,
@@ -29,7 +29,7 @@ from raydistill.formats import (
 )
 from raydistill.files.retry import tried_at
 from raydistill.files.folder import open_uri, without_scheme
-from raydistill.streams import open_stream
+from raydistill.files.inputs.streams import open_stream
 
 logger = logging.getLogger("raydistill")
 _WAYS_OUT = {

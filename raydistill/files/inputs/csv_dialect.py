@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raydistill.csv_fields import split_record
-from raydistill.csv_scan import NOTHING, Marks, Shape
-from raydistill.decoding import likely_encoding
+from raydistill.files.inputs.csv_fields import split_record
+from raydistill.files.inputs.csv_scan import NOTHING, Marks, Shape
+from raydistill.files.inputs.decoding import likely_encoding
 from raydistill.errors import UserError
 
 _DELIMITERS = b",;\t|"

@@ -1,0 +1,1 @@
+"""A raw file: what kind it is, and its rows as tables."""
