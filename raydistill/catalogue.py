@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydistill.clean_rows import read_clean
-from raydistill.config import PairsConfig
+from raydistill.config.run_config import PairsConfig
 from raydistill.errors import UserError
 from raydistill.serving.text.hashing import hash_texts
 from raydistill.files.inputs.input_files import expand_inputs

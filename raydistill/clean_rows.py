@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from raydistill.config import TextRules
+from raydistill.config.run_config import TextRules
 from raydistill.ledger import RawFile
 from raydistill.pairs import clean, unparsed
 from raydistill.files.inputs.raw_rows import RawRows

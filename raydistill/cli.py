@@ -205,7 +205,7 @@ def _add_csv(parser: argparse.ArgumentParser) -> None:
 
 def _csv_settings(arguments: argparse.Namespace) -> dict[str, str]:
     """What was given of how text is delimited, as the run file has it."""
-    from raydistill.input_config import to_csv_config
+    from raydistill.config.data import to_csv_config
 
     given = {name: getattr(arguments, f"csv_{name}") for name in _CSV}
     return to_csv_config(given).model_dump(exclude_none=True)
@@ -225,7 +225,7 @@ def _count(text: str) -> int:
 
 
 def _run_stage(name: str, arguments: argparse.Namespace) -> int:
-    from raydistill.config import load_config
+    from raydistill.config.run_config import load_config
     from raydistill.run import Run
 
     above = [read_overlay(path) for path in arguments.overlays]
@@ -289,7 +289,7 @@ def read_overlay(path: str) -> dict[str, object]:
         UserError: no such file, or not TOML.
     """
     from raydistill.files.inputs.decoding import decode_text
-    from raydistill.overrides import parse_tables
+    from raydistill.config.loading import parse_tables
     from raydistill.files.folder import Folder
 
     folder, _, name = path.rpartition("/")
@@ -348,7 +348,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
-    from raydistill.config import parse_config
+    from raydistill.config.run_config import parse_config
     from raydistill.files.inputs.decoding import decode_text
     from raydistill.inspection import inspect_files, inspect_run, to_json
     from raydistill.report import data_text
@@ -370,7 +370,7 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
 
 def _run_synthesize(arguments: argparse.Namespace) -> int:
     from raydistill.cluster import connect
-    from raydistill.config import ClusterConfig
+    from raydistill.config.run_config import ClusterConfig
     from raydistill.stages import synthesize
 
     size = synthesize.ShopSize(
@@ -388,7 +388,7 @@ def _run_synthesize(arguments: argparse.Namespace) -> int:
 def _run_candidates(arguments: argparse.Namespace) -> int:
     from raydistill.catalogue import Sources, Texts
     from raydistill.cluster import connect, warn_if_apart
-    from raydistill.config import ClusterConfig
+    from raydistill.config.run_config import ClusterConfig
     from raydistill.retrieval import Mix
     from raydistill.stages import candidates
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydistill.clean_rows import read_clean
-from raydistill.config import JudgedConfig, TextRules
+from raydistill.config.run_config import JudgedConfig, TextRules
 from raydistill.ledger import RawFile
 from raydistill.pairs import collapse, group_keys, split_of
 from raydistill.files.folder import SHARD_SUFFIX, Folder

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from raydistill.config import JudgedConfig
+from raydistill.config.run_config import JudgedConfig
 from raydistill.dataset import Dataset
 from raydistill.errors import UserError
 from raydistill.grades import LabelRule, LabelTally

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from raydistill.clean_rows import read_clean
-from raydistill.config import PairsConfig
-from raydistill.input_config import InputConfig
+from raydistill.config.run_config import PairsConfig
+from raydistill.config.data import InputConfig
 from raydistill.ledger import check_files, find_files
 from raydistill.markup import plain_json
 from raydistill.files.model_files import model_folder

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.config import normalised
+from raydistill.config.run_config import normalised
 from raydistill.errors import UserError
 from raydistill.loader import Targets, read_logits
 from raydistill.files.pieces import Piece

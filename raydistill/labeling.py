@@ -25,7 +25,7 @@ from raydistill.prompt_tokenizer import PromptTokenizer
 from raydistill.files.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
 from raydistill.files.folder import Folder
 from raydistill.teacher import Teacher, load_pair_tokenizer
-from raydistill.teaching import LabelConfig
+from raydistill.config.teachers import LabelConfig
 from raydistill.tokens import PairTokenizer, Tokens
 
 Item = dict[str, Any]

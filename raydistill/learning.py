@@ -29,7 +29,7 @@ from raydistill.run import Run
 from raydistill.shards import judged_shards
 from raydistill.files.folder import Folder
 from raydistill.student import Inputs, Student, Trainer, predict, to_inputs
-from raydistill.training import TrainConfig
+from raydistill.config.student import TrainConfig
 
 _LINE_EVERY_S = 10.0
 BATCHES_AHEAD = 8  # some MB; enough that a slow one is not waited for

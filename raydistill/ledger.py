@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from raydistill.config import TextRules
+from raydistill.config.run_config import TextRules
 from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.errors import UserError
 from raydistill.grades import LabelRule

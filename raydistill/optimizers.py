@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from raydistill.training import TrainConfig
+from raydistill.config.student import TrainConfig
 
 
 class Adagrad:

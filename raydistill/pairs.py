@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydistill.serving.text.cleaning import normalise
-from raydistill.config import TextRules
+from raydistill.config.run_config import TextRules
 from raydistill.files.inputs.decoding import likely_encoding
 from raydistill.grades import LabelRule, read_labels
 from raydistill.serving.text.hashing import hash_texts

@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from raydistill.errors import UserError
-from raydistill.prompt import EXAMPLE, Prompt
+from raydistill.config.prompt import EXAMPLE, Prompt
 from raydistill.tokens import PairTokenizer, Tokens, kept_longest_first, load_tokenizer
 
 _LEAST_ROOM = 8  # tokens of query and title together

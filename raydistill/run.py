@@ -14,7 +14,7 @@ from typing import Any
 
 from raydistill import FORMAT
 from raydistill.serving.bundle import BUNDLE, CURRENT
-from raydistill.config import RunConfig, TextRules, fingerprint
+from raydistill.config.run_config import RunConfig, TextRules, fingerprint
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import is_inside, may_hold
 from raydistill.lease import Lease
@@ -23,8 +23,8 @@ from raydistill.files.model_files import PinnedModel, model_folder, pin_model
 from raydistill.files.retry import log_counts
 from raydistill.files.schema import SPLITS
 from raydistill.files.folder import Folder
-from raydistill.teaching import ENGINE, TREES
-from raydistill.training import NgramsConfig
+from raydistill.config.teachers import ENGINE, TREES
+from raydistill.config.student import NgramsConfig
 
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 RUN_FILE = "run.toml"  # the settings of the last stage that did something

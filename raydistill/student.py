@@ -23,7 +23,7 @@ from raydistill.serving.embedding_bag import Lookup, adagrad_rows, look_up, row_
 from raydistill.exchange import Exchange
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.optimizers import make_optimizer
-from raydistill.training import HIDDEN, StudentConfig, TrainConfig
+from raydistill.config.student import HIDDEN, StudentConfig, TrainConfig
 
 _PREDICT_ROWS = 4_096
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
-from raydistill.teaching import TREES, TreesConfig
+from raydistill.config.teachers import TREES, TreesConfig
 
 logger = logging.getLogger("raydistill")
 _PATIENCE_TREES = 30  # without a smaller loss on the folds that were left out

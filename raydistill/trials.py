@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from raydistill.config import RunConfig
+from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.serving.feature_spec import Features
 from raydistill.judged import stack_of, targets_of

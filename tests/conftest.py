@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.config import RunConfig
+from raydistill.config.run_config import RunConfig
 from raydistill.synthetic import Shop
 
 # The collector would walk all of torch again and again, while it is imported and at every test's

@@ -29,7 +29,7 @@ def test_a_ray_of_our_own_has_the_store_that_its_shards_ask_for() -> None:
     code = (
         "import ray\n"
         "from raydistill.cluster import connect\n"
-        "from raydistill.config import ClusterConfig\n"
+        "from raydistill.config.run_config import ClusterConfig\n"
         "connect(ClusterConfig(), shard_rows=800_000, max_length=64)\n"
         "print(ray.cluster_resources()['object_store_memory'])\n"
     )

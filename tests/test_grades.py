@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.config import JudgedConfig
+from raydistill.config.run_config import JudgedConfig
 from raydistill.errors import UserError
 from raydistill.grades import LabelRule, LabelTally, read_labels
 from raydistill.input_checks import check_labels

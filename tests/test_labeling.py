@@ -12,7 +12,7 @@ from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import LOGITS, PAIRS
 from raydistill.files.folder import Folder
 from raydistill.teacher import Teacher
-from raydistill.teaching import LabelConfig
+from raydistill.config.teachers import LabelConfig
 from tests.conftest import make_bert
 
 ROWS = PIECE_ROWS + 40

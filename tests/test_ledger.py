@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill import identity
-from raydistill.config import JudgedConfig, PairsConfig
+from raydistill.config.run_config import JudgedConfig, PairsConfig
 from raydistill.errors import UserError
 from raydistill.ledger import Ledger, RawFile, check_unchanged, find_files, look_into, new_files
 from raydistill.files.folder import Folder

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from raydistill.optimizers import make_optimizer, rate_at
-from raydistill.training import TrainConfig
+from raydistill.config.student import TrainConfig
 
 
 def train_config(**fields: object) -> TrainConfig:

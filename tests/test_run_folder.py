@@ -8,7 +8,7 @@ import pytest
 
 from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.cli import main
-from raydistill.config import RunConfig, load_config
+from raydistill.config.run_config import RunConfig, load_config
 from raydistill.errors import UserError
 from raydistill.run import LABELED_BY, LEASES, Run
 from raydistill.stages import prepare, synthesize

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.config import RunConfig, load_config
+from raydistill.config.run_config import RunConfig, load_config
 from raydistill.errors import UserError
 from raydistill.space import default_values, dimensions, settings_of, with_settings
 from raydistill.stacking import Stack

@@ -23,7 +23,7 @@ from raydistill.student import (
     sum_bags_torch,
     to_inputs,
 )
-from raydistill.training import StudentConfig, TrainConfig
+from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.serving.text.tokenizer import encode
 
 torch.set_num_threads(1)  # the work is tiny: threads would only wait for each other

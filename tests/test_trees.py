@@ -4,7 +4,7 @@ from numpy.typing import NDArray
 
 from raydistill.errors import UserError
 from raydistill.metrics import auc
-from raydistill.teaching import TreesConfig
+from raydistill.config.teachers import TreesConfig
 from raydistill.trees import Trees, fit_trees, split_folds
 
 SETTINGS = TreesConfig(num_leaves=4, max_trees=60, learning_rate=0.3)

@@ -24,7 +24,7 @@ from raydistill.catalogue import (
     make_catalogue,
     mix_settings,
 )
-from raydistill.config import fingerprint
+from raydistill.config.run_config import fingerprint
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import is_inside, may_hold
 from raydistill.lease import Lease

@@ -43,7 +43,7 @@ from raydistill.stages.fit import Log, fit
 from raydistill.stages.placement import device_of_worker, workers_use
 from raydistill.stages.teachers import check_base
 from raydistill.files.folder import SUCCESS
-from raydistill.teaching import FinetuneConfig
+from raydistill.config.teachers import FinetuneConfig
 from raydistill.tokens import load_tokenizer
 
 logger = logging.getLogger("raydistill")

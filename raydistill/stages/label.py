@@ -31,7 +31,7 @@ from raydistill.stages.placement import has_gpu
 from raydistill.stages.tasks import FAILED, Item, Step, run_chain
 from raydistill.stages.teachers import check_teacher, is_labeled, may_pad
 from raydistill.files.folder import SUCCESS
-from raydistill.teaching import TREES, LabelConfig
+from raydistill.config.teachers import TREES, LabelConfig
 
 logger = logging.getLogger("raydistill")
 _ATTEMPTS = 3  # at a shard, before it is given up and named

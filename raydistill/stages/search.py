@@ -49,7 +49,7 @@ from raydistill.trials import (
     Trial,
     run_trial,
 )
-from raydistill.tuning import TuneConfig
+from raydistill.config.search import TuneConfig
 
 logger = logging.getLogger("raydistill")
 _METRICS = (*MODES, SPEED, "pairs", "done_share")

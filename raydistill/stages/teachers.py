@@ -15,7 +15,7 @@ from itertools import islice
 import pyarrow as pa
 
 from raydistill.cluster import Cluster
-from raydistill.config import TextRules
+from raydistill.config.run_config import TextRules
 from raydistill.device import free_memory_bytes
 from raydistill.errors import UserError, WorkError
 from raydistill.ledger import RawFile, find_files

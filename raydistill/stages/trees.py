@@ -29,7 +29,7 @@ from raydistill.shards import judged_shards
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.tasks import Item, Step, run_tasks
 from raydistill.files.folder import SUCCESS, Folder
-from raydistill.teaching import TREES
+from raydistill.config.teachers import TREES
 from raydistill.trees import Trees, fit_trees
 
 logger = logging.getLogger("raydistill")

@@ -34,7 +34,7 @@ from raydistill.serving.scorer import Scorer
 from raydistill.files.folder import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
 from raydistill.serving.text.arrow_text import to_texts
-from raydistill.training import StudentConfig, TrainConfig
+from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.vocabulary import make_lexicon
 
 NEAR = [at for at, name in enumerate(DENSE_NAMES) if "near" in name or name == "cosine"]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.serving.embedding_bag import look_up
-from raydistill.config import load_config
+from raydistill.config.run_config import load_config
 from raydistill.serving.feature_spec import Features, concatenate
 from raydistill.learning import Average, spec_of
 from raydistill.serving.lexicon import Lexicon
@@ -34,7 +34,7 @@ from raydistill.run import Run
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.student import Student, Trainer, predict, to_inputs
 from raydistill.serving.text.arrow_text import to_texts
-from raydistill.training import StudentConfig, TrainConfig
+from raydistill.config.student import StudentConfig, TrainConfig
 
 _ROWS, _EVALUATIONS = 512, 4  # of a batch; an epoch
 Array = NDArray[np.float32]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.config import load_config
+from raydistill.config.run_config import load_config
 from raydistill.metrics import best_threshold, measure
 from raydistill.run import Run
 

@@ -24,7 +24,7 @@ from prepared import rows_of
 from scipy.special import expit, log_expit
 from students import fitted, judge
 
-from raydistill.config import load_config
+from raydistill.config.run_config import load_config
 from raydistill.learning import Job
 from raydistill.loader import Loader
 from raydistill.run import Run

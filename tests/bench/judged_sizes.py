@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from students import metrics_of
 
-from raydistill.config import RunConfig, load_config
+from raydistill.config.run_config import RunConfig, load_config
 from raydistill.curve import in_share
 from raydistill.run import Run
 from raydistill.space import with_settings

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raydistill.config import RunConfig
+from raydistill.config.run_config import RunConfig
 from raydistill.pairs import collapse
 from raydistill.run import Run
 from raydistill.files.folder import SUCCESS, Folder

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from students import metrics_of, some_shards
 
-from raydistill.config import load_config
+from raydistill.config.run_config import load_config
 from raydistill.judged import fitted_stack, stack_of, targets_of
 from raydistill.learning import Job
 from raydistill.run import Run

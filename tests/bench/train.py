@@ -41,7 +41,7 @@ from raydistill.files.schema import LOGITS
 from raydistill.files.folder import Folder
 from raydistill.student import Student, Trainer, to_inputs
 from raydistill.synthetic import Shop
-from raydistill.training import StudentConfig, TrainConfig
+from raydistill.config.student import StudentConfig, TrainConfig
 
 FREE = sorted(os.sched_getaffinity(0))  # the cores it may use
 SHARD_ROWS = 65_536

@@ -23,7 +23,7 @@ from raydistill.metrics import auc
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.folder import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs
-from raydistill.training import StudentConfig, TrainConfig
+from raydistill.config.student import StudentConfig, TrainConfig
 
 
 class Plain:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prepared import rows_of
 from scipy.special import log_expit
 
-from raydistill.config import load_config
+from raydistill.config.run_config import load_config
 from raydistill.serving.feature_spec import Features
 from raydistill.judged import read_groups, read_judged
 from raydistill.learning import spec_of
@@ -30,7 +30,7 @@ from raydistill.metrics import auc
 from raydistill.run import Run
 from raydistill.stacking import fit_stack
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.teaching import TreesConfig
+from raydistill.config.teachers import TreesConfig
 from raydistill.trees import fit_trees, split_folds
 
 MATCH = list(range(NUM_DENSE))

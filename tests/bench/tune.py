@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from raydistill.cluster import connect
-from raydistill.config import load_config
+from raydistill.config.run_config import load_config
 from raydistill.run import Run
 from raydistill.stages.search import search
 from raydistill.stages.tune import make_task

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from raydistill.errors import UserError
-from raydistill.prompt import Prompt
+from raydistill.config.prompt import Prompt
 from raydistill.prompt_tokenizer import FINE_TUNED, is_decoder
 from raydistill.teacher import Teacher, check_model
 from tests.conftest import WORDS

@@ -17,7 +17,7 @@ from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.featurize import featurize
 from raydistill.serving.scorer import Scorer
 from raydistill.student import Student, predict
-from raydistill.training import StudentConfig
+from raydistill.config.student import StudentConfig
 from raydistill.serving.text.tokenizer import encode, single_words
 
 SPECS: list[dict[str, Any]] = [

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.cli import main
-from raydistill.config import PairsConfig
+from raydistill.config.run_config import PairsConfig
 from raydistill.ledger import find_files
 from raydistill.files.schema import SOURCE
 from raydistill.stages import candidates

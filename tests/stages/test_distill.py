@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.cli import main
-from raydistill.config import RunConfig
+from raydistill.config.run_config import RunConfig
 from raydistill.run import Run
 from raydistill.serving.scorer import Scorer
 from raydistill.stages import distill
 from raydistill.files.folder import Folder
-from raydistill.teaching import TeacherConfig
+from raydistill.config.teachers import TeacherConfig
 from tests.conftest import run_config
 from tests.stages.test_finetune import encoder  # noqa: F401 - a fixture
 

@@ -14,7 +14,7 @@ from raydistill.run import Run
 from raydistill.stages import finetune
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.teacher import check_model, quiet_transformers
-from raydistill.teaching import TeacherConfig
+from raydistill.config.teachers import TeacherConfig
 from tests.conftest import make_mpnet, run_config
 
 

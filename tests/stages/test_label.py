@@ -17,7 +17,7 @@ from raydistill.stages import label, prepare
 from raydistill.stages.tasks import FAILED, Item
 from raydistill.files.folder import Folder
 from raydistill.teacher import Teacher
-from raydistill.teaching import ENGINE, TeacherConfig
+from raydistill.config.teachers import ENGINE, TeacherConfig
 from tests.conftest import make_bert, run_config
 from tests.models.test_prompts import make_decoder
 
@@ -379,7 +379,7 @@ def test_actors_are_placed_on_fractions_of_gpus() -> None:
         "ray.init(num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False,\n"
         "         logging_level='error', object_store_memory=100 * 2**20)\n"
         "from raydistill.cluster import connect\n"
-        "from raydistill.config import ClusterConfig\n"
+        "from raydistill.config.run_config import ClusterConfig\n"
         "from raydistill.stages.tasks import run_chain\n"
         "found = connect(ClusterConfig())\n"
         "assert found.num_gpus == 2 and found.num_actors(gpus_each=0.5) == 4\n"

@@ -10,12 +10,12 @@ import pytest
 
 from raydistill.cli import main
 from raydistill.cluster import Cluster
-from raydistill.config import RunConfig
+from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError, WorkError
 from raydistill.run import Run
 from raydistill.stages import distill, label, tasks, teachers
 from raydistill.stages.tasks import Item
-from raydistill.teaching import TeacherConfig
+from raydistill.config.teachers import TeacherConfig
 from tests.conftest import run_config
 from tests.models.own_code import make_own
 from tests.models.test_model_loading import damaged, make_roberta, reconfigured, without

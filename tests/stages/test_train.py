@@ -31,7 +31,7 @@ from raydistill.stages.lexicon import load_lexicon
 from raydistill.files.folder import Folder
 from raydistill.student import Student, predict
 from raydistill.synthetic import Shop
-from raydistill.training import StudentConfig
+from raydistill.config.student import StudentConfig
 from tests.conftest import run_config
 
 

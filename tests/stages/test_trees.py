@@ -20,7 +20,7 @@ from raydistill.stages.evaluate import reference_of, teacher_scores
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import make_job
 from raydistill.files.folder import SUCCESS
-from raydistill.teaching import TREES
+from raydistill.config.teachers import TREES
 from tests.conftest import run_config
 
 TWO = Cluster(num_cores=2, num_gpus=0)

@@ -8,7 +8,7 @@ import pytest
 
 from raydistill.cli import read_overlay
 from raydistill.cluster import Cluster
-from raydistill.config import load_config
+from raydistill.config.run_config import load_config
 from raydistill.errors import UserError
 from raydistill.judged import fitted_stack, read_judged, stack_of
 from raydistill.files.pieces import shard_pieces

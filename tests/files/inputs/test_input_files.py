@@ -16,7 +16,7 @@ from pyarrow import feather, orc
 from raydistill.cli import main, read_overlay
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import InputFile, expand_inputs, is_inside, may_hold
-from raydistill.overrides import read_text
+from raydistill.config.loading import read_text
 from raydistill.files.inputs.readers import check_columns, read_raw
 
 ROWS = [("sofa", "grey sofa"), ("größe", "沙发"), ("tap", 'a "big" tap')]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raydistill.section import Count, Positive, Section
+from raydistill.config.base import Count, Positive, Section
 from raydistill.serving.text.unit_names import Names, checked_units
 
 

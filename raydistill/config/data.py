@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from raydistill.errors import UserError
-from raydistill.section import Section
+from raydistill.config.base import Section
 
 
 class CsvConfig(Section):

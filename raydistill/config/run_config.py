@@ -15,12 +15,12 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from raydistill.errors import UserError
-from raydistill.input_config import CsvConfig, InputConfig, Inputs, Label, Scale, check_labels
-from raydistill.overrides import apply_override, lay_over, parse_tables, read_text
-from raydistill.prompt import Prompt
-from raydistill.section import Count, Section, Share
-from raydistill.teaching import TREES, FinetuneConfig, LabelConfig, TeacherConfig, TreesConfig
-from raydistill.training import (
+from raydistill.config.data import CsvConfig, InputConfig, Inputs, Label, Scale, check_labels
+from raydistill.config.loading import apply_override, lay_over, parse_tables, read_text
+from raydistill.config.prompt import Prompt
+from raydistill.config.base import Count, Section, Share
+from raydistill.config.teachers import TREES, FinetuneConfig, LabelConfig, TeacherConfig, TreesConfig
+from raydistill.config.student import (
     HIDDEN,
     LOSS,
     SEARCHED,
@@ -29,7 +29,7 @@ from raydistill.training import (
     StudentConfig,
     TrainConfig,
 )
-from raydistill.tuning import TuneConfig
+from raydistill.config.search import TuneConfig
 
 
 class TextRules(Section):

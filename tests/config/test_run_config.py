@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.config import RunConfig, fingerprint, load_config
+from raydistill.config.run_config import RunConfig, fingerprint, load_config
 from raydistill.errors import UserError
 
 MINIMAL = """

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raydistill.section import Count, Positive, Section
+from raydistill.config.base import Count, Positive, Section
 
 
 class SpaceConfig(Section):

@@ -1,0 +1,1 @@
+"""A setting: the run file as validated, frozen objects."""
