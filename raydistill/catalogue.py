@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydistill.clean_rows import read_clean
+from raydistill.data.clean_rows import read_clean
 from raydistill.config.run_config import PairsConfig
 from raydistill.errors import UserError
 from raydistill.serving.text.hashing import hash_texts
 from raydistill.files.inputs.input_files import expand_inputs
-from raydistill.ledger import RawFile, look_into
+from raydistill.data.manifest import RawFile, look_into
 from raydistill.retrieval import KINDS, Mix, TitleIndex, build_index, choose
 from raydistill.files.schema import CANDIDATES
 from raydistill.files.folder import SUCCESS, Folder

@@ -17,20 +17,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from raydistill.clean_rows import read_clean
+from raydistill.data.clean_rows import read_clean
 from raydistill.config.run_config import PairsConfig
 from raydistill.config.data import InputConfig
-from raydistill.ledger import check_files, find_files
+from raydistill.data.manifest import check_files, find_files
 from raydistill.markup import plain_json
 from raydistill.files.model_files import model_folder
-from raydistill.pairs import collapse, group_keys, pair_ids
+from raydistill.data.pairs import collapse, group_keys, pair_ids
 from raydistill.files.pieces import Piece, read_pieces, shard_pieces
-from raydistill.rejects import count_reasons
+from raydistill.data.rejects import count_reasons
 from raydistill.run import DATASETS, Run
 from raydistill.files.schema import COUNTS, SPLITS
 from raydistill.shards import judged_shards, pair_shards
 from raydistill.files.folder import SUCCESS, Folder
-from raydistill.store import Grid, Known, bucket_of
+from raydistill.data.bucket_layout import Grid, Known, bucket_of
 from raydistill.files.inputs.text_columns import one_chunk
 from raydistill.serving.text.unit_names import Names
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raydistill.serving.text.characters import OPENS, SKIP, SOLO, WORD, Tables, character_tables
 from raydistill.serving.text.compiled import compiled
-from raydistill.keys import stem
+from raydistill.data.query_key import stem
 from raydistill.serving.text.arrow_text import Block, narrowed, row_blocks, to_texts
 from raydistill.serving.text.tokenizer import classify, decode
 

@@ -18,7 +18,7 @@ from raydistill.loader import (
     scale_features,
     worker_steps,
 )
-from raydistill.pairs import collapse
+from raydistill.data.pairs import collapse
 from raydistill.files.pieces import PIECE_ROWS, Piece, shard_pieces
 from raydistill.files.schema import LOGITS
 from raydistill.files.folder import Folder

@@ -28,7 +28,7 @@ from raydistill.config.run_config import fingerprint
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import is_inside, may_hold
 from raydistill.lease import Lease
-from raydistill.ledger import RawFile
+from raydistill.data.manifest import RawFile
 from raydistill.progress import Progress
 from raydistill.retrieval import KINDS, Mix
 from raydistill.files.retry import log_counts

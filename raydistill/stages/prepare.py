@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydistill.files import retry
-from raydistill.dataset import (
+from raydistill.data.prepare_steps import (
     PART_ROWS,
     Dataset,
     HeldOut,
@@ -31,9 +31,9 @@ from raydistill.dataset import (
     scatter_part,
 )
 from raydistill.errors import UserError
-from raydistill.input_checks import UnusableInput, check_labels, check_usable
-from raydistill.ledger import PREPARED, Ledger, RawFile, locate, new_files
-from raydistill.pairs import query_keys
+from raydistill.data.input_checks import UnusableInput, check_labels, check_usable
+from raydistill.data.manifest import PREPARED, Ledger, RawFile, locate, new_files
+from raydistill.data.pairs import query_keys
 from raydistill.progress import Progress
 from raydistill.files.inputs.readers import row_group_spans
 from raydistill.files.retry import ITEM_TRIES, tried
@@ -41,7 +41,7 @@ from raydistill.run import Run
 from raydistill.files.schema import COUNTS, EXTRAS, SPLITS
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.files.folder import SUCCESS
-from raydistill.store import Grid, make_grid
+from raydistill.data.bucket_layout import Grid, make_grid
 
 logger = logging.getLogger("raydistill")
 _GATHER_ROWS = 1 << 21  # clean rows that a task that gathers holds: 200 to 400 MB

@@ -18,10 +18,10 @@ from raydistill.cluster import Cluster
 from raydistill.config.run_config import TextRules
 from raydistill.device import free_memory_bytes
 from raydistill.errors import UserError, WorkError
-from raydistill.ledger import RawFile, find_files
+from raydistill.data.manifest import RawFile, find_files
 from raydistill.files.model_files import PinnedModel, load_model, model_bytes
 from raydistill.model_loading import read_config
-from raydistill.pairs import clean
+from raydistill.data.pairs import clean
 from raydistill.files.inputs.readers import read_raw
 from raydistill.run import DATASETS, Run
 from raydistill.shards import missing_shards

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydistill.config.run_config import RunConfig
-from raydistill.pairs import collapse
+from raydistill.data.pairs import collapse
 from raydistill.run import Run
 from raydistill.files.folder import SUCCESS, Folder
 

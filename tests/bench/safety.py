@@ -18,7 +18,7 @@ from pathlib import Path
 from raydistill.serving.bundle import read_bundle
 from raydistill.serving.bundle_check import check_arrays, check_settings
 from raydistill.files.durable import write_whole
-from raydistill.identity import look_at
+from raydistill.data.identities import look_at
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.serving.scorer import Scorer
 

@@ -34,7 +34,7 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.learning import BATCHES_AHEAD
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
-from raydistill.pairs import collapse
+from raydistill.data.pairs import collapse
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.prefetch import prefetch
 from raydistill.files.schema import LOGITS

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from raydistill.serving.text.characters import character_tables, fold
 from raydistill.serving.text.cleaning import clean_text
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.keys import query_keys
+from raydistill.data.query_key import query_keys
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.featurize import featurize
 from raydistill.serving.text.unit_names import UNITS

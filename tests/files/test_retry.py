@@ -13,7 +13,7 @@ import pytest
 
 from raydistill.files import retry
 from raydistill.errors import UserError
-from raydistill.identity import look_at
+from raydistill.data.identities import look_at
 from raydistill.files.inputs.input_files import InputFile, expand_inputs
 from raydistill.files.inputs.readers import check_columns, read_raw
 from raydistill.files.retry import StoreError, transient_code, tried, tried_at
@@ -22,7 +22,7 @@ from raydistill.stages import prepare, tasks
 from raydistill.stages.distill import run_stage
 from raydistill.stages.tasks import FAILED, Item
 from raydistill.files.folder import MARKER, Folder
-from raydistill.store import read_range, write_chunk
+from raydistill.data.bucket_layout import read_range, write_chunk
 from tests.conftest import run_config
 from tests.proxy import CLOSED, CUT_OFF, DENIED, SLOW_DOWN, TOO_MANY, Proxy, proxy_of
 

@@ -6,7 +6,7 @@ import pytest
 
 from raydistill.cli import main
 from raydistill.config.run_config import PairsConfig
-from raydistill.ledger import find_files
+from raydistill.data.manifest import find_files
 from raydistill.files.schema import SOURCE
 from raydistill.stages import candidates
 from raydistill.files.folder import Folder

@@ -14,7 +14,7 @@ from raydistill.report import data_markdown, data_text
 from raydistill.run import Run
 from raydistill.files.schema import PAIRS
 from raydistill.stages import prepare
-from raydistill.store import Grid, bucket_of
+from raydistill.data.bucket_layout import Grid, bucket_of
 from tests.conftest import run_config
 
 RAW = """query,title

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.serving.text.cleaning import normalise
-from raydistill.dataset import scatter_part
+from raydistill.data.prepare_steps import scatter_part
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.inputs.readers import read_raw

@@ -9,18 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from raydistill import keys, terms
+from raydistill import terms
+from raydistill.data import query_key as keys
 from raydistill.serving import featurize as ngrams
 from raydistill.serving.text import cleaning
 from raydistill.serving.text import hashing
 from raydistill.serving.text.cleaning import normalise
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.text.hashing import hash_texts
-from raydistill.keys import query_keys
+from raydistill.data.query_key import query_keys
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import features_of
 from raydistill.serving.featurize import document_counts, featurize
-from raydistill.pairs import pair_ids
+from raydistill.data.pairs import pair_ids
 from raydistill.terms import search_terms
 from raydistill.serving.text.arrow_text import row_blocks, row_spans, to_arrow, to_texts
 from raydistill.serving.text.tokenizer import encode

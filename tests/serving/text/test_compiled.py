@@ -29,7 +29,7 @@ NGRAM = (
 )
 STEM = (
     "import numpy as np\n"
-    "from raydistill.keys import stem\n"
+    "from raydistill.data.query_key import stem\n"
     "found = stem(np.array([57, 57, 57, 115], np.uint32), 4)\n"
     "print(found, sum(stem.stats.cache_hits.values()), stem.stats.cache_path)"
 )

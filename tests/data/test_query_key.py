@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.keys import query_keys
+from raydistill.data.query_key import query_keys
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.featurize import featurize
 from raydistill.serving.text.tokenizer import encode

@@ -9,10 +9,10 @@ import pytest
 
 from raydistill.config.run_config import JudgedConfig
 from raydistill.errors import UserError
-from raydistill.grades import LabelRule, LabelTally, read_labels
-from raydistill.input_checks import check_labels
-from raydistill.ledger import find_files
-from raydistill.pairs import clean
+from raydistill.data.grades import LabelRule, LabelTally, read_labels
+from raydistill.data.input_checks import check_labels
+from raydistill.data.manifest import find_files
+from raydistill.data.pairs import clean
 
 PLAIN = LabelRule()
 GRADES = LabelRule(grades=(("Exact", 1.0), ("Substitute", 0.5), ("0", 0.0), ("3", 0.9)))

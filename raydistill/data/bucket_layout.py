@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.ipc
 from numpy.typing import NDArray
 
-from raydistill.pairs import collapse, group_keys, pair_ids, run_starts
+from raydistill.data.pairs import collapse, group_keys, pair_ids, run_starts
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import WEIGHTS
 from raydistill.files.folder import SHARD_SUFFIX, Folder

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from raydistill.config.run_config import TextRules
-from raydistill.ledger import RawFile
-from raydistill.pairs import clean, unparsed
+from raydistill.data.manifest import RawFile
+from raydistill.data.pairs import clean, unparsed
 from raydistill.files.inputs.raw_rows import RawRows
 from raydistill.files.inputs.readers import read_raw
 

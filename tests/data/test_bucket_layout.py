@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.pairs import collapse, group_keys, to_pairs
+from raydistill.data.pairs import collapse, group_keys, to_pairs
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import PAIRS
 from raydistill.files.folder import Folder
-from raydistill.store import (
+from raydistill.data.bucket_layout import (
     Grid,
     Known,
     bucket_of,

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.clean_rows import read_clean
+from raydistill.data.clean_rows import read_clean
 from raydistill.config.run_config import JudgedConfig, TextRules
-from raydistill.ledger import RawFile
-from raydistill.pairs import collapse, group_keys, split_of
+from raydistill.data.manifest import RawFile
+from raydistill.data.pairs import collapse, group_keys, split_of
 from raydistill.files.folder import SHARD_SUFFIX, Folder
-from raydistill.store import (
+from raydistill.data.bucket_layout import (
     Grid,
     Known,
     gather,

@@ -1,0 +1,1 @@
+"""A pair: raw rows to clean, distinct pairs in shards."""
