@@ -22,7 +22,7 @@ from raydistill.markup import plain_lines
 
 if TYPE_CHECKING:
     from raydistill.files.inputs.csv_dialect import CsvOptions
-    from raydistill.run import Run
+    from raydistill.runs.run_folder import Run
 
 logger = logging.getLogger("raydistill")
 _CSV = ("delimiter", "quote", "escape", "encoding")
@@ -226,7 +226,7 @@ def _count(text: str) -> int:
 
 def _run_stage(name: str, arguments: argparse.Namespace) -> int:
     from raydistill.config.run_config import load_config
-    from raydistill.run import Run
+    from raydistill.runs.run_folder import Run
 
     above = [read_overlay(path) for path in arguments.overlays]
     config = load_config(arguments.config, overlays=above, overrides=arguments.overrides)
@@ -299,7 +299,7 @@ def read_overlay(path: str) -> dict[str, object]:
 
 
 def _dry_run(run: Run) -> int:
-    from raydistill.run import STAGES
+    from raydistill.runs.run_folder import STAGES
     from raydistill.stages.distill import is_complete, outputs
 
     print(run.config.resolved.to_toml())  # noqa: T201
@@ -352,7 +352,7 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     from raydistill.files.inputs.decoding import decode_text
     from raydistill.inspection import inspect_files, inspect_run, to_json
     from raydistill.report import data_text
-    from raydistill.run import Run
+    from raydistill.runs.run_folder import Run
     from raydistill.files.folder import Folder
 
     folder = Folder(arguments.path)

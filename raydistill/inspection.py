@@ -26,9 +26,9 @@ from raydistill.files.model_files import model_folder
 from raydistill.data.pairs import collapse, group_keys, pair_ids
 from raydistill.files.pieces import Piece, read_pieces, shard_pieces
 from raydistill.data.rejects import count_reasons
-from raydistill.run import DATASETS, Run
+from raydistill.runs.run_folder import DATASETS, Run
 from raydistill.files.schema import COUNTS, SPLITS
-from raydistill.shards import judged_shards, pair_shards
+from raydistill.runs.shards import judged_shards, pair_shards
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.data.bucket_layout import Grid, Known, bucket_of
 from raydistill.files.inputs.text_columns import one_chunk

@@ -16,7 +16,7 @@ from raydistill.config.run_config import normalised
 from raydistill.errors import UserError
 from raydistill.loader import Targets, read_logits
 from raydistill.files.pieces import Piece
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.stacking import FittedStack, Stack, fit_stack
 
 logger = logging.getLogger("raydistill")

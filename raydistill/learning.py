@@ -25,8 +25,8 @@ from raydistill.serving.featurize import word_rows
 from raydistill.optimizers import rate_at
 from raydistill.files.prefetch import prefetch
 from raydistill.progress import rate_line
-from raydistill.run import Run
-from raydistill.shards import judged_shards
+from raydistill.runs.run_folder import Run
+from raydistill.runs.shards import judged_shards
 from raydistill.files.folder import Folder
 from raydistill.student import Inputs, Student, Trainer, predict, to_inputs
 from raydistill.config.student import TrainConfig

@@ -15,9 +15,9 @@ import pyarrow as pa
 from raydistill.errors import UserError
 from raydistill.loader import read_logits
 from raydistill.files.pieces import Piece, PieceReader, Rows, TableRows, groups_by_rows, pieces_of
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.schema import LOGITS
-from raydistill.shards import missing_shards, pair_shards
+from raydistill.runs.shards import missing_shards, pair_shards
 from raydistill.files.folder import Folder
 
 # Read for a sample. A student learns more from pairs of many queries than from many pairs of a

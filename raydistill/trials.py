@@ -24,9 +24,9 @@ from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, dense_scale
 from raydistill.metrics import best_threshold, measure
 from raydistill.files.pieces import PIECE_ROWS, shard_pieces
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.samples import Sample
-from raydistill.shards import judged_shards
+from raydistill.runs.shards import judged_shards
 from raydistill.space import Dimension, Settings, Values, settings_of, with_settings
 from raydistill.stacking import Stack
 from raydistill.student import Student, predict

@@ -176,7 +176,7 @@ def local_ray(s3: str) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _prepared(local_ray: None, raw_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from raydistill.run import Run
+    from raydistill.runs.run_folder import Run
     from raydistill.stages import prepare
 
     folder = tmp_path_factory.mktemp("prepared") / "run"

@@ -133,7 +133,7 @@ def test_work_that_failed_is_one_line_and_exit_code_1(
     def fail(self: object) -> None:
         raise WorkError("2 shards failed 3 times: a, b; the first: exit code 3")
 
-    monkeypatch.setattr("raydistill.run.Run.check_owner", fail)
+    monkeypatch.setattr("raydistill.runs.run_folder.Run.check_owner", fail)
     given = ["distill", "--config", file, "--dry-run", *(["--verbose"] if is_verbose else [])]
     assert main(given) == 1
     err = capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from raydistill.config.run_config import load_config
-from raydistill.run import STAGES
+from raydistill.runs.run_folder import STAGES
 
 ROOT = Path(__file__).parent.parent
 

@@ -27,7 +27,7 @@ from raydistill.catalogue import (
 from raydistill.config.run_config import fingerprint
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import is_inside, may_hold
-from raydistill.lease import Lease
+from raydistill.runs.lease import Lease
 from raydistill.data.manifest import RawFile
 from raydistill.progress import Progress
 from raydistill.retrieval import KINDS, Mix

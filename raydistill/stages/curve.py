@@ -28,9 +28,9 @@ from raydistill.loader import Targets, features_of
 from raydistill.serving.match_features import DENSE_NAMES
 from raydistill.files.pieces import PieceReader, pieces_of, read_pieces
 from raydistill.progress import Progress
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.serving.scorer import Scorer
-from raydistill.shards import judged_shards
+from raydistill.runs.shards import judged_shards
 from raydistill.stages import train
 from raydistill.stages.evaluate import (
     entry_of,

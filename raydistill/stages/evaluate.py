@@ -17,7 +17,7 @@ from raydistill.judged import fitted_stack, read_judged, stack_of
 from raydistill.labels import soft_labels
 from raydistill.metrics import best_threshold, measure, retention
 from raydistill.report import markdown
-from raydistill.run import ROLES, TUNED, Run
+from raydistill.runs.run_folder import ROLES, TUNED, Run
 from raydistill.files.schema import COUNTS
 from raydistill.serving.scorer import Scorer
 from raydistill.stacking import FittedStack, Stack

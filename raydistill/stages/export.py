@@ -20,9 +20,9 @@ from raydistill.loader import features_of
 from raydistill.markup import escaped
 from raydistill.metrics import best_threshold
 from raydistill.files.pieces import pieces_of, read_pieces
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.serving.scorer import Scorer
-from raydistill.shards import judged_shards
+from raydistill.runs.shards import judged_shards
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import load_student, make_job
 from raydistill.files.folder import SUCCESS, Folder

@@ -37,8 +37,8 @@ from raydistill.files.model_files import load_model, model_fingerprint
 from raydistill.model_loading import load_classifier, quiet_transformers
 from raydistill.padded_model import set_padding
 from raydistill.prompt_tokenizer import FINE_TUNED, is_decoder
-from raydistill.run import Run
-from raydistill.shards import judged_shards
+from raydistill.runs.run_folder import Run
+from raydistill.runs.shards import judged_shards
 from raydistill.stages.fit import Log, fit
 from raydistill.stages.placement import device_of_worker, workers_use
 from raydistill.stages.teachers import check_base

@@ -25,8 +25,8 @@ from raydistill.errors import UserError, WorkError
 from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
 from raydistill.files.model_files import PinnedModel
 from raydistill.progress import Progress
-from raydistill.run import LABELED_BY, Run
-from raydistill.shards import Shard, missing_shards, shards_to_score
+from raydistill.runs.run_folder import LABELED_BY, Run
+from raydistill.runs.shards import Shard, missing_shards, shards_to_score
 from raydistill.stages.placement import has_gpu
 from raydistill.stages.tasks import FAILED, Item, Step, run_chain
 from raydistill.stages.teachers import check_teacher, is_labeled, may_pad

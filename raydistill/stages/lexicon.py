@@ -23,8 +23,8 @@ from raydistill.loader import features_of
 from raydistill.files.model_files import load_model
 from raydistill.files.pieces import pieces_of, read_pieces
 from raydistill.progress import Progress
-from raydistill.run import Run
-from raydistill.shards import pair_shards
+from raydistill.runs.run_folder import Run
+from raydistill.runs.shards import pair_shards
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.files.folder import Folder
 from raydistill.vocabulary import make_lexicon

@@ -37,7 +37,7 @@ from raydistill.data.pairs import query_keys
 from raydistill.progress import Progress
 from raydistill.files.inputs.readers import row_group_spans
 from raydistill.files.retry import ITEM_TRIES, tried
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.schema import COUNTS, EXTRAS, SPLITS
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.files.folder import SUCCESS

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from raydistill.errors import UserError
-from raydistill.lease import Lease
+from raydistill.runs.lease import Lease
 from raydistill.progress import Progress
 from raydistill.files.retry import log_counts
 from raydistill.stages.tasks import Item, run_tasks

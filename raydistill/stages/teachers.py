@@ -23,8 +23,8 @@ from raydistill.files.model_files import PinnedModel, load_model, model_bytes
 from raydistill.model_loading import read_config
 from raydistill.data.pairs import clean
 from raydistill.files.inputs.readers import read_raw
-from raydistill.run import DATASETS, Run
-from raydistill.shards import missing_shards
+from raydistill.runs.run_folder import DATASETS, Run
+from raydistill.runs.shards import missing_shards
 from raydistill.stages.placement import has_gpu
 from raydistill.stages.worker_exits import error_line
 from raydistill.files.folder import Folder

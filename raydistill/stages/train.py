@@ -31,8 +31,8 @@ from raydistill.exchange import Exchange
 from raydistill.judged import stack_of, targets_of
 from raydistill.learning import Job, State, Watcher, copy_arrays, fit_student, new_state
 from raydistill.loader import Loader, Targets, scale_features
-from raydistill.run import ROLES, Run
-from raydistill.shards import judged_shards, missing_shards, pair_shards
+from raydistill.runs.run_folder import ROLES, Run
+from raydistill.runs.shards import judged_shards, missing_shards, pair_shards
 from raydistill.stages.fit import fit
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.placement import device_of_worker, workers_use

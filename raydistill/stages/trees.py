@@ -24,8 +24,8 @@ from raydistill.loader import Loader, Targets, features_of
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.metrics import auc
 from raydistill.files.pieces import PIECE_ROWS, pieces_of
-from raydistill.run import Run
-from raydistill.shards import judged_shards
+from raydistill.runs.run_folder import Run
+from raydistill.runs.shards import judged_shards
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.tasks import Item, Step, run_tasks
 from raydistill.files.folder import SUCCESS, Folder

@@ -16,7 +16,7 @@ from raydistill.judged import fitted_stack, stack_of
 from raydistill.metrics import best_threshold, measure
 from raydistill.plots import draw
 from raydistill.report import tune_markdown
-from raydistill.run import TUNED, Run
+from raydistill.runs.run_folder import TUNED, Run
 from raydistill.samples import draw_sample
 from raydistill.serving.scorer import Scorer
 from raydistill.space import WEIGHTS, Settings, dimensions, with_settings

@@ -30,7 +30,7 @@ from raydistill.loader import dense_scale, features_of, read_logits
 from raydistill.metrics import auc
 from raydistill.serving.featurize import document_counts, idf, word_rows
 from raydistill.files.pieces import Piece
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.student import Student, Trainer, predict, to_inputs
 from raydistill.serving.text.arrow_text import to_texts

@@ -27,7 +27,7 @@ from students import fitted, judge
 from raydistill.config.run_config import load_config
 from raydistill.learning import Job
 from raydistill.loader import Loader
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.space import with_settings
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.train import make_job

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from raydistill.config.run_config import RunConfig
 from raydistill.data.pairs import collapse
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.folder import SUCCESS, Folder
 
 

@@ -25,7 +25,7 @@ from students import metrics_of, some_shards
 from raydistill.config.run_config import load_config
 from raydistill.judged import fitted_stack, stack_of, targets_of
 from raydistill.learning import Job
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.space import Settings, with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
 from raydistill.stages.lexicon import write_lexicon

@@ -11,8 +11,8 @@ from scipy.special import expit
 
 from raydistill.learning import Job, Watcher, fit_student, new_state
 from raydistill.loader import Loader, Targets, scale_features
-from raydistill.run import Run
-from raydistill.shards import pair_shards
+from raydistill.runs.run_folder import Run
+from raydistill.runs.shards import pair_shards
 from raydistill.stages.evaluate import entry_of
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.student import Student, predict

@@ -22,7 +22,7 @@ import psutil
 
 from raydistill.cluster import connect
 from raydistill.config.run_config import load_config
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.stages.search import search
 from raydistill.stages.tune import make_task
 from raydistill.files.folder import Folder

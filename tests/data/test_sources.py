@@ -10,7 +10,7 @@ import pytest
 import raydistill
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import InputFile
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from tests.conftest import run_config
 
 PACKAGE = Path(raydistill.__file__).parent

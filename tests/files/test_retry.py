@@ -17,7 +17,7 @@ from raydistill.data.identities import look_at
 from raydistill.files.inputs.input_files import InputFile, expand_inputs
 from raydistill.files.inputs.readers import check_columns, read_raw
 from raydistill.files.retry import StoreError, transient_code, tried, tried_at
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.stages import prepare, tasks
 from raydistill.stages.distill import run_stage
 from raydistill.stages.tasks import FAILED, Item

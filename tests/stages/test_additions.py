@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.schema import COUNTS
-from raydistill.shards import pair_shards
+from raydistill.runs.shards import pair_shards
 from raydistill.stages import prepare
 from raydistill.stages.distill import is_complete
 from tests.stages.test_prepare import contents, first_shards, make, write_cut_off

@@ -10,7 +10,7 @@ import pytest
 from raydistill.cli import main
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.schema import LOGITS
 from raydistill.stages import curve, train
 from raydistill.stages.fit import fit as ray_fit

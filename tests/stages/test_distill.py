@@ -11,7 +11,7 @@ import pytest
 
 from raydistill.cli import main
 from raydistill.config.run_config import RunConfig
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.serving.scorer import Scorer
 from raydistill.stages import distill
 from raydistill.files.folder import Folder

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.schema import COUNTS
 from raydistill.stages import prepare
 from tests.conftest import run_config

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from raydistill.errors import UserError
 from raydistill.files.model_files import load_model
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.stages import finetune
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.teacher import check_model, quiet_transformers

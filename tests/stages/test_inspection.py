@@ -11,7 +11,7 @@ from raydistill.cli import main
 from raydistill.inspection import _Region, _region, _Tally, inspect_files, inspect_run
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.report import data_markdown, data_text
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.schema import PAIRS
 from raydistill.stages import prepare
 from raydistill.data.bucket_layout import Grid, bucket_of

@@ -10,9 +10,9 @@ from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.labeling import count_bad, read_tokens
 from raydistill.files.model_files import model_fingerprint
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.schema import QUARANTINE
-from raydistill.shards import SCORED_SPLITS, missing_shards, shards_to_score
+from raydistill.runs.shards import SCORED_SPLITS, missing_shards, shards_to_score
 from raydistill.stages import label, prepare
 from raydistill.stages.tasks import FAILED, Item
 from raydistill.files.folder import Folder
@@ -320,7 +320,7 @@ def test_logits_of_another_engine_are_made_again(
     names = ("tiny", "trees")
     before = {name: prepared.logits(name).uri for name in names}
     trees = prepared.trees_fingerprint()
-    monkeypatch.setattr("raydistill.run.ENGINE", ENGINE + 1)
+    monkeypatch.setattr("raydistill.runs.run_folder.ENGINE", ENGINE + 1)
     assert all(prepared.logits(name).uri != before[name] for name in names)
     assert prepared.trees_fingerprint() == trees
 

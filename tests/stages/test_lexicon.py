@@ -6,7 +6,7 @@ import pytest
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.loader import features_of
 from raydistill.serving.featurize import word_rows
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.stages import prepare
 from raydistill.stages.lexicon import LEXICON, groups_of, load_lexicon, top_ids, write_lexicon
 from tests.conftest import run_config

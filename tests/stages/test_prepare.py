@@ -13,7 +13,7 @@ from raydistill.data.prepare_steps import scatter_part
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.inputs.readers import read_raw
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.schema import COUNTS
 from raydistill.stages import prepare
 from raydistill.files.folder import Folder

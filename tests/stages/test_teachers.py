@@ -12,7 +12,7 @@ from raydistill.cli import main
 from raydistill.cluster import Cluster
 from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError, WorkError
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.stages import distill, label, tasks, teachers
 from raydistill.stages.tasks import Item
 from raydistill.config.teachers import TeacherConfig

@@ -22,9 +22,9 @@ from raydistill.exchange import Exchange
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.learning import Average
 from raydistill.serving.featurize import word_rows
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.schema import LOGITS
-from raydistill.shards import shards_to_score
+from raydistill.runs.shards import shards_to_score
 from raydistill.stages import prepare, train
 from raydistill.stages.fit import FitError
 from raydistill.stages.lexicon import load_lexicon

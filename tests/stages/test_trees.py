@@ -14,7 +14,7 @@ from raydistill.loader import features_of
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.metrics import auc
 from raydistill.files.pieces import PIECE_ROWS
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.stages import label, trees
 from raydistill.stages.evaluate import reference_of, teacher_scores
 from raydistill.stages.lexicon import load_lexicon

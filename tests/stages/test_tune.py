@@ -12,10 +12,10 @@ from raydistill.config.run_config import load_config
 from raydistill.errors import UserError
 from raydistill.judged import fitted_stack, read_judged, stack_of
 from raydistill.files.pieces import shard_pieces
-from raydistill.run import TUNED, Run
+from raydistill.runs.run_folder import TUNED, Run
 from raydistill.samples import draw_sample
 from raydistill.files.schema import LOGITS
-from raydistill.shards import pair_shards, shards_to_score
+from raydistill.runs.shards import pair_shards, shards_to_score
 from raydistill.stages import train, tune
 from raydistill.trials import FAILED, FINISHED, STOPPED, run_trial, trial_job
 from tests.conftest import run_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raydistill.errors import UserError
-from raydistill.run import Run
+from raydistill.runs.run_folder import Run
 from raydistill.files.folder import Folder
 
 SCORED_SPLITS = ("dev", "test")  # what tune and evaluate compare the teachers on

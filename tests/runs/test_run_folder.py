@@ -10,11 +10,11 @@ from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.cli import main
 from raydistill.config.run_config import RunConfig, load_config
 from raydistill.errors import UserError
-from raydistill.run import LABELED_BY, LEASES, Run
+from raydistill.runs.run_folder import LABELED_BY, LEASES, Run
 from raydistill.stages import prepare, synthesize
 from raydistill.files.folder import MARKER, SUCCESS, Folder
 from tests.conftest import run_config
-from tests.test_lease import elsewhere
+from tests.runs.test_lease import elsewhere
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.lease import Holder, Lease
+from raydistill.runs.lease import Holder, Lease
 from raydistill.files.folder import Folder
 
 
@@ -21,7 +21,7 @@ from raydistill.files.folder import Folder
 def folder(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Folder:
-    monkeypatch.setattr("raydistill.lease._SETTLE_S", 0.2)
+    monkeypatch.setattr("raydistill.runs.lease._SETTLE_S", 0.2)
     if request.param == "local":
         run = Folder(str(tmp_path / "run"))
     else:
@@ -93,7 +93,7 @@ def test_a_dead_holder_whose_clock_runs_ahead_holds_nothing(folder: Folder) -> N
 
 _STUBBORN = """
 import signal, sys, time
-from raydistill import lease
+from raydistill.runs import lease
 from raydistill.files.folder import Folder
 lease._STOP_S = 0.5
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of `job &` in a script, or a handler of Ray's
@@ -163,7 +163,7 @@ def test_who_lost_its_lease_stops(folder: Folder) -> None:
 _TAKE = """
 import sys, time
 from raydistill.errors import UserError
-from raydistill.lease import Lease
+from raydistill.runs.lease import Lease
 from raydistill.files.folder import Folder
 try:
     with Lease(Folder(sys.argv[1]), "train"):

@@ -17,7 +17,7 @@ from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.config.run_config import RunConfig, TextRules, fingerprint
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import is_inside, may_hold
-from raydistill.lease import Lease
+from raydistill.runs.lease import Lease
 from raydistill.data.manifest import PREPARED, Ledger, RawFile, check_unchanged, find_files, new_files
 from raydistill.files.model_files import PinnedModel, model_folder, pin_model
 from raydistill.files.retry import log_counts

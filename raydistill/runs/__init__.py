@@ -1,0 +1,1 @@
+"""A run folder: where every output of a run lies, and what made it."""
