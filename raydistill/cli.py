@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from raydistill.errors import UserError, WorkError
-from raydistill.markup import plain_lines
+from raydistill.evaluation.markup import plain_lines
 
 if TYPE_CHECKING:
     from raydistill.files.inputs.csv_dialect import CsvOptions
@@ -250,7 +250,7 @@ def _run_stage(name: str, arguments: argparse.Namespace) -> int:
 
 def _run_curve(run: Run, arguments: argparse.Namespace) -> int:
     from raydistill.cluster import connect
-    from raydistill.curve import SHARES, console_curve
+    from raydistill.evaluation.learning_curve import SHARES, console_curve
     from raydistill.stages import curve
 
     percents = _values("--curve-shares", arguments.curve_shares, float)
@@ -312,7 +312,7 @@ def _dry_run(run: Run) -> int:
 
 
 def _print_table(found: dict[str, object] | None) -> None:
-    from raydistill.report import console_table
+    from raydistill.evaluation.report import console_table
 
     if found is not None:
         print(f"\n{console_table(found)}\n")  # noqa: T201
@@ -350,8 +350,8 @@ def _run_score(arguments: argparse.Namespace) -> int:
 def _run_inspect(arguments: argparse.Namespace) -> int:
     from raydistill.config.run_config import parse_config
     from raydistill.files.inputs.decoding import decode_text
-    from raydistill.inspection import inspect_files, inspect_run, to_json
-    from raydistill.report import data_text
+    from raydistill.evaluation.dataset_stats import inspect_files, inspect_run, to_json
+    from raydistill.evaluation.report import data_text
     from raydistill.runs.run_folder import Run
     from raydistill.files.folder import Folder
 

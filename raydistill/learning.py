@@ -20,7 +20,7 @@ from raydistill.exchange import Exchange
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
-from raydistill.metrics import auc, log_loss
+from raydistill.evaluation.metrics import auc, log_loss
 from raydistill.serving.featurize import word_rows
 from raydistill.optimizers import rate_at
 from raydistill.files.prefetch import prefetch

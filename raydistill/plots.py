@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from raydistill.markup import drawn
+from raydistill.evaluation.markup import drawn
 from raydistill.trials import FINISHED, MODES, SPEED, Trial, flat_settings, pareto, ranked
 
 _COLUMNS = 3

@@ -22,7 +22,7 @@ from raydistill.judged import stack_of, targets_of
 from raydistill.learning import Job, State, Watcher, fit_student, new_state
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, dense_scale
-from raydistill.metrics import best_threshold, measure
+from raydistill.evaluation.metrics import best_threshold, measure
 from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.runs.run_folder import Run
 from raydistill.samples import Sample

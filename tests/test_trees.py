@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
-from raydistill.metrics import auc
+from raydistill.evaluation.metrics import auc
 from raydistill.config.teachers import TreesConfig
 from raydistill.trees import Trees, fit_trees, split_folds
 

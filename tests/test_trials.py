@@ -8,7 +8,7 @@ import pytest
 
 from raydistill.finals import UNTUNED, Final, best_toml, choose, gain, verdict
 from raydistill.plots import draw
-from raydistill.report import tune_markdown
+from raydistill.evaluation.report import tune_markdown
 from raydistill.trials import (
     FAILED,
     FINISHED,

@@ -19,7 +19,7 @@ import ray.train
 
 from raydistill.cluster import Cluster
 from raydistill.config.run_config import fingerprint
-from raydistill.curve import SHARES, curve_markdown, curve_svg, in_share, plan_subset
+from raydistill.evaluation.learning_curve import SHARES, curve_markdown, curve_svg, in_share, plan_subset
 from raydistill.errors import UserError
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.learning import Job

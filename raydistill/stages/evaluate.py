@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from raydistill.errors import UserError
-from raydistill.inspection import inspect_run
+from raydistill.evaluation.dataset_stats import inspect_run
 from raydistill.judged import fitted_stack, read_judged, stack_of
 from raydistill.labels import soft_labels
-from raydistill.metrics import best_threshold, measure, retention
-from raydistill.report import markdown
+from raydistill.evaluation.metrics import best_threshold, measure, retention
+from raydistill.evaluation.report import markdown
 from raydistill.runs.run_folder import ROLES, TUNED, Run
 from raydistill.files.schema import COUNTS
 from raydistill.serving.scorer import Scorer

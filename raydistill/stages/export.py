@@ -17,8 +17,8 @@ from raydistill.errors import UserError
 from raydistill.judged import stack_of
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
-from raydistill.markup import escaped
-from raydistill.metrics import best_threshold
+from raydistill.evaluation.markup import escaped
+from raydistill.evaluation.metrics import best_threshold
 from raydistill.files.pieces import pieces_of, read_pieces
 from raydistill.runs.run_folder import Run
 from raydistill.serving.scorer import Scorer

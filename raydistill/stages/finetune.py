@@ -32,7 +32,7 @@ from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from raydistill.cluster import Cluster
 from raydistill.device import teacher_dtype, use_text
-from raydistill.metrics import auc
+from raydistill.evaluation.metrics import auc
 from raydistill.files.model_files import load_model, model_fingerprint
 from raydistill.model_loading import load_classifier, quiet_transformers
 from raydistill.padded_model import set_padding

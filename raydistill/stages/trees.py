@@ -22,7 +22,7 @@ from raydistill.learning import spec_of
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, features_of
 from raydistill.serving.match_features import NUM_DENSE
-from raydistill.metrics import auc
+from raydistill.evaluation.metrics import auc
 from raydistill.files.pieces import PIECE_ROWS, pieces_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards

@@ -13,9 +13,9 @@ from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.finals import UNTUNED, Final, best_toml, choose, gain, verdict
 from raydistill.judged import fitted_stack, stack_of
-from raydistill.metrics import best_threshold, measure
+from raydistill.evaluation.metrics import best_threshold, measure
 from raydistill.plots import draw
-from raydistill.report import tune_markdown
+from raydistill.evaluation.report import tune_markdown
 from raydistill.runs.run_folder import TUNED, Run
 from raydistill.samples import draw_sample
 from raydistill.serving.scorer import Scorer

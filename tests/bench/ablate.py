@@ -28,7 +28,7 @@ from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
-from raydistill.metrics import auc
+from raydistill.evaluation.metrics import auc
 from raydistill.optimizers import rate_at
 from raydistill.serving.scorer import Scorer
 from raydistill.files.folder import Folder

@@ -27,7 +27,7 @@ from raydistill.serving.feature_spec import Features, concatenate
 from raydistill.learning import Average, spec_of
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import dense_scale, features_of, read_logits
-from raydistill.metrics import auc
+from raydistill.evaluation.metrics import auc
 from raydistill.serving.featurize import document_counts, idf, word_rows
 from raydistill.files.pieces import Piece
 from raydistill.runs.run_folder import Run

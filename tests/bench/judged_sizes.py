@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from students import metrics_of
 
 from raydistill.config.run_config import RunConfig, load_config
-from raydistill.curve import in_share
+from raydistill.evaluation.learning_curve import in_share
 from raydistill.runs.run_folder import Run
 from raydistill.space import with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores

@@ -34,7 +34,7 @@ from transformers import (
     pipeline,
 )
 
-from raydistill.metrics import auc
+from raydistill.evaluation.metrics import auc
 from raydistill.synthetic import Shop
 from raydistill.teacher import Teacher, quiet_transformers
 

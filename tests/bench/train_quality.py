@@ -19,7 +19,7 @@ from torch.nn import functional
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Batch, Loader, Targets, count_idf, plan_windows
-from raydistill.metrics import auc
+from raydistill.evaluation.metrics import auc
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.folder import Folder
 from raydistill.student import Student, Trainer, predict, to_inputs

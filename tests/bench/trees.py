@@ -26,7 +26,7 @@ from raydistill.judged import read_groups, read_judged
 from raydistill.learning import spec_of
 from raydistill.loader import Loader, Targets
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
-from raydistill.metrics import auc
+from raydistill.evaluation.metrics import auc
 from raydistill.runs.run_folder import Run
 from raydistill.stacking import fit_stack
 from raydistill.stages.lexicon import load_lexicon, write_lexicon

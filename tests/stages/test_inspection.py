@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from raydistill.cli import main
-from raydistill.inspection import _Region, _region, _Tally, inspect_files, inspect_run
+from raydistill.evaluation.dataset_stats import _Region, _region, _Tally, inspect_files, inspect_run
 from raydistill.files.pieces import PIECE_ROWS
-from raydistill.report import data_markdown, data_text
+from raydistill.evaluation.report import data_markdown, data_text
 from raydistill.runs.run_folder import Run
 from raydistill.files.schema import PAIRS
 from raydistill.stages import prepare
@@ -77,7 +77,7 @@ def test_a_run_of_many_shards_is_read_in_part(
     run = Run(config.model_copy(update={"teachers": {}}))
     prepare.run(run)
     run.root.write_bytes("run.toml", config.to_toml().encode())
-    monkeypatch.setattr("raydistill.inspection._MOST_ROWS", 1_000)
+    monkeypatch.setattr("raydistill.evaluation.dataset_stats._MOST_ROWS", 1_000)
     found = inspect_run(run)
     read = found["datasets"]["pairs"]
     assert found["num_shards"] > 64 and read["share_read"] < 0.5

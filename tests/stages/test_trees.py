@@ -12,7 +12,7 @@ from raydistill.labeling import from_bytes, to_bytes
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.serving.match_features import NUM_DENSE
-from raydistill.metrics import auc
+from raydistill.evaluation.metrics import auc
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.runs.run_folder import Run
 from raydistill.stages import label, trees

@@ -21,7 +21,7 @@ from raydistill.data.clean_rows import read_clean
 from raydistill.config.run_config import PairsConfig
 from raydistill.config.data import InputConfig
 from raydistill.data.manifest import check_files, find_files
-from raydistill.markup import plain_json
+from raydistill.evaluation.markup import plain_json
 from raydistill.files.model_files import model_folder
 from raydistill.data.pairs import collapse, group_keys, pair_ids
 from raydistill.files.pieces import Piece, read_pieces, shard_pieces

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from raydistill.markup import escaped, markdown_table, text_table
+from raydistill.evaluation.markup import escaped, markdown_table, text_table
 from raydistill.files.schema import COUNTS
 
 _MAX_SHOWN = 60  # characters of a text in a table

@@ -11,13 +11,13 @@ import pytest
 from markdown_it import MarkdownIt
 
 from raydistill.cli import main
-from raydistill.curve import curve_markdown, curve_svg
-from raydistill.inspection import inspect_files, to_json
-from raydistill.markup import escaped, markdown_table, plain, plain_lines, text_table
+from raydistill.evaluation.learning_curve import curve_markdown, curve_svg
+from raydistill.evaluation.dataset_stats import inspect_files, to_json
+from raydistill.evaluation.markup import escaped, markdown_table, plain, plain_lines, text_table
 from raydistill.plots import draw
-from raydistill.report import data_markdown, data_text, tune_markdown
+from raydistill.evaluation.report import data_markdown, data_text, tune_markdown
 from raydistill.trials import FINISHED, SPEED, Trial
-from tests.test_curve import FOUND
+from tests.evaluation.test_learning_curve import FOUND
 
 # HTML in Markdown is left in, as viewers do that trust a file.
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.markup import drawn, escaped, markdown_table, text_table
+from raydistill.evaluation.markup import drawn, escaped, markdown_table, text_table
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 MEASURES = ("AUC", "AUC above chance", "accuracy")  # the names that retention goes by

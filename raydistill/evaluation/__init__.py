@@ -1,0 +1,1 @@
+"""A figure: metrics, tables, the report."""
