@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.device import student_dtype
+from raydistill.teachers.transformer.device import student_dtype
 from raydistill.exchange import Exchange
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon

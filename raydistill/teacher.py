@@ -17,28 +17,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.device import device_name, dtype_name, is_out_of_memory, teacher_dtype
+from raydistill.teachers.transformer.device import device_name, dtype_name, is_out_of_memory, teacher_dtype
 from raydistill.errors import UserError
-from raydistill.model_loading import (
+from raydistill.teachers.transformer.model_loading import (
     check_finite,
     check_positions,
     load_classifier,
     quiet_transformers,
     read_config,
 )
-from raydistill.packing import PackedEncoder, can_pack
-from raydistill.padded_model import PaddedModel, check_steady, settle_padding
-from raydistill.prompt_tokenizer import (
+from raydistill.teachers.transformer.packed_encoder import PackedEncoder, can_pack
+from raydistill.teachers.transformer.padded_model import PaddedModel, check_steady, settle_padding
+from raydistill.teachers.transformer.prompt_tokenizer import (
     FINE_TUNED,
     PromptTokenizer,
     is_decoder,
     make_tokenizer,
     needs_prompt,
 )
-from raydistill.token_budget import TokenBudget, packed_rows, padded_rows
-from raydistill.tokenizer_check import check_ids, check_texts
-from raydistill.tokens import PairTokenizer, Tokens, one_line
-from raydistill.trial_pairs import SHORT, Pairs, Trial, long_pair
+from raydistill.teachers.transformer.token_budget import TokenBudget, packed_rows, padded_rows
+from raydistill.teachers.transformer.tokenizer_check import check_ids, check_texts
+from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens, one_line
+from raydistill.teachers.transformer.trial_pairs import SHORT, Pairs, Trial, long_pair
 
 logger = logging.getLogger("raydistill")
 # CPU: the widest activations of MiniLM take 12 MB in bfloat16, a core's share of the cache; more

@@ -21,16 +21,16 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from raydistill.device import device_use, teacher_dtype, use_text
+from raydistill.teachers.transformer.device import device_use, teacher_dtype, use_text
 from raydistill.errors import UserError
 from raydistill.serving.lexicon import Lexicon, unit_rows
 from raydistill.loader import count_idf
-from raydistill.model_loading import load_encoder, quiet_transformers
-from raydistill.padded_model import set_padding
+from raydistill.teachers.transformer.model_loading import load_encoder, quiet_transformers
+from raydistill.teachers.transformer.padded_model import set_padding
 from raydistill.files.pieces import read_pieces, sample_pieces
 from raydistill.files.folder import Folder
-from raydistill.tokenizer_check import check_ids
-from raydistill.tokens import load_tokenizer, one_line
+from raydistill.teachers.transformer.tokenizer_check import check_ids
+from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer, one_line
 from raydistill.serving.text.unit_names import Names
 from raydistill.serving.text.tokenizer import single_words
 

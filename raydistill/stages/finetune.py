@@ -31,12 +31,12 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from raydistill.cluster import Cluster
-from raydistill.device import teacher_dtype, use_text
+from raydistill.teachers.transformer.device import teacher_dtype, use_text
 from raydistill.evaluation.metrics import auc
 from raydistill.files.model_files import load_model, model_fingerprint
-from raydistill.model_loading import load_classifier, quiet_transformers
-from raydistill.padded_model import set_padding
-from raydistill.prompt_tokenizer import FINE_TUNED, is_decoder
+from raydistill.teachers.transformer.model_loading import load_classifier, quiet_transformers
+from raydistill.teachers.transformer.padded_model import set_padding
+from raydistill.teachers.transformer.prompt_tokenizer import FINE_TUNED, is_decoder
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
 from raydistill.stages.fit import Log, fit
@@ -44,7 +44,7 @@ from raydistill.stages.placement import device_of_worker, workers_use
 from raydistill.stages.teachers import check_base
 from raydistill.files.folder import SUCCESS
 from raydistill.config.teachers import FinetuneConfig
-from raydistill.tokens import load_tokenizer
+from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer
 
 logger = logging.getLogger("raydistill")
 RESULT = "result.json"

@@ -20,7 +20,7 @@ import torch
 
 from raydistill.files import retry
 from raydistill.cluster import Cluster
-from raydistill.device import merge_uses, use_text
+from raydistill.teachers.transformer.device import merge_uses, use_text
 from raydistill.errors import UserError, WorkError
 from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
 from raydistill.files.model_files import PinnedModel

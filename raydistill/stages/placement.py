@@ -15,7 +15,7 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from raydistill.device import device_use, merge_uses, why_no_gpu
+from raydistill.teachers.transformer.device import device_use, merge_uses, why_no_gpu
 from raydistill.errors import UserError
 
 logger = logging.getLogger("raydistill")

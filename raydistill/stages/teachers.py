@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from raydistill.cluster import Cluster
 from raydistill.config.run_config import TextRules
-from raydistill.device import free_memory_bytes
+from raydistill.teachers.transformer.device import free_memory_bytes
 from raydistill.errors import UserError, WorkError
 from raydistill.data.manifest import RawFile, find_files
 from raydistill.files.model_files import PinnedModel, load_model, model_bytes
-from raydistill.model_loading import read_config
+from raydistill.teachers.transformer.model_loading import read_config
 from raydistill.data.pairs import clean
 from raydistill.files.inputs.readers import read_raw
 from raydistill.runs.run_folder import DATASETS, Run
@@ -29,7 +29,7 @@ from raydistill.stages.placement import has_gpu
 from raydistill.stages.worker_exits import error_line
 from raydistill.files.folder import Folder
 from raydistill.teacher import check_model
-from raydistill.trial_pairs import Pairs, Trial
+from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
 from raydistill.vocabulary import check_encoder
 
 Connect = Callable[[], Cluster | None]

@@ -25,7 +25,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 from raydistill.cluster import Cluster
-from raydistill.device import student_dtype, use_text
+from raydistill.teachers.transformer.device import student_dtype, use_text
 from raydistill.errors import UserError
 from raydistill.exchange import Exchange
 from raydistill.judged import stack_of, targets_of

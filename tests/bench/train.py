@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
-from raydistill.device import student_dtype
+from raydistill.teachers.transformer.device import student_dtype
 from raydistill.exchange import Exchange
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.learning import BATCHES_AHEAD

@@ -19,7 +19,7 @@ from raydistill.files.folder import Folder
 from raydistill.teacher import Teacher
 from raydistill.config.teachers import ENGINE, TeacherConfig
 from tests.conftest import make_bert, run_config
-from tests.models.test_prompts import make_decoder
+from tests.teachers.transformer.test_prompt_tokenizer import make_decoder
 
 ONE = Cluster(num_cores=1, num_gpus=0)
 TWO = Cluster(num_cores=2, num_gpus=0)

@@ -17,9 +17,9 @@ from raydistill.stages import distill, label, tasks, teachers
 from raydistill.stages.tasks import Item
 from raydistill.config.teachers import TeacherConfig
 from tests.conftest import run_config
-from tests.models.own_code import make_own
-from tests.models.test_model_loading import damaged, make_roberta, reconfigured, without
-from tests.models.test_prompts import make_decoder
+from tests.teachers.transformer.own_code import make_own
+from tests.teachers.transformer.test_model_loading import damaged, make_roberta, reconfigured, without
+from tests.teachers.transformer.test_prompt_tokenizer import make_decoder
 
 ONE = Cluster(num_cores=1, num_gpus=0)
 

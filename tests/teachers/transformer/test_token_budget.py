@@ -1,6 +1,6 @@
 """How a budget goes down and up, by hand."""
 
-from raydistill.token_budget import TokenBudget
+from raydistill.teachers.transformer.token_budget import TokenBudget
 
 
 def test_a_failed_batch_halves_the_budget_until_it_is_smaller() -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raydistill.tokens import Tokens
+from raydistill.teachers.transformer.pair_tokenizer import Tokens
 
 # Encoders of one build: a stack of `layer`s that attend, add, normalise and widen as BERT does.
 ENCODERS = {

@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
 
 from raydistill.errors import UserError
 from raydistill.config.prompt import EXAMPLE, Prompt
-from raydistill.tokens import PairTokenizer, Tokens, kept_longest_first, load_tokenizer
+from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens, kept_longest_first, load_tokenizer
 
 _LEAST_ROOM = 8  # tokens of query and title together
 # In causal language models' list, and no decoder that reads from left to right.

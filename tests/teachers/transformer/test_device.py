@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raydistill import device
-from raydistill.device import has_bfloat16, student_dtype, teacher_dtype
+from raydistill.teachers.transformer import device
+from raydistill.teachers.transformer.device import has_bfloat16, student_dtype, teacher_dtype
 
 
 def gpu(monkeypatch: pytest.MonkeyPatch, *, emulates: bool, has: bool) -> None:

@@ -12,13 +12,13 @@ import transformers
 
 from raydistill.errors import UserError
 from raydistill.files.model_files import load_model, model_fingerprint, pin_model
-from raydistill.padded_model import set_padding
+from raydistill.teachers.transformer.padded_model import set_padding
 from raydistill.teacher import Teacher, check_model
-from raydistill.trial_pairs import Trial
+from raydistill.teachers.transformer.trial_pairs import Trial
 from raydistill.vocabulary import check_encoder
 from tests.conftest import VOCABULARY
-from tests.models.own_code import make_own
-from tests.models.test_prompts import PROMPT, make_decoder
+from tests.teachers.transformer.own_code import make_own
+from tests.teachers.transformer.test_prompt_tokenizer import PROMPT, make_decoder
 
 TRUSTED = Trial(trusts_code=True)
 QUERIES = ["sofa", "grey lamp", "tap", "oak desk"]

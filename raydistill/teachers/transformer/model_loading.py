@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.utils import logging as hf_logging
 
 from raydistill.errors import UserError
-from raydistill.tokens import load_error, model_root
+from raydistill.teachers.transformer.pair_tokenizer import load_error, model_root
 
 _CUT = (SafetensorError, UnpicklingError, EOFError)
 _NUM_NAMED = 3  # weights in a message

@@ -11,11 +11,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from raydistill.errors import UserError
 from raydistill.files.model_files import pin_model
 from raydistill.teacher import Teacher, check_model
-from raydistill.tokenizer_check import lost_share
-from raydistill.tokens import load_tokenizer
-from raydistill.trial_pairs import Trial
+from raydistill.teachers.transformer.tokenizer_check import lost_share
+from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer
+from raydistill.teachers.transformer.trial_pairs import Trial
 from tests.conftest import VOCABULARY
-from tests.models.test_prompts import make_tokenizer
+from tests.teachers.transformer.test_prompt_tokenizer import make_tokenizer
 
 GOOD = Trial(pairs=(("sofa", "grey sofa"), ("drill", "saw drill")))
 

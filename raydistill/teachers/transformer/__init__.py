@@ -1,0 +1,1 @@
+"""A transformer: pairs to token ids, and those to a logit."""
