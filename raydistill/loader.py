@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from raydistill.serving.embedding_bag import Lookup, look_up
 from raydistill.serving.feature_spec import Features, NgramSpec, concatenate
-from raydistill.labels import soft_labels, soft_logits
+from raydistill.teachers.soft_labels import soft_labels, soft_logits
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.featurize import IDF_BITS, document_counts, featurize, idf
 from raydistill.files.pieces import (

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from raydistill.config.run_config import RunConfig, to_config
 from raydistill.errors import UserError
 from raydistill.config.loading import lay_over
-from raydistill.stacking import Stack
+from raydistill.teachers.stacking import Stack
 from raydistill.config.teachers import TREES
 from raydistill.config.student import SEARCHED
 

@@ -18,7 +18,7 @@ from scipy.special import expit
 from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.serving.feature_spec import Features
-from raydistill.judged import stack_of, targets_of
+from raydistill.teachers.judged_logits import stack_of, targets_of
 from raydistill.learning import Job, State, Watcher, fit_student, new_state
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, dense_scale
@@ -28,7 +28,7 @@ from raydistill.runs.run_folder import Run
 from raydistill.samples import Sample
 from raydistill.runs.shards import judged_shards
 from raydistill.space import Dimension, Settings, Values, settings_of, with_settings
-from raydistill.stacking import Stack
+from raydistill.teachers.stacking import Stack
 from raydistill.student import Student, predict
 
 EVALUATIONS_AN_EPOCH = 4  # each is a chance to stop a trial that does badly

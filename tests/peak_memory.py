@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.labeling import read_tokens
+from raydistill.teachers.scoring_steps import read_tokens
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, count_idf, plan_windows, scale_features
 from raydistill.files.model_files import pin_model

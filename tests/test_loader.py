@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.labels import soft_labels
+from raydistill.teachers.soft_labels import soft_labels
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import (
     Loader,

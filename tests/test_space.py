@@ -5,7 +5,7 @@ import pytest
 from raydistill.config.run_config import RunConfig, load_config
 from raydistill.errors import UserError
 from raydistill.space import default_values, dimensions, settings_of, with_settings
-from raydistill.stacking import Stack
+from raydistill.teachers.stacking import Stack
 from tests.conftest import run_config
 
 SPACE = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from raydistill import FORMAT
 from raydistill.serving.bundle import BUNDLE, CURRENT, bundle_files, bundle_name
 from raydistill.errors import UserError
-from raydistill.judged import stack_of
+from raydistill.teachers.judged_logits import stack_of
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.evaluation.markup import escaped

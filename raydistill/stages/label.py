@@ -22,7 +22,7 @@ from raydistill.files import retry
 from raydistill.cluster import Cluster
 from raydistill.teachers.transformer.device import merge_uses, use_text
 from raydistill.errors import UserError, WorkError
-from raydistill.labeling import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
+from raydistill.teachers.scoring_steps import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
 from raydistill.files.model_files import PinnedModel
 from raydistill.progress import Progress
 from raydistill.runs.run_folder import LABELED_BY, Run

@@ -28,7 +28,7 @@ from raydistill.runs.shards import missing_shards
 from raydistill.stages.placement import has_gpu
 from raydistill.stages.worker_exits import error_line
 from raydistill.files.folder import Folder
-from raydistill.teacher import check_model
+from raydistill.teachers.cross_encoder import check_model
 from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
 from raydistill.vocabulary import check_encoder
 

@@ -28,7 +28,7 @@ from raydistill.cluster import Cluster
 from raydistill.teachers.transformer.device import student_dtype, use_text
 from raydistill.errors import UserError
 from raydistill.exchange import Exchange
-from raydistill.judged import stack_of, targets_of
+from raydistill.teachers.judged_logits import stack_of, targets_of
 from raydistill.learning import Job, State, Watcher, copy_arrays, fit_student, new_state
 from raydistill.loader import Loader, Targets, scale_features
 from raydistill.runs.run_folder import ROLES, Run

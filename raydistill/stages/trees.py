@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from raydistill.errors import UserError
 from raydistill.serving.feature_spec import Features, NgramSpec
-from raydistill.judged import read_groups
-from raydistill.labeling import from_bytes, to_bytes
+from raydistill.teachers.judged_logits import read_groups
+from raydistill.teachers.scoring_steps import from_bytes, to_bytes
 from raydistill.learning import spec_of
 from raydistill.serving.lexicon import Lexicon
 from raydistill.loader import Loader, Targets, features_of
@@ -30,7 +30,7 @@ from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.tasks import Item, Step, run_tasks
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.config.teachers import TREES
-from raydistill.trees import Trees, fit_trees
+from raydistill.teachers.trees import Trees, fit_trees
 
 logger = logging.getLogger("raydistill")
 MODELS = "models.json"

@@ -12,7 +12,7 @@ from typing import Any
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.finals import UNTUNED, Final, best_toml, choose, gain, verdict
-from raydistill.judged import fitted_stack, stack_of
+from raydistill.teachers.judged_logits import fitted_stack, stack_of
 from raydistill.evaluation.metrics import best_threshold, measure
 from raydistill.plots import draw
 from raydistill.evaluation.report import tune_markdown

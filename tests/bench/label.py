@@ -36,7 +36,7 @@ from transformers import (
 
 from raydistill.evaluation.metrics import auc
 from raydistill.synthetic import Shop
-from raydistill.teacher import Teacher, quiet_transformers
+from raydistill.teachers.cross_encoder import Teacher, quiet_transformers
 
 MAX_LENGTH = 128
 BATCH_ROWS = 32  # of the stock ways; sentence-transformers' default
@@ -236,7 +236,7 @@ _BARE = """
 import sys, time, torch
 from pathlib import Path
 from raydistill.files.folder import Folder
-from raydistill.teacher import Teacher
+from raydistill.teachers.cross_encoder import Teacher
 torch.set_num_threads(1)
 teacher = Teacher(Path(sys.argv[1]), device="cpu", dtype="auto", max_length=128)
 folder, names = Folder(sys.argv[2]), sys.argv[3:]

@@ -23,7 +23,7 @@ import numpy as np
 from students import metrics_of, some_shards
 
 from raydistill.config.run_config import load_config
-from raydistill.judged import fitted_stack, stack_of, targets_of
+from raydistill.teachers.judged_logits import fitted_stack, stack_of, targets_of
 from raydistill.learning import Job
 from raydistill.runs.run_folder import Run
 from raydistill.space import Settings, with_settings

@@ -22,16 +22,16 @@ from scipy.special import log_expit
 
 from raydistill.config.run_config import load_config
 from raydistill.serving.feature_spec import Features
-from raydistill.judged import read_groups, read_judged
+from raydistill.teachers.judged_logits import read_groups, read_judged
 from raydistill.learning import spec_of
 from raydistill.loader import Loader, Targets
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.evaluation.metrics import auc
 from raydistill.runs.run_folder import Run
-from raydistill.stacking import fit_stack
+from raydistill.teachers.stacking import fit_stack
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.config.teachers import TreesConfig
-from raydistill.trees import fit_trees, split_folds
+from raydistill.teachers.trees import fit_trees, split_folds
 
 MATCH = list(range(NUM_DENSE))
 HEAD = [at for at, name in enumerate(DENSE_NAMES) if "head" in name]

@@ -13,7 +13,7 @@ from raydistill.files.model_files import load_model
 from raydistill.runs.run_folder import Run
 from raydistill.stages import finetune
 from raydistill.stages.lexicon import write_lexicon
-from raydistill.teacher import check_model, quiet_transformers
+from raydistill.teachers.cross_encoder import check_model, quiet_transformers
 from raydistill.config.teachers import TeacherConfig
 from tests.conftest import make_mpnet, run_config
 

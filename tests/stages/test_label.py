@@ -8,7 +8,7 @@ import pytest
 
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
-from raydistill.labeling import count_bad, read_tokens
+from raydistill.teachers.scoring_steps import count_bad, read_tokens
 from raydistill.files.model_files import model_fingerprint
 from raydistill.runs.run_folder import Run
 from raydistill.files.schema import QUARANTINE
@@ -16,7 +16,7 @@ from raydistill.runs.shards import SCORED_SPLITS, missing_shards, shards_to_scor
 from raydistill.stages import label, prepare
 from raydistill.stages.tasks import FAILED, Item
 from raydistill.files.folder import Folder
-from raydistill.teacher import Teacher
+from raydistill.teachers.cross_encoder import Teacher
 from raydistill.config.teachers import ENGINE, TeacherConfig
 from tests.conftest import make_bert, run_config
 from tests.teachers.transformer.test_prompt_tokenizer import make_decoder

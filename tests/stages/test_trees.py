@@ -7,8 +7,8 @@ import pytest
 
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
-from raydistill.judged import fitted_stack, stack_of
-from raydistill.labeling import from_bytes, to_bytes
+from raydistill.teachers.judged_logits import fitted_stack, stack_of
+from raydistill.teachers.scoring_steps import from_bytes, to_bytes
 from raydistill.learning import spec_of
 from raydistill.loader import features_of
 from raydistill.serving.match_features import NUM_DENSE

@@ -10,7 +10,7 @@ from raydistill.cli import read_overlay
 from raydistill.cluster import Cluster
 from raydistill.config.run_config import load_config
 from raydistill.errors import UserError
-from raydistill.judged import fitted_stack, read_judged, stack_of
+from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
 from raydistill.files.pieces import shard_pieces
 from raydistill.runs.run_folder import TUNED, Run
 from raydistill.samples import draw_sample

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from raydistill.errors import UserError
 from raydistill.teachers.transformer.model_loading import load_classifier, load_encoder, most_positions, read_config
-from raydistill.teacher import Teacher, check_model
+from raydistill.teachers.cross_encoder import Teacher, check_model
 from raydistill.teachers.transformer.trial_pairs import Trial
 from raydistill.vocabulary import check_encoder
 from tests.conftest import VOCABULARY, make_bert

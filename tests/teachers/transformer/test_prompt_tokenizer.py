@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from raydistill.errors import UserError
 from raydistill.config.prompt import Prompt
 from raydistill.teachers.transformer.prompt_tokenizer import FINE_TUNED, is_decoder
-from raydistill.teacher import Teacher, check_model
+from raydistill.teachers.cross_encoder import Teacher, check_model
 from tests.conftest import WORDS
 
 PROMPT = (

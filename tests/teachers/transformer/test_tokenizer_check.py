@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from raydistill.errors import UserError
 from raydistill.files.model_files import pin_model
-from raydistill.teacher import Teacher, check_model
+from raydistill.teachers.cross_encoder import Teacher, check_model
 from raydistill.teachers.transformer.tokenizer_check import lost_share
 from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer
 from raydistill.teachers.transformer.trial_pairs import Trial

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from raydistill.labels import soft_labels
+from raydistill.teachers.soft_labels import soft_labels
 
 
 def test_the_golden_value_of_the_papers_code() -> None:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from raydistill.errors import UserError
 from raydistill.evaluation.metrics import auc
 from raydistill.config.teachers import TreesConfig
-from raydistill.trees import Trees, fit_trees, split_folds
+from raydistill.teachers.trees import Trees, fit_trees, split_folds
 
 SETTINGS = TreesConfig(num_leaves=4, max_trees=60, learning_rate=0.3)
 Rows = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]

@@ -3,8 +3,8 @@ import pytest
 from scipy.special import expit
 
 from raydistill.errors import UserError
-from raydistill.labels import soft_labels
-from raydistill.stacking import FittedStack, fit_stack
+from raydistill.teachers.soft_labels import soft_labels
+from raydistill.teachers.stacking import FittedStack, fit_stack
 
 NUM_PAIRS = 4_000
 

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.labeling import ScoreTokens, from_bytes, read_tokens, write_logits
+from raydistill.teachers.scoring_steps import ScoreTokens, from_bytes, read_tokens, write_logits
 from raydistill.files.model_files import pin_model
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import LOGITS, PAIRS
 from raydistill.files.folder import Folder
-from raydistill.teacher import Teacher
+from raydistill.teachers.cross_encoder import Teacher
 from raydistill.config.teachers import LabelConfig
 from tests.conftest import make_bert
 

@@ -24,7 +24,7 @@ from raydistill.files.pieces import PIECE_ROWS
 from raydistill.teachers.transformer.prompt_tokenizer import PromptTokenizer
 from raydistill.files.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
 from raydistill.files.folder import Folder
-from raydistill.teacher import Teacher, load_pair_tokenizer
+from raydistill.teachers.cross_encoder import Teacher, load_pair_tokenizer
 from raydistill.config.teachers import LabelConfig
 from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens
 

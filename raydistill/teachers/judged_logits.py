@@ -17,7 +17,7 @@ from raydistill.errors import UserError
 from raydistill.loader import Targets, read_logits
 from raydistill.files.pieces import Piece
 from raydistill.runs.run_folder import Run
-from raydistill.stacking import FittedStack, Stack, fit_stack
+from raydistill.teachers.stacking import FittedStack, Stack, fit_stack
 
 logger = logging.getLogger("raydistill")
 
