@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydistill.errors import UserError
-from raydistill.loader import read_logits
+from raydistill.student.batches import read_logits
 from raydistill.files.pieces import Piece, PieceReader, Rows, TableRows, groups_by_rows, pieces_of
 from raydistill.runs.run_folder import Run
 from raydistill.files.schema import LOGITS

@@ -19,9 +19,9 @@ from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.serving.feature_spec import Features
 from raydistill.teachers.judged_logits import stack_of, targets_of
-from raydistill.learning import Job, State, Watcher, fit_student, new_state
+from raydistill.student.fit import Job, State, Watcher, fit_student, new_state
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import Loader, Targets, dense_scale
+from raydistill.student.batches import Loader, Targets, dense_scale
 from raydistill.evaluation.metrics import best_threshold, measure
 from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.runs.run_folder import Run
@@ -29,7 +29,7 @@ from raydistill.samples import Sample
 from raydistill.runs.shards import judged_shards
 from raydistill.space import Dimension, Settings, Values, settings_of, with_settings
 from raydistill.teachers.stacking import Stack
-from raydistill.student import Student, predict
+from raydistill.student.network import Student, predict
 
 EVALUATIONS_AN_EPOCH = 4  # each is a chance to stop a trial that does badly
 MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}

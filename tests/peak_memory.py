@@ -13,7 +13,7 @@ import numpy as np
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.teachers.scoring_steps import read_tokens
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import Loader, Targets, count_idf, plan_windows, scale_features
+from raydistill.student.batches import Loader, Targets, count_idf, plan_windows, scale_features
 from raydistill.files.model_files import pin_model
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.folder import Folder

@@ -22,9 +22,9 @@ from raydistill.config.run_config import fingerprint
 from raydistill.evaluation.learning_curve import SHARES, curve_markdown, curve_svg, in_share, plan_subset
 from raydistill.errors import UserError
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.learning import Job
+from raydistill.student.fit import Job
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import Targets, features_of
+from raydistill.student.batches import Targets, features_of
 from raydistill.serving.match_features import DENSE_NAMES
 from raydistill.files.pieces import PieceReader, pieces_of, read_pieces
 from raydistill.progress import Progress

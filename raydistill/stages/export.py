@@ -15,8 +15,8 @@ from raydistill import FORMAT
 from raydistill.serving.bundle import BUNDLE, CURRENT, bundle_files, bundle_name
 from raydistill.errors import UserError
 from raydistill.teachers.judged_logits import stack_of
-from raydistill.learning import spec_of
-from raydistill.loader import features_of
+from raydistill.student.fit import spec_of
+from raydistill.student.batches import features_of
 from raydistill.evaluation.markup import escaped
 from raydistill.evaluation.metrics import best_threshold
 from raydistill.files.pieces import pieces_of, read_pieces
@@ -26,7 +26,7 @@ from raydistill.runs.shards import judged_shards
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import load_student, make_job
 from raydistill.files.folder import SUCCESS, Folder
-from raydistill.student import Student, predict
+from raydistill.student.network import Student, predict
 
 logger = logging.getLogger("raydistill")
 _NUM_GOLDEN = 64

@@ -32,7 +32,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from raydistill.cluster import Cluster
-from raydistill.learning import Job, State
+from raydistill.student.fit import Job, State
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
 from raydistill.space import Dimension, default_values, settings_of

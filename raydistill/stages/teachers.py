@@ -30,7 +30,7 @@ from raydistill.stages.worker_exits import error_line
 from raydistill.files.folder import Folder
 from raydistill.teachers.cross_encoder import check_model
 from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
-from raydistill.vocabulary import check_encoder
+from raydistill.student.lexicon_builder import check_encoder
 
 Connect = Callable[[], Cluster | None]
 _NUM_FILES, _NUM_ROWS = 2, 200  # of each dataset, as a sample of the user's texts

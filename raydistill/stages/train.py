@@ -27,10 +27,10 @@ from tensorboardX.record_writer import RecordWriter
 from raydistill.cluster import Cluster
 from raydistill.teachers.transformer.device import student_dtype, use_text
 from raydistill.errors import UserError
-from raydistill.exchange import Exchange
+from raydistill.student.gradient_sync import Exchange
 from raydistill.teachers.judged_logits import stack_of, targets_of
-from raydistill.learning import Job, State, Watcher, copy_arrays, fit_student, new_state
-from raydistill.loader import Loader, Targets, scale_features
+from raydistill.student.fit import Job, State, Watcher, copy_arrays, fit_student, new_state
+from raydistill.student.batches import Loader, Targets, scale_features
 from raydistill.runs.run_folder import ROLES, Run
 from raydistill.runs.shards import judged_shards, missing_shards, pair_shards
 from raydistill.stages.fit import fit

@@ -18,9 +18,9 @@ from raydistill.errors import UserError
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.teachers.judged_logits import read_groups
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes
-from raydistill.learning import spec_of
+from raydistill.student.fit import spec_of
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import Loader, Targets, features_of
+from raydistill.student.batches import Loader, Targets, features_of
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.evaluation.metrics import auc
 from raydistill.files.pieces import PIECE_ROWS, pieces_of

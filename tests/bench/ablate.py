@@ -26,16 +26,16 @@ from raydistill import FORMAT
 from raydistill.serving.embedding_bag import look_up
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import Loader, Targets
+from raydistill.student.batches import Loader, Targets
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.evaluation.metrics import auc
-from raydistill.optimizers import rate_at
+from raydistill.student.optimizers import rate_at
 from raydistill.serving.scorer import Scorer
 from raydistill.files.folder import Folder
-from raydistill.student import Student, Trainer, predict, to_inputs
+from raydistill.student.network import Student, Trainer, predict, to_inputs
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.config.student import StudentConfig, TrainConfig
-from raydistill.vocabulary import make_lexicon
+from raydistill.student.lexicon_builder import make_lexicon
 
 NEAR = [at for at, name in enumerate(DENSE_NAMES) if "near" in name or name == "cosine"]
 PARTS = [at for at, name in enumerate(DENSE_NAMES) if "part_found" in name]

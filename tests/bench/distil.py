@@ -24,15 +24,15 @@ from torch import Tensor
 from raydistill.serving.embedding_bag import look_up
 from raydistill.config.run_config import load_config
 from raydistill.serving.feature_spec import Features, concatenate
-from raydistill.learning import Average, spec_of
+from raydistill.student.fit import Average, spec_of
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import dense_scale, features_of, read_logits
+from raydistill.student.batches import dense_scale, features_of, read_logits
 from raydistill.evaluation.metrics import auc
 from raydistill.serving.featurize import document_counts, idf, word_rows
 from raydistill.files.pieces import Piece
 from raydistill.runs.run_folder import Run
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.student import Student, Trainer, predict, to_inputs
+from raydistill.student.network import Student, Trainer, predict, to_inputs
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.config.student import StudentConfig, TrainConfig
 

@@ -24,7 +24,7 @@ from students import metrics_of, some_shards
 
 from raydistill.config.run_config import load_config
 from raydistill.teachers.judged_logits import fitted_stack, stack_of, targets_of
-from raydistill.learning import Job
+from raydistill.student.fit import Job
 from raydistill.runs.run_folder import Run
 from raydistill.space import Settings, with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores

@@ -29,17 +29,17 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
 from raydistill.teachers.transformer.device import student_dtype
-from raydistill.exchange import Exchange
+from raydistill.student.gradient_sync import Exchange
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.learning import BATCHES_AHEAD
+from raydistill.student.fit import BATCHES_AHEAD
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
+from raydistill.student.batches import Batch, Loader, Targets, Window, plan_windows
 from raydistill.data.pairs import collapse
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.prefetch import prefetch
 from raydistill.files.schema import LOGITS
 from raydistill.files.folder import Folder
-from raydistill.student import Student, Trainer, to_inputs
+from raydistill.student.network import Student, Trainer, to_inputs
 from raydistill.synthetic import Shop
 from raydistill.config.student import StudentConfig, TrainConfig
 

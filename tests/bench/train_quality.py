@@ -18,11 +18,11 @@ from torch.nn import functional
 
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import Batch, Loader, Targets, count_idf, plan_windows
+from raydistill.student.batches import Batch, Loader, Targets, count_idf, plan_windows
 from raydistill.evaluation.metrics import auc
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.folder import Folder
-from raydistill.student import Student, Trainer, predict, to_inputs
+from raydistill.student.network import Student, Trainer, predict, to_inputs
 from raydistill.config.student import StudentConfig, TrainConfig
 
 

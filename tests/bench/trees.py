@@ -23,8 +23,8 @@ from scipy.special import log_expit
 from raydistill.config.run_config import load_config
 from raydistill.serving.feature_spec import Features
 from raydistill.teachers.judged_logits import read_groups, read_judged
-from raydistill.learning import spec_of
-from raydistill.loader import Loader, Targets
+from raydistill.student.fit import spec_of
+from raydistill.student.batches import Loader, Targets
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.evaluation.metrics import auc
 from raydistill.runs.run_folder import Run

@@ -16,7 +16,7 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.featurize import featurize
 from raydistill.serving.scorer import Scorer
-from raydistill.student import Student, predict
+from raydistill.student.network import Student, predict
 from raydistill.config.student import StudentConfig
 from raydistill.serving.text.tokenizer import encode, single_words
 

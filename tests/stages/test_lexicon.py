@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
-from raydistill.loader import features_of
+from raydistill.student.batches import features_of
 from raydistill.serving.featurize import word_rows
 from raydistill.runs.run_folder import Run
 from raydistill.stages import prepare

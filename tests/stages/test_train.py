@@ -18,9 +18,9 @@ from tensorboardX.proto import event_pb2
 
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
-from raydistill.exchange import Exchange
+from raydistill.student.gradient_sync import Exchange
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.learning import Average
+from raydistill.student.fit import Average
 from raydistill.serving.featurize import word_rows
 from raydistill.runs.run_folder import Run
 from raydistill.files.schema import LOGITS
@@ -29,7 +29,7 @@ from raydistill.stages import prepare, train
 from raydistill.stages.fit import FitError
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.files.folder import Folder
-from raydistill.student import Student, predict
+from raydistill.student.network import Student, predict
 from raydistill.synthetic import Shop
 from raydistill.config.student import StudentConfig
 from tests.conftest import run_config

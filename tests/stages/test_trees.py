@@ -9,8 +9,8 @@ from raydistill.cluster import Cluster
 from raydistill.errors import UserError
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes
-from raydistill.learning import spec_of
-from raydistill.loader import features_of
+from raydistill.student.fit import spec_of
+from raydistill.student.batches import features_of
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.evaluation.metrics import auc
 from raydistill.files.pieces import PIECE_ROWS

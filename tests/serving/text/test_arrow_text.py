@@ -19,7 +19,7 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.text.hashing import hash_texts
 from raydistill.data.query_key import query_keys
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import features_of
+from raydistill.student.batches import features_of
 from raydistill.serving.featurize import document_counts, featurize
 from raydistill.data.pairs import pair_ids
 from raydistill.terms import search_terms

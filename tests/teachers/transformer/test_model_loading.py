@@ -14,7 +14,7 @@ from raydistill.errors import UserError
 from raydistill.teachers.transformer.model_loading import load_classifier, load_encoder, most_positions, read_config
 from raydistill.teachers.cross_encoder import Teacher, check_model
 from raydistill.teachers.transformer.trial_pairs import Trial
-from raydistill.vocabulary import check_encoder
+from raydistill.student.lexicon_builder import check_encoder
 from tests.conftest import VOCABULARY, make_bert
 
 Weights = dict[str, torch.Tensor]

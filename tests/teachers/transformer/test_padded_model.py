@@ -15,7 +15,7 @@ from raydistill.files.model_files import load_model, model_fingerprint, pin_mode
 from raydistill.teachers.transformer.padded_model import set_padding
 from raydistill.teachers.cross_encoder import Teacher, check_model
 from raydistill.teachers.transformer.trial_pairs import Trial
-from raydistill.vocabulary import check_encoder
+from raydistill.student.lexicon_builder import check_encoder
 from tests.conftest import VOCABULARY
 from tests.teachers.transformer.own_code import make_own
 from tests.teachers.transformer.test_prompt_tokenizer import PROMPT, make_decoder

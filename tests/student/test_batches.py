@@ -7,7 +7,7 @@ import pytest
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.teachers.soft_labels import soft_labels
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import (
+from raydistill.student.batches import (
     Loader,
     Targets,
     count_idf,

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.vocabulary import (
+from raydistill.student.lexicon_builder import (
     encode_words,
     frequent_words,
     principal_components,

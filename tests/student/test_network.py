@@ -9,11 +9,11 @@ import torch.multiprocessing as mp
 from torch.nn import functional
 
 from raydistill.serving.embedding_bag import look_up
-from raydistill.exchange import Exchange
+from raydistill.student.gradient_sync import Exchange
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.featurize import featurize
-from raydistill.student import (
+from raydistill.student.network import (
     Inputs,
     Student,
     Trainer,

@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.teachers.transformer.device import student_dtype
-from raydistill.exchange import Exchange
+from raydistill.student.gradient_sync import Exchange
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.loader import Batch, Loader, Targets, Window, plan_windows
+from raydistill.student.batches import Batch, Loader, Targets, Window, plan_windows
 from raydistill.evaluation.metrics import auc, log_loss
 from raydistill.serving.featurize import word_rows
-from raydistill.optimizers import rate_at
+from raydistill.student.optimizers import rate_at
 from raydistill.files.prefetch import prefetch
 from raydistill.progress import rate_line
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
 from raydistill.files.folder import Folder
-from raydistill.student import Inputs, Student, Trainer, predict, to_inputs
+from raydistill.student.network import Inputs, Student, Trainer, predict, to_inputs
 from raydistill.config.student import TrainConfig
 
 _LINE_EVERY_S = 10.0

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from raydistill.optimizers import make_optimizer, rate_at
+from raydistill.student.optimizers import make_optimizer, rate_at
 from raydistill.config.student import TrainConfig
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from raydistill.teachers.transformer.device import device_use, teacher_dtype, use_text
 from raydistill.errors import UserError
 from raydistill.serving.lexicon import Lexicon, unit_rows
-from raydistill.loader import count_idf
+from raydistill.student.batches import count_idf
 from raydistill.teachers.transformer.model_loading import load_encoder, quiet_transformers
 from raydistill.teachers.transformer.padded_model import set_padding
 from raydistill.files.pieces import read_pieces, sample_pieces
