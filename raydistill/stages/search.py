@@ -35,10 +35,10 @@ from raydistill.cluster import Cluster
 from raydistill.student.fit import Job, State
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
-from raydistill.space import Dimension, default_values, settings_of
+from raydistill.search.space import Dimension, default_values, settings_of
 from raydistill.stages.export import bundle_settings
 from raydistill.files.folder import Folder
-from raydistill.trials import (
+from raydistill.search.trial import (
     EVALUATIONS_AN_EPOCH,
     FAILED,
     FINISHED,

@@ -11,22 +11,22 @@ from typing import Any
 
 from raydistill.cluster import Cluster
 from raydistill.errors import UserError
-from raydistill.finals import UNTUNED, Final, best_toml, choose, gain, verdict
+from raydistill.search.results import UNTUNED, Final, best_toml, choose, gain, verdict
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 from raydistill.evaluation.metrics import best_threshold, measure
-from raydistill.plots import draw
+from raydistill.search.plots import draw
 from raydistill.evaluation.report import tune_markdown
 from raydistill.runs.run_folder import TUNED, Run
-from raydistill.samples import draw_sample
+from raydistill.search.sample import draw_sample
 from raydistill.serving.scorer import Scorer
-from raydistill.space import WEIGHTS, Settings, dimensions, with_settings
+from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
 from raydistill.stages.evaluate import time_scorer
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.search import search
 from raydistill.stages.train import train_role
 from raydistill.files.folder import SUCCESS
-from raydistill.trials import (
+from raydistill.search.trial import (
     FAILED,
     SPEED,
     Task,

@@ -28,7 +28,7 @@ from raydistill.config.run_config import load_config
 from raydistill.student.fit import Job
 from raydistill.student.batches import Loader
 from raydistill.runs.run_folder import Run
-from raydistill.space import with_settings
+from raydistill.search.space import with_settings
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.stages.train import make_job
 from raydistill.student.network import Student, predict

@@ -32,7 +32,7 @@ from students import metrics_of
 from raydistill.config.run_config import RunConfig, load_config
 from raydistill.evaluation.learning_curve import in_share
 from raydistill.runs.run_folder import Run
-from raydistill.space import with_settings
+from raydistill.search.space import with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.stages.train import make_job

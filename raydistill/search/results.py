@@ -13,8 +13,8 @@ from typing import Any
 
 import tomli_w
 
-from raydistill.space import Settings, tables_of
-from raydistill.trials import MODES
+from raydistill.search.space import Settings, tables_of
+from raydistill.search.trial import MODES
 
 UNTUNED = "untuned"
 

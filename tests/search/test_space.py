@@ -4,7 +4,7 @@ import pytest
 
 from raydistill.config.run_config import RunConfig, load_config
 from raydistill.errors import UserError
-from raydistill.space import default_values, dimensions, settings_of, with_settings
+from raydistill.search.space import default_values, dimensions, settings_of, with_settings
 from raydistill.teachers.stacking import Stack
 from tests.conftest import run_config
 

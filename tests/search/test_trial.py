@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raydistill.finals import UNTUNED, Final, best_toml, choose, gain, verdict
-from raydistill.plots import draw
+from raydistill.search.results import UNTUNED, Final, best_toml, choose, gain, verdict
+from raydistill.search.plots import draw
 from raydistill.evaluation.report import tune_markdown
-from raydistill.trials import (
+from raydistill.search.trial import (
     FAILED,
     FINISHED,
     SPEED,

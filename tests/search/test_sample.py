@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from raydistill.files.pieces import PIECE_ROWS, PieceReader, shard_pieces
-from raydistill.samples import MemoryFolder, _shares
+from raydistill.search.sample import MemoryFolder, _shares
 
 
 @pytest.mark.parametrize("num_pairs", [1, 1_000, 10**9])

@@ -25,9 +25,9 @@ from raydistill.student.batches import Loader, Targets, dense_scale
 from raydistill.evaluation.metrics import best_threshold, measure
 from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.runs.run_folder import Run
-from raydistill.samples import Sample
+from raydistill.search.sample import Sample
 from raydistill.runs.shards import judged_shards
-from raydistill.space import Dimension, Settings, Values, settings_of, with_settings
+from raydistill.search.space import Dimension, Settings, Values, settings_of, with_settings
 from raydistill.teachers.stacking import Stack
 from raydistill.student.network import Student, predict
 

@@ -1,0 +1,1 @@
+"""A trial: settings of a search, and what they gain."""
