@@ -386,10 +386,10 @@ def _run_synthesize(arguments: argparse.Namespace) -> int:
 
 
 def _run_candidates(arguments: argparse.Namespace) -> int:
-    from raydistill.catalogue import Sources, Texts
+    from raydistill.candidates.catalogue import Sources, Texts
     from raydistill.cluster import connect, warn_if_apart
     from raydistill.config.run_config import ClusterConfig
-    from raydistill.retrieval import Mix
+    from raydistill.candidates.title_index import Mix
     from raydistill.stages import candidates
 
     given = arguments

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from raydistill.catalogue import (
+from raydistill.candidates.catalogue import (
     TEXTS,
     Catalogue,
     Sources,
@@ -30,7 +30,7 @@ from raydistill.files.inputs.input_files import is_inside, may_hold
 from raydistill.runs.lease import Lease
 from raydistill.data.manifest import RawFile
 from raydistill.progress import Progress
-from raydistill.retrieval import KINDS, Mix
+from raydistill.candidates.title_index import KINDS, Mix
 from raydistill.files.retry import log_counts
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.files.folder import SUCCESS, Folder

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from raydistill import terms
+from raydistill.candidates import search_terms as terms
 from raydistill.data import query_key as keys
 from raydistill.serving import featurize as ngrams
 from raydistill.serving.text import cleaning
@@ -22,7 +22,7 @@ from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import features_of
 from raydistill.serving.featurize import document_counts, featurize
 from raydistill.data.pairs import pair_ids
-from raydistill.terms import search_terms
+from raydistill.candidates.search_terms import search_terms
 from raydistill.serving.text.arrow_text import row_blocks, row_spans, to_arrow, to_texts
 from raydistill.serving.text.tokenizer import encode
 

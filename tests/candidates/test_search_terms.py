@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from raydistill.terms import search_terms
+from raydistill.candidates.search_terms import search_terms
 
 
 @pytest.mark.parametrize(

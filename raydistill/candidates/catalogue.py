@@ -23,10 +23,10 @@ from raydistill.errors import UserError
 from raydistill.serving.text.hashing import hash_texts
 from raydistill.files.inputs.input_files import expand_inputs
 from raydistill.data.manifest import RawFile, look_into
-from raydistill.retrieval import KINDS, Mix, TitleIndex, build_index, choose
+from raydistill.candidates.title_index import KINDS, Mix, TitleIndex, build_index, choose
 from raydistill.files.schema import CANDIDATES
 from raydistill.files.folder import SUCCESS, Folder
-from raydistill.terms import search_terms
+from raydistill.candidates.search_terms import search_terms
 from raydistill.files.inputs.text_columns import one_chunk
 
 TEXTS = ("query", "title")

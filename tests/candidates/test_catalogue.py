@@ -5,9 +5,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.catalogue import Catalogue, Sources, Texts, make_catalogue
+from raydistill.candidates.catalogue import Catalogue, Sources, Texts, make_catalogue
 from raydistill.errors import UserError
-from raydistill.retrieval import Mix
+from raydistill.candidates.title_index import Mix
 from raydistill.files.schema import CANDIDATES
 from raydistill.files.folder import Folder
 

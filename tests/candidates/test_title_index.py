@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.retrieval import Mix, TitleIndex, build_index, choose
+from raydistill.candidates.title_index import Mix, TitleIndex, build_index, choose
 
 TITLES = ["grey sofa", "sofa", "oak table", "sofa grey", "grey grey rug oak big wool", "lamp"]
 
