@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.config.run_config import RunConfig
-from raydistill.synthetic import Shop
+from raydistill.demo.shop import Shop
 
 # The collector would walk all of torch again and again, while it is imported and at every test's
 # end: a fifth of the time of the tests that need no Ray.

@@ -13,7 +13,7 @@ from raydistill.progress import Progress
 from raydistill.files.retry import log_counts
 from raydistill.stages.tasks import Item, run_tasks
 from raydistill.files.folder import SUCCESS, Folder
-from raydistill.synthetic import Shop
+from raydistill.demo.shop import Shop
 
 logger = logging.getLogger("raydistill")
 JUDGED_FILE, _BEGUN, _KIND = "judged.parquet", "_shop.json", "shop"

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 from prepared import prepared_run
 
-from raydistill.synthetic import Shop
+from raydistill.demo.shop import Shop
 
 _VICTIMS = ("driver", "actor", "raylet")
 _PATIENCE_S = 120.0

@@ -20,7 +20,7 @@ import psutil
 import pyarrow.parquet as pq
 from job import sample
 
-from raydistill.synthetic import Shop
+from raydistill.demo.shop import Shop
 
 FILE_ROWS = 250_000
 RUN = """

@@ -40,7 +40,7 @@ from raydistill.files.prefetch import prefetch
 from raydistill.files.schema import LOGITS
 from raydistill.files.folder import Folder
 from raydistill.student.network import Student, Trainer, to_inputs
-from raydistill.synthetic import Shop
+from raydistill.demo.shop import Shop
 from raydistill.config.student import StudentConfig, TrainConfig
 
 FREE = sorted(os.sched_getaffinity(0))  # the cores it may use

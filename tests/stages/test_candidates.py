@@ -10,7 +10,7 @@ from raydistill.data.manifest import find_files
 from raydistill.files.schema import SOURCE
 from raydistill.stages import candidates
 from raydistill.files.folder import Folder
-from raydistill.synthetic import Shop
+from raydistill.demo.shop import Shop
 
 
 @pytest.fixture

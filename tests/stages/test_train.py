@@ -30,7 +30,7 @@ from raydistill.stages.fit import FitError
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.files.folder import Folder
 from raydistill.student.network import Student, predict
-from raydistill.synthetic import Shop
+from raydistill.demo.shop import Shop
 from raydistill.config.student import StudentConfig
 from tests.conftest import run_config
 

@@ -27,7 +27,7 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from raydistill.synthetic import Shop
+from raydistill.demo.shop import Shop
 from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens, kept_longest_first, load_tokenizer, ranges
 
 ODD = (

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.shop_text import ATTRIBUTES, Item, Kind, Lexicon, Writer, load_kinds, misspell
+from raydistill.demo.shop_text import ATTRIBUTES, Item, Kind, Lexicon, Writer, load_kinds, misspell
 
 Ids = NDArray[np.int32]
 

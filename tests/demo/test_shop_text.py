@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raydistill.shop_text import (
+from raydistill.demo.shop_text import (
     Item,
     Lexicon,
     Writer,
