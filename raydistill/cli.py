@@ -249,7 +249,7 @@ def _run_stage(name: str, arguments: argparse.Namespace) -> int:
 
 
 def _run_curve(run: Run, arguments: argparse.Namespace) -> int:
-    from raydistill.cluster import connect
+    from raydistill.cluster.connection import connect
     from raydistill.evaluation.learning_curve import SHARES, console_curve
     from raydistill.stages import curve
 
@@ -369,7 +369,7 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
 
 
 def _run_synthesize(arguments: argparse.Namespace) -> int:
-    from raydistill.cluster import connect
+    from raydistill.cluster.connection import connect
     from raydistill.config.run_config import ClusterConfig
     from raydistill.stages import synthesize
 
@@ -387,7 +387,7 @@ def _run_synthesize(arguments: argparse.Namespace) -> int:
 
 def _run_candidates(arguments: argparse.Namespace) -> int:
     from raydistill.candidates.catalogue import Sources, Texts
-    from raydistill.cluster import connect, warn_if_apart
+    from raydistill.cluster.connection import connect, warn_if_apart
     from raydistill.config.run_config import ClusterConfig
     from raydistill.candidates.title_index import Mix
     from raydistill.stages import candidates

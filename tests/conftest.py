@@ -161,7 +161,7 @@ def local_ray(s3: str) -> Iterator[None]:
     """One Ray for all tests that ask for it; its workers inherit where S3 is."""
     import ray
 
-    import raydistill.cluster  # noqa: F401 - sets Ray's environment before ray starts
+    import raydistill.cluster.connection  # noqa: F401 - sets Ray's environment before ray starts
 
     ray.init(
         num_cpus=4,

@@ -154,7 +154,7 @@ def test_why_ray_did_not_start_is_said() -> None:
         "    os.write(2, b'no space left for the object store\\n')\n"
         "    raise RuntimeError('The current node timed out during startup.')\n"
         "ray.init = fail\n"
-        "from raydistill.cluster import connect\n"
+        "from raydistill.cluster.connection import connect\n"
         "from raydistill.config.run_config import ClusterConfig\n"
         "from raydistill.errors import WorkError\n"
         "try:\n"

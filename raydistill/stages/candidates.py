@@ -32,7 +32,7 @@ from raydistill.data.manifest import RawFile
 from raydistill.progress import Progress
 from raydistill.candidates.title_index import KINDS, Mix
 from raydistill.files.retry import log_counts
-from raydistill.stages.tasks import Item, run_tasks
+from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.files.folder import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import ray.train
 
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.config.run_config import fingerprint
 from raydistill.evaluation.learning_curve import SHARES, curve_markdown, curve_svg, in_share, plan_subset
 from raydistill.errors import UserError
@@ -42,8 +42,8 @@ from raydistill.stages.evaluate import (
     teacher_scores,
 )
 from raydistill.stages.export import bundle_settings, score_split, student_arrays
-from raydistill.stages.fit import fit
-from raydistill.stages.tasks import Item, run_tasks
+from raydistill.cluster.train_job import fit
+from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.files.folder import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")

@@ -11,7 +11,7 @@ from raydistill.runs.shards import missing_shards
 from raydistill.files.folder import Folder
 
 if TYPE_CHECKING:
-    from raydistill.cluster import Cluster
+    from raydistill.cluster.connection import Cluster
 
 logger = logging.getLogger("raydistill")
 _NEED_TEACHERS = frozenset({"finetune", "label", "train"})  # they load models
@@ -88,7 +88,7 @@ def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
 
 
 def _connect(run: Run, *, verbose: bool) -> Cluster:
-    from raydistill.cluster import connect, warn_if_apart
+    from raydistill.cluster.connection import connect, warn_if_apart
 
     config = run.config
     cluster = connect(

@@ -25,7 +25,7 @@ from raydistill.files.pieces import pieces_of, read_pieces
 from raydistill.progress import Progress
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
-from raydistill.stages.tasks import Item, run_tasks
+from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.files.folder import Folder
 from raydistill.student.lexicon_builder import make_lexicon
 

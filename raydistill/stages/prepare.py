@@ -39,7 +39,7 @@ from raydistill.files.inputs.readers import row_group_spans
 from raydistill.files.retry import ITEM_TRIES, tried
 from raydistill.runs.run_folder import Run
 from raydistill.files.schema import COUNTS, EXTRAS, SPLITS
-from raydistill.stages.tasks import Item, run_tasks
+from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.files.folder import SUCCESS
 from raydistill.data.bucket_layout import Grid, make_grid
 

@@ -11,7 +11,7 @@ from raydistill.errors import UserError
 from raydistill.runs.lease import Lease
 from raydistill.progress import Progress
 from raydistill.files.retry import log_counts
-from raydistill.stages.tasks import Item, run_tasks
+from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.demo.shop import Shop
 

@@ -24,7 +24,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.teachers.transformer.device import student_dtype, use_text
 from raydistill.errors import UserError
 from raydistill.student.gradient_sync import Exchange
@@ -33,9 +33,9 @@ from raydistill.student.fit import Job, State, Watcher, copy_arrays, fit_student
 from raydistill.student.batches import Loader, Targets, scale_features
 from raydistill.runs.run_folder import ROLES, Run
 from raydistill.runs.shards import judged_shards, missing_shards, pair_shards
-from raydistill.stages.fit import fit
+from raydistill.cluster.train_job import fit
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.stages.placement import device_of_worker, workers_use
+from raydistill.cluster.placement import device_of_worker, workers_use
 from raydistill.files.folder import SUCCESS, Folder
 
 logger = logging.getLogger("raydistill")

@@ -27,7 +27,7 @@ from raydistill.files.pieces import PIECE_ROWS, pieces_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.stages.tasks import Item, Step, run_tasks
+from raydistill.cluster.tasks import Item, Step, run_tasks
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.config.teachers import TREES
 from raydistill.teachers.trees import Trees, fit_trees

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from typing import Any
 
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError
 from raydistill.search.results import UNTUNED, Final, best_toml, choose, gain, verdict
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
@@ -23,7 +23,7 @@ from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
 from raydistill.stages.evaluate import time_scorer
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.stages.search import search
+from raydistill.cluster.tune_trials import search
 from raydistill.stages.train import train_role
 from raydistill.files.folder import SUCCESS
 from raydistill.search.trial import (

@@ -32,7 +32,7 @@ model = "{folder}"
 """
 # Ray's own limit on tasks is the number of its CPUs: one worker is a Ray of one CPU.
 WITH_WORKERS = """
-import sys, ray, raydistill.cluster
+import sys, ray, raydistill.cluster.connection
 ray.init(num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False,
          logging_level="error", object_store_memory=300 << 20)
 from raydistill.cli import main

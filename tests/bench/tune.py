@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from raydistill.cluster import connect
+from raydistill.cluster.connection import connect
 from raydistill.config.run_config import load_config
 from raydistill.runs.run_folder import Run
-from raydistill.stages.search import search
+from raydistill.cluster.tune_trials import search
 from raydistill.stages.tune import make_task
 from raydistill.files.folder import Folder
 

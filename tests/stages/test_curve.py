@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from raydistill.cli import main
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError
 from raydistill.runs.run_folder import Run
 from raydistill.files.schema import LOGITS
 from raydistill.stages import curve, train
-from raydistill.stages.fit import fit as ray_fit
+from raydistill.cluster.train_job import fit as ray_fit
 from tests.stages.test_train import labeled, with_train  # noqa: F401 - a fixture
 
 CORES = Cluster(num_cores=2, num_gpus=0)

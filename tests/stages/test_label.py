@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError
 from raydistill.teachers.scoring_steps import count_bad, read_tokens
 from raydistill.files.model_files import model_fingerprint
@@ -14,7 +14,7 @@ from raydistill.runs.run_folder import Run
 from raydistill.files.schema import QUARANTINE
 from raydistill.runs.shards import SCORED_SPLITS, missing_shards, shards_to_score
 from raydistill.stages import label, prepare
-from raydistill.stages.tasks import FAILED, Item
+from raydistill.cluster.tasks import FAILED, Item
 from raydistill.files.folder import Folder
 from raydistill.teachers.cross_encoder import Teacher
 from raydistill.config.teachers import ENGINE, TeacherConfig
@@ -375,12 +375,12 @@ def test_actors_are_placed_on_fractions_of_gpus() -> None:
     import sys
 
     code = (
-        "import raydistill.cluster, ray, os\n"
+        "import raydistill.cluster.connection, ray, os\n"
         "ray.init(num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False,\n"
         "         logging_level='error', object_store_memory=100 * 2**20)\n"
-        "from raydistill.cluster import connect\n"
+        "from raydistill.cluster.connection import connect\n"
         "from raydistill.config.run_config import ClusterConfig\n"
-        "from raydistill.stages.tasks import run_chain\n"
+        "from raydistill.cluster.tasks import run_chain\n"
         "found = connect(ClusterConfig())\n"
         "assert found.num_gpus == 2 and found.num_actors(gpus_each=0.5) == 4\n"
         "def read(item, data):\n"

@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tensorboardX.proto import event_pb2
 
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError
 from raydistill.student.gradient_sync import Exchange
 from raydistill.serving.feature_spec import NgramSpec
@@ -26,7 +26,7 @@ from raydistill.runs.run_folder import Run
 from raydistill.files.schema import LOGITS
 from raydistill.runs.shards import shards_to_score
 from raydistill.stages import prepare, train
-from raydistill.stages.fit import FitError
+from raydistill.cluster.train_job import FitError
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.files.folder import Folder
 from raydistill.student.network import Student, predict
@@ -216,7 +216,7 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
     run = with_train(labeled, checkpoint_every_windows=1, window_rows=1, dtype="float32")
     job, alone = start(run)
     fit(job, alone)
-    monkeypatch.setattr("raydistill.stages.fit._MAX_FAILURES", 1)
+    monkeypatch.setattr("raydistill.cluster.train_job._MAX_FAILURES", 1)
 
     def loop(config: dict[str, Any]) -> None:
         say, attempts = config["log"], list(tmp_path.glob("attempt-*"))

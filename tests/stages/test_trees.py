@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.cli import read_overlay
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.config.run_config import load_config
 from raydistill.errors import UserError
 from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from raydistill.cli import main
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError, WorkError
 from raydistill.runs.run_folder import Run
-from raydistill.stages import distill, label, tasks, teachers
-from raydistill.stages.tasks import Item
+from raydistill.stages import distill, label
+from raydistill.cluster import tasks
+from raydistill.cluster import teacher_trial as teachers
+from raydistill.cluster.tasks import Item
 from raydistill.config.teachers import TeacherConfig
 from tests.conftest import run_config
 from tests.teachers.transformer.own_code import make_own

@@ -14,7 +14,7 @@ from itertools import islice
 
 import pyarrow as pa
 
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.config.run_config import TextRules
 from raydistill.teachers.transformer.device import free_memory_bytes
 from raydistill.errors import UserError, WorkError
@@ -25,8 +25,8 @@ from raydistill.data.pairs import clean
 from raydistill.files.inputs.readers import read_raw
 from raydistill.runs.run_folder import DATASETS, Run
 from raydistill.runs.shards import missing_shards
-from raydistill.stages.placement import has_gpu
-from raydistill.stages.worker_exits import error_line
+from raydistill.cluster.placement import has_gpu
+from raydistill.cluster.worker_exits import error_line
 from raydistill.files.folder import Folder
 from raydistill.teachers.cross_encoder import check_model
 from raydistill.teachers.transformer.trial_pairs import Pairs, Trial

@@ -104,7 +104,7 @@ def run_chain(
         return
     import ray.data
 
-    from raydistill.stages.worker_exits import exit_of_noted, forget_workers
+    from raydistill.cluster.worker_exits import exit_of_noted, forget_workers
 
     actors: dict[str, Any] = {
         # All are asked for at once: those that wait for a machine are what makes a cluster grow,
@@ -180,7 +180,7 @@ def _made(make: Callable[[], Step]) -> Step:
 
 def _steps(steps: Sequence[Step], block: pa.Table) -> pa.Table:
     """Every step on every row of a block."""
-    from raydistill.stages.worker_exits import note_worker
+    from raydistill.cluster.worker_exits import note_worker
 
     items, results = [], []
     for text, value in zip(block["item"].to_pylist(), block["data"], strict=True):
@@ -221,7 +221,7 @@ def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
 def _results(dataset: ray.data.Dataset, *, column: str = "result") -> Iterator[Item]:
     from ray.exceptions import RayError
 
-    from raydistill.stages.worker_exits import error_line
+    from raydistill.cluster.worker_exits import error_line
 
     start_s = time.time()
     rows = iter(dataset.iter_rows())

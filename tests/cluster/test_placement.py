@@ -9,7 +9,7 @@ import ray
 import torch
 
 from raydistill.errors import UserError
-from raydistill.stages import placement
+from raydistill.cluster import placement
 from tests.conftest import run_config
 
 
@@ -41,13 +41,13 @@ def test_where_ray_gave_none(monkeypatch: pytest.MonkeyPatch) -> None:
 # Ray believes in a GPU that is not there.
 CODE = """
 import sys, time
-import raydistill.cluster, ray
+import raydistill.cluster.connection, ray
 ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False,
          logging_level="error", object_store_memory=100 * 2**20)
 from raydistill.cli import main
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError
-from raydistill.stages.fit import fit
+from raydistill.cluster.train_job import fit
 from raydistill.files.folder import Folder
 print("label", main(["label", "--config", sys.argv[1]]))
 start = time.monotonic()

@@ -21,10 +21,10 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Full, Queue
 
 from raydistill.files import retry
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError, WorkError
-from raydistill.stages.placement import check_gpu
-from raydistill.stages.worker_exits import error_line
+from raydistill.cluster.placement import check_gpu
+from raydistill.cluster.worker_exits import error_line
 from raydistill.files.folder import Folder
 
 logger = logging.getLogger("raydistill")

@@ -31,7 +31,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from raydistill.cluster import Cluster
+from raydistill.cluster.connection import Cluster
 from raydistill.student.fit import Job, State
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer

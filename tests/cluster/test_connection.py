@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from raydistill.cluster import _most_store_bytes, store_bytes
+from raydistill.cluster.connection import _most_store_bytes, store_bytes
 
 MB = 1 << 20
 GB = 1 << 30
@@ -28,7 +28,7 @@ def test_the_object_store_holds_two_tokenised_shards_a_core() -> None:
 def test_a_ray_of_our_own_has_the_store_that_its_shards_ask_for() -> None:
     code = (
         "import ray\n"
-        "from raydistill.cluster import connect\n"
+        "from raydistill.cluster.connection import connect\n"
         "from raydistill.config.run_config import ClusterConfig\n"
         "connect(ClusterConfig(), shard_rows=800_000, max_length=64)\n"
         "print(ray.cluster_resources()['object_store_memory'])\n"

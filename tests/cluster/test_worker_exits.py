@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from raydistill.errors import UserError, WorkError
-from raydistill.stages import tasks
-from raydistill.stages.worker_exits import cause_of
+from raydistill.cluster import tasks
+from raydistill.cluster.worker_exits import cause_of
 
 # As Ray 2.60 says it.
 MEMORY = (

@@ -1,0 +1,1 @@
+"""Ray: connection, tasks, fits and trials."""
