@@ -320,7 +320,7 @@ def _print_table(found: dict[str, object] | None) -> None:
 
 def _run_score(arguments: argparse.Namespace) -> int:
     from raydistill.serving.scorer import Scorer
-    from raydistill.scoring import score_file, score_lines, stdin_lines
+    from raydistill.stages.standalone.score import score_file, score_lines, stdin_lines
 
     scorer = Scorer.load(arguments.bundle)
     if arguments.input == "-":

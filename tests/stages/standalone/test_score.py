@@ -17,7 +17,7 @@ from raydistill.errors import UserError
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
-from raydistill.scoring import score_file, score_lines, score_table
+from raydistill.stages.standalone.score import score_file, score_lines, score_table
 
 ROWS = {
     "id": [7, 8, 9, 10],

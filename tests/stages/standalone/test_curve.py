@@ -12,7 +12,8 @@ from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError
 from raydistill.runs.run_folder import Run
 from raydistill.files.schema import LOGITS
-from raydistill.stages import curve, train
+from raydistill.stages import train
+from raydistill.stages.standalone import curve
 from raydistill.cluster.train_job import fit as ray_fit
 from tests.stages.test_train import labeled, with_train  # noqa: F401 - a fixture
 

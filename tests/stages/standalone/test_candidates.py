@@ -8,7 +8,7 @@ from raydistill.cli import main
 from raydistill.config.run_config import PairsConfig
 from raydistill.data.manifest import find_files
 from raydistill.files.schema import SOURCE
-from raydistill.stages import candidates
+from raydistill.stages.standalone import candidates
 from raydistill.files.folder import Folder
 from raydistill.demo.shop import Shop
 

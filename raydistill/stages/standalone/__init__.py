@@ -1,0 +1,1 @@
+"""A command of its own: work with Ray that is no stage of a run."""
