@@ -1,6 +1,6 @@
 """Job: `ray job submit --working-dir . -- python -m jobs.train --config run.toml`."""
 
-from raydistill.cli import stage_main
+from raydistill.cli.main import stage_main
 
 if __name__ == "__main__":
     stage_main("train")

@@ -35,7 +35,7 @@ WITH_WORKERS = """
 import sys, ray, raydistill.cluster.connection
 ray.init(num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False,
          logging_level="error", object_store_memory=300 << 20)
-from raydistill.cli import main
+from raydistill.cli.main import main
 sys.exit(main(["prepare", "--config", sys.argv[2]]))
 """
 
@@ -56,7 +56,7 @@ def digest(run_dir: Path) -> str:
 
 def run_killed(config: Path, *, chance: random.Random, most_s: float) -> int:
     """Run prepare, kill all its processes after some seconds, again, until it ends by itself."""
-    command = [sys.executable, "-m", "raydistill.cli", "prepare", "--config", str(config)]
+    command = [sys.executable, "-m", "raydistill.cli.main", "prepare", "--config", str(config)]
     for num_kills in range(100):
         child = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
         wait_s = chance.uniform(0.25, 1.0) * most_s
@@ -111,7 +111,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-c", WITH_WORKERS, str(num), path], check=True)
         found[name] = digest(folder / name)
     path = str(config("renamed-run", [str(file) for file in renamed]))
-    command = [sys.executable, "-m", "raydistill.cli", "prepare", "--config"]
+    command = [sys.executable, "-m", "raydistill.cli.main", "prepare", "--config"]
     subprocess.run([*command, path], check=True)
     found["files in reverse"] = digest(folder / "renamed-run")
     chance = random.Random(0)

@@ -44,7 +44,7 @@ import sys, time
 import raydistill.cluster.connection, ray
 ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False,
          logging_level="error", object_store_memory=100 * 2**20)
-from raydistill.cli import main
+from raydistill.cli.main import main
 from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError
 from raydistill.cluster.train_job import fit

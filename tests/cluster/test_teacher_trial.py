@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.cli import main
+from raydistill.cli.main import main
 from raydistill.cluster.connection import Cluster
 from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError, WorkError

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from markdown_it import MarkdownIt
 
-from raydistill.cli import main
+from raydistill.cli.main import main
 from raydistill.evaluation.learning_curve import curve_markdown, curve_svg
 from raydistill.evaluation.dataset_stats import inspect_files, to_json
 from raydistill.evaluation.markup import escaped, markdown_table, plain, plain_lines, text_table

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.serving.bundle import BUNDLE, CURRENT
-from raydistill.cli import main
+from raydistill.cli.main import main
 from raydistill.config.run_config import RunConfig, load_config
 from raydistill.errors import UserError
 from raydistill.runs.run_folder import LABELED_BY, LEASES, Run

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.cli import main
+from raydistill.cli.main import main
 from raydistill.config.run_config import RunConfig
 from raydistill.runs.run_folder import Run
 from raydistill.serving.scorer import Scorer
@@ -136,7 +136,7 @@ def test_a_whole_run_on_s3(
 
 
 def test_scoring_without_a_bundle_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "raydistill.cli", "score", "--input", "-"]
+    command = [sys.executable, "-m", "raydistill.cli.main", "score", "--input", "-"]
     found = subprocess.run(
         [*command, "--bundle", str(tmp_path)],
         input="a\tb\n", capture_output=True, text=True, check=False,

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.cli import main
+from raydistill.cli.main import main
 from raydistill.evaluation.dataset_stats import _Region, _region, _Tally, inspect_files, inspect_run
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.evaluation.report import data_markdown, data_text

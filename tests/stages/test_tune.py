@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.cli import read_overlay
+from raydistill.cli.main import read_overlay
 from raydistill.cluster.connection import Cluster
 from raydistill.config.run_config import load_config
 from raydistill.errors import UserError

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import feather, orc
 
-from raydistill.cli import main, read_overlay
+from raydistill.cli.main import main, read_overlay
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import InputFile, expand_inputs, is_inside, may_hold
 from raydistill.config.loading import read_text

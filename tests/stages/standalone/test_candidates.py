@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.cli import main
+from raydistill.cli.main import main
 from raydistill.config.run_config import PairsConfig
 from raydistill.data.manifest import find_files
 from raydistill.files.schema import SOURCE

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raydistill.cli import main
+from raydistill.cli.main import main
 from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError
 from raydistill.runs.run_folder import Run

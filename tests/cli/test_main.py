@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.cli import main
+from raydistill.cli.main import main
 from raydistill.errors import WorkError
 
 GOOD = """
