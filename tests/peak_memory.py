@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.serving.feature_spec import NgramSpec
-from raydistill.teachers.scoring_steps import read_tokens
-from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Loader, Targets, count_idf, plan_windows, scale_features
+from raydistill.files.folder import Folder
 from raydistill.files.model_files import pin_model
 from raydistill.files.pieces import PIECE_ROWS
-from raydistill.files.folder import Folder
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.student.batches import Loader, Targets, count_idf, plan_windows, scale_features
+from raydistill.teachers.scoring_steps import read_tokens
 
 Shards = dict[str, int]
 DIM = 64  # word vectors: 42 + 2 x 64 = 170 dense features

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raydistill.files.folder import Folder
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import LOGITS, PAIRS
-from raydistill.files.folder import Folder
 from tests.conftest import WORDS, make_bert
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 SHARDS = {"small.parquet": 1_000, "large.parquet": 10 * PIECE_ROWS}
 MB = 1_000_000
 

@@ -17,17 +17,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydistill.data.clean_rows import read_clean
-from raydistill.config.run_config import PairsConfig
-from raydistill.errors import UserError
-from raydistill.serving.text.hashing import hash_texts
-from raydistill.files.inputs.input_files import expand_inputs
-from raydistill.data.manifest import RawFile, look_into
-from raydistill.candidates.title_index import KINDS, Mix, TitleIndex, build_index, choose
-from raydistill.files.schema import CANDIDATES
-from raydistill.files.folder import SUCCESS, Folder
 from raydistill.candidates.search_terms import search_terms
+from raydistill.candidates.title_index import KINDS, Mix, TitleIndex, build_index, choose
+from raydistill.config.run_config import PairsConfig
+from raydistill.data.clean_rows import read_clean
+from raydistill.data.manifest import RawFile, look_into
+from raydistill.errors import UserError
+from raydistill.files.folder import SUCCESS, Folder
+from raydistill.files.inputs.input_files import expand_inputs
 from raydistill.files.inputs.text_columns import one_chunk
+from raydistill.files.schema import CANDIDATES
+from raydistill.serving.text.hashing import hash_texts
 
 TEXTS = ("query", "title")
 _PLURAL = {"query": "queries", "title": "titles"}

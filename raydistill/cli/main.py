@@ -288,9 +288,9 @@ def read_overlay(path: str) -> dict[str, object]:
     Raises:
         UserError: no such file, or not TOML.
     """
-    from raydistill.files.inputs.decoding import decode_text
     from raydistill.config.loading import parse_tables
     from raydistill.files.folder import Folder
+    from raydistill.files.inputs.decoding import decode_text
 
     folder, _, name = path.rpartition("/")
     if not Folder(folder or ".").exists(name):
@@ -349,11 +349,11 @@ def _run_score(arguments: argparse.Namespace) -> int:
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
     from raydistill.config.run_config import parse_config
-    from raydistill.files.inputs.decoding import decode_text
     from raydistill.evaluation.dataset_stats import inspect_files, inspect_run, to_json
     from raydistill.evaluation.report import data_text
-    from raydistill.runs.run_folder import Run
     from raydistill.files.folder import Folder
+    from raydistill.files.inputs.decoding import decode_text
+    from raydistill.runs.run_folder import Run
 
     folder = Folder(arguments.path)
     if folder.exists("run.toml"):
@@ -387,9 +387,9 @@ def _run_synthesize(arguments: argparse.Namespace) -> int:
 
 def _run_candidates(arguments: argparse.Namespace) -> int:
     from raydistill.candidates.catalogue import Sources, Texts
+    from raydistill.candidates.title_index import Mix
     from raydistill.cluster.connection import connect, warn_if_apart
     from raydistill.config.run_config import ClusterConfig
-    from raydistill.candidates.title_index import Mix
     from raydistill.stages import candidates
 
     given = arguments

@@ -15,8 +15,8 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from raydistill.teachers.transformer.device import device_use, merge_uses, why_no_gpu
 from raydistill.errors import UserError
+from raydistill.teachers.transformer.device import device_use, merge_uses, why_no_gpu
 
 logger = logging.getLogger("raydistill")
 

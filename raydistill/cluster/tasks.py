@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from raydistill.files import retry
 from raydistill.errors import UserError, WorkError
+from raydistill.files import retry
 from raydistill.files.retry import ITEM_TRIES, StoreError, tried
 
 if TYPE_CHECKING:  # Ray takes a second, which a mistake in the run file need not cost

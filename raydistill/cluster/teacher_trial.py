@@ -15,22 +15,22 @@ from itertools import islice
 import pyarrow as pa
 
 from raydistill.cluster.connection import Cluster
-from raydistill.config.run_config import TextRules
-from raydistill.teachers.transformer.device import free_memory_bytes
-from raydistill.errors import UserError, WorkError
-from raydistill.data.manifest import RawFile, find_files
-from raydistill.files.model_files import PinnedModel, load_model, model_bytes
-from raydistill.teachers.transformer.model_loading import read_config
-from raydistill.data.pairs import clean
-from raydistill.files.inputs.readers import read_raw
-from raydistill.runs.run_folder import DATASETS, Run
-from raydistill.runs.shards import missing_shards
 from raydistill.cluster.placement import has_gpu
 from raydistill.cluster.worker_exits import error_line
+from raydistill.config.run_config import TextRules
+from raydistill.data.manifest import RawFile, find_files
+from raydistill.data.pairs import clean
+from raydistill.errors import UserError, WorkError
 from raydistill.files.folder import Folder
-from raydistill.teachers.cross_encoder import check_model
-from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
+from raydistill.files.inputs.readers import read_raw
+from raydistill.files.model_files import PinnedModel, load_model, model_bytes
+from raydistill.runs.run_folder import DATASETS, Run
+from raydistill.runs.shards import missing_shards
 from raydistill.student.lexicon_builder import check_encoder
+from raydistill.teachers.cross_encoder import check_model
+from raydistill.teachers.transformer.device import free_memory_bytes
+from raydistill.teachers.transformer.model_loading import read_config
+from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
 
 Connect = Callable[[], Cluster | None]
 _NUM_FILES, _NUM_ROWS = 2, 200  # of each dataset, as a sample of the user's texts

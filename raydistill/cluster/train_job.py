@@ -20,11 +20,11 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Full, Queue
 
-from raydistill.files import retry
 from raydistill.cluster.connection import Cluster
-from raydistill.errors import UserError, WorkError
 from raydistill.cluster.placement import check_gpu
 from raydistill.cluster.worker_exits import error_line
+from raydistill.errors import UserError, WorkError
+from raydistill.files import retry
 from raydistill.files.folder import Folder
 
 logger = logging.getLogger("raydistill")

@@ -32,12 +32,9 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from raydistill.cluster.connection import Cluster
-from raydistill.student.fit import Job, State
-from raydistill.serving.lexicon import Lexicon
-from raydistill.serving.scorer import Scorer
-from raydistill.search.space import Dimension, default_values, settings_of
-from raydistill.stages.export import bundle_settings
+from raydistill.config.search import TuneConfig
 from raydistill.files.folder import Folder
+from raydistill.search.space import Dimension, default_values, settings_of
 from raydistill.search.trial import (
     EVALUATIONS_AN_EPOCH,
     FAILED,
@@ -49,7 +46,10 @@ from raydistill.search.trial import (
     Trial,
     run_trial,
 )
-from raydistill.config.search import TuneConfig
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.scorer import Scorer
+from raydistill.stages.export import bundle_settings
+from raydistill.student.fit import Job, State
 
 logger = logging.getLogger("raydistill")
 _METRICS = (*MODES, SPEED, "pairs", "done_share")

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from raydistill.errors import UserError
 from raydistill.config.base import Section
+from raydistill.errors import UserError
 
 
 class CsvConfig(Section):

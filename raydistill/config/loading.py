@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raydistill.files.inputs.decoding import decode_text
 from raydistill.errors import UserError
+from raydistill.files.inputs.decoding import decode_text
 
 
 def read_text(path: str) -> str:

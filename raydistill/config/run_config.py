@@ -14,12 +14,11 @@ from typing import Annotated, Any, Self, get_args
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from raydistill.errors import UserError
+from raydistill.config.base import Count, Section, Share
 from raydistill.config.data import CsvConfig, InputConfig, Inputs, Label, Scale, check_labels
 from raydistill.config.loading import apply_override, lay_over, parse_tables, read_text
 from raydistill.config.prompt import Prompt
-from raydistill.config.base import Count, Section, Share
-from raydistill.config.teachers import TREES, FinetuneConfig, LabelConfig, TeacherConfig, TreesConfig
+from raydistill.config.search import TuneConfig
 from raydistill.config.student import (
     HIDDEN,
     LOSS,
@@ -29,7 +28,14 @@ from raydistill.config.student import (
     StudentConfig,
     TrainConfig,
 )
-from raydistill.config.search import TuneConfig
+from raydistill.config.teachers import (
+    TREES,
+    FinetuneConfig,
+    LabelConfig,
+    TeacherConfig,
+    TreesConfig,
+)
+from raydistill.errors import UserError
 
 
 class TextRules(Section):

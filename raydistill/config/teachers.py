@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from raydistill.config.prompt import Prompt
 from raydistill.config.base import Count, Positive, Section
+from raydistill.config.prompt import Prompt
 
 TREES = "trees"  # the name of that teacher among the others
 # The version of the code between a pair and its logit: tokens, batches, the packed encoder, the

@@ -19,10 +19,10 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from raydistill.data.pairs import collapse, group_keys, pair_ids, run_starts
-from raydistill.files.pieces import PIECE_ROWS
-from raydistill.files.schema import WEIGHTS
 from raydistill.files.folder import SHARD_SUFFIX, Folder
 from raydistill.files.inputs.text_columns import one_chunk
+from raydistill.files.pieces import PIECE_ROWS
+from raydistill.files.schema import WEIGHTS
 from raydistill.serving.text.unit_names import Names
 
 FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a crumb

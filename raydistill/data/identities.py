@@ -15,9 +15,9 @@ from typing import Any
 
 from pyarrow import fs
 
+from raydistill.files.folder import open_uri
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.retry import tried
-from raydistill.files.folder import open_uri
 
 WHOLE_BYTES = 64 << 20  # a local file up to this size is read whole: 0.1 s
 # Of a larger one these are read, evenly spread, the head and the tail among them: a Parquet file's

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from raydistill.config.run_config import JudgedConfig
-from raydistill.data.prepare_steps import Dataset
-from raydistill.errors import UserError
 from raydistill.data.grades import LabelRule, LabelTally
 from raydistill.data.manifest import RawFile
-from raydistill.files.inputs.readers import read_raw
+from raydistill.data.prepare_steps import Dataset
 from raydistill.data.rejects import are_too_many, commonest, count_reasons
+from raydistill.errors import UserError
+from raydistill.files.inputs.readers import read_raw
 from raydistill.files.inputs.text_columns import one_chunk
 
 logger = logging.getLogger("raydistill")

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from raydistill.config.run_config import TextRules
-from raydistill.files.inputs.csv_dialect import CsvOptions
-from raydistill.errors import UserError
 from raydistill.data.grades import LabelRule
 from raydistill.data.identities import is_known_by_time, look_at, stamp_of
+from raydistill.errors import UserError
+from raydistill.files.folder import Folder
+from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.files.inputs.input_files import InputFile, MissingInput, expand_inputs
 from raydistill.files.inputs.readers import COLUMNS_HINT, check_columns
-from raydistill.files.folder import Folder
 
 logger = logging.getLogger("raydistill")
 PREPARED = "prepare.json"

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raydistill.serving.text.cleaning import normalise
 from raydistill.config.run_config import TextRules
-from raydistill.files.inputs.decoding import likely_encoding
 from raydistill.data.grades import LabelRule, read_labels
-from raydistill.serving.text.hashing import hash_texts
 from raydistill.data.query_key import query_keys as keys_of_texts
-from raydistill.files.schema import JUDGED, PAIRS, RAW_QUARANTINE, SOURCE
+from raydistill.files.inputs.decoding import likely_encoding
 from raydistill.files.inputs.text_columns import decode, one_chunk
+from raydistill.files.schema import JUDGED, PAIRS, RAW_QUARANTINE, SOURCE
 from raydistill.serving.text.arrow_text import MAX_BYTES, to_arrow, to_texts
+from raydistill.serving.text.cleaning import normalise
+from raydistill.serving.text.hashing import hash_texts
 from raydistill.serving.text.unit_names import Names
 
 _SEPARATOR = "\x1f"  # a control character: no clean text holds it

@@ -16,11 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.data.clean_rows import read_clean
 from raydistill.config.run_config import JudgedConfig, TextRules
-from raydistill.data.manifest import RawFile
-from raydistill.data.pairs import collapse, group_keys, split_of
-from raydistill.files.folder import SHARD_SUFFIX, Folder
 from raydistill.data.bucket_layout import (
     Grid,
     Known,
@@ -31,6 +27,10 @@ from raydistill.data.bucket_layout import (
     sort_rows,
     write_chunk,
 )
+from raydistill.data.clean_rows import read_clean
+from raydistill.data.manifest import RawFile
+from raydistill.data.pairs import collapse, group_keys, split_of
+from raydistill.files.folder import SHARD_SUFFIX, Folder
 from raydistill.serving.text.unit_names import Names
 
 PART_ROWS = 1 << 20  # of a Parquet file for one task; clean rows that a task holds: 100 to 200 MB

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.serving.text.arrow_text import Block, Texts, row_blocks
 from raydistill.serving.text.characters import (
     OPENS,
     SKIP,
@@ -19,11 +20,10 @@ from raydistill.serving.text.characters import (
 )
 from raydistill.serving.text.compiled import compiled
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
-from raydistill.serving.text.arrow_text import Block, Texts, row_blocks
+from raydistill.serving.text.tokenizer import classify, decode, is_digit
 from raydistill.serving.text.unit_names import Names
 from raydistill.serving.text.unit_table import UnitTable, unit_table
 from raydistill.serving.text.units import respell
-from raydistill.serving.text.tokenizer import classify, decode, is_digit
 
 
 def query_keys(texts: Texts, *, extra_units: Names = ()) -> NDArray[np.uint64]:

@@ -272,7 +272,7 @@ class Shop:
                 f"num_products is {num_products} and num_queries {num_queries}; give 1 or more"
             )
         chance, rng = random.Random(seed), np.random.default_rng([seed, _BUILD])
-        with (resources.files("raydistill") / "shop_words.toml").open("rb") as file:
+        with (resources.files("raydistill.demo") / "shop_words.toml").open("rb") as file:
             lexicon = Lexicon(tomllib.load(file), chance)
         kinds = load_kinds(lexicon)
         writer = Writer(lexicon, kinds, chance)

@@ -17,21 +17,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from raydistill.data.clean_rows import read_clean
-from raydistill.config.run_config import PairsConfig
 from raydistill.config.data import InputConfig
-from raydistill.data.manifest import check_files, find_files
-from raydistill.evaluation.markup import plain_json
-from raydistill.files.model_files import model_folder
-from raydistill.data.pairs import collapse, group_keys, pair_ids
-from raydistill.files.pieces import Piece, read_pieces, shard_pieces
-from raydistill.data.rejects import count_reasons
-from raydistill.runs.run_folder import DATASETS, Run
-from raydistill.files.schema import COUNTS, SPLITS
-from raydistill.runs.shards import judged_shards, pair_shards
-from raydistill.files.folder import SUCCESS, Folder
+from raydistill.config.run_config import PairsConfig
 from raydistill.data.bucket_layout import Grid, Known, bucket_of
+from raydistill.data.clean_rows import read_clean
+from raydistill.data.manifest import check_files, find_files
+from raydistill.data.pairs import collapse, group_keys, pair_ids
+from raydistill.data.rejects import count_reasons
+from raydistill.evaluation.markup import plain_json
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.inputs.text_columns import one_chunk
+from raydistill.files.model_files import model_folder
+from raydistill.files.pieces import Piece, read_pieces, shard_pieces
+from raydistill.files.schema import COUNTS, SPLITS
+from raydistill.runs.run_folder import DATASETS, Run
+from raydistill.runs.shards import judged_shards, pair_shards
 from raydistill.serving.text.unit_names import Names
 
 # Of the transfer set: 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair (three hashes

@@ -18,8 +18,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from raydistill.files.durable import sync_folder, sync_tree
 from raydistill.errors import UserError
+from raydistill.files.durable import sync_folder, sync_tree
 
 logger = logging.getLogger("raydistill")
 MAX_GIB = "RAYDISTILL_CACHE_GIB"  # the variable that says how much may lie there

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from raydistill.errors import UserError
 from raydistill.files.copies import cached_copy
 from raydistill.files.durable import write_whole
-from raydistill.errors import UserError
 from raydistill.files.pieces import PIECE_ROWS, ParquetRows, Rows
 from raydistill.files.retry import tried, tried_at
 

@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from raydistill.files.durable import make_folder
 from raydistill.errors import UserError
+from raydistill.files.durable import make_folder
 from raydistill.files.folder import Folder
 
 logger = logging.getLogger("raydistill")

@@ -13,18 +13,25 @@ from functools import cached_property
 from typing import Any
 
 from raydistill import FORMAT
-from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.config.run_config import RunConfig, TextRules, fingerprint
+from raydistill.config.student import NgramsConfig
+from raydistill.config.teachers import ENGINE, TREES
+from raydistill.data.manifest import (
+    PREPARED,
+    Ledger,
+    RawFile,
+    check_unchanged,
+    find_files,
+    new_files,
+)
 from raydistill.errors import UserError
+from raydistill.files.folder import Folder
 from raydistill.files.inputs.input_files import is_inside, may_hold
-from raydistill.runs.lease import Lease
-from raydistill.data.manifest import PREPARED, Ledger, RawFile, check_unchanged, find_files, new_files
 from raydistill.files.model_files import PinnedModel, model_folder, pin_model
 from raydistill.files.retry import log_counts
 from raydistill.files.schema import SPLITS
-from raydistill.files.folder import Folder
-from raydistill.config.teachers import ENGINE, TREES
-from raydistill.config.student import NgramsConfig
+from raydistill.runs.lease import Lease
+from raydistill.serving.bundle import BUNDLE, CURRENT
 
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 RUN_FILE = "run.toml"  # the settings of the last stage that did something

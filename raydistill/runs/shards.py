@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raydistill.errors import UserError
-from raydistill.runs.run_folder import Run
 from raydistill.files.folder import Folder
+from raydistill.runs.run_folder import Run
 
 SCORED_SPLITS = ("dev", "test")  # what tune and evaluate compare the teachers on
 

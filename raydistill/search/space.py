@@ -13,12 +13,12 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from raydistill.config.run_config import RunConfig, to_config
-from raydistill.errors import UserError
 from raydistill.config.loading import lay_over
-from raydistill.teachers.stacking import Stack
-from raydistill.config.teachers import TREES
+from raydistill.config.run_config import RunConfig, to_config
 from raydistill.config.student import SEARCHED
+from raydistill.config.teachers import TREES
+from raydistill.errors import UserError
+from raydistill.teachers.stacking import Stack
 
 WEIGHTS, BIAS = "labels.weights", "labels.bias"
 _LEAST_WEIGHT = 0.02  # of the fitted ones: the search can take up a teacher whose weight is 0

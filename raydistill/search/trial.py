@@ -17,19 +17,19 @@ from scipy.special import expit
 
 from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
-from raydistill.serving.feature_spec import Features
-from raydistill.teachers.judged_logits import stack_of, targets_of
-from raydistill.student.fit import Job, State, Watcher, fit_student, new_state
-from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Loader, Targets, dense_scale
 from raydistill.evaluation.metrics import best_threshold, measure
 from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.runs.run_folder import Run
-from raydistill.search.sample import Sample
 from raydistill.runs.shards import judged_shards
+from raydistill.search.sample import Sample
 from raydistill.search.space import Dimension, Settings, Values, settings_of, with_settings
-from raydistill.teachers.stacking import Stack
+from raydistill.serving.feature_spec import Features
+from raydistill.serving.lexicon import Lexicon
+from raydistill.student.batches import Loader, Targets, dense_scale
+from raydistill.student.fit import Job, State, Watcher, fit_student, new_state
 from raydistill.student.network import Student, predict
+from raydistill.teachers.judged_logits import stack_of, targets_of
+from raydistill.teachers.stacking import Stack
 
 EVALUATIONS_AN_EPOCH = 4  # each is a chance to stop a trial that does badly
 MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}

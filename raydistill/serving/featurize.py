@@ -12,10 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.text.characters import Tables, character_tables
-from raydistill.serving.text.compiled import compiled
 from raydistill.serving.feature_spec import Features, NgramSpec
-from raydistill.serving.text.hashing import mix64
 from raydistill.serving.lexicon import Lexicon, find_word
 from raydistill.serving.match_features import (
     Side,
@@ -26,9 +23,9 @@ from raydistill.serving.match_features import (
     side,
 )
 from raydistill.serving.text.arrow_text import Block, Texts, row_block, row_blocks, row_spans
-from raydistill.serving.text.unit_names import Names
-from raydistill.serving.text.unit_table import UnitTable, unit_table
-from raydistill.serving.text.units import respell
+from raydistill.serving.text.characters import Tables, character_tables
+from raydistill.serving.text.compiled import compiled
+from raydistill.serving.text.hashing import mix64
 from raydistill.serving.text.tokenizer import (
     char_ngrams,
     classify,
@@ -37,6 +34,9 @@ from raydistill.serving.text.tokenizer import (
     split_words,
     trigrams,
 )
+from raydistill.serving.text.unit_names import Names
+from raydistill.serving.text.unit_table import UnitTable, unit_table
+from raydistill.serving.text.units import respell
 
 _BIGRAM = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _START, _END = np.uint64(0x5354415254), np.uint64(0x454E44)  # "START", "END"

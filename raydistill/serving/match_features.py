@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.text.compiled import compiled
 from raydistill.serving.lexicon import Lexicon, find_word
+from raydistill.serving.text.compiled import compiled
 from raydistill.serving.text.tokenizer import word_hash
 
 # For the query's words, each a number in 0..1: how much of a word is in the title.

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill import FORMAT
-from raydistill.serving.embedding_bag import sum_bags
+from raydistill.errors import UserError
 from raydistill.serving.bundle import CURRENT, bundle_name, read_bundle
 from raydistill.serving.bundle_check import check_arrays, check_settings
-from raydistill.errors import UserError
+from raydistill.serving.embedding_bag import sum_bags
 from raydistill.serving.feature_spec import Features
-from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.featurize import featurize
+from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import Texts, check_strings, shown, to_texts
 from raydistill.serving.text.tokenizer import encode
 
@@ -151,7 +151,9 @@ class Scorer:
 def _local(bundle: str) -> Path:
     if "://" not in bundle:
         return Path(bundle).expanduser()
-    from raydistill.files.folder import Folder  # needs pyarrow, which serving from a folder does not
+    from raydistill.files.folder import (
+        Folder,  # needs pyarrow, which serving from a folder does not
+    )
 
     folder = Folder(bundle)
     pointer = folder.read_json(CURRENT)

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from raydistill.files.folder import Folder
 from raydistill.runs.run_folder import DATASETS, ROLES, STAGES, Run
 from raydistill.runs.shards import missing_shards
-from raydistill.files.folder import Folder
 
 if TYPE_CHECKING:
     from raydistill.cluster.connection import Cluster

@@ -13,17 +13,17 @@ from threadpoolctl import threadpool_limits
 
 from raydistill.errors import UserError
 from raydistill.evaluation.dataset_stats import inspect_run
-from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
-from raydistill.teachers.soft_labels import soft_labels
 from raydistill.evaluation.metrics import best_threshold, measure, retention
 from raydistill.evaluation.report import markdown
-from raydistill.runs.run_folder import ROLES, TUNED, Run
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.schema import COUNTS
+from raydistill.runs.run_folder import ROLES, TUNED, Run
 from raydistill.serving.scorer import Scorer
-from raydistill.teachers.stacking import FittedStack, Stack
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.stages.train import RESULT
-from raydistill.files.folder import SUCCESS, Folder
+from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
+from raydistill.teachers.soft_labels import soft_labels
+from raydistill.teachers.stacking import FittedStack, Stack
 
 logger = logging.getLogger("raydistill")
 METRICS, REPORT = "metrics.json", "report.md"

@@ -31,20 +31,20 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from raydistill.cluster.connection import Cluster
-from raydistill.teachers.transformer.device import teacher_dtype, use_text
-from raydistill.evaluation.metrics import auc
-from raydistill.files.model_files import load_model, model_fingerprint
-from raydistill.teachers.transformer.model_loading import load_classifier, quiet_transformers
-from raydistill.teachers.transformer.padded_model import set_padding
-from raydistill.teachers.transformer.prompt_tokenizer import FINE_TUNED, is_decoder
-from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import judged_shards
-from raydistill.cluster.train_job import Log, fit
 from raydistill.cluster.placement import device_of_worker, workers_use
 from raydistill.cluster.teacher_trial import check_base
-from raydistill.files.folder import SUCCESS
+from raydistill.cluster.train_job import Log, fit
 from raydistill.config.teachers import FinetuneConfig
+from raydistill.evaluation.metrics import auc
+from raydistill.files.folder import SUCCESS
+from raydistill.files.model_files import load_model, model_fingerprint
+from raydistill.runs.run_folder import Run
+from raydistill.runs.shards import judged_shards
+from raydistill.teachers.transformer.device import teacher_dtype, use_text
+from raydistill.teachers.transformer.model_loading import load_classifier, quiet_transformers
+from raydistill.teachers.transformer.padded_model import set_padding
 from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer
+from raydistill.teachers.transformer.prompt_tokenizer import FINE_TUNED, is_decoder
 
 logger = logging.getLogger("raydistill")
 RESULT = "result.json"

@@ -18,20 +18,26 @@ from typing import Any
 
 import torch
 
-from raydistill.files import retry
 from raydistill.cluster.connection import Cluster
-from raydistill.teachers.transformer.device import merge_uses, use_text
+from raydistill.cluster.placement import has_gpu
+from raydistill.cluster.tasks import FAILED, Item, Step, run_chain
+from raydistill.cluster.teacher_trial import check_teacher, is_labeled, may_pad
+from raydistill.config.teachers import TREES, LabelConfig
 from raydistill.errors import UserError, WorkError
-from raydistill.teachers.scoring_steps import ScoreTokens, count_bad, read_tokens, too_many_bad, write_logits
+from raydistill.files import retry
+from raydistill.files.folder import SUCCESS
 from raydistill.files.model_files import PinnedModel
 from raydistill.progress import Progress
 from raydistill.runs.run_folder import LABELED_BY, Run
 from raydistill.runs.shards import Shard, missing_shards, shards_to_score
-from raydistill.cluster.placement import has_gpu
-from raydistill.cluster.tasks import FAILED, Item, Step, run_chain
-from raydistill.cluster.teacher_trial import check_teacher, is_labeled, may_pad
-from raydistill.files.folder import SUCCESS
-from raydistill.config.teachers import TREES, LabelConfig
+from raydistill.teachers.scoring_steps import (
+    ScoreTokens,
+    count_bad,
+    read_tokens,
+    too_many_bad,
+    write_logits,
+)
+from raydistill.teachers.transformer.device import merge_uses, use_text
 
 logger = logging.getLogger("raydistill")
 _ATTEMPTS = 3  # at a shard, before it is given up and named

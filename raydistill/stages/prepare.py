@@ -21,7 +21,11 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raydistill.files import retry
+from raydistill.cluster.tasks import Item, run_tasks
+from raydistill.data.bucket_layout import Grid, make_grid
+from raydistill.data.input_checks import UnusableInput, check_labels, check_usable
+from raydistill.data.manifest import PREPARED, Ledger, RawFile, locate, new_files
+from raydistill.data.pairs import query_keys
 from raydistill.data.prepare_steps import (
     PART_ROWS,
     Dataset,
@@ -31,17 +35,13 @@ from raydistill.data.prepare_steps import (
     scatter_part,
 )
 from raydistill.errors import UserError
-from raydistill.data.input_checks import UnusableInput, check_labels, check_usable
-from raydistill.data.manifest import PREPARED, Ledger, RawFile, locate, new_files
-from raydistill.data.pairs import query_keys
-from raydistill.progress import Progress
+from raydistill.files import retry
+from raydistill.files.folder import SUCCESS
 from raydistill.files.inputs.readers import row_group_spans
 from raydistill.files.retry import ITEM_TRIES, tried
-from raydistill.runs.run_folder import Run
 from raydistill.files.schema import COUNTS, EXTRAS, SPLITS
-from raydistill.cluster.tasks import Item, run_tasks
-from raydistill.files.folder import SUCCESS
-from raydistill.data.bucket_layout import Grid, make_grid
+from raydistill.progress import Progress
+from raydistill.runs.run_folder import Run
 
 logger = logging.getLogger("raydistill")
 _GATHER_ROWS = 1 << 21  # clean rows that a task that gathers holds: 200 to 400 MB

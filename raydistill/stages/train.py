@@ -25,18 +25,18 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 from raydistill.cluster.connection import Cluster
-from raydistill.teachers.transformer.device import student_dtype, use_text
+from raydistill.cluster.placement import device_of_worker, workers_use
+from raydistill.cluster.train_job import fit
 from raydistill.errors import UserError
-from raydistill.student.gradient_sync import Exchange
-from raydistill.teachers.judged_logits import stack_of, targets_of
-from raydistill.student.fit import Job, State, Watcher, copy_arrays, fit_student, new_state
-from raydistill.student.batches import Loader, Targets, scale_features
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.runs.run_folder import ROLES, Run
 from raydistill.runs.shards import judged_shards, missing_shards, pair_shards
-from raydistill.cluster.train_job import fit
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.cluster.placement import device_of_worker, workers_use
-from raydistill.files.folder import SUCCESS, Folder
+from raydistill.student.batches import Loader, Targets, scale_features
+from raydistill.student.fit import Job, State, Watcher, copy_arrays, fit_student, new_state
+from raydistill.student.gradient_sync import Exchange
+from raydistill.teachers.judged_logits import stack_of, targets_of
+from raydistill.teachers.transformer.device import student_dtype, use_text
 
 logger = logging.getLogger("raydistill")
 WEIGHTS, LAST, FEATURES, RESULT = "weights.pt", "last.pt", "features.npz", "result.json"

@@ -14,22 +14,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydistill.cluster.tasks import Item, Step, run_tasks
+from raydistill.config.teachers import TREES
 from raydistill.errors import UserError
-from raydistill.serving.feature_spec import Features, NgramSpec
-from raydistill.teachers.judged_logits import read_groups
-from raydistill.teachers.scoring_steps import from_bytes, to_bytes
-from raydistill.student.fit import spec_of
-from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Loader, Targets, features_of
-from raydistill.serving.match_features import NUM_DENSE
 from raydistill.evaluation.metrics import auc
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.pieces import PIECE_ROWS, pieces_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
+from raydistill.serving.feature_spec import Features, NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.match_features import NUM_DENSE
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.cluster.tasks import Item, Step, run_tasks
-from raydistill.files.folder import SUCCESS, Folder
-from raydistill.config.teachers import TREES
+from raydistill.student.batches import Loader, Targets, features_of
+from raydistill.student.fit import spec_of
+from raydistill.teachers.judged_logits import read_groups
+from raydistill.teachers.scoring_steps import from_bytes, to_bytes
 from raydistill.teachers.trees import Trees, fit_trees
 
 logger = logging.getLogger("raydistill")

@@ -10,22 +10,16 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from raydistill.cluster.connection import Cluster
-from raydistill.errors import UserError
-from raydistill.search.results import UNTUNED, Final, best_toml, choose, gain, verdict
-from raydistill.teachers.judged_logits import fitted_stack, stack_of
-from raydistill.evaluation.metrics import best_threshold, measure
-from raydistill.search.plots import draw
-from raydistill.evaluation.report import tune_markdown
-from raydistill.runs.run_folder import TUNED, Run
-from raydistill.search.sample import draw_sample
-from raydistill.serving.scorer import Scorer
-from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
-from raydistill.stages.evaluate import time_scorer
-from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
-from raydistill.stages.lexicon import load_lexicon, write_lexicon
 from raydistill.cluster.tune_trials import search
-from raydistill.stages.train import train_role
+from raydistill.errors import UserError
+from raydistill.evaluation.metrics import best_threshold, measure
+from raydistill.evaluation.report import tune_markdown
 from raydistill.files.folder import SUCCESS
+from raydistill.runs.run_folder import TUNED, Run
+from raydistill.search.plots import draw
+from raydistill.search.results import UNTUNED, Final, best_toml, choose, gain, verdict
+from raydistill.search.sample import draw_sample
+from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
 from raydistill.search.trial import (
     FAILED,
     SPEED,
@@ -37,6 +31,12 @@ from raydistill.search.trial import (
     ranked,
     trials_table,
 )
+from raydistill.serving.scorer import Scorer
+from raydistill.stages.evaluate import time_scorer
+from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
+from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.stages.train import train_role
+from raydistill.teachers.judged_logits import fitted_stack, stack_of
 
 logger = logging.getLogger("raydistill")
 BEST, TRIALS, REPORT = "best.toml", "trials.parquet", "report.md"

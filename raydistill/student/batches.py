@@ -15,11 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.serving.embedding_bag import Lookup, look_up
-from raydistill.serving.feature_spec import Features, NgramSpec, concatenate
-from raydistill.teachers.soft_labels import soft_labels, soft_logits
-from raydistill.serving.lexicon import Lexicon
-from raydistill.serving.featurize import IDF_BITS, document_counts, featurize, idf
+from raydistill.files.folder import Folder
 from raydistill.files.pieces import (
     PIECE_ROWS,
     Piece,
@@ -31,9 +27,13 @@ from raydistill.files.pieces import (
     shard_pieces,
 )
 from raydistill.files.prefetch import prefetch
-from raydistill.files.folder import Folder
+from raydistill.serving.embedding_bag import Lookup, look_up
+from raydistill.serving.feature_spec import Features, NgramSpec, concatenate
+from raydistill.serving.featurize import IDF_BITS, document_counts, featurize, idf
+from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.serving.text.unit_names import Names
+from raydistill.teachers.soft_labels import soft_labels, soft_logits
 
 
 @dataclass(frozen=True)

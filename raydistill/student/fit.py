@@ -15,21 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.teachers.transformer.device import student_dtype
-from raydistill.student.gradient_sync import Exchange
-from raydistill.serving.feature_spec import Features, NgramSpec
-from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Batch, Loader, Targets, Window, plan_windows
+from raydistill.config.student import TrainConfig
 from raydistill.evaluation.metrics import auc, log_loss
-from raydistill.serving.featurize import word_rows
-from raydistill.student.optimizers import rate_at
+from raydistill.files.folder import Folder
 from raydistill.files.prefetch import prefetch
 from raydistill.progress import rate_line
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
-from raydistill.files.folder import Folder
+from raydistill.serving.feature_spec import Features, NgramSpec
+from raydistill.serving.featurize import word_rows
+from raydistill.serving.lexicon import Lexicon
+from raydistill.student.batches import Batch, Loader, Targets, Window, plan_windows
+from raydistill.student.gradient_sync import Exchange
 from raydistill.student.network import Inputs, Student, Trainer, predict, to_inputs
-from raydistill.config.student import TrainConfig
+from raydistill.student.optimizers import rate_at
+from raydistill.teachers.transformer.device import student_dtype
 
 _LINE_EVERY_S = 10.0
 BATCHES_AHEAD = 8  # some MB; enough that a slow one is not waited for

@@ -21,18 +21,18 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from raydistill.teachers.transformer.device import device_use, teacher_dtype, use_text
 from raydistill.errors import UserError
+from raydistill.files.folder import Folder
+from raydistill.files.pieces import read_pieces, sample_pieces
 from raydistill.serving.lexicon import Lexicon, unit_rows
+from raydistill.serving.text.tokenizer import single_words
+from raydistill.serving.text.unit_names import Names
 from raydistill.student.batches import count_idf
+from raydistill.teachers.transformer.device import device_use, teacher_dtype, use_text
 from raydistill.teachers.transformer.model_loading import load_encoder, quiet_transformers
 from raydistill.teachers.transformer.padded_model import set_padding
-from raydistill.files.pieces import read_pieces, sample_pieces
-from raydistill.files.folder import Folder
-from raydistill.teachers.transformer.tokenizer_check import check_ids
 from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer, one_line
-from raydistill.serving.text.unit_names import Names
-from raydistill.serving.text.tokenizer import single_words
+from raydistill.teachers.transformer.tokenizer_check import check_ids
 
 logger = logging.getLogger("raydistill")
 _INSIDE = "'\u2019./"  # may stand within a word

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from raydistill.serving.embedding_bag import Lookup, adagrad_rows, look_up, row_gradients, sum_bags
-from raydistill.student.gradient_sync import Exchange
-from raydistill.serving.feature_spec import Features, NgramSpec
-from raydistill.student.optimizers import make_optimizer
 from raydistill.config.student import HIDDEN, StudentConfig, TrainConfig
+from raydistill.serving.embedding_bag import Lookup, adagrad_rows, look_up, row_gradients, sum_bags
+from raydistill.serving.feature_spec import Features, NgramSpec
+from raydistill.student.gradient_sync import Exchange
+from raydistill.student.optimizers import make_optimizer
 
 _PREDICT_ROWS = 4_096
 

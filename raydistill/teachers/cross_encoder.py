@@ -17,8 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.teachers.transformer.device import device_name, dtype_name, is_out_of_memory, teacher_dtype
 from raydistill.errors import UserError
+from raydistill.teachers.transformer.device import (
+    device_name,
+    dtype_name,
+    is_out_of_memory,
+    teacher_dtype,
+)
 from raydistill.teachers.transformer.model_loading import (
     check_finite,
     check_positions,
@@ -28,6 +33,7 @@ from raydistill.teachers.transformer.model_loading import (
 )
 from raydistill.teachers.transformer.packed_encoder import PackedEncoder, can_pack
 from raydistill.teachers.transformer.padded_model import PaddedModel, check_steady, settle_padding
+from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens, one_line
 from raydistill.teachers.transformer.prompt_tokenizer import (
     FINE_TUNED,
     PromptTokenizer,
@@ -37,7 +43,6 @@ from raydistill.teachers.transformer.prompt_tokenizer import (
 )
 from raydistill.teachers.transformer.token_budget import TokenBudget, packed_rows, padded_rows
 from raydistill.teachers.transformer.tokenizer_check import check_ids, check_texts
-from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens, one_line
 from raydistill.teachers.transformer.trial_pairs import SHORT, Pairs, Trial, long_pair
 
 logger = logging.getLogger("raydistill")

@@ -17,16 +17,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.teachers.transformer.device import device_use
+from raydistill.config.teachers import LabelConfig
 from raydistill.errors import UserError
+from raydistill.files.folder import Folder
 from raydistill.files.model_files import PinnedModel, load_model
 from raydistill.files.pieces import PIECE_ROWS
-from raydistill.teachers.transformer.prompt_tokenizer import PromptTokenizer
 from raydistill.files.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
-from raydistill.files.folder import Folder
 from raydistill.teachers.cross_encoder import Teacher, load_pair_tokenizer
-from raydistill.config.teachers import LabelConfig
+from raydistill.teachers.transformer.device import device_use
 from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens
+from raydistill.teachers.transformer.prompt_tokenizer import PromptTokenizer
 
 Item = dict[str, Any]
 _SHOWN_CHARS = 200  # of a text in quarantine

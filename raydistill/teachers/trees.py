@@ -20,8 +20,8 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.errors import UserError
 from raydistill.config.teachers import TREES, TreesConfig
+from raydistill.errors import UserError
 
 logger = logging.getLogger("raydistill")
 _PATIENCE_TREES = 30  # without a smaller loss on the folds that were left out

@@ -23,19 +23,19 @@ from numpy.typing import NDArray
 from prepared import rows_of
 
 from raydistill import FORMAT
+from raydistill.config.student import StudentConfig, TrainConfig
+from raydistill.evaluation.metrics import auc
+from raydistill.files.folder import Folder
 from raydistill.serving.embedding_bag import look_up
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Loader, Targets
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
-from raydistill.evaluation.metrics import auc
-from raydistill.student.optimizers import rate_at
 from raydistill.serving.scorer import Scorer
-from raydistill.files.folder import Folder
-from raydistill.student.network import Student, Trainer, predict, to_inputs
 from raydistill.serving.text.arrow_text import to_texts
-from raydistill.config.student import StudentConfig, TrainConfig
+from raydistill.student.batches import Loader, Targets
 from raydistill.student.lexicon_builder import make_lexicon
+from raydistill.student.network import Student, Trainer, predict, to_inputs
+from raydistill.student.optimizers import rate_at
 
 NEAR = [at for at, name in enumerate(DENSE_NAMES) if "near" in name or name == "cosine"]
 PARTS = [at for at, name in enumerate(DENSE_NAMES) if "part_found" in name]

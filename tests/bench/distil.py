@@ -21,20 +21,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.serving.embedding_bag import look_up
 from raydistill.config.run_config import load_config
-from raydistill.serving.feature_spec import Features, concatenate
-from raydistill.student.fit import Average, spec_of
-from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import dense_scale, features_of, read_logits
+from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.evaluation.metrics import auc
-from raydistill.serving.featurize import document_counts, idf, word_rows
 from raydistill.files.pieces import Piece
 from raydistill.runs.run_folder import Run
-from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.student.network import Student, Trainer, predict, to_inputs
+from raydistill.serving.embedding_bag import look_up
+from raydistill.serving.feature_spec import Features, concatenate
+from raydistill.serving.featurize import document_counts, idf, word_rows
+from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import to_texts
-from raydistill.config.student import StudentConfig, TrainConfig
+from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.student.batches import dense_scale, features_of, read_logits
+from raydistill.student.fit import Average, spec_of
+from raydistill.student.network import Student, Trainer, predict, to_inputs
 
 _ROWS, _EVALUATIONS = 512, 4  # of a batch; an epoch
 Array = NDArray[np.float32]

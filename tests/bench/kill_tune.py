@@ -39,7 +39,14 @@ def finished(run: Path) -> dict[str, float]:
 
 
 def start(run: Path, num_trials: int) -> subprocess.Popen:
-    command = [sys.executable, "-m", "raydistill.cli.main", "tune", "--config", str(run / "run.toml")]
+    command = [
+        sys.executable,
+        "-m",
+        "raydistill.cli.main",
+        "tune",
+        "--config",
+        str(run / "run.toml"),
+    ]
     settings = [f"run_dir={run}", f"tune.num_trials={num_trials}", *SETTINGS]
     for setting in settings:
         command += ["--set", setting]

@@ -34,8 +34,8 @@ from transformers import (
     pipeline,
 )
 
-from raydistill.evaluation.metrics import auc
 from raydistill.demo.shop import Shop
+from raydistill.evaluation.metrics import auc
 from raydistill.teachers.cross_encoder import Teacher, quiet_transformers
 
 MAX_LENGTH = 128

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from raydistill.config.run_config import RunConfig
 from raydistill.data.pairs import collapse
-from raydistill.runs.run_folder import Run
 from raydistill.files.folder import SUCCESS, Folder
+from raydistill.runs.run_folder import Run
 
 
 def rows_of(folder: Folder) -> dict[str, int]:

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from raydistill.data.identities import look_at
+from raydistill.files.durable import write_whole
+from raydistill.files.inputs.input_files import InputFile
 from raydistill.serving.bundle import read_bundle
 from raydistill.serving.bundle_check import check_arrays, check_settings
-from raydistill.files.durable import write_whole
-from raydistill.data.identities import look_at
-from raydistill.files.inputs.input_files import InputFile
 from raydistill.serving.scorer import Scorer
 
 _SIZES = {"4 KB": 1 << 12, "5 MB": 5 << 20}

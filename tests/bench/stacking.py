@@ -23,12 +23,12 @@ import numpy as np
 from students import metrics_of, some_shards
 
 from raydistill.config.run_config import load_config
-from raydistill.teachers.judged_logits import fitted_stack, stack_of, targets_of
-from raydistill.student.fit import Job
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import Settings, with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
 from raydistill.stages.lexicon import write_lexicon
+from raydistill.student.fit import Job
+from raydistill.teachers.judged_logits import fitted_stack, stack_of, targets_of
 
 METRICS = ("auc", "accuracy", "log_loss", "ece")
 

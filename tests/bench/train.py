@@ -28,20 +28,20 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
-from raydistill.teachers.transformer.device import student_dtype
-from raydistill.student.gradient_sync import Exchange
-from raydistill.serving.feature_spec import NgramSpec
-from raydistill.student.fit import BATCHES_AHEAD
-from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Batch, Loader, Targets, Window, plan_windows
+from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.data.pairs import collapse
+from raydistill.demo.shop import Shop
+from raydistill.files.folder import Folder
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.prefetch import prefetch
 from raydistill.files.schema import LOGITS
-from raydistill.files.folder import Folder
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.student.batches import Batch, Loader, Targets, Window, plan_windows
+from raydistill.student.fit import BATCHES_AHEAD
+from raydistill.student.gradient_sync import Exchange
 from raydistill.student.network import Student, Trainer, to_inputs
-from raydistill.demo.shop import Shop
-from raydistill.config.student import StudentConfig, TrainConfig
+from raydistill.teachers.transformer.device import student_dtype
 
 FREE = sorted(os.sched_getaffinity(0))  # the cores it may use
 SHARD_ROWS = 65_536

@@ -16,14 +16,14 @@ from prepared import rows_of
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raydistill.config.student import StudentConfig, TrainConfig
+from raydistill.evaluation.metrics import auc
+from raydistill.files.folder import Folder
+from raydistill.files.pieces import PIECE_ROWS
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Batch, Loader, Targets, count_idf, plan_windows
-from raydistill.evaluation.metrics import auc
-from raydistill.files.pieces import PIECE_ROWS
-from raydistill.files.folder import Folder
 from raydistill.student.network import Student, Trainer, predict, to_inputs
-from raydistill.config.student import StudentConfig, TrainConfig
 
 
 class Plain:

@@ -21,16 +21,16 @@ from prepared import rows_of
 from scipy.special import log_expit
 
 from raydistill.config.run_config import load_config
-from raydistill.serving.feature_spec import Features
-from raydistill.teachers.judged_logits import read_groups, read_judged
-from raydistill.student.fit import spec_of
-from raydistill.student.batches import Loader, Targets
-from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
+from raydistill.config.teachers import TreesConfig
 from raydistill.evaluation.metrics import auc
 from raydistill.runs.run_folder import Run
-from raydistill.teachers.stacking import fit_stack
+from raydistill.serving.feature_spec import Features
+from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.config.teachers import TreesConfig
+from raydistill.student.batches import Loader, Targets
+from raydistill.student.fit import spec_of
+from raydistill.teachers.judged_logits import read_groups, read_judged
+from raydistill.teachers.stacking import fit_stack
 from raydistill.teachers.trees import fit_trees, split_folds
 
 MATCH = list(range(NUM_DENSE))

@@ -21,11 +21,11 @@ import numpy as np
 import psutil
 
 from raydistill.cluster.connection import connect
-from raydistill.config.run_config import load_config
-from raydistill.runs.run_folder import Run
 from raydistill.cluster.tune_trials import search
-from raydistill.stages.tune import make_task
+from raydistill.config.run_config import load_config
 from raydistill.files.folder import Folder
+from raydistill.runs.run_folder import Run
+from raydistill.stages.tune import make_task
 
 SPACE = (
     '{"labels.temperature" = {low = 0.5, high = 8.0, log = true}, '

@@ -25,16 +25,16 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
+from raydistill.data.query_key import query_keys
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.featurize import featurize
+from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.characters import character_tables, fold
 from raydistill.serving.text.cleaning import clean_text
-from raydistill.serving.feature_spec import NgramSpec
-from raydistill.data.query_key import query_keys
-from raydistill.serving.lexicon import Lexicon
-from raydistill.serving.featurize import featurize
+from raydistill.serving.text.tokenizer import encode
 from raydistill.serving.text.unit_names import UNITS
 from raydistill.serving.text.unit_table import unit_table
 from raydistill.serving.text.units import respell
-from raydistill.serving.text.tokenizer import encode
 
 SPEC, PLAIN = NgramSpec("match", 26, units=True), Lexicon.of(np.ones(1, np.float32))
 GLUED = re.compile(r"(?<![\w.,/-])(\d[\d.,/]*)([^\W\d_]+)(?!\w)")

@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.candidates.catalogue import Catalogue, Sources, Texts, make_catalogue
-from raydistill.errors import UserError
 from raydistill.candidates.title_index import Mix
-from raydistill.files.schema import CANDIDATES
+from raydistill.errors import UserError
 from raydistill.files.folder import Folder
+from raydistill.files.schema import CANDIDATES
 
 MIX = Mix(top=1, middle=1, random=1, max_rank=3)
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raydistill.errors import UserError
 from raydistill.candidates.title_index import Mix, TitleIndex, build_index, choose
+from raydistill.errors import UserError
 
 TITLES = ["grey sofa", "sofa", "oak table", "sofa grey", "grey grey rug oak big wool", "lamp"]
 

@@ -8,8 +8,8 @@ import pytest
 import ray
 import torch
 
-from raydistill.errors import UserError
 from raydistill.cluster import placement
+from raydistill.errors import UserError
 from tests.conftest import run_config
 
 

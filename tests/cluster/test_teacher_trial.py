@@ -9,18 +9,23 @@ from pathlib import Path
 import pytest
 
 from raydistill.cli.main import main
+from raydistill.cluster import tasks
+from raydistill.cluster import teacher_trial as teachers
 from raydistill.cluster.connection import Cluster
+from raydistill.cluster.tasks import Item
 from raydistill.config.run_config import RunConfig
+from raydistill.config.teachers import TeacherConfig
 from raydistill.errors import UserError, WorkError
 from raydistill.runs.run_folder import Run
 from raydistill.stages import distill, label
-from raydistill.cluster import tasks
-from raydistill.cluster import teacher_trial as teachers
-from raydistill.cluster.tasks import Item
-from raydistill.config.teachers import TeacherConfig
 from tests.conftest import run_config
 from tests.teachers.transformer.own_code import make_own
-from tests.teachers.transformer.test_model_loading import damaged, make_roberta, reconfigured, without
+from tests.teachers.transformer.test_model_loading import (
+    damaged,
+    make_roberta,
+    reconfigured,
+    without,
+)
 from tests.teachers.transformer.test_prompt_tokenizer import make_decoder
 
 ONE = Cluster(num_cores=1, num_gpus=0)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from raydistill.errors import UserError, WorkError
 from raydistill.cluster import tasks
 from raydistill.cluster.worker_exits import cause_of
+from raydistill.errors import UserError, WorkError
 
 # As Ray 2.60 says it.
 MEMORY = (

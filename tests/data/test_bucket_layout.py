@@ -7,10 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.data.pairs import collapse, group_keys, to_pairs
-from raydistill.files.pieces import PIECE_ROWS
-from raydistill.files.schema import PAIRS
-from raydistill.files.folder import Folder
 from raydistill.data.bucket_layout import (
     Grid,
     Known,
@@ -23,6 +19,10 @@ from raydistill.data.bucket_layout import (
     sort_rows,
     write_chunk,
 )
+from raydistill.data.pairs import collapse, group_keys, to_pairs
+from raydistill.files.folder import Folder
+from raydistill.files.pieces import PIECE_ROWS
+from raydistill.files.schema import PAIRS
 
 
 def some_rows(num: int, *, seed: int) -> pa.Table:

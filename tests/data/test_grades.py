@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.config.run_config import JudgedConfig
-from raydistill.errors import UserError
 from raydistill.data.grades import LabelRule, LabelTally, read_labels
 from raydistill.data.input_checks import check_labels
 from raydistill.data.manifest import find_files
 from raydistill.data.pairs import clean
+from raydistill.errors import UserError
 
 PLAIN = LabelRule()
 GRADES = LabelRule(grades=(("Exact", 1.0), ("Substitute", 0.5), ("0", 0.0), ("3", 0.9)))

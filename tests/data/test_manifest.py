@@ -12,10 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.data import identities as identity
 from raydistill.config.run_config import JudgedConfig, PairsConfig
+from raydistill.data import identities as identity
+from raydistill.data.manifest import (
+    Ledger,
+    RawFile,
+    check_unchanged,
+    find_files,
+    look_into,
+    new_files,
+)
 from raydistill.errors import UserError
-from raydistill.data.manifest import Ledger, RawFile, check_unchanged, find_files, look_into, new_files
 from raydistill.files.folder import Folder
 
 JUDGED, PAIRS = "judged", "pairs"

@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from raydistill.serving.feature_spec import NgramSpec
 from raydistill.data.query_key import query_keys
-from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.featurize import featurize
+from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.tokenizer import encode
 
 SPEC, ONES = NgramSpec("match", 26, units=True), Lexicon.of(np.ones(1, np.float32))

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.demo.shop_text import ATTRIBUTES
 from raydistill.demo.shop import PENALTIES, Facts, Shop, relevance
+from raydistill.demo.shop_text import ATTRIBUTES
 
 # Ids in the hand-written facts: two seats of one group, a cover in no other's group, a drill.
 SOFA, ARMCHAIR, SOFA_COVER, DRILL = 0, 1, 2, 9

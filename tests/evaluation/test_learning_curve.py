@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from raydistill.evaluation.learning_curve import curve_markdown, curve_rows, curve_svg, in_share, plan_subset
+from raydistill.evaluation.learning_curve import (
+    curve_markdown,
+    curve_rows,
+    curve_svg,
+    in_share,
+    plan_subset,
+)
 
 
 def test_a_share_holds_every_smaller_one() -> None:

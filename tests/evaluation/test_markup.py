@@ -11,11 +11,11 @@ import pytest
 from markdown_it import MarkdownIt
 
 from raydistill.cli.main import main
-from raydistill.evaluation.learning_curve import curve_markdown, curve_svg
 from raydistill.evaluation.dataset_stats import inspect_files, to_json
+from raydistill.evaluation.learning_curve import curve_markdown, curve_svg
 from raydistill.evaluation.markup import escaped, markdown_table, plain, plain_lines, text_table
-from raydistill.search.plots import draw
 from raydistill.evaluation.report import data_markdown, data_text, tune_markdown
+from raydistill.search.plots import draw
 from raydistill.search.trial import FINISHED, SPEED, Trial
 from tests.evaluation.test_learning_curve import FOUND
 

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from raydistill.evaluation.metrics import auc, best_threshold, calibration_error, log_loss, measure, retention
+from raydistill.evaluation.metrics import (
+    auc,
+    best_threshold,
+    calibration_error,
+    log_loss,
+    measure,
+    retention,
+)
 
 SCORES = np.array([0.9, 0.8, 0.3, 0.1], np.float32)
 LABELS = np.array([1.0, 0.5, 0.75, 0.0], np.float32)  # relevant at 0.75: first and third

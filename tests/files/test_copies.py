@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from raydistill.errors import UserError
 from raydistill.files import copies as cache
 from raydistill.files.copies import MAX_GIB, cached_copy, copies_folder, max_cache_bytes, trim
-from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 
 

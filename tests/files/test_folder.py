@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.files.model_files import model_fingerprint
 from raydistill.files.folder import MARKER, Folder
+from raydistill.files.model_files import model_fingerprint
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import UserError
+from raydistill.files.folder import Folder
 from raydistill.files.model_files import (
     PinnedModel,
     load_model,
@@ -15,7 +16,6 @@ from raydistill.files.model_files import (
     pin_model,
     pin_source,
 )
-from raydistill.files.folder import Folder
 
 FIRST, SECOND = "a" * 40, "b" * 40
 

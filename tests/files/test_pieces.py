@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raydistill.files.folder import Folder
 from raydistill.files.pieces import (
     PIECE_ROWS,
     ParquetRows,
@@ -16,7 +17,6 @@ from raydistill.files.pieces import (
     sample_pieces,
     shard_pieces,
 )
-from raydistill.files.folder import Folder
 
 ROWS = 2 * PIECE_ROWS + 10
 

@@ -11,19 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.files import retry
-from raydistill.errors import UserError
+from raydistill.cluster import tasks
+from raydistill.cluster.tasks import FAILED, Item
+from raydistill.data.bucket_layout import read_range, write_chunk
 from raydistill.data.identities import look_at
+from raydistill.errors import UserError
+from raydistill.files import retry
+from raydistill.files.folder import MARKER, Folder
 from raydistill.files.inputs.input_files import InputFile, expand_inputs
 from raydistill.files.inputs.readers import check_columns, read_raw
 from raydistill.files.retry import StoreError, transient_code, tried, tried_at
 from raydistill.runs.run_folder import Run
 from raydistill.stages import prepare
-from raydistill.cluster import tasks
 from raydistill.stages.distill import run_stage
-from raydistill.cluster.tasks import FAILED, Item
-from raydistill.files.folder import MARKER, Folder
-from raydistill.data.bucket_layout import read_range, write_chunk
 from tests.conftest import run_config
 from tests.proxy import CLOSED, CUT_OFF, DENIED, SLOW_DOWN, TOO_MANY, Proxy, proxy_of
 

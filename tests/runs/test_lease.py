@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.runs.lease import Holder, Lease
 from raydistill.files.folder import Folder
+from raydistill.runs.lease import Holder, Lease
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.cli.main import main
 from raydistill.config.run_config import RunConfig, load_config
 from raydistill.errors import UserError
+from raydistill.files.folder import MARKER, SUCCESS, Folder
 from raydistill.runs.run_folder import LABELED_BY, LEASES, Run
+from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.stages import prepare
 from raydistill.stages.standalone import synthesize
-from raydistill.files.folder import MARKER, SUCCESS, Folder
 from tests.conftest import run_config
 from tests.runs.test_lease import elsewhere
 

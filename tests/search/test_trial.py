@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raydistill.search.results import UNTUNED, Final, best_toml, choose, gain, verdict
-from raydistill.search.plots import draw
 from raydistill.evaluation.report import tune_markdown
+from raydistill.search.plots import draw
+from raydistill.search.results import UNTUNED, Final, best_toml, choose, gain, verdict
 from raydistill.search.trial import (
     FAILED,
     FINISHED,

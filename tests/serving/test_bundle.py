@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from raydistill import FORMAT
+from raydistill.errors import UserError
+from raydistill.files.folder import Folder
 from raydistill.serving.bundle import (
     ARRAYS,
     BUNDLE,
@@ -20,9 +22,7 @@ from raydistill.serving.bundle import (
     bundle_fingerprint,
     read_bundle,
 )
-from raydistill.errors import UserError
 from raydistill.stages.export import _point_to
-from raydistill.files.folder import Folder
 
 
 def made(number: int) -> tuple[str, dict[str, bytes]]:

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from raydistill.serving.embedding_bag import adagrad_rows, add_rows, distinct, look_up, row_gradients, sum_bags
+from raydistill.serving.embedding_bag import (
+    adagrad_rows,
+    add_rows,
+    distinct,
+    look_up,
+    row_gradients,
+    sum_bags,
+)
 
 
 def test_distinct_rows_in_the_order_they_come() -> None:

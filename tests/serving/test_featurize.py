@@ -2,11 +2,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raydistill.data.pairs import normalise
 from raydistill.serving.feature_spec import Features, NgramSpec, concatenate
+from raydistill.serving.featurize import IDF_BITS, document_counts, featurize, idf
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES
-from raydistill.serving.featurize import IDF_BITS, document_counts, featurize, idf
-from raydistill.data.pairs import normalise
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.serving.text.tokenizer import encode
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from raydistill import FORMAT
-from raydistill.serving.bundle import BUNDLE, bundle_files
-from raydistill.errors import UserError
-from raydistill.serving.feature_spec import NgramSpec
-from raydistill.serving.lexicon import Lexicon
-from raydistill.serving.featurize import featurize
-from raydistill.serving.scorer import Scorer
-from raydistill.student.network import Student, predict
 from raydistill.config.student import StudentConfig
+from raydistill.errors import UserError
+from raydistill.serving.bundle import BUNDLE, bundle_files
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.featurize import featurize
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.tokenizer import encode, single_words
+from raydistill.student.network import Student, predict
 
 SPECS: list[dict[str, Any]] = [
     {"preset": "match", "word_dim": 2},

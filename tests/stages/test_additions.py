@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.runs.run_folder import Run
 from raydistill.files.schema import COUNTS
+from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
 from raydistill.stages import prepare
 from raydistill.stages.distill import is_complete

@@ -11,11 +11,11 @@ import pytest
 
 from raydistill.cli.main import main
 from raydistill.config.run_config import RunConfig
+from raydistill.config.teachers import TeacherConfig
+from raydistill.files.folder import Folder
 from raydistill.runs.run_folder import Run
 from raydistill.serving.scorer import Scorer
 from raydistill.stages import distill
-from raydistill.files.folder import Folder
-from raydistill.config.teachers import TeacherConfig
 from tests.conftest import run_config
 from tests.stages.test_finetune import encoder  # noqa: F401 - a fixture
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.runs.run_folder import Run
 from raydistill.files.schema import COUNTS
+from raydistill.runs.run_folder import Run
 from raydistill.stages import prepare
 from tests.conftest import run_config
 

@@ -8,13 +8,13 @@ import ray.train
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from raydistill.config.teachers import TeacherConfig
 from raydistill.errors import UserError
 from raydistill.files.model_files import load_model
 from raydistill.runs.run_folder import Run
 from raydistill.stages import finetune
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.teachers.cross_encoder import check_model, quiet_transformers
-from raydistill.config.teachers import TeacherConfig
 from tests.conftest import make_mpnet, run_config
 
 

@@ -7,17 +7,17 @@ import pyarrow as pa
 import pytest
 
 from raydistill.cluster.connection import Cluster
+from raydistill.cluster.tasks import FAILED, Item
+from raydistill.config.teachers import ENGINE, TeacherConfig
 from raydistill.errors import UserError
-from raydistill.teachers.scoring_steps import count_bad, read_tokens
+from raydistill.files.folder import Folder
 from raydistill.files.model_files import model_fingerprint
-from raydistill.runs.run_folder import Run
 from raydistill.files.schema import QUARANTINE
+from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import SCORED_SPLITS, missing_shards, shards_to_score
 from raydistill.stages import label, prepare
-from raydistill.cluster.tasks import FAILED, Item
-from raydistill.files.folder import Folder
 from raydistill.teachers.cross_encoder import Teacher
-from raydistill.config.teachers import ENGINE, TeacherConfig
+from raydistill.teachers.scoring_steps import count_bad, read_tokens
 from tests.conftest import make_bert, run_config
 from tests.teachers.transformer.test_prompt_tokenizer import make_decoder
 

@@ -8,15 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.serving.text.cleaning import normalise
 from raydistill.data.prepare_steps import scatter_part
 from raydistill.errors import UserError
+from raydistill.files.folder import Folder
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.inputs.readers import read_raw
-from raydistill.runs.run_folder import Run
 from raydistill.files.schema import COUNTS
+from raydistill.runs.run_folder import Run
+from raydistill.serving.text.cleaning import normalise
 from raydistill.stages import prepare
-from raydistill.files.folder import Folder
 from tests.conftest import run_config
 
 

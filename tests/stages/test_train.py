@@ -17,21 +17,21 @@ import torch.multiprocessing as mp
 from tensorboardX.proto import event_pb2
 
 from raydistill.cluster.connection import Cluster
-from raydistill.errors import UserError
-from raydistill.student.gradient_sync import Exchange
-from raydistill.serving.feature_spec import NgramSpec
-from raydistill.student.fit import Average
-from raydistill.serving.featurize import word_rows
-from raydistill.runs.run_folder import Run
-from raydistill.files.schema import LOGITS
-from raydistill.runs.shards import shards_to_score
-from raydistill.stages import prepare, train
 from raydistill.cluster.train_job import FitError
-from raydistill.stages.lexicon import load_lexicon
-from raydistill.files.folder import Folder
-from raydistill.student.network import Student, predict
-from raydistill.demo.shop import Shop
 from raydistill.config.student import StudentConfig
+from raydistill.demo.shop import Shop
+from raydistill.errors import UserError
+from raydistill.files.folder import Folder
+from raydistill.files.schema import LOGITS
+from raydistill.runs.run_folder import Run
+from raydistill.runs.shards import shards_to_score
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.featurize import word_rows
+from raydistill.stages import prepare, train
+from raydistill.stages.lexicon import load_lexicon
+from raydistill.student.fit import Average
+from raydistill.student.gradient_sync import Exchange
+from raydistill.student.network import Student, predict
 from tests.conftest import run_config
 
 

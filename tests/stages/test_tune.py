@@ -10,14 +10,14 @@ from raydistill.cli.main import read_overlay
 from raydistill.cluster.connection import Cluster
 from raydistill.config.run_config import load_config
 from raydistill.errors import UserError
-from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
 from raydistill.files.pieces import shard_pieces
-from raydistill.runs.run_folder import TUNED, Run
-from raydistill.search.sample import draw_sample
 from raydistill.files.schema import LOGITS
+from raydistill.runs.run_folder import TUNED, Run
 from raydistill.runs.shards import pair_shards, shards_to_score
-from raydistill.stages import train, tune
+from raydistill.search.sample import draw_sample
 from raydistill.search.trial import FAILED, FINISHED, STOPPED, run_trial, trial_job
+from raydistill.stages import train, tune
+from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
 from tests.conftest import run_config
 from tests.stages.test_train import share_of_words
 

@@ -4,8 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raydistill.data.pairs import collapse
+from raydistill.files.folder import Folder
+from raydistill.files.pieces import PIECE_ROWS, Piece, shard_pieces
+from raydistill.files.schema import LOGITS
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.teachers.soft_labels import soft_labels
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import (
     Loader,
@@ -18,10 +21,7 @@ from raydistill.student.batches import (
     scale_features,
     worker_steps,
 )
-from raydistill.data.pairs import collapse
-from raydistill.files.pieces import PIECE_ROWS, Piece, shard_pieces
-from raydistill.files.schema import LOGITS
-from raydistill.files.folder import Folder
+from raydistill.teachers.soft_labels import soft_labels
 
 SPEC = NgramSpec("match", 12)
 LEXICON = Lexicon.of(np.ones(1, np.float32))

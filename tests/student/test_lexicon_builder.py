@@ -4,13 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raydistill.serving.text.tokenizer import encode
 from raydistill.student.lexicon_builder import (
     encode_words,
     frequent_words,
     principal_components,
     single_words,
 )
-from raydistill.serving.text.tokenizer import encode
 
 
 def words_of(*titles: str, most: int = 100) -> list[str]:

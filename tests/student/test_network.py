@@ -8,11 +8,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional
 
+from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.serving.embedding_bag import look_up
-from raydistill.student.gradient_sync import Exchange
 from raydistill.serving.feature_spec import Features, NgramSpec
-from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.featurize import featurize
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.text.tokenizer import encode
+from raydistill.student.gradient_sync import Exchange
 from raydistill.student.network import (
     Inputs,
     Student,
@@ -23,8 +25,6 @@ from raydistill.student.network import (
     sum_bags_torch,
     to_inputs,
 )
-from raydistill.config.student import StudentConfig, TrainConfig
-from raydistill.serving.text.tokenizer import encode
 
 torch.set_num_threads(1)  # the work is tiny: threads would only wait for each other
 PAPER = NgramSpec("bert2dnn", 8)

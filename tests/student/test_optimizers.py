@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from raydistill.student.optimizers import make_optimizer, rate_at
 from raydistill.config.student import TrainConfig
+from raydistill.student.optimizers import make_optimizer, rate_at
 
 
 def train_config(**fields: object) -> TrainConfig:

@@ -14,8 +14,8 @@ import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from raydistill.errors import UserError
-from raydistill.teachers.transformer.packed_encoder import equal_lengths, has_onednn
 from raydistill.teachers.cross_encoder import Teacher, packed_rows, padded_rows
+from raydistill.teachers.transformer.packed_encoder import equal_lengths, has_onednn
 from raydistill.teachers.transformer.pair_tokenizer import Tokens
 from tests.conftest import VOCABULARY, WORDS, make_bert
 

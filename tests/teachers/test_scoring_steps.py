@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.teachers.scoring_steps import ScoreTokens, from_bytes, read_tokens, write_logits
+from raydistill.config.teachers import LabelConfig
+from raydistill.files.folder import Folder
 from raydistill.files.model_files import pin_model
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import LOGITS, PAIRS
-from raydistill.files.folder import Folder
 from raydistill.teachers.cross_encoder import Teacher
-from raydistill.config.teachers import LabelConfig
+from raydistill.teachers.scoring_steps import ScoreTokens, from_bytes, read_tokens, write_logits
 from tests.conftest import make_bert
 
 ROWS = PIECE_ROWS + 40

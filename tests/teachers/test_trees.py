@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from raydistill.config.teachers import TreesConfig
 from raydistill.errors import UserError
 from raydistill.evaluation.metrics import auc
-from raydistill.config.teachers import TreesConfig
 from raydistill.teachers.trees import Trees, fit_trees, split_folds
 
 SETTINGS = TreesConfig(num_leaves=4, max_trees=60, learning_rate=0.3)

@@ -10,10 +10,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from raydistill.errors import UserError
 from raydistill.files.inputs.csv_fields import split_record
 from raydistill.files.inputs.csv_scan import NOTHING, Marks, Shape
 from raydistill.files.inputs.decoding import likely_encoding
-from raydistill.errors import UserError
 
 _DELIMITERS = b",;\t|"
 _LINE_END = re.compile(rb"\r\n|\n|\r")

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
+from raydistill.errors import UserError
 from raydistill.files.inputs.csv_dialect import CsvOptions, Dialect, settle
 from raydistill.files.inputs.csv_fields import read_record
 from raydistill.files.inputs.csv_scan import NOTHING, PLAIN, byte_kinds, scan, with_backslash
 from raydistill.files.inputs.decoding import Joined, Readable, read_full
-from raydistill.errors import UserError
-from raydistill.files.prefetch import prefetch
 from raydistill.files.inputs.raw_rows import RawRows
+from raydistill.files.prefetch import prefetch
 
 _HEAD_BYTES = 1 << 18  # the header lies in it
 _MAX_LINE_BYTES = 1 << 28

@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 from pyarrow import fs
 
+from raydistill.errors import UserError
+from raydistill.files.folder import open_uri, without_scheme
 from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.files.inputs.decoding import HEAD_BYTES, read_full
-from raydistill.errors import UserError
 from raydistill.files.inputs.formats import (
     FORMATS,
     SHOWN,
@@ -27,9 +28,8 @@ from raydistill.files.inputs.formats import (
     sniff_format,
     suffix_of,
 )
-from raydistill.files.retry import tried_at
-from raydistill.files.folder import open_uri, without_scheme
 from raydistill.files.inputs.streams import open_stream
+from raydistill.files.retry import tried_at
 
 logger = logging.getLogger("raydistill")
 _WAYS_OUT = {

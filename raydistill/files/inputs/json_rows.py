@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from raydistill.files.inputs.decoding import Joined, Readable
 from raydistill.errors import UserError
+from raydistill.files.inputs.decoding import Joined, Readable
 from raydistill.files.inputs.raw_rows import RawRows
 
 _ARRAY_ROWS = 1 << 16  # elements of an array in one table

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numba.core.dispatcher import Dispatcher
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[2]
 _MARK = b"raydistill.serving.text.compiled import"
 _IMPORTED = re.compile(rb"\braydistill((?:\.[a-z_0-9]+)*)")
 _FOLDER = re.compile(r"compiled-[0-9a-f]{16}")

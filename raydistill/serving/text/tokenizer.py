@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.serving.text.arrow_text import MAX_BYTES, Block, Texts, row_blocks
 from raydistill.serving.text.characters import (
     FIRST_TAG,
     LAST_TAG,
@@ -29,7 +30,6 @@ from raydistill.serving.text.characters import (
 from raydistill.serving.text.cleaning import clean_text, is_odd
 from raydistill.serving.text.compiled import compiled
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
-from raydistill.serving.text.arrow_text import MAX_BYTES, Block, Texts, row_blocks
 
 _APOSTROPHE = 0x27
 _21, _42 = np.uint64(21), np.uint64(42)

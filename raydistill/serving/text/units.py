@@ -24,8 +24,8 @@ from raydistill.serving.text.numerals import (
     past_blanks,
     write_number,
 )
-from raydistill.serving.text.unit_table import UnitTable, name_hash
 from raydistill.serving.text.tokenizer import is_digit
+from raydistill.serving.text.unit_table import UnitTable, name_hash
 
 _ARTICLE = ord("a")  # `a` is amperes only right behind its number: 2 a day
 _QUOTE, _PRIME = 0x22, 0x27  # inches; feet, and two of them inches

@@ -24,16 +24,16 @@ from raydistill.candidates.catalogue import (
     make_catalogue,
     mix_settings,
 )
-from raydistill.config.run_config import fingerprint
-from raydistill.errors import UserError
-from raydistill.files.inputs.input_files import is_inside, may_hold
-from raydistill.runs.lease import Lease
-from raydistill.data.manifest import RawFile
-from raydistill.progress import Progress
 from raydistill.candidates.title_index import KINDS, Mix
-from raydistill.files.retry import log_counts
 from raydistill.cluster.tasks import Item, run_tasks
+from raydistill.config.run_config import fingerprint
+from raydistill.data.manifest import RawFile
+from raydistill.errors import UserError
 from raydistill.files.folder import SUCCESS, Folder
+from raydistill.files.inputs.input_files import is_inside, may_hold
+from raydistill.files.retry import log_counts
+from raydistill.progress import Progress
+from raydistill.runs.lease import Lease
 
 logger = logging.getLogger("raydistill")
 _BEGUN, _KIND = "_candidates.json", "candidates"

@@ -18,19 +18,26 @@ import pyarrow as pa
 import ray.train
 
 from raydistill.cluster.connection import Cluster
+from raydistill.cluster.tasks import Item, run_tasks
+from raydistill.cluster.train_job import fit
 from raydistill.config.run_config import fingerprint
-from raydistill.evaluation.learning_curve import SHARES, curve_markdown, curve_svg, in_share, plan_subset
 from raydistill.errors import UserError
-from raydistill.serving.feature_spec import NgramSpec
-from raydistill.student.fit import Job
-from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Targets, features_of
-from raydistill.serving.match_features import DENSE_NAMES
+from raydistill.evaluation.learning_curve import (
+    SHARES,
+    curve_markdown,
+    curve_svg,
+    in_share,
+    plan_subset,
+)
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.pieces import PieceReader, pieces_of, read_pieces
 from raydistill.progress import Progress
 from raydistill.runs.run_folder import Run
-from raydistill.serving.scorer import Scorer
 from raydistill.runs.shards import judged_shards
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.match_features import DENSE_NAMES
+from raydistill.serving.scorer import Scorer
 from raydistill.stages import train
 from raydistill.stages.evaluate import (
     entry_of,
@@ -42,9 +49,8 @@ from raydistill.stages.evaluate import (
     teacher_scores,
 )
 from raydistill.stages.export import bundle_settings, score_split, student_arrays
-from raydistill.cluster.train_job import fit
-from raydistill.cluster.tasks import Item, run_tasks
-from raydistill.files.folder import SUCCESS, Folder
+from raydistill.student.batches import Targets, features_of
+from raydistill.student.fit import Job
 
 logger = logging.getLogger("raydistill")
 CURVE, TABLE, PLOT = "curve.json", "curve.md", "curve.svg"

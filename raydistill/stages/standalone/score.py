@@ -20,15 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from raydistill.serving.text.cleaning import normalise
-from raydistill.files.inputs.csv_dialect import CsvOptions
-from raydistill.files.durable import move_whole
 from raydistill.errors import UserError
+from raydistill.files.durable import move_whole
+from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.files.inputs.formats import COMPRESSIONS, file_format
 from raydistill.files.inputs.input_files import InputFile, expand_inputs
 from raydistill.files.inputs.readers import RawRows, check_columns, read_raw, read_schema, unified
-from raydistill.serving.scorer import Scorer
 from raydistill.files.inputs.text_columns import decode, one_chunk
+from raydistill.serving.scorer import Scorer
+from raydistill.serving.text.cleaning import normalise
 
 logger = logging.getLogger("raydistill")
 _LINES = 1_024

@@ -7,13 +7,13 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from raydistill.errors import UserError
-from raydistill.runs.lease import Lease
-from raydistill.progress import Progress
-from raydistill.files.retry import log_counts
 from raydistill.cluster.tasks import Item, run_tasks
-from raydistill.files.folder import SUCCESS, Folder
 from raydistill.demo.shop import Shop
+from raydistill.errors import UserError
+from raydistill.files.folder import SUCCESS, Folder
+from raydistill.files.retry import log_counts
+from raydistill.progress import Progress
+from raydistill.runs.lease import Lease
 
 logger = logging.getLogger("raydistill")
 JUDGED_FILE, _BEGUN, _KIND = "judged.parquet", "_shop.json", "shop"

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.errors import UserError
-from raydistill.teachers.transformer.prompt_tokenizer import is_decoder
 from raydistill.teachers.transformer.pair_tokenizer import Tokens, ranges
+from raydistill.teachers.transformer.prompt_tokenizer import is_decoder
 
 # Two runs of a pair may differ by this share of the largest logit, and by a floor. In float32 some
 # 50 families of 2 layers differed by 5e-6 at most; positions that are off by one by 1e-3 and more.

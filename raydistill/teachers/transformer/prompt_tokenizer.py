@@ -22,9 +22,14 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from raydistill.errors import UserError
 from raydistill.config.prompt import EXAMPLE, Prompt
-from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens, kept_longest_first, load_tokenizer
+from raydistill.errors import UserError
+from raydistill.teachers.transformer.pair_tokenizer import (
+    PairTokenizer,
+    Tokens,
+    kept_longest_first,
+    load_tokenizer,
+)
 
 _LEAST_ROOM = 8  # tokens of query and title together
 # In causal language models' list, and no decoder that reads from left to right.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.errors import UserError
+from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.inputs.readers import check_columns, column_names, read_raw
 

@@ -14,9 +14,9 @@ import pytest
 from pyarrow import feather, orc
 
 from raydistill.cli.main import main, read_overlay
+from raydistill.config.loading import read_text
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import InputFile, expand_inputs, is_inside, may_hold
-from raydistill.config.loading import read_text
 from raydistill.files.inputs.readers import check_columns, read_raw
 
 ROWS = [("sofa", "grey sofa"), ("größe", "沙发"), ("tap", 'a "big" tap')]

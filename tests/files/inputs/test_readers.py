@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.errors import UserError
+from raydistill.files.folder import Folder
 from raydistill.files.inputs.input_files import InputFile, expand_inputs, file_format, may_hold
 from raydistill.files.inputs.readers import check_columns, read_raw, row_group_spans
-from raydistill.files.folder import Folder
 
 ROWS = [("sofa", 'a "big" one'), ("tap", "x"), ("größe", "沙发")]
 

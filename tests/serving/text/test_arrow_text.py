@@ -10,21 +10,20 @@ import pyarrow.compute as pc
 import pytest
 
 from raydistill.candidates import search_terms as terms
-from raydistill.data import query_key as keys
-from raydistill.serving import featurize as ngrams
-from raydistill.serving.text import cleaning
-from raydistill.serving.text import hashing
-from raydistill.serving.text.cleaning import normalise
-from raydistill.serving.feature_spec import NgramSpec
-from raydistill.serving.text.hashing import hash_texts
-from raydistill.data.query_key import query_keys
-from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import features_of
-from raydistill.serving.featurize import document_counts, featurize
-from raydistill.data.pairs import pair_ids
 from raydistill.candidates.search_terms import search_terms
+from raydistill.data import query_key as keys
+from raydistill.data.pairs import pair_ids
+from raydistill.data.query_key import query_keys
+from raydistill.serving import featurize as ngrams
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.featurize import document_counts, featurize
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.text import cleaning, hashing
 from raydistill.serving.text.arrow_text import row_blocks, row_spans, to_arrow, to_texts
+from raydistill.serving.text.cleaning import normalise
+from raydistill.serving.text.hashing import hash_texts
 from raydistill.serving.text.tokenizer import encode
+from raydistill.student.batches import features_of
 
 TEXTS = [
     "grey sofa",

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from raydistill.serving.text.arrow_text import Texts
 from raydistill.serving.text.characters import IGNORABLE
 from raydistill.serving.text.cleaning import clean_text, normalise
-from raydistill.serving.text.arrow_text import Texts
 from raydistill.serving.text.tokenizer import encode
 
 

@@ -17,7 +17,7 @@ import pytest
 from raydistill.files import copies as cache
 from raydistill.serving.text import compiled
 
-PACKAGE = Path(compiled.__file__).parent
+PACKAGE = Path(compiled.__file__).parents[2]
 # A function of one file that calls functions, or freezes constants, of another one.
 NGRAM = (
     "import numpy as np\n"

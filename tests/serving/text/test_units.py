@@ -6,15 +6,15 @@ import re
 import numpy as np
 import pytest
 
-from raydistill.serving.text.characters import character_tables, fold
 from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.featurize import document_counts, featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES
-from raydistill.serving.featurize import document_counts, featurize
+from raydistill.serving.text.characters import character_tables, fold
+from raydistill.serving.text.tokenizer import encode
 from raydistill.serving.text.unit_names import UNITS, checked_units
 from raydistill.serving.text.unit_table import UnitTable, unit_table
 from raydistill.serving.text.units import respell
-from raydistill.serving.text.tokenizer import encode
 from tests.serving.text.units_by_the_book import by_the_book
 
 ONES = Lexicon.of(np.ones(1, np.float32))

@@ -7,10 +7,10 @@ import pytest
 from raydistill.cli.main import main
 from raydistill.config.run_config import PairsConfig
 from raydistill.data.manifest import find_files
+from raydistill.demo.shop import Shop
+from raydistill.files.folder import Folder
 from raydistill.files.schema import SOURCE
 from raydistill.stages.standalone import candidates
-from raydistill.files.folder import Folder
-from raydistill.demo.shop import Shop
 
 
 @pytest.fixture

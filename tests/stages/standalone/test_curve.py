@@ -9,12 +9,12 @@ import pytest
 
 from raydistill.cli.main import main
 from raydistill.cluster.connection import Cluster
+from raydistill.cluster.train_job import fit as ray_fit
 from raydistill.errors import UserError
-from raydistill.runs.run_folder import Run
 from raydistill.files.schema import LOGITS
+from raydistill.runs.run_folder import Run
 from raydistill.stages import train
 from raydistill.stages.standalone import curve
-from raydistill.cluster.train_job import fit as ray_fit
 from tests.stages.test_train import labeled, with_train  # noqa: F401 - a fixture
 
 CORES = Cluster(num_cores=2, num_gpus=0)

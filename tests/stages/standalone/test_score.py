@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill import FORMAT
-from raydistill.serving.text.cleaning import normalise
-from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.errors import UserError
+from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
+from raydistill.serving.text.cleaning import normalise
 from raydistill.stages.standalone.score import score_file, score_lines, score_table
 
 ROWS = {

@@ -11,10 +11,15 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from raydistill.errors import UserError
-from raydistill.teachers.transformer.model_loading import load_classifier, load_encoder, most_positions, read_config
-from raydistill.teachers.cross_encoder import Teacher, check_model
-from raydistill.teachers.transformer.trial_pairs import Trial
 from raydistill.student.lexicon_builder import check_encoder
+from raydistill.teachers.cross_encoder import Teacher, check_model
+from raydistill.teachers.transformer.model_loading import (
+    load_classifier,
+    load_encoder,
+    most_positions,
+    read_config,
+)
+from raydistill.teachers.transformer.trial_pairs import Trial
 from tests.conftest import VOCABULARY, make_bert
 
 Weights = dict[str, torch.Tensor]

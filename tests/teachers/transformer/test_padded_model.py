@@ -12,10 +12,10 @@ import transformers
 
 from raydistill.errors import UserError
 from raydistill.files.model_files import load_model, model_fingerprint, pin_model
-from raydistill.teachers.transformer.padded_model import set_padding
-from raydistill.teachers.cross_encoder import Teacher, check_model
-from raydistill.teachers.transformer.trial_pairs import Trial
 from raydistill.student.lexicon_builder import check_encoder
+from raydistill.teachers.cross_encoder import Teacher, check_model
+from raydistill.teachers.transformer.padded_model import set_padding
+from raydistill.teachers.transformer.trial_pairs import Trial
 from tests.conftest import VOCABULARY
 from tests.teachers.transformer.own_code import make_own
 from tests.teachers.transformer.test_prompt_tokenizer import PROMPT, make_decoder

@@ -28,7 +28,13 @@ from transformers import (
 )
 
 from raydistill.demo.shop import Shop
-from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens, kept_longest_first, load_tokenizer, ranges
+from raydistill.teachers.transformer.pair_tokenizer import (
+    PairTokenizer,
+    Tokens,
+    kept_longest_first,
+    load_tokenizer,
+    ranges,
+)
 
 ODD = (
     "", " ", "a", "sofa", "SOFA, 3-seats", 'bolt 1/2" x 3"', "façade é è", "椅子 テーブル", "🪑🛋️",

@@ -11,10 +11,10 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from raydistill.errors import UserError
 from raydistill.config.prompt import Prompt
-from raydistill.teachers.transformer.prompt_tokenizer import FINE_TUNED, is_decoder
+from raydistill.errors import UserError
 from raydistill.teachers.cross_encoder import Teacher, check_model
+from raydistill.teachers.transformer.prompt_tokenizer import FINE_TUNED, is_decoder
 from tests.conftest import WORDS
 
 PROMPT = (

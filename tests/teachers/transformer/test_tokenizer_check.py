@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from raydistill.errors import UserError
 from raydistill.files.model_files import pin_model
 from raydistill.teachers.cross_encoder import Teacher, check_model
-from raydistill.teachers.transformer.tokenizer_check import lost_share
 from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer
+from raydistill.teachers.transformer.tokenizer_check import lost_share
 from raydistill.teachers.transformer.trial_pairs import Trial
 from tests.conftest import VOCABULARY
 from tests.teachers.transformer.test_prompt_tokenizer import make_tokenizer
