@@ -196,7 +196,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> str:
     import boto3
     from moto.server import ThreadedMotoServer
 
-    from raydistill.serving.text.compiled import cache_folder
+    from raydistill.serving.machine_code.compiled import cache_folder
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)

@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydistill.data.query_key import stem
+from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.arrow_text import Block, narrowed, row_blocks, to_texts
 from raydistill.serving.text.characters import OPENS, SKIP, SOLO, WORD, Tables, character_tables
-from raydistill.serving.text.compiled import compiled
 from raydistill.serving.text.tokenizer import classify, decode
 
 _BLOCK_ROWS = 65_536  # rows whose terms are laid out at once: some MB

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.arrow_text import Block, Texts, row_blocks
 from raydistill.serving.text.characters import (
     OPENS,
@@ -18,7 +19,6 @@ from raydistill.serving.text.characters import (
     Tables,
     character_tables,
 )
-from raydistill.serving.text.compiled import compiled
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
 from raydistill.serving.text.tokenizer import classify, decode, is_digit
 from raydistill.serving.text.unit_names import Names

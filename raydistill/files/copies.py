@@ -1,4 +1,4 @@
-"""What can be made again: the user's folder of caches, and copies of remote folders in it.
+"""Copies of remote folders in the user's folder of caches.
 
 A copy is complete when it has its name. It is marked as used each time that it is asked for; the
 least used ones are removed when all have too many bytes, but none that was used within the last
@@ -7,12 +7,9 @@ hour: a worker may be reading it. Needs the standard library alone.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import shutil
-import stat
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -20,80 +17,13 @@ from pathlib import Path
 
 from raydistill.errors import UserError
 from raydistill.files.durable import sync_folder, sync_tree
+from raydistill.serving.machine_code.cache_folder import user_folder
 
 logger = logging.getLogger("raydistill")
 MAX_GIB = "RAYDISTILL_CACHE_GIB"  # the variable that says how much may lie there
 _MAX_GIB = 20.0  # eight teachers of a billion parameters in bfloat16, or 290 bundles of 69 MB
 _IN_USE_S = 3_600.0
 _COPIES = "copies"
-_WARNED: set[str] = set()  # of what this process has said that it lies elsewhere
-
-
-def user_folder(name: str, *, what: str, base: Path | None = None) -> Path | None:
-    """A folder of this user's caches, made and writable; None where nothing can be written at all.
-
-    It lies in `base`, else in `raydistill` below XDG_CACHE_HOME or `~/.cache`. Where that cannot be
-    written it is in a temporary folder, and a warning says so; `what` is what it will hold.
-    """
-    try:
-        return _made((base or _base()) / name)
-    except OSError as error:
-        temporary = _temporary(name)
-        place = temporary or "memory alone, and made anew by every process"
-        if what not in _WARNED:
-            _WARNED.add(what)
-            logger.warning("%s is kept in %s: %s", what, place, error)
-        return temporary
-
-
-def _base() -> Path:
-    """The folder that the user, or the system, means for what can be made again.
-
-    Raises:
-        OSError: there is no home folder.
-    """
-    caches = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(caches):  # a relative one is to be ignored, by its specification
-        return Path(caches) / "raydistill"
-    home = os.path.expanduser("~") if os.environ.get("HOME", "unset") else ""
-    if not os.path.isabs(home):
-        raise OSError("there is no home folder; name one in XDG_CACHE_HOME")
-    return Path(home) / ".cache" / "raydistill"
-
-
-def _made(folder: Path) -> Path:
-    """The folder, made if need be, marked as used now; OSError where it cannot be written."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
-    os.utime(folder)
-    return folder
-
-
-def _temporary(name: str) -> Path | None:
-    """A folder for this user's processes alone, or for this process alone; None: there is none."""
-    try:
-        base = Path(tempfile.gettempdir()) / f"raydistill-{os.getuid()}"
-        base.mkdir(mode=0o700, exist_ok=True)
-        if _is_private(base):
-            return _made(base / name)
-    except OSError:
-        pass
-    try:
-        own = Path(tempfile.mkdtemp(prefix="raydistill-"))
-    except OSError:
-        return None
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
-    return own
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether it is ours and no link: machine code that another user wrote would run as us."""
-    info = folder.lstat()
-    return (
-        stat.S_ISDIR(info.st_mode)
-        and info.st_uid == os.getuid()
-        and not stat.S_IMODE(info.st_mode) & 0o077
-    )
 
 
 def copies_folder() -> Path:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.text.compiled import compiled
+from raydistill.serving.machine_code.compiled import compiled
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _EPSILON = np.float32(1e-10)  # as torch.optim.Adagrad

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.match_features import NUM_DENSE
-from raydistill.serving.text.compiled import compiled
 from raydistill.serving.text.unit_names import Names
 
 VOCABULARY_BITS = 24  # of a hash make an id: 150,000 kept ones take 1 % of the others for their own

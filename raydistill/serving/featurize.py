@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon, find_word
+from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.match_features import (
     Side,
     describe,
@@ -24,7 +25,6 @@ from raydistill.serving.match_features import (
 )
 from raydistill.serving.text.arrow_text import Block, Texts, row_block, row_blocks, row_spans
 from raydistill.serving.text.characters import Tables, character_tables
-from raydistill.serving.text.compiled import compiled
 from raydistill.serving.text.hashing import mix64
 from raydistill.serving.text.tokenizer import (
     char_ngrams,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.text.compiled import compiled
+from raydistill.serving.machine_code.compiled import compiled
 
 IDF, WORDS, VECTORS, NGRAMS = "idf", "words", "word_vectors", "ngrams"  # names in a bundle's arrays
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.serving.lexicon import Lexicon, find_word
-from raydistill.serving.text.compiled import compiled
+from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.tokenizer import word_hash
 
 # For the query's words, each a number in 0..1: how much of a word is in the title.

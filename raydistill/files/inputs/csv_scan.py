@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.text.compiled import compiled
+from raydistill.serving.machine_code.compiled import compiled
 
 # Kinds of records. OTHER: to be read with all its lines; LINE: one line, whose quotes are no
 # quoting; ESCAPED: its inner quotes have a backslash each.

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.arrow_text import MAX_BYTES, Texts, row_blocks, to_arrow, to_texts
 from raydistill.serving.text.characters import IGNORABLE_RANGES
-from raydistill.serving.text.compiled import compiled
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.arrow_text import Texts, row_blocks, to_texts
-from raydistill.serving.text.compiled import compiled
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.text.compiled import compiled
+from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.tokenizer import is_digit
 
 BLANK, ZERO = np.uint32(0x20), np.uint32(0x30)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.arrow_text import MAX_BYTES, Block, Texts, row_blocks
 from raydistill.serving.text.characters import (
     FIRST_TAG,
@@ -28,7 +29,6 @@ from raydistill.serving.text.characters import (
     character_tables,
 )
 from raydistill.serving.text.cleaning import clean_text, is_odd
-from raydistill.serving.text.compiled import compiled
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
 
 _APOSTROPHE = 0x27

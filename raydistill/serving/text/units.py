@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.characters import MARK, SOLO, WORD
-from raydistill.serving.text.compiled import compiled
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME
 from raydistill.serving.text.numerals import (
     BLANK,

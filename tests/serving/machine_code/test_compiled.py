@@ -15,7 +15,7 @@ import numba
 import pytest
 
 from raydistill.files import copies as cache
-from raydistill.serving.text import compiled
+from raydistill.serving.machine_code import compiled
 
 PACKAGE = Path(compiled.__file__).parents[2]
 # A function of one file that calls functions, or freezes constants, of another one.
@@ -192,8 +192,12 @@ def test_the_hash_holds_all_that_compiled_code_is_made_of() -> None:
         nodes = list(ast.walk(ast.parse(text)))
         if name != "compiled.py":
             imported = [n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)]
-            assert "numba" not in imported, f"{name}: compile by raydistill.serving.text.compiled"
-            assert ("raydistill.serving.text.compiled" in imported) <= (name in hashed), name
+            assert "numba" not in imported, (
+                f"{name}: compile by raydistill.serving.machine_code.compiled"
+            )
+            assert ("raydistill.serving.machine_code.compiled" in imported) <= (name in hashed), (
+                name
+            )
         if name not in hashed:
             continue
         assert hashed[name] == path.read_bytes()
@@ -211,7 +215,7 @@ def test_the_hash_holds_all_that_compiled_code_is_made_of() -> None:
 
 
 def test_the_hash_is_the_same_in_every_process_and_cheap() -> None:
-    code = "from raydistill.serving.text.compiled import fingerprint; print(fingerprint())"
+    code = "from raydistill.serving.machine_code.compiled import fingerprint; print(fingerprint())"
     found, _ = run(code, PACKAGE.parent, {"PYTHONHASHSEED": "7"})
     start_s = time.perf_counter()
     assert found == compiled.fingerprint() != ""

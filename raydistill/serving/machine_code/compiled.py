@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numba
 from numba import njit
 
-from raydistill.files.copies import user_folder
+from raydistill.serving.machine_code.cache_folder import user_folder
 
 if TYPE_CHECKING:
     from numba.core.dispatcher import Dispatcher
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PACKAGE = Path(__file__).parents[2]
-_MARK = b"raydistill.serving.text.compiled import"
+_MARK = b"raydistill.serving.machine_code.compiled import"
 _IMPORTED = re.compile(rb"\braydistill((?:\.[a-z_0-9]+)*)")
 _FOLDER = re.compile(r"compiled-[0-9a-f]{16}")
 _NUM_KEPT, _UNUSED_S = 4, 24 * 3600  # of other versions: a few branches, and what runs today
