@@ -25,7 +25,7 @@ from raydistill.data.manifest import RawFile, look_into
 from raydistill.errors import UserError
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.inputs.input_files import expand_inputs
-from raydistill.files.inputs.text_columns import one_chunk
+from raydistill.files.inputs.raw_rows import one_chunk
 from raydistill.files.schema import CANDIDATES
 from raydistill.serving.text.hashing import hash_texts
 

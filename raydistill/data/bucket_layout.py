@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from raydistill.data.pairs import collapse, group_keys, pair_ids, run_starts
 from raydistill.files.folder import SHARD_SUFFIX, Folder
-from raydistill.files.inputs.text_columns import one_chunk
+from raydistill.files.inputs.raw_rows import one_chunk
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import WEIGHTS
 from raydistill.serving.text.unit_names import Names

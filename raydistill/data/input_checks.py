@@ -12,8 +12,8 @@ from raydistill.data.manifest import RawFile
 from raydistill.data.prepare_steps import Dataset
 from raydistill.data.rejects import are_too_many, commonest, count_reasons
 from raydistill.errors import UserError
+from raydistill.files.inputs.raw_rows import one_chunk
 from raydistill.files.inputs.readers import read_raw
-from raydistill.files.inputs.text_columns import one_chunk
 
 logger = logging.getLogger("raydistill")
 _MAX_REJECT_FILES = 64

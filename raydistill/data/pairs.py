@@ -19,7 +19,7 @@ from raydistill.config.run_config import TextRules
 from raydistill.data.grades import LabelRule, read_labels
 from raydistill.data.query_key import query_keys as keys_of_texts
 from raydistill.files.inputs.decoding import likely_encoding
-from raydistill.files.inputs.text_columns import decode, one_chunk
+from raydistill.files.inputs.raw_rows import decode, one_chunk
 from raydistill.files.schema import JUDGED, PAIRS, RAW_QUARANTINE, SOURCE
 from raydistill.serving.text.arrow_text import MAX_BYTES, to_arrow, to_texts
 from raydistill.serving.text.cleaning import normalise

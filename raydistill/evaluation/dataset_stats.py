@@ -26,7 +26,7 @@ from raydistill.data.pairs import collapse, group_keys, pair_ids
 from raydistill.data.rejects import count_reasons
 from raydistill.evaluation.markup import plain_json
 from raydistill.files.folder import SUCCESS, Folder
-from raydistill.files.inputs.text_columns import one_chunk
+from raydistill.files.inputs.raw_rows import one_chunk
 from raydistill.files.model_files import model_folder
 from raydistill.files.pieces import Piece, read_pieces, shard_pieces
 from raydistill.files.schema import COUNTS, SPLITS

@@ -24,11 +24,11 @@ from raydistill.files.inputs.formats import (
     file_format,
     has_no_suffix,
     is_part,
+    open_stream,
     sniff_codec,
     sniff_format,
     suffix_of,
 )
-from raydistill.files.inputs.streams import open_stream
 from raydistill.files.retry import tried_at
 
 logger = logging.getLogger("raydistill")

@@ -18,11 +18,10 @@ from raydistill.errors import UserError
 from raydistill.files.folder import open_uri
 from raydistill.files.inputs.csv_tables import read_delimited, read_dialect
 from raydistill.files.inputs.decoding import TextStream
-from raydistill.files.inputs.formats import TEXT_FORMATS
+from raydistill.files.inputs.formats import TEXT_FORMATS, open_stream
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.inputs.json_rows import read_json, read_json_lines
 from raydistill.files.inputs.raw_rows import RawRows
-from raydistill.files.inputs.streams import open_stream
 from raydistill.files.retry import StoreError, store_error, tried_at
 
 __all__ = ["RawRows", "check_columns", "column_names", "read_raw", "read_schema", "row_group_spans"]

@@ -25,8 +25,8 @@ from raydistill.files.durable import move_whole
 from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.files.inputs.formats import COMPRESSIONS, file_format
 from raydistill.files.inputs.input_files import InputFile, expand_inputs
+from raydistill.files.inputs.raw_rows import decode, one_chunk
 from raydistill.files.inputs.readers import RawRows, check_columns, read_raw, read_schema, unified
-from raydistill.files.inputs.text_columns import decode, one_chunk
 from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.cleaning import normalise
 
