@@ -21,9 +21,9 @@ from raydistill.config.data import InputConfig
 from raydistill.config.run_config import PairsConfig
 from raydistill.data.bucket_layout import Grid, Known, bucket_of
 from raydistill.data.clean_rows import read_clean
+from raydistill.data.input_checks import count_reasons
 from raydistill.data.manifest import check_files, find_files
 from raydistill.data.pairs import collapse, group_keys, pair_ids
-from raydistill.data.rejects import count_reasons
 from raydistill.evaluation.markup import plain_json
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.inputs.raw_rows import one_chunk
