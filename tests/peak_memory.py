@@ -15,8 +15,10 @@ from raydistill.files.model_files import pin_model
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Loader, Targets, count_idf, plan_windows, scale_features
+from raydistill.student.batches import Loader, plan_windows, scale_features
+from raydistill.student.lexicon_builder import count_idf
 from raydistill.teachers.scoring_steps import read_tokens
+from raydistill.teachers.soft_labels import Targets
 
 Shards = dict[str, int]
 DIM = 64  # word vectors: 42 + 2 x 64 = 170 dense features

@@ -387,7 +387,7 @@ def _run_synthesize(arguments: argparse.Namespace) -> int:
 
 def _run_candidates(arguments: argparse.Namespace) -> int:
     from raydistill.candidates.catalogue import Sources, Texts
-    from raydistill.candidates.title_index import Mix
+    from raydistill.candidates.mix import Mix
     from raydistill.cluster.connection import connect, warn_if_apart
     from raydistill.config.run_config import ClusterConfig
     from raydistill.stages import candidates

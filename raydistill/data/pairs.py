@@ -21,6 +21,9 @@ from raydistill.data.query_key import query_keys as keys_of_texts
 from raydistill.files.inputs.decoding import likely_encoding
 from raydistill.files.inputs.raw_rows import decode, one_chunk
 from raydistill.files.schema import JUDGED, PAIRS, RAW_QUARANTINE, SOURCE
+from raydistill.serving.feature_spec import Features, NgramSpec
+from raydistill.serving.featurize import featurize
+from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import MAX_BYTES, to_arrow, to_texts
 from raydistill.serving.text.cleaning import normalise
 from raydistill.serving.text.hashing import hash_texts
@@ -220,3 +223,9 @@ def _not_utf8(raw: pa.Array, mask: pa.BooleanArray, *, name: str) -> pa.Array:
         for value, is_bad in zip(raw.cast(pa.binary()).to_pylist(), mask.to_pylist(), strict=True)
     ]
     return pa.array([f"{problem}, perhaps {one}" if one else problem for one in likely])
+
+
+def features_of(pairs: pa.Table, *, spec: NgramSpec, lexicon: Lexicon) -> Features:
+    """Features of a table with `query` and `title`."""
+    queries, titles = to_texts(pairs["query"]), to_texts(pairs["title"])
+    return featurize(queries, titles, spec=spec, lexicon=lexicon)

@@ -17,16 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydistill.config.run_config import JudgedConfig, TextRules
-from raydistill.data.bucket_layout import (
-    Grid,
-    Known,
-    gather,
-    group_of,
-    read_range,
-    shard_name,
-    sort_rows,
-    write_chunk,
-)
+from raydistill.data.bucket_layout import Grid, Known, group_of, shard_name
+from raydistill.data.chunks import gather, read_range, sort_rows, write_chunk
 from raydistill.data.clean_rows import read_clean
 from raydistill.data.manifest import RawFile
 from raydistill.data.pairs import collapse, group_keys, split_of

@@ -18,7 +18,7 @@ from raydistill.files.pieces import Piece, PieceReader, Rows, TableRows, groups_
 from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import missing_shards, pair_shards
-from raydistill.student.batches import read_logits
+from raydistill.teachers.soft_labels import read_logits
 
 # Read for a sample. A student learns more from pairs of many queries than from many pairs of a
 # query, and a query lies in one piece or two: 4,194,304 rows hold as many queries as are needed.

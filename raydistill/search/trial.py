@@ -25,10 +25,11 @@ from raydistill.search.sample import Sample
 from raydistill.search.space import Dimension, Settings, Values, settings_of, with_settings
 from raydistill.serving.feature_spec import Features
 from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Loader, Targets, dense_scale
+from raydistill.student.batches import Loader, dense_scale
 from raydistill.student.fit import Job, State, Watcher, fit_student, new_state
 from raydistill.student.network import Student, predict
 from raydistill.teachers.judged_logits import stack_of, targets_of
+from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.stacking import Stack
 
 EVALUATIONS_AN_EPOCH = 4  # each is a chance to stop a trial that does badly

@@ -8,57 +8,10 @@ X columns of the network's input, of which the first G * D are bags.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.serving.machine_code.compiled import compiled
-
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
-_EPSILON = np.float32(1e-10)  # as torch.optim.Adagrad
-
-
-@dataclass(frozen=True)
-class Lookup:
-    """What a batch asks of the table.
-
-    `rows_U` int32, each once; `slots_N` int32, the place in `rows_U` of every id; `offsets` int32
-    of B * G + 1, where each bag starts in `slots_N`.
-    """
-
-    rows_U: NDArray[np.int32]
-    slots_N: NDArray[np.int32]
-    offsets: NDArray[np.int32]
-
-
-def look_up(ids_N: NDArray[np.int32], offsets: NDArray[np.int64]) -> Lookup:
-    """The distinct rows of a batch, in the order in which they first come."""
-    rows, slots = distinct(ids_N)
-    return Lookup(rows, slots, offsets.astype(np.int32))
-
-
-@compiled
-def distinct(ids_N: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """`rows_U` and `slots_N` of a Lookup: a hash table with open addresses, at most half full."""
-    bits = 1
-    while (1 << bits) < 2 * len(ids_N):
-        bits += 1
-    mask, shift = (1 << bits) - 1, np.uint64(64 - bits)
-    taken = np.full(1 << bits, -1, np.int32)
-    rows, slots = np.empty(len(ids_N), np.int32), np.empty(len(ids_N), np.int32)
-    num = 0
-    for at in range(len(ids_N)):
-        row = ids_N[at]
-        place = np.int64((np.uint64(row) * _SPREAD) >> shift)
-        while taken[place] >= 0 and rows[taken[place]] != row:
-            place = (place + 1) & mask
-        if taken[place] < 0:
-            taken[place] = num
-            rows[num] = row
-            num += 1
-        slots[at] = taken[place]
-    return rows[:num].copy(), slots
 
 
 @compiled
@@ -78,58 +31,3 @@ def sum_bags(
         for at in range(start, stop):
             row += table_VD[ids_N[at]]
         row *= np.float32(1 / np.sqrt(max(stop - start, 1)))
-
-
-@compiled
-def row_gradients(
-    slots_N: NDArray[np.int32],
-    offsets: NDArray[np.int32],
-    grads_BX: NDArray[np.float32],
-    num_bags: int,
-    out_UD: NDArray[np.float32],
-) -> None:
-    """Gradient of every distinct row, from that of the bags: `sum_bags` backwards."""
-    width = out_UD.shape[1]
-    scaled = np.empty(width, np.float32)
-    out_UD[:] = 0
-    for bag in range(len(offsets) - 1):
-        start, stop = offsets[bag], offsets[bag + 1]
-        scale = np.float32(1 / np.sqrt(max(stop - start, 1)))
-        first = (bag % num_bags) * width
-        for col in range(width):
-            scaled[col] = grads_BX[bag // num_bags, first + col] * scale
-        for at in range(start, stop):
-            out_UD[slots_N[at]] += scaled
-
-
-@compiled
-def add_rows(
-    slots_N: NDArray[np.int32], grads_ND: NDArray[np.float32], out_UD: NDArray[np.float32]
-) -> None:
-    """Add every gradient to that of its row, in the order given."""
-    for at in range(len(slots_N)):
-        out_UD[slots_N[at]] += grads_ND[at]
-
-
-@compiled(fastmath={"reassoc"})
-def adagrad_rows(
-    table_VD: NDArray[np.float32],
-    squares_V: NDArray[np.float32],
-    rows_U: NDArray[np.int32],
-    grads_UD: NDArray[np.float32],
-    learning_rate: float,
-) -> None:
-    """Row-wise Adagrad in place: one sum of mean squared gradients a row, not one a weight.
-
-    Source: Facebook's DLRM trains its tables so (Naumov et al. 2019, arXiv 1906.00091).
-    """
-    width = table_VD.shape[1]
-    for at in range(len(rows_U)):
-        total = np.float32(0)
-        for col in range(width):
-            total += grads_UD[at, col] * grads_UD[at, col]
-        row = rows_U[at]
-        squares_V[row] += total / np.float32(width)
-        rate = np.float32(learning_rate) / (np.sqrt(squares_V[row]) + _EPSILON)
-        for col in range(width):
-            table_VD[row, col] -= rate * grads_UD[at, col]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill import FORMAT
+from raydistill.data.pairs import features_of
 from raydistill.errors import UserError
 from raydistill.evaluation.markup import escaped
 from raydistill.evaluation.metrics import best_threshold
@@ -23,7 +24,6 @@ from raydistill.serving.bundle import BUNDLE, CURRENT, bundle_files, bundle_name
 from raydistill.serving.scorer import Scorer
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import load_student, make_job
-from raydistill.student.batches import features_of
 from raydistill.student.fit import spec_of
 from raydistill.student.network import Student, predict
 from raydistill.teachers.judged_logits import stack_of

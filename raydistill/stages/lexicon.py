@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from raydistill.cluster.tasks import Item, run_tasks
+from raydistill.data.pairs import features_of
 from raydistill.files.folder import Folder
 from raydistill.files.model_files import load_model
 from raydistill.files.pieces import pieces_of, read_pieces
@@ -25,7 +26,6 @@ from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import features_of
 from raydistill.student.fit import spec_of
 from raydistill.student.lexicon_builder import make_lexicon
 

@@ -32,10 +32,11 @@ from raydistill.files.folder import SUCCESS, Folder
 from raydistill.runs.run_folder import ROLES, Run
 from raydistill.runs.shards import judged_shards, missing_shards, pair_shards
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.student.batches import Loader, Targets, scale_features
+from raydistill.student.batches import Loader, scale_features
 from raydistill.student.fit import Job, State, Watcher, copy_arrays, fit_student, new_state
 from raydistill.student.gradient_sync import Exchange
 from raydistill.teachers.judged_logits import stack_of, targets_of
+from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import student_dtype, use_text
 
 logger = logging.getLogger("raydistill")

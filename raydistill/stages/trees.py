@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from raydistill.cluster.tasks import Item, Step, run_tasks
 from raydistill.config.teachers import TREES
+from raydistill.data.pairs import features_of
 from raydistill.errors import UserError
 from raydistill.evaluation.metrics import auc
 from raydistill.files.folder import SUCCESS, Folder
@@ -26,10 +27,11 @@ from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.student.batches import Loader, Targets, features_of
+from raydistill.student.batches import Loader
 from raydistill.student.fit import spec_of
 from raydistill.teachers.judged_logits import read_groups
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes
+from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.trees import Trees, fit_trees
 
 logger = logging.getLogger("raydistill")

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydistill.data.pairs import features_of
 from raydistill.files.folder import Folder
 from raydistill.files.pieces import (
     PIECE_ROWS,
@@ -23,55 +24,13 @@ from raydistill.files.pieces import (
     groups_by_rows,
     pieces_of,
     read_pieces,
-    sample_pieces,
     shard_pieces,
 )
 from raydistill.files.prefetch import prefetch
-from raydistill.serving.embedding_bag import Lookup, look_up
 from raydistill.serving.feature_spec import Features, NgramSpec, concatenate
-from raydistill.serving.featurize import IDF_BITS, document_counts, featurize, idf
 from raydistill.serving.lexicon import Lexicon
-from raydistill.serving.text.arrow_text import to_texts
-from raydistill.serving.text.unit_names import Names
-from raydistill.teachers.soft_labels import soft_labels, soft_logits
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Where a pair's target comes from: the teachers' logits, or (no teachers) its own label."""
-
-    logits: tuple[Folder, ...] = ()
-    weights: tuple[float, ...] = ()
-    bias: float = 0.0
-    temperature: float = 1.0
-    as_logits: bool = False  # the logit of the soft label in place of it, for loss = "mse"
-    holds_logits: bool = False  # the pairs' own labels are such logits: of a subset of a curve
-
-    @property
-    def columns(self) -> list[str]:
-        """What is read of a shard of pairs."""
-        return ["query", "title", "pair_id" if self.logits else "label"]
-
-    def of(
-        self, piece: Piece, pairs: pa.Table, *, reader: PieceReader | None = None
-    ) -> NDArray[np.float32]:
-        """Targets of `pairs`, the rows of a piece; the ids are checked, never joined.
-
-        NaN for a pair that a teacher could not score.
-        """
-        if not self.logits:
-            labels = np.asarray(pairs["label"].to_numpy())
-            if self.holds_logits and not self.as_logits:
-                return soft_labels(labels[:, None], weights_M=(1.0,))
-            return labels
-        columns = [read_logits(folder, piece, pairs, reader=reader) for folder in self.logits]
-        make = soft_logits if self.as_logits else soft_labels
-        return make(
-            np.stack(columns, axis=1),
-            weights_M=self.weights,
-            bias=self.bias,
-            temperature=self.temperature,
-        )
+from raydistill.student.embedding_kernels import Lookup, look_up
+from raydistill.teachers.soft_labels import Targets
 
 
 @dataclass(frozen=True)
@@ -101,20 +60,6 @@ class Batch:
     num_global: int
     window: Window
     is_last: bool  # of its window
-
-
-def read_logits(
-    folder: Folder, piece: Piece, pairs: pa.Table, *, reader: PieceReader | None = None
-) -> NDArray[np.float32]:
-    """The logits of a piece, NaN for null, after a check that they belong to its pairs."""
-    rows = (reader or PieceReader()).open(folder, piece)
-    table = rows.read(piece.start, piece.stop)
-    has_all = rows.num_rows == piece.shard_rows
-    if not has_all or not table["pair_id"].equals(pairs["pair_id"]):
-        raise ValueError(
-            f"{folder}/{piece.shard} does not hold the pairs of its namesake; delete it"
-        )
-    return np.asarray(table["logit"].to_numpy())
 
 
 def plan_windows(
@@ -245,27 +190,6 @@ def worker_steps(num_rows: int, *, num_workers: int, batch_rows: int) -> list[li
     num_steps = -(-num_rows // batch_rows)
     ranges = [rank_range(num_rows, rank=r, num_workers=num_workers) for r in range(num_workers)]
     return [step_sizes(stop - start, num_steps=num_steps) for start, stop in ranges]
-
-
-def features_of(pairs: pa.Table, *, spec: NgramSpec, lexicon: Lexicon) -> Features:
-    """Features of a table with `query` and `title`."""
-    queries, titles = to_texts(pairs["query"]), to_texts(pairs["title"])
-    return featurize(queries, titles, spec=spec, lexicon=lexicon)
-
-
-def count_idf(
-    folder: Folder, shards: Mapping[str, int], *, units: bool, extra_units: Names = ()
-) -> NDArray[np.float32]:
-    """IDF of all words, from the titles of a sample of the pieces, as a Lexicon holds it.
-
-    `units` and `extra_units` as in the NgramSpec that reads it.
-    """
-    counts, num_titles = np.zeros(1 << IDF_BITS, np.int64), 0
-    for table in read_pieces(folder, sample_pieces(shards), columns=["title"]):
-        titles = table["title"]
-        counts += document_counts(to_texts(titles), units=units, extra_units=extra_units)
-        num_titles += len(titles)
-    return idf(counts, num_documents=num_titles)
 
 
 def scale_features(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:

@@ -25,10 +25,12 @@ from raydistill.runs.shards import judged_shards
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.featurize import word_rows
 from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Batch, Loader, Targets, Window, plan_windows
+from raydistill.student.batches import Batch, Loader, Window, plan_windows
 from raydistill.student.gradient_sync import Exchange
-from raydistill.student.network import Inputs, Student, Trainer, predict, to_inputs
+from raydistill.student.network import Inputs, Student, predict, to_inputs
 from raydistill.student.optimizers import rate_at
+from raydistill.student.trainer import Trainer
+from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import student_dtype
 
 _LINE_EVERY_S = 10.0

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
-from raydistill.serving.embedding_bag import add_rows, distinct
+from raydistill.student.embedding_kernels import add_rows, distinct
 
 
 @dataclass(frozen=True)

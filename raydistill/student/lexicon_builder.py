@@ -23,11 +23,15 @@ from numpy.typing import NDArray
 
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
-from raydistill.files.pieces import read_pieces, sample_pieces
+from raydistill.files.pieces import (
+    read_pieces,
+    sample_pieces,
+)
+from raydistill.serving.featurize import IDF_BITS, document_counts, idf
 from raydistill.serving.lexicon import Lexicon, unit_rows
+from raydistill.serving.text.arrow_text import to_texts
 from raydistill.serving.text.tokenizer import single_words
 from raydistill.serving.text.unit_names import Names
-from raydistill.student.batches import count_idf
 from raydistill.teachers.transformer.device import device_use, teacher_dtype, use_text
 from raydistill.teachers.transformer.model_loading import load_encoder, quiet_transformers
 from raydistill.teachers.transformer.padded_model import set_padding
@@ -188,3 +192,18 @@ def principal_components(vectors_KH: NDArray[np.float32], *, num: int) -> NDArra
     out = np.zeros((len(vectors_KH), num), np.float32)
     out[:, : kept.shape[1]] = centred @ kept
     return out
+
+
+def count_idf(
+    folder: Folder, shards: Mapping[str, int], *, units: bool, extra_units: Names = ()
+) -> NDArray[np.float32]:
+    """IDF of all words, from the titles of a sample of the pieces, as a Lexicon holds it.
+
+    `units` and `extra_units` as in the NgramSpec that reads it.
+    """
+    counts, num_titles = np.zeros(1 << IDF_BITS, np.int64), 0
+    for table in read_pieces(folder, sample_pieces(shards), columns=["title"]):
+        titles = table["title"]
+        counts += document_counts(to_texts(titles), units=units, extra_units=extra_units)
+        num_titles += len(titles)
+    return idf(counts, num_documents=num_titles)

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from raydistill.config.student import HIDDEN, StudentConfig, TrainConfig
-from raydistill.serving.embedding_bag import Lookup, adagrad_rows, look_up, row_gradients, sum_bags
+from raydistill.config.student import HIDDEN, StudentConfig
+from raydistill.serving.embedding_bag import sum_bags
 from raydistill.serving.feature_spec import Features, NgramSpec
-from raydistill.student.gradient_sync import Exchange
-from raydistill.student.optimizers import make_optimizer
+from raydistill.student.embedding_kernels import Lookup, look_up, row_gradients
 
 _PREDICT_ROWS = 4_096
 
@@ -202,93 +201,6 @@ def row_gradients_torch(inputs: Inputs, grads_bag_D: Tensor) -> Tensor:
     bag_of_N = torch.repeat_interleave(counts)
     out_UD = grads_bag_D.new_zeros(len(inputs.rows_U), grads_bag_D.shape[1])
     return out_UD.index_add_(0, inputs.slots_N, scaled.index_select(0, bag_of_N))
-
-
-def adagrad_rows_torch(
-    table_VD: Tensor, squares_V: Tensor, rows_U: Tensor, grads_UD: Tensor, *, learning_rate: float
-) -> None:
-    """`bags.adagrad_rows` on any device."""
-    squares_U = squares_V.index_select(0, rows_U) + grads_UD.square().mean(1)
-    squares_V.index_copy_(0, rows_U.long(), squares_U)
-    rates_U = learning_rate / (squares_U.sqrt() + 1e-10)
-    table_VD.index_add_(0, rows_U, grads_UD * rates_U.unsqueeze(1), alpha=-1)
-
-
-class Trainer:
-    """A student and what its training remembers: the state of both optimizers."""
-
-    def __init__(
-        self,
-        student: Student,
-        config: TrainConfig,
-        *,
-        exchange: Exchange | None = None,
-        is_mse: bool = False,
-    ) -> None:
-        """`exchange` joins the gradients of several workers; None: this is the only one.
-
-        `is_mse`: targets are logits, and the loss is half the squared distance.
-        """
-        self.student, self.config, self.exchange = student, config, exchange
-        self.is_mse = is_mse
-        self.optimizer = make_optimizer(config, student.weights_P)
-        self.squares_V = student.table_VD.new_zeros(len(student.table_VD))
-        self._table_rate = config.table_rate(student.spec.preset)
-        self._grads_P = torch.empty_like(student.weights_P, dtype=student._low_P.dtype)
-
-    def step(
-        self, inputs: Inputs, targets_B: Tensor, *, num_global: int, rate: float = 1.0
-    ) -> Tensor:
-        """One step on this worker's share of a batch of `num_global` pairs; the summed loss here.
-
-        The loss is sigmoid cross-entropy on the soft label, or half the squared distance from its
-        logit, averaged over the pairs of all workers, so that a step does not depend on how many
-        workers share it. `rate` multiplies the learning
-        rates.
-        """
-        student, dropout, exchange = self.student, self.student.dropout, self.exchange
-        counts = None if exchange is None else exchange.count_rows(inputs.rows_U)
-        logits_B, read = student.forward(inputs, dropout=dropout)
-        grads_B = self.residuals(logits_B, targets_B) / num_global
-        bag_grads = student.backward(grads_B, read, out_P=self._grads_P, dropout=dropout)
-        sums = None if exchange is None else exchange.sum_all(self._grads_P)
-        rows_U, grads_UD = inputs.rows_U, student.row_gradients(inputs, bag_grads)
-        if exchange and counts and sums:  # gradients travel in the type of the matrix work
-            low_UD = grads_UD.to(self._grads_P.dtype)
-            rows_U, grads_UD = exchange.sum_rows(rows_U, low_UD, counts=counts)
-            sums.wait()
-        self.optimizer.step(self._grads_P.float(), learning_rate=rate * self.config.learning_rate)
-        student.refresh()
-        self._move_rows(rows_U, grads_UD, learning_rate=rate * self._table_rate)
-        if self.is_mse:
-            return (logits_B - targets_B).square().sum() / 2
-        return functional.binary_cross_entropy_with_logits(logits_B, targets_B, reduction="sum")
-
-    def residuals(self, logits_B: Tensor, targets_B: Tensor) -> Tensor:
-        """Gradient of each pair's own loss by its logit, shape B."""
-        return (logits_B if self.is_mse else logits_B.sigmoid()) - targets_B
-
-    def _move_rows(self, rows_U: Tensor, grads_UD: Tensor, *, learning_rate: float) -> None:
-        table, squares = self.student.table_VD, self.squares_V
-        if not table.is_cpu:
-            adagrad_rows_torch(table, squares, rows_U, grads_UD, learning_rate=learning_rate)
-            return
-        arrays = (table.numpy(), squares.numpy(), rows_U.numpy(), grads_UD.numpy())
-        adagrad_rows(*arrays, learning_rate)
-
-    def state(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint holds."""
-        return {
-            "student": self.student.arrays(),
-            "optimizer": self.optimizer.state(),
-            "table": {"squares": self.squares_V},
-        }
-
-    def load(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Take up what `state` gave."""
-        self.student.load(state["student"])
-        self.optimizer.load(state["optimizer"])
-        self.squares_V.copy_(state["table"]["squares"])
 
 
 def predict(student: Student, features: Features, *, device: str) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from raydistill.config.run_config import normalised
 from raydistill.errors import UserError
 from raydistill.files.pieces import Piece
 from raydistill.runs.run_folder import Run
-from raydistill.student.batches import Targets, read_logits
+from raydistill.teachers.soft_labels import Targets, read_logits
 from raydistill.teachers.stacking import FittedStack, Stack, fit_stack
 
 logger = logging.getLogger("raydistill")

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
+
+from raydistill.files.folder import Folder
+from raydistill.files.pieces import (
+    Piece,
+    PieceReader,
+)
 
 
 def soft_labels(
@@ -36,3 +45,55 @@ def soft_logits(
         raise ValueError(f"{len(weights)} stacking weights for {logits_BM.shape[1]} teachers")
     margins = logits_BM.astype(np.float64) @ weights + bias
     return np.asarray(margins / temperature, np.float32)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where a pair's target comes from: the teachers' logits, or (no teachers) its own label."""
+
+    logits: tuple[Folder, ...] = ()
+    weights: tuple[float, ...] = ()
+    bias: float = 0.0
+    temperature: float = 1.0
+    as_logits: bool = False  # the logit of the soft label in place of it, for loss = "mse"
+    holds_logits: bool = False  # the pairs' own labels are such logits: of a subset of a curve
+
+    @property
+    def columns(self) -> list[str]:
+        """What is read of a shard of pairs."""
+        return ["query", "title", "pair_id" if self.logits else "label"]
+
+    def of(
+        self, piece: Piece, pairs: pa.Table, *, reader: PieceReader | None = None
+    ) -> NDArray[np.float32]:
+        """Targets of `pairs`, the rows of a piece; the ids are checked, never joined.
+
+        NaN for a pair that a teacher could not score.
+        """
+        if not self.logits:
+            labels = np.asarray(pairs["label"].to_numpy())
+            if self.holds_logits and not self.as_logits:
+                return soft_labels(labels[:, None], weights_M=(1.0,))
+            return labels
+        columns = [read_logits(folder, piece, pairs, reader=reader) for folder in self.logits]
+        make = soft_logits if self.as_logits else soft_labels
+        return make(
+            np.stack(columns, axis=1),
+            weights_M=self.weights,
+            bias=self.bias,
+            temperature=self.temperature,
+        )
+
+
+def read_logits(
+    folder: Folder, piece: Piece, pairs: pa.Table, *, reader: PieceReader | None = None
+) -> NDArray[np.float32]:
+    """The logits of a piece, NaN for null, after a check that they belong to its pairs."""
+    rows = (reader or PieceReader()).open(folder, piece)
+    table = rows.read(piece.start, piece.stop)
+    has_all = rows.num_rows == piece.shard_rows
+    if not has_all or not table["pair_id"].equals(pairs["pair_id"]):
+        raise ValueError(
+            f"{folder}/{piece.shard} does not hold the pairs of its namesake; delete it"
+        )
+    return np.asarray(table["logit"].to_numpy())

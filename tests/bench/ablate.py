@@ -26,16 +26,18 @@ from raydistill import FORMAT
 from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.evaluation.metrics import auc
 from raydistill.files.folder import Folder
-from raydistill.serving.embedding_bag import look_up
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.arrow_text import to_texts
-from raydistill.student.batches import Loader, Targets
+from raydistill.student.batches import Loader
+from raydistill.student.embedding_kernels import look_up
 from raydistill.student.lexicon_builder import make_lexicon
-from raydistill.student.network import Student, Trainer, predict, to_inputs
+from raydistill.student.network import Student, predict, to_inputs
 from raydistill.student.optimizers import rate_at
+from raydistill.student.trainer import Trainer
+from raydistill.teachers.soft_labels import Targets
 
 NEAR = [at for at, name in enumerate(DENSE_NAMES) if "near" in name or name == "cosine"]
 PARTS = [at for at, name in enumerate(DENSE_NAMES) if "part_found" in name]

@@ -13,9 +13,10 @@ from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
 from raydistill.stages.evaluate import entry_of
 from raydistill.stages.lexicon import load_lexicon
-from raydistill.student.batches import Loader, Targets, scale_features
+from raydistill.student.batches import Loader, scale_features
 from raydistill.student.fit import Job, Watcher, fit_student, new_state
 from raydistill.student.network import Student, predict
+from raydistill.teachers.soft_labels import Targets
 
 
 def fitted(job: Job) -> Student:

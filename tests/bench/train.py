@@ -37,10 +37,12 @@ from raydistill.files.prefetch import prefetch
 from raydistill.files.schema import LOGITS
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.student.batches import Batch, Loader, Targets, Window, plan_windows
+from raydistill.student.batches import Batch, Loader, Window, plan_windows
 from raydistill.student.fit import BATCHES_AHEAD
 from raydistill.student.gradient_sync import Exchange
-from raydistill.student.network import Student, Trainer, to_inputs
+from raydistill.student.network import Student, to_inputs
+from raydistill.student.trainer import Trainer
+from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import student_dtype
 
 FREE = sorted(os.sched_getaffinity(0))  # the cores it may use

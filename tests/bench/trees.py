@@ -27,9 +27,10 @@ from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import Features
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.stages.lexicon import load_lexicon, write_lexicon
-from raydistill.student.batches import Loader, Targets
+from raydistill.student.batches import Loader
 from raydistill.student.fit import spec_of
 from raydistill.teachers.judged_logits import read_groups, read_judged
+from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.stacking import fit_stack
 from raydistill.teachers.trees import fit_trees, split_folds
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.candidates.catalogue import Catalogue, Sources, Texts, make_catalogue
-from raydistill.candidates.title_index import Mix
+from raydistill.candidates.mix import Mix
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.schema import CANDIDATES

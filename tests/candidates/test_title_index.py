@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raydistill.candidates.title_index import Mix, TitleIndex, build_index, choose
+from raydistill.candidates.mix import Mix, choose
+from raydistill.candidates.title_index import TitleIndex, build_index
 from raydistill.errors import UserError
 
 TITLES = ["grey sofa", "sofa", "oak table", "sofa grey", "grey grey rug oak big wool", "lamp"]

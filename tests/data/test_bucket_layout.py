@@ -7,18 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.data.bucket_layout import (
-    Grid,
-    Known,
-    bucket_of,
-    gather,
-    group_of,
-    make_grid,
-    read_range,
-    shard_name,
-    sort_rows,
-    write_chunk,
-)
+from raydistill.data.bucket_layout import Grid, Known, bucket_of, group_of, make_grid, shard_name
+from raydistill.data.chunks import gather, read_range, sort_rows, write_chunk
 from raydistill.data.pairs import collapse, group_keys, to_pairs
 from raydistill.files.folder import Folder
 from raydistill.files.pieces import PIECE_ROWS

@@ -13,7 +13,7 @@ import pytest
 
 from raydistill.cluster import tasks
 from raydistill.cluster.tasks import FAILED, Item
-from raydistill.data.bucket_layout import read_range, write_chunk
+from raydistill.data.chunks import read_range, write_chunk
 from raydistill.data.identities import look_at
 from raydistill.errors import UserError
 from raydistill.files import retry

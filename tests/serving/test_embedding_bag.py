@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from raydistill.serving.embedding_bag import (
+from raydistill.serving.embedding_bag import sum_bags
+from raydistill.student.embedding_kernels import (
     adagrad_rows,
     add_rows,
     distinct,
     look_up,
     row_gradients,
-    sum_bags,
 )
 
 

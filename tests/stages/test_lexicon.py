@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raydistill.data.pairs import features_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.serving.featurize import word_rows
 from raydistill.stages import prepare
 from raydistill.stages.lexicon import LEXICON, groups_of, load_lexicon, top_ids, write_lexicon
-from raydistill.student.batches import features_of
 from tests.conftest import run_config
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from raydistill.cluster.connection import Cluster
 from raydistill.config.teachers import TREES
+from raydistill.data.pairs import features_of
 from raydistill.errors import UserError
 from raydistill.evaluation.metrics import auc
 from raydistill.files.folder import SUCCESS
@@ -17,7 +18,6 @@ from raydistill.stages import label, trees
 from raydistill.stages.evaluate import reference_of, teacher_scores
 from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import make_job
-from raydistill.student.batches import features_of
 from raydistill.student.fit import spec_of
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.data.pairs import collapse
+from raydistill.data.pairs import collapse, features_of
 from raydistill.files.folder import Folder
 from raydistill.files.pieces import PIECE_ROWS, Piece, shard_pieces
 from raydistill.files.schema import LOGITS
@@ -12,16 +12,13 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import (
     Loader,
-    Targets,
-    count_idf,
     dense_scale,
-    features_of,
     plan_windows,
-    read_logits,
     scale_features,
     worker_steps,
 )
-from raydistill.teachers.soft_labels import soft_labels
+from raydistill.student.lexicon_builder import count_idf
+from raydistill.teachers.soft_labels import Targets, read_logits, soft_labels
 
 SPEC = NgramSpec("match", 12)
 LEXICON = Lexicon.of(np.ones(1, np.float32))

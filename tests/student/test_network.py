@@ -9,22 +9,21 @@ import torch.multiprocessing as mp
 from torch.nn import functional
 
 from raydistill.config.student import StudentConfig, TrainConfig
-from raydistill.serving.embedding_bag import look_up
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.tokenizer import encode
+from raydistill.student.embedding_kernels import look_up
 from raydistill.student.gradient_sync import Exchange
 from raydistill.student.network import (
     Inputs,
     Student,
-    Trainer,
-    adagrad_rows_torch,
     predict,
     row_gradients_torch,
     sum_bags_torch,
     to_inputs,
 )
+from raydistill.student.trainer import Trainer, adagrad_rows_torch
 
 torch.set_num_threads(1)  # the work is tiny: threads would only wait for each other
 PAPER = NgramSpec("bert2dnn", 8)

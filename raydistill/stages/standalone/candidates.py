@@ -24,7 +24,7 @@ from raydistill.candidates.catalogue import (
     make_catalogue,
     mix_settings,
 )
-from raydistill.candidates.title_index import KINDS, Mix
+from raydistill.candidates.mix import KINDS, Mix
 from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.config.run_config import fingerprint
 from raydistill.data.manifest import RawFile

@@ -21,6 +21,7 @@ from raydistill.cluster.connection import Cluster
 from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.cluster.train_job import fit
 from raydistill.config.run_config import fingerprint
+from raydistill.data.pairs import features_of
 from raydistill.errors import UserError
 from raydistill.evaluation.learning_curve import (
     SHARES,
@@ -49,8 +50,8 @@ from raydistill.stages.evaluate import (
     teacher_scores,
 )
 from raydistill.stages.export import bundle_settings, score_split, student_arrays
-from raydistill.student.batches import Targets, features_of
 from raydistill.student.fit import Job
+from raydistill.teachers.soft_labels import Targets
 
 logger = logging.getLogger("raydistill")
 CURVE, TABLE, PLOT = "curve.json", "curve.md", "curve.svg"

@@ -12,7 +12,7 @@ import pytest
 from raydistill.candidates import search_terms as terms
 from raydistill.candidates.search_terms import search_terms
 from raydistill.data import query_key as keys
-from raydistill.data.pairs import pair_ids
+from raydistill.data.pairs import features_of, pair_ids
 from raydistill.data.query_key import query_keys
 from raydistill.serving import featurize as ngrams
 from raydistill.serving.feature_spec import NgramSpec
@@ -23,7 +23,6 @@ from raydistill.serving.text.arrow_text import row_blocks, row_spans, to_arrow, 
 from raydistill.serving.text.cleaning import normalise
 from raydistill.serving.text.hashing import hash_texts
 from raydistill.serving.text.tokenizer import encode
-from raydistill.student.batches import features_of
 
 TEXTS = [
     "grey sofa",

@@ -1,0 +1,103 @@
+"""Chunks: what a raw file leaves, sorted by key, and the rows of a key range out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+from numpy.typing import NDArray
+
+from raydistill.data.pairs import collapse, pair_ids, run_starts
+from raydistill.files.folder import Folder
+from raydistill.files.inputs.raw_rows import one_chunk
+
+_BATCH_ROWS = 1 << 12  # a gather reads only the batches of a chunk that overlap its range
+
+
+_NUM_THREADS = 16  # a look into a chunk in a bucket is four requests, each 20 ms of waiting
+
+
+_INDEX = b"first_keys"
+
+
+_HIGH = np.uint64(0xFFFFFFFF00000000)
+_32 = np.uint64(32)
+
+
+def sort_rows(rows: pa.Table, keys: NDArray[np.uint64], *, dedupe: bool) -> pa.Table:
+    """Clean rows with `key`, sorted by it; equal pairs, if `dedupe`, become one with a weight.
+
+    The low half of the key is replaced by one of the pair, so that equal pairs become neighbours:
+    a pair that occurs ten million times leaves its chunks as a few rows. Pairs with a label or a
+    source stay as they are: those are settled when all of them are together.
+    """
+    dedupe = dedupe and not {"label", "source"} & set(rows.column_names)
+    if dedupe:
+        ids = np.asarray(pair_ids(one_chunk(rows["query"]), one_chunk(rows["title"])))
+        keys = (keys & _HIGH) | (ids.view(np.uint64) >> _32)
+    order = np.argsort(keys)
+    rows = rows.take(pa.array(order)).append_column("key", pa.array(keys[order])).combine_chunks()
+    if not dedupe:
+        return rows
+    starts = run_starts(rows)
+    weights = np.diff(starts, append=rows.num_rows).astype(np.float32)
+    kept = rows if len(starts) == rows.num_rows else rows.take(pa.array(starts))
+    return kept.append_column("weight", pa.array(weights))
+
+
+def write_chunk(folder: Folder, name: str, rows: pa.Table) -> None:
+    """Write sorted rows as an Arrow file whose footer says with which key each batch begins."""
+    firsts = rows["key"].to_numpy()[::_BATCH_ROWS]
+    schema = rows.schema.with_metadata({_INDEX: firsts.tobytes()})
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(sink, schema, options=options) as writer:
+        writer.write_table(rows.combine_chunks(), max_chunksize=_BATCH_ROWS)
+    folder.write_bytes(name, sink.getvalue())
+
+
+def read_range(folder: Folder, names: Sequence[str], low: int, high: int) -> list[pa.Table]:
+    """The rows with low <= key <= high of each chunk that has some, sorted by key."""
+
+    def read(name: str) -> pa.Table | None:
+        return folder.tried(lambda: _read_chunk(folder, name, low, high))
+
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        found = list(threads.map(read, names))
+    return [table for table in found if table is not None and table.num_rows]
+
+
+def _read_chunk(folder: Folder, name: str, low: int, high: int) -> pa.Table | None:
+    with folder.filesystem.open_input_file(folder.path(name)) as source:
+        reader = pa.ipc.open_file(source)
+        firsts = np.frombuffer(reader.schema.metadata[_INDEX], np.uint64)
+        start = max(0, int(np.searchsorted(firsts, np.uint64(low))) - 1)
+        stop = int(np.searchsorted(firsts, np.uint64(high), side="right"))
+        batches = [reader.get_batch(at) for at in range(start, stop)]
+    if not batches:
+        return None
+    return _between(pa.Table.from_batches(batches), low, high).replace_schema_metadata()
+
+
+def _between(table: pa.Table, low: int, high: int) -> pa.Table:
+    keys = table["key"].to_numpy()
+    start = int(np.searchsorted(keys, np.uint64(low)))
+    stop = int(np.searchsorted(keys, np.uint64(high), side="right"))
+    return table.slice(start, stop - start)
+
+
+def gather(
+    tables: Sequence[pa.Table], low: int, high: int, *, dedupe: bool
+) -> tuple[pa.Table, int] | None:
+    """PAIRS or JUDGED rows of a key range out of sorted tables, and how many raw rows they were."""
+    parts = [part for part in (_between(table, low, high) for table in tables) if part.num_rows]
+    if not parts:
+        return None
+    rows = pa.concat_tables(parts)
+    num_raw = rows.num_rows
+    if "weight" in rows.column_names:
+        num_raw = int(rows["weight"].to_numpy().sum(dtype=np.float64))
+    return collapse(rows, dedupe=dedupe), num_raw
