@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raydistill.config.run_config import load_config
+from raydistill.config.loading import load_config
 from raydistill.runs.run_folder import STAGES
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from raydistill.candidates.mix import KINDS, Mix, choose
 from raydistill.candidates.search_terms import search_terms
 from raydistill.candidates.title_index import TitleIndex, build_index
-from raydistill.config.run_config import PairsConfig
+from raydistill.config.data import PairsConfig
 from raydistill.data.clean_rows import read_clean
 from raydistill.data.manifest import RawFile, look_into
 from raydistill.errors import UserError

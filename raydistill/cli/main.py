@@ -225,7 +225,7 @@ def _count(text: str) -> int:
 
 
 def _run_stage(name: str, arguments: argparse.Namespace) -> int:
-    from raydistill.config.run_config import load_config
+    from raydistill.config.loading import load_config
     from raydistill.runs.run_folder import Run
 
     above = [read_overlay(path) for path in arguments.overlays]
@@ -348,7 +348,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
-    from raydistill.config.run_config import parse_config
+    from raydistill.config.loading import parse_config
     from raydistill.evaluation.dataset_stats import inspect_files, inspect_run, to_json
     from raydistill.evaluation.report import data_text
     from raydistill.files.folder import Folder
@@ -370,7 +370,7 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
 
 def _run_synthesize(arguments: argparse.Namespace) -> int:
     from raydistill.cluster.connection import connect
-    from raydistill.config.run_config import ClusterConfig
+    from raydistill.config.data import ClusterConfig
     from raydistill.stages import synthesize
 
     size = synthesize.ShopSize(
@@ -389,7 +389,7 @@ def _run_candidates(arguments: argparse.Namespace) -> int:
     from raydistill.candidates.catalogue import Sources, Texts
     from raydistill.candidates.mix import Mix
     from raydistill.cluster.connection import connect, warn_if_apart
-    from raydistill.config.run_config import ClusterConfig
+    from raydistill.config.data import ClusterConfig
     from raydistill.stages import candidates
 
     given = arguments

@@ -32,7 +32,7 @@ import ray
 import ray.data
 from ray._private.log import PlainRayHandler
 
-from raydistill.config.run_config import ClusterConfig
+from raydistill.config.data import ClusterConfig
 from raydistill.errors import UserError, WorkError
 
 logger = logging.getLogger("raydistill")

@@ -17,7 +17,7 @@ import pyarrow as pa
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import has_gpu
 from raydistill.cluster.worker_exits import error_line
-from raydistill.config.run_config import TextRules
+from raydistill.config.data import TextRules
 from raydistill.data.manifest import RawFile, find_files
 from raydistill.data.pairs import clean
 from raydistill.errors import UserError, WorkError

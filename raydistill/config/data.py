@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from raydistill.config.base import Section
+from raydistill.config.base import Count, Section, Share
 from raydistill.errors import UserError
 
 
@@ -95,3 +101,116 @@ def to_csv_config(given: Mapping[str, str | None]) -> CsvConfig:
         return CsvConfig.model_validate(dict(given))
     except ValidationError as error:
         raise UserError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+
+class TextRules(Section):
+    """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
+
+    # The files themselves, and how each is read, are part of the fingerprint (run.py).
+    SPEED = frozenset({"input", "csv", "max_bad_fraction"})
+    input: Inputs
+    query: str = "query"  # "": the task has single texts, in `title`
+    title: str = "title"
+    source: str | None = None  # a column that is kept beside the pairs: the shop, the month
+    lowercase: bool = False
+    max_query_chars: Count = 200
+    max_title_chars: Count = 1_000
+    csv: CsvConfig = CsvConfig()
+    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)  # of the rows, in quarantine
+
+    def csv_options(self, given: InputConfig) -> dict[str, str]:
+        """What is known of the delimited text of an input, as fields of `CsvOptions`."""
+        own = given.csv.model_dump(exclude_none=True) if given.csv else {}
+        return {**self.csv.model_dump(exclude_none=True), **own}
+
+    def label_rule(self, given: InputConfig) -> dict[str, Any]:
+        """What the labels of an input stand for, as `LabelRule.of` takes it."""
+        del given
+        return {}
+
+    def columns(self, given: InputConfig) -> dict[str, str]:
+        """Our name of each column that is read, and its name in the files of an input."""
+        own: dict[str, str | None]
+        own = {"query": self.query, "title": self.title, "source": self.source}
+        if isinstance(self, JudgedConfig):
+            own["label"] = self.label
+        if not self.query:
+            del own["query"]
+        names = {ours: getattr(given, ours) or theirs for ours, theirs in own.items()}
+        return {ours: theirs for ours, theirs in names.items() if theirs}
+
+    @model_validator(mode="after")
+    def _inputs_fit(self) -> Self:
+        for given in self.input:
+            if given.query and not self.query:
+                raise ValueError(f'{given.path} names a query column, but query is ""')
+            for name in ("label", "split", "scale", "grades"):
+                if getattr(given, name) and not isinstance(self, JudgedConfig):
+                    raise ValueError(
+                        f"{given.path} names a {name}; only judged pairs have a {name}"
+                    )
+        return self
+
+    def results(self) -> dict[str, Any]:
+        """As of any section; of the source columns only whether there is one."""
+        return {**super().results(), "source": self.keeps_source}
+
+    @property
+    def keeps_source(self) -> bool:
+        """Whether any input names a source column: the shards then have one."""
+        return bool(self.source) or any(given.source for given in self.input)
+
+
+class PairsConfig(TextRules):
+    """The transfer set: unlabeled pairs."""
+
+    shard_rows: Count = 65_536  # 20 s of an H100: what a lost machine costs
+    dedupe: bool = True
+    hold_out: bool = True  # leave out the pairs of dev and test queries
+
+
+class JudgedConfig(TextRules):
+    """Human-judged pairs, split by a hash of the query where their input names no split."""
+
+    SPEED = TextRules.SPEED | {"scale", "grades"}
+    label: str = "label"
+    scale: Scale | None = None  # the labels that stand for 0 and for 1: [0, 3]; None: 0..1
+    grades: dict[str, Label] = Field(
+        default={}
+    )  # what each label stands for: Exact = 1.0, Substitute = 0.5
+    relevant_at: float = Field(default=0.5, ge=0, le=1)
+    dev_share: Share = 0.1  # without effect where an input is the dev split
+    test_share: Share = 0.1
+
+    def label_rule(self, given: InputConfig) -> dict[str, Any]:
+        """What the labels of an input stand for: its own scale or grades, or the section's."""
+        scale, grades = given.scale, given.grades
+        if scale is None and not grades:
+            scale, grades = self.scale, self.grades
+        return {"scale": list(scale)} if scale else {"grades": dict(grades)} if grades else {}
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> JudgedConfig:
+        check_labels("judged", self.scale, self.grades)
+        for given in self.input:
+            check_labels(given.path, given.scale, given.grades)
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> JudgedConfig:
+        if self.dev_share + self.test_share >= 1:
+            raise ValueError("dev_share and test_share leave nothing to train on")
+        return self
+
+    def share(self, split: str) -> float:
+        """Of the pairs whose input names no split, those that go to dev or to test."""
+        if any(given.split == split for given in self.input):
+            return 0.0
+        return self.dev_share if split == "dev" else self.test_share
+
+
+class ClusterConfig(Section):
+    """Where Ray is; None: the cluster of the job, or a Ray of our own on this machine."""
+
+    address: str | None = None
+    gpus: int | None = Field(default=None, ge=0)  # what it may grow to; None: those there now

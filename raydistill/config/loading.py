@@ -5,11 +5,15 @@ Comes in: TOML text. Goes out: nested dicts, not yet validated (`config.py` does
 
 from __future__ import annotations
 
+import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from pydantic import BaseModel, ValidationError
+
+from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.files.inputs.decoding import decode_text
 
@@ -84,3 +88,69 @@ def _toml_value(text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def load_config(
+    path: str, *, overlays: Sequence[Mapping[str, Any]] = (), overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Read the run file at `path`, lay tables and then `section.field=value` over it, validate.
+
+    Raises:
+        UserError: no such file, not TOML, or settings that are not allowed, named one a line.
+    """
+    return parse_config(read_text(path), name=path, overlays=overlays, overrides=overrides)
+
+
+def parse_config(
+    text: str,
+    *,
+    name: str,
+    overlays: Sequence[Mapping[str, Any]] = (),
+    overrides: Sequence[str] = (),
+) -> RunConfig:
+    """The content of a run file; `name` is what error messages call it.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    raw = parse_tables(text, name=name)
+    for overlay in overlays:
+        lay_over(raw, overlay)
+    for override in overrides:
+        apply_override(raw, override)
+    return to_config(raw, name=name)
+
+
+def to_config(raw: Mapping[str, Any], *, name: str) -> RunConfig:
+    """The tables of a run file, validated.
+
+    Raises:
+        UserError: settings that are not allowed.
+    """
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{name}: " + "; ".join(map(_explain, error.errors()))) from error
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    """One problem in a user's words; an unknown field names its nearest neighbours."""
+    loc = [str(part) for part in error["loc"]]
+    where = ".".join(loc) or "the file"
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg'].removeprefix('Value error, ')} (given: {error['input']!r})"
+    allowed = _fields_at(loc[:-1])
+    near = difflib.get_close_matches(loc[-1], allowed, n=3, cutoff=0.5) or sorted(allowed)
+    return f"unknown field {where}; did you mean {', '.join(near)}?"
+
+
+def _fields_at(loc: Sequence[str]) -> list[str]:
+    section: type[BaseModel] = RunConfig
+    for part in loc:
+        if part in section.model_fields:
+            kind = section.model_fields[part].annotation
+            args = [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]
+            section = args[0] if args else kind  # type: ignore[assignment]
+    return list(section.model_fields)

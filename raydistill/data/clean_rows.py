@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from raydistill.config.run_config import TextRules
+from raydistill.config.data import TextRules
 from raydistill.data.manifest import RawFile
 from raydistill.data.pairs import clean, unparsed
 from raydistill.files.inputs.raw_rows import RawRows

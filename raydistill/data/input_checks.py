@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydistill.config.run_config import JudgedConfig
+from raydistill.config.data import JudgedConfig
 from raydistill.data.grades import LabelRule, LabelTally
 from raydistill.data.manifest import RawFile
 from raydistill.data.prepare_steps import Dataset

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from raydistill.config.run_config import TextRules
+from raydistill.config.data import TextRules
 from raydistill.data.grades import LabelRule
 from raydistill.data.identities import is_known_by_time, look_at, stamp_of
 from raydistill.errors import UserError

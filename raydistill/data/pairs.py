@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raydistill.config.run_config import TextRules
+from raydistill.config.data import TextRules
 from raydistill.data.grades import LabelRule, read_labels
 from raydistill.data.query_key import query_keys as keys_of_texts
 from raydistill.files.inputs.decoding import likely_encoding

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.config.run_config import JudgedConfig, TextRules
+from raydistill.config.data import JudgedConfig, TextRules
 from raydistill.data.bucket_layout import Grid, Known, group_of, shard_name
 from raydistill.data.chunks import gather, read_range, sort_rows, write_chunk
 from raydistill.data.clean_rows import read_clean

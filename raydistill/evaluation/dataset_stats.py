@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from raydistill.config.data import InputConfig
-from raydistill.config.run_config import PairsConfig
+from raydistill.config.data import InputConfig, PairsConfig
 from raydistill.data.bucket_layout import Grid, Known, bucket_of
 from raydistill.data.clean_rows import read_clean
 from raydistill.data.input_checks import count_reasons

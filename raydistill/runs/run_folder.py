@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from raydistill import FORMAT
-from raydistill.config.run_config import RunConfig, TextRules, fingerprint
+from raydistill.config.data import TextRules
+from raydistill.config.run_config import RunConfig
 from raydistill.config.student import NgramsConfig
 from raydistill.config.teachers import ENGINE, TREES
 from raydistill.data.manifest import (
@@ -30,6 +31,7 @@ from raydistill.files.inputs.input_files import is_inside, may_hold
 from raydistill.files.model_files import PinnedModel, model_folder, pin_model
 from raydistill.files.retry import log_counts
 from raydistill.files.schema import SPLITS
+from raydistill.runs.fingerprints import fingerprint
 from raydistill.runs.lease import Lease
 from raydistill.serving.bundle import BUNDLE, CURRENT
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from raydistill.config.loading import lay_over
-from raydistill.config.run_config import RunConfig, to_config
+from raydistill.config.loading import lay_over, to_config
+from raydistill.config.run_config import RunConfig
 from raydistill.config.student import SEARCHED
 from raydistill.config.teachers import TREES
 from raydistill.errors import UserError

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.config.run_config import load_config
+from raydistill.config.loading import load_config
 from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.data.pairs import features_of
 from raydistill.evaluation.metrics import auc

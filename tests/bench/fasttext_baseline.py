@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.config.run_config import load_config
+from raydistill.config.loading import load_config
 from raydistill.evaluation.metrics import best_threshold, measure
 from raydistill.runs.run_folder import Run
 

@@ -24,7 +24,7 @@ from prepared import rows_of
 from scipy.special import expit, log_expit
 from students import fitted, judge
 
-from raydistill.config.run_config import load_config
+from raydistill.config.loading import load_config
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
 from raydistill.stages.lexicon import load_lexicon, write_lexicon

@@ -29,7 +29,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from students import metrics_of
 
-from raydistill.config.run_config import RunConfig, load_config
+from raydistill.config.loading import load_config
+from raydistill.config.run_config import RunConfig
 from raydistill.evaluation.learning_curve import in_share
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from students import metrics_of, some_shards
 
-from raydistill.config.run_config import load_config
+from raydistill.config.loading import load_config
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import Settings, with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prepared import rows_of
 from scipy.special import log_expit
 
-from raydistill.config.run_config import load_config
+from raydistill.config.loading import load_config
 from raydistill.config.teachers import TreesConfig
 from raydistill.evaluation.metrics import auc
 from raydistill.runs.run_folder import Run

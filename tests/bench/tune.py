@@ -22,7 +22,7 @@ import psutil
 
 from raydistill.cluster.connection import connect
 from raydistill.cluster.tune_trials import search
-from raydistill.config.run_config import load_config
+from raydistill.config.loading import load_config
 from raydistill.files.folder import Folder
 from raydistill.runs.run_folder import Run
 from raydistill.stages.tune import make_task

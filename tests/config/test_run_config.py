@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.config.run_config import RunConfig, fingerprint, load_config
+from raydistill.config.loading import load_config
+from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
+from raydistill.runs.fingerprints import fingerprint
 
 MINIMAL = """
 run_dir = "runs/x"

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.config.run_config import JudgedConfig
+from raydistill.config.data import JudgedConfig
 from raydistill.data.grades import LabelRule, LabelTally, read_labels
 from raydistill.data.input_checks import check_labels
 from raydistill.data.manifest import find_files

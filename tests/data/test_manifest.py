@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.config.run_config import JudgedConfig, PairsConfig
+from raydistill.config.data import JudgedConfig, PairsConfig
 from raydistill.data import identities as identity
 from raydistill.data.manifest import (
     Ledger,

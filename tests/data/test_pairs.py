@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.config.run_config import JudgedConfig, PairsConfig
+from raydistill.config.data import JudgedConfig, PairsConfig
 from raydistill.data.pairs import clean, collapse, pair_ids, query_keys, split_of, unparsed
 
 RULES = PairsConfig(input=("x",), max_query_chars=10, max_title_chars=20)

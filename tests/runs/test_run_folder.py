@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from raydistill.cli.main import main
-from raydistill.config.run_config import RunConfig, load_config
+from raydistill.config.loading import load_config
+from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.files.folder import MARKER, SUCCESS, Folder
 from raydistill.runs.run_folder import LABELED_BY, LEASES, Run

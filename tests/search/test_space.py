@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.config.run_config import RunConfig, load_config
+from raydistill.config.loading import load_config
+from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.search.space import default_values, dimensions, settings_of, with_settings
 from raydistill.teachers.stacking import Stack

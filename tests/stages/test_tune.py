@@ -8,7 +8,7 @@ import pytest
 
 from raydistill.cli.main import read_overlay
 from raydistill.cluster.connection import Cluster
-from raydistill.config.run_config import load_config
+from raydistill.config.loading import load_config
 from raydistill.errors import UserError
 from raydistill.files.pieces import shard_pieces
 from raydistill.files.schema import LOGITS

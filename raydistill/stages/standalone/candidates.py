@@ -26,13 +26,13 @@ from raydistill.candidates.catalogue import (
 )
 from raydistill.candidates.mix import KINDS, Mix
 from raydistill.cluster.tasks import Item, run_tasks
-from raydistill.config.run_config import fingerprint
 from raydistill.data.manifest import RawFile
 from raydistill.errors import UserError
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.inputs.input_files import is_inside, may_hold
 from raydistill.files.retry import log_counts
 from raydistill.progress import Progress
+from raydistill.runs.fingerprints import fingerprint
 from raydistill.runs.lease import Lease
 
 logger = logging.getLogger("raydistill")

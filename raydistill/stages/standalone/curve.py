@@ -20,7 +20,6 @@ import ray.train
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.cluster.train_job import fit
-from raydistill.config.run_config import fingerprint
 from raydistill.data.pairs import features_of
 from raydistill.errors import UserError
 from raydistill.evaluation.learning_curve import (
@@ -33,6 +32,7 @@ from raydistill.evaluation.learning_curve import (
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.pieces import PieceReader, pieces_of, read_pieces
 from raydistill.progress import Progress
+from raydistill.runs.fingerprints import fingerprint
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
 from raydistill.serving.feature_spec import NgramSpec

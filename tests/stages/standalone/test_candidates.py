@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.cli.main import main
-from raydistill.config.run_config import PairsConfig
+from raydistill.config.data import PairsConfig
 from raydistill.data.manifest import find_files
 from raydistill.demo.shop import Shop
 from raydistill.files.folder import Folder
