@@ -1,9 +1,7 @@
-"""Bags of rows of the embedding table: which rows, their sum, and its way back (numba, no torch).
+"""Bags of rows of the embedding table to their sums (numba).
 
-A batch asks for U distinct rows N times. Everything here grows with U and N and not with the table.
-
-Shapes: B pairs, G bags a pair, N ids laid flat, U distinct rows, V rows of the table, D embedding,
-X columns of the network's input, of which the first G * D are bags.
+Shapes: B pairs, G bags a pair, N ids laid flat, V rows of the table, D embedding, X columns of the
+network's input, of which the first G * D are bags.
 """
 
 from __future__ import annotations

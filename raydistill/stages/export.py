@@ -18,13 +18,12 @@ from raydistill.evaluation.markup import escaped
 from raydistill.evaluation.metrics import best_threshold
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.pieces import pieces_of, read_pieces
+from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
 from raydistill.serving.bundle import BUNDLE, CURRENT, bundle_files, bundle_name
 from raydistill.serving.scorer import Scorer
-from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import load_student, make_job
-from raydistill.student.fit import spec_of
 from raydistill.student.network import Student, predict
 from raydistill.teachers.judged_logits import stack_of
 

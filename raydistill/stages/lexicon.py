@@ -6,7 +6,6 @@ shards a task; each task's counts are a file, and the ones that are there are no
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,21 +21,21 @@ from raydistill.files.folder import Folder
 from raydistill.files.model_files import load_model
 from raydistill.files.pieces import pieces_of, read_pieces
 from raydistill.progress import Progress
+from raydistill.runs.lexicon_file import has_lexicon, save_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.student.fit import spec_of
 from raydistill.student.lexicon_builder import make_lexicon
 
 logger = logging.getLogger("raydistill")
-LEXICON, _COUNTS = "lexicon.npz", "counts"
+_COUNTS = "counts"
 _ROWS_A_TASK = 1 << 19  # 524,288 pairs, some 3 s of a core; more where a shard alone has more
 
 
 def write_lexicon(run: Run) -> None:
     """Make the run's lexicon, unless it is there."""
-    if run.lexicon.exists(LEXICON):
+    if has_lexicon(run):
         return
     encoder, settings = run.word_encoder, run.config.ngrams
     lexicon = make_lexicon(
@@ -54,15 +53,7 @@ def write_lexicon(run: Run) -> None:
         load_model(run.model(encoder))  # still the same
     if settings.vocabulary_rows:
         lexicon = lexicon.with_ngrams(_frequent_ngrams(run, lexicon))
-    buffer = io.BytesIO()
-    np.savez(buffer, **lexicon.to_arrays())  # type: ignore[arg-type]
-    run.lexicon.write_bytes(LEXICON, buffer.getvalue())
-
-
-def load_lexicon(run: Run) -> Lexicon:
-    """What `train` knew of words; in memory the vectors are those of the file exactly."""
-    with np.load(io.BytesIO(run.lexicon.read_bytes(LEXICON))) as arrays:
-        return Lexicon.from_arrays(arrays)
+    save_lexicon(run, lexicon)
 
 
 def _frequent_ngrams(run: Run, lexicon: Lexicon) -> NDArray[np.int32]:

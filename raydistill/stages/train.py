@@ -29,9 +29,10 @@ from raydistill.cluster.placement import device_of_worker, workers_use
 from raydistill.cluster.train_job import fit
 from raydistill.errors import UserError
 from raydistill.files.folder import SUCCESS, Folder
+from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import ROLES, Run
 from raydistill.runs.shards import judged_shards, missing_shards, pair_shards
-from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.batches import Loader, scale_features
 from raydistill.student.fit import Job, State, Watcher, copy_arrays, fit_student, new_state
 from raydistill.student.gradient_sync import Exchange

@@ -21,14 +21,14 @@ from raydistill.errors import UserError
 from raydistill.evaluation.metrics import auc
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.pieces import PIECE_ROWS, pieces_of
+from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import NUM_DENSE
-from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.batches import Loader
-from raydistill.student.fit import spec_of
 from raydistill.teachers.judged_logits import read_groups
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes
 from raydistill.teachers.soft_labels import Targets

@@ -15,6 +15,7 @@ from raydistill.errors import UserError
 from raydistill.evaluation.metrics import best_threshold, measure
 from raydistill.evaluation.report import tune_markdown
 from raydistill.files.folder import SUCCESS
+from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import TUNED, Run
 from raydistill.search.plots import draw
 from raydistill.search.results import UNTUNED, Final, best_toml, choose, gain, verdict
@@ -34,7 +35,7 @@ from raydistill.search.trial import (
 from raydistill.serving.scorer import Scorer
 from raydistill.stages.evaluate import time_scorer
 from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
-from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.stages.lexicon import write_lexicon
 from raydistill.stages.train import train_role
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 

@@ -1,4 +1,10 @@
-"""Rows of the embedding table in training: which ones a batch asks for, and gradients back to them (numba, no torch)."""
+"""Rows of the embedding table in training: which a batch reads, and their gradients (numba).
+
+A batch asks for U distinct rows N times. Everything here grows with U and N and not with the table.
+
+Shapes: B pairs, G bags a pair, N ids laid flat, U distinct rows, V rows of the table, D embedding,
+X columns of the network's input, of which the first G * D are bags.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +16,6 @@ from numpy.typing import NDArray
 from raydistill.serving.machine_code.compiled import compiled
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
-
-
 _EPSILON = np.float32(1e-10)  # as torch.optim.Adagrad
 
 

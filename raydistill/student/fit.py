@@ -20,6 +20,7 @@ from raydistill.evaluation.metrics import auc, log_loss
 from raydistill.files.folder import Folder
 from raydistill.files.prefetch import prefetch
 from raydistill.progress import rate_line
+from raydistill.runs.lexicon_file import spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
 from raydistill.serving.feature_spec import Features, NgramSpec
@@ -77,21 +78,6 @@ class Job:
     def num_pairs(self) -> int:
         """Pairs of all epochs together."""
         return self.num_epochs * sum(self.shards.values())
-
-
-def spec_of(run: Run) -> NgramSpec:
-    """How texts become ids in this run."""
-    settings = run.config.ngrams
-    return NgramSpec(
-        settings.preset,
-        settings.hash_bits,
-        bags=settings.bags,
-        char_ngrams=settings.char_ngrams,
-        word_dim=settings.num_columns,
-        vocabulary_rows=settings.vocabulary_rows or 0,
-        units=settings.respells,
-        extra_units=settings.unit_names,
-    )
 
 
 @dataclass

@@ -26,15 +26,16 @@ from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.data.pairs import features_of
 from raydistill.evaluation.metrics import auc
 from raydistill.files.pieces import Piece
+from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import Features, concatenate
 from raydistill.serving.featurize import document_counts, idf, word_rows
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import to_texts
-from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.batches import dense_scale
 from raydistill.student.embedding_kernels import look_up
-from raydistill.student.fit import Average, spec_of
+from raydistill.student.fit import Average
 from raydistill.student.network import Student, predict, to_inputs
 from raydistill.student.trainer import Trainer
 from raydistill.teachers.soft_labels import read_logits

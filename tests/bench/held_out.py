@@ -25,9 +25,10 @@ from scipy.special import expit, log_expit
 from students import fitted, judge
 
 from raydistill.config.loading import load_config
+from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
-from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.stages.lexicon import write_lexicon
 from raydistill.stages.train import make_job
 from raydistill.student.batches import Loader
 from raydistill.student.fit import Job

@@ -23,12 +23,12 @@ from scipy.special import log_expit
 from raydistill.config.loading import load_config
 from raydistill.config.teachers import TreesConfig
 from raydistill.evaluation.metrics import auc
+from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import Features
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
-from raydistill.stages.lexicon import load_lexicon, write_lexicon
+from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.batches import Loader
-from raydistill.student.fit import spec_of
 from raydistill.teachers.judged_logits import read_groups, read_judged
 from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.stacking import fit_stack

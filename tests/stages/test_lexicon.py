@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from raydistill.data.pairs import features_of
+from raydistill.runs.lexicon_file import LEXICON, load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.serving.featurize import word_rows
 from raydistill.stages import prepare
-from raydistill.stages.lexicon import LEXICON, groups_of, load_lexicon, top_ids, write_lexicon
+from raydistill.stages.lexicon import groups_of, top_ids, write_lexicon
 from tests.conftest import run_config
 
 

@@ -23,12 +23,12 @@ from raydistill.demo.shop import Shop
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.schema import LOGITS
+from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import shards_to_score
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.featurize import word_rows
 from raydistill.stages import prepare, train
-from raydistill.stages.lexicon import load_lexicon
 from raydistill.student.fit import Average
 from raydistill.student.gradient_sync import Exchange
 from raydistill.student.network import Student, predict

@@ -12,13 +12,12 @@ from raydistill.errors import UserError
 from raydistill.evaluation.metrics import auc
 from raydistill.files.folder import SUCCESS
 from raydistill.files.pieces import PIECE_ROWS
+from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.stages import label, trees
 from raydistill.stages.evaluate import reference_of, teacher_scores
-from raydistill.stages.lexicon import load_lexicon
 from raydistill.stages.train import make_job
-from raydistill.student.fit import spec_of
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes
 from tests.conftest import run_config
