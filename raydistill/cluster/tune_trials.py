@@ -48,7 +48,7 @@ from raydistill.search.trial import (
 )
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
-from raydistill.stages.export import bundle_settings
+from raydistill.student.export import bundle_settings
 from raydistill.student.fit import Job, State
 
 logger = logging.getLogger("raydistill")

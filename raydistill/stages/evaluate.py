@@ -19,8 +19,8 @@ from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.schema import COUNTS
 from raydistill.runs.run_folder import ROLES, TUNED, Run
 from raydistill.serving.scorer import Scorer
-from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
-from raydistill.stages.train import RESULT
+from raydistill.student.export import bundle_arrays, bundle_settings, score_split
+from raydistill.student.fit_files import RESULT
 from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
 from raydistill.teachers.soft_labels import soft_labels
 from raydistill.teachers.stacking import FittedStack, Stack

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.cluster.tasks import Item, Step, run_tasks
+from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.config.teachers import TREES
-from raydistill.data.pairs import features_of
-from raydistill.errors import UserError
 from raydistill.evaluation.metrics import auc
 from raydistill.files.folder import SUCCESS, Folder
-from raydistill.files.pieces import PIECE_ROWS, pieces_of
+from raydistill.files.pieces import pieces_of
 from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
-from raydistill.serving.feature_spec import Features, NgramSpec
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.batches import Loader
 from raydistill.teachers.judged_logits import read_groups
-from raydistill.teachers.scoring_steps import from_bytes, to_bytes
+from raydistill.teachers.scoring_steps import to_bytes
 from raydistill.teachers.soft_labels import Targets
-from raydistill.teachers.trees import Trees, fit_trees
+from raydistill.teachers.trees import MODELS, described, fit_trees
 
 logger = logging.getLogger("raydistill")
-MODELS = "models.json"
 _MOST_THREADS = 8  # of the fit; more gain nothing on so few pairs
 
 
@@ -53,19 +47,6 @@ def fit(run: Run) -> None:
         "label     trees: %d a fold of %s judged pairs, dev AUC %.4f, %.0f s",
         *(done["num_trees"], f"{done['rows_in']:,}", done["dev_auc"], done["seconds"]),
     )
-
-
-def load_trees(run: Run) -> Trees:
-    """The fitted trees of a run.
-
-    Raises:
-        UserError: they are not there.
-    """
-    folder = run.teacher(TREES)
-    found = folder.read_json(MODELS)
-    if found is None:
-        raise UserError(f"no {MODELS} in {folder}; do all machines see the run folder?")
-    return Trees(tuple(found["models"]))
 
 
 def _fit(item: Item, *, run: Run) -> Item:
@@ -97,15 +78,6 @@ def _fit(item: Item, *, run: Run) -> Item:
     return summary
 
 
-def described(features: Features) -> NDArray[np.float32]:
-    """What the trees read: how query and title match, and not which words they have.
-
-    With the mean word vectors too they learn the shop's words: no better in a stack with a BERT,
-    which knows words, and worse with few judged pairs.
-    """
-    return np.ascontiguousarray(features.dense_BF[:, :NUM_DENSE])
-
-
 def _read(
     run: Run, split: str, *, spec: NgramSpec, lexicon: Lexicon
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -125,37 +97,3 @@ def read_pairs(item: Item, _: bytes) -> tuple[Item, bytes]:
     columns = ["pair_id", "query", "title"]
     table = Folder(item["folder"]).read_table(item["name"], columns=columns)
     return {**item, "read_s": time.monotonic() - start_s}, to_bytes(table)
-
-
-def make_scorer(*, run: Run, fingerprint: str) -> Step:
-    """The step of an actor: pairs of a shard in, their logits out.
-
-    Raises:
-        UserError: the trees are not there, or not those of the fingerprint.
-    """
-    worker = f"{socket.gethostname()} {os.getpid()}"
-    trees = load_trees(run)
-    if trees.fingerprint != fingerprint:
-        raise UserError(
-            f"{run.teacher(TREES)} on {socket.gethostname()} has trees of the fingerprint "
-            f"{trees.fingerprint}, not {fingerprint}; do all machines see the same run folder?"
-        )
-    features: Callable[[pa.Table], Features]
-    lexicon = load_lexicon(run.for_trees)
-    features = partial(features_of, spec=spec_of(run.for_trees), lexicon=lexicon)
-
-    def score(item: Item, data: bytes) -> tuple[Item, bytes]:
-        start_s, pairs = time.monotonic(), from_bytes(data)
-        parts = [pairs.slice(at, PIECE_ROWS) for at in range(0, pairs.num_rows, PIECE_ROWS)]
-        logits = [trees.logits(described(features(part))) for part in parts]
-        column = pa.array(np.concatenate([np.empty(0, np.float32), *logits]))
-        table = pa.table({"pair_id": pairs["pair_id"], "logit": column})
-        done = {"rows": table.num_rows, "bad_rows": 0, "tokens": 0, "padded_tokens": 0}
-        return {
-            **item,
-            **done,
-            "score_s": time.monotonic() - start_s,
-            "worker": worker,
-        }, to_bytes(table)
-
-    return score

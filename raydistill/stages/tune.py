@@ -34,9 +34,9 @@ from raydistill.search.trial import (
 )
 from raydistill.serving.scorer import Scorer
 from raydistill.stages.evaluate import time_scorer
-from raydistill.stages.export import bundle_arrays, bundle_settings, score_split
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.stages.train import train_role
+from raydistill.student.export import bundle_arrays, bundle_settings, score_split
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 
 logger = logging.getLogger("raydistill")

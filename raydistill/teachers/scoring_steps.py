@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -29,6 +29,7 @@ from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens
 from raydistill.teachers.transformer.prompt_tokenizer import PromptTokenizer
 
 Item = dict[str, Any]
+Step = Callable[[Item, bytes], tuple[Item, bytes]]  # as in cluster/tasks.py
 _SHOWN_CHARS = 200  # of a text in quarantine
 # A shard with so few bad pairs stops no run: of a small one they may be a large share. Those of all
 # shards are counted again at the end.

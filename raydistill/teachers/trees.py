@@ -2,7 +2,7 @@
 
 Comes in: dense features, labels and queries of judged pairs. Goes out: models as text, and logits.
 A BERT knows what words mean, trees how they match; they are wrong on different pairs, so a stack of
-both is better than either. No files, no Ray, no torch.
+both is better than either. No Ray.
 
 Shapes: B pairs, F features.
 """
@@ -11,17 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import lightgbm as lgb
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydistill.config.teachers import TREES, TreesConfig
+from raydistill.data.pairs import features_of
 from raydistill.errors import UserError
+from raydistill.files.pieces import PIECE_ROWS
+from raydistill.runs.lexicon_file import load_lexicon, spec_of
+from raydistill.runs.run_folder import Run
+from raydistill.serving.feature_spec import Features
+from raydistill.serving.match_features import NUM_DENSE
+from raydistill.teachers.scoring_steps import Item, Step, from_bytes, to_bytes
 
 logger = logging.getLogger("raydistill")
 _PATIENCE_TREES = 30  # without a smaller loss on the folds that were left out
@@ -121,3 +132,62 @@ def split_folds(
     fold_of = np.random.default_rng(seed).permutation(places_B.max() + 1) % num_folds
     folds_B = fold_of[places_B]
     return [(np.flatnonzero(folds_B != f), np.flatnonzero(folds_B == f)) for f in range(num_folds)]
+
+
+MODELS = "models.json"
+
+
+def load_trees(run: Run) -> Trees:
+    """The fitted trees of a run.
+
+    Raises:
+        UserError: they are not there.
+    """
+    folder = run.teacher(TREES)
+    found = folder.read_json(MODELS)
+    if found is None:
+        raise UserError(f"no {MODELS} in {folder}; do all machines see the run folder?")
+    return Trees(tuple(found["models"]))
+
+
+def described(features: Features) -> NDArray[np.float32]:
+    """What the trees read: how query and title match, and not which words they have.
+
+    With the mean word vectors too they learn the shop's words: no better in a stack with a BERT,
+    which knows words, and worse with few judged pairs.
+    """
+    return np.ascontiguousarray(features.dense_BF[:, :NUM_DENSE])
+
+
+def make_scorer(*, run: Run, fingerprint: str) -> Step:
+    """The step of an actor: pairs of a shard in, their logits out.
+
+    Raises:
+        UserError: the trees are not there, or not those of the fingerprint.
+    """
+    worker = f"{socket.gethostname()} {os.getpid()}"
+    trees = load_trees(run)
+    if trees.fingerprint != fingerprint:
+        raise UserError(
+            f"{run.teacher(TREES)} on {socket.gethostname()} has trees of the fingerprint "
+            f"{trees.fingerprint}, not {fingerprint}; do all machines see the same run folder?"
+        )
+    features: Callable[[pa.Table], Features]
+    lexicon = load_lexicon(run.for_trees)
+    features = partial(features_of, spec=spec_of(run.for_trees), lexicon=lexicon)
+
+    def score(item: Item, data: bytes) -> tuple[Item, bytes]:
+        start_s, pairs = time.monotonic(), from_bytes(data)
+        parts = [pairs.slice(at, PIECE_ROWS) for at in range(0, pairs.num_rows, PIECE_ROWS)]
+        logits = [trees.logits(described(features(part))) for part in parts]
+        column = pa.array(np.concatenate([np.empty(0, np.float32), *logits]))
+        table = pa.table({"pair_id": pairs["pair_id"], "logit": column})
+        done = {"rows": table.num_rows, "bad_rows": 0, "tokens": 0, "padded_tokens": 0}
+        return {
+            **item,
+            **done,
+            "score_s": time.monotonic() - start_s,
+            "worker": worker,
+        }, to_bytes(table)
+
+    return score

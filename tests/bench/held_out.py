@@ -29,9 +29,9 @@ from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
 from raydistill.stages.lexicon import write_lexicon
-from raydistill.stages.train import make_job
 from raydistill.student.batches import Loader
 from raydistill.student.fit import Job
+from raydistill.student.fit_files import make_job
 from raydistill.student.network import Student, predict
 
 

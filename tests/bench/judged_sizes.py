@@ -36,7 +36,7 @@ from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
 from raydistill.stages.lexicon import write_lexicon
-from raydistill.stages.train import make_job
+from raydistill.student.fit_files import make_job
 
 METRICS = ("auc", "accuracy", "log_loss")
 _COLUMNS = ["query", "title", "label"]

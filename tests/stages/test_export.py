@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raydistill.stages.export import _check_alike
+from raydistill.student.export import _check_alike
 
 
 def test_golden_rows_that_differ_name_the_pair() -> None:

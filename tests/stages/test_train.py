@@ -29,6 +29,8 @@ from raydistill.runs.shards import shards_to_score
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.featurize import word_rows
 from raydistill.stages import prepare, train
+from raydistill.stages.lexicon import write_lexicon
+from raydistill.student import fit_files
 from raydistill.student.fit import Average
 from raydistill.student.gradient_sync import Exchange
 from raydistill.student.network import Student, predict
@@ -60,13 +62,14 @@ def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
 
 
 def start(run: Run, role: str = "student") -> tuple[train.Job, train.State]:
-    job = train.make_job(run, role)
-    train.measure_features(job)
+    job = fit_files.make_job(run, role)
+    write_lexicon(job.run)
+    fit_files.measure_features(job)
     return job, again(job)
 
 
 def again(job: train.Job, exchange: Exchange | None = None) -> train.State:
-    features = train.load_features(job.output)
+    features = fit_files.load_features(job.output)
     return train.new_state(
         job, features, lexicon=load_lexicon(job.run), device="cpu", exchange=exchange
     )
@@ -248,7 +251,7 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
         "attempt-1-workers-2-resumed-True",
         "attempt-2-workers-1-resumed-True",
     ]
-    result = job.output.read_json(train.RESULT) or {}
+    result = job.output.read_json(fit_files.RESULT) or {}
     assert result["pairs"] == job.num_pairs
     assert result["device"] == "cpu" and result["device_name"] and result["dtype"]
     found = [entry["dev_auc"] for entry in result["evaluations"]]
@@ -311,14 +314,14 @@ def test_the_judged_only_student_needs_no_teacher(raw_files: Path, prepared_dir:
 def test_the_plan_has_every_pair_and_no_judged_one(labeled: Run) -> None:
     # Shards of the dev and test splits have the same names as those of the pairs.
     rows = {n: labeled.pairs.read_table(n).num_rows for n in labeled.pairs.shards()}
-    assert train.make_job(labeled, "student").shards == rows
+    assert fit_files.make_job(labeled, "student").shards == rows
 
 
 def test_missing_logits_are_named(labeled: Run) -> None:
     name = labeled.pairs.shards()[0]
     (Path(labeled.logits("tiny").uri) / name).unlink()
     with pytest.raises(UserError, match=r"tiny has not scored 1 of the shards: run `label` first"):
-        train.make_job(labeled, "student")
+        fit_files.make_job(labeled, "student")
 
 
 def test_what_makes_another_student(labeled: Run) -> None:
@@ -337,5 +340,5 @@ def test_what_makes_another_student(labeled: Run) -> None:
 def test_a_fit_without_its_result_says_what_to_do(labeled: Run) -> None:
     job, _ = start(labeled)
     with pytest.raises(UserError, match=r"student.* has no result\.json, which `train` writes"):
-        train.write_success(job, seconds=1.0)
+        fit_files.write_success(job, seconds=1.0)
     assert job.output.success() is None

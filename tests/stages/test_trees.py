@@ -15,9 +15,10 @@ from raydistill.files.pieces import PIECE_ROWS
 from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.match_features import NUM_DENSE
-from raydistill.stages import label, trees
+from raydistill.stages import label
 from raydistill.stages.evaluate import reference_of, teacher_scores
-from raydistill.stages.train import make_job
+from raydistill.student.fit_files import make_job
+from raydistill.teachers import trees as fitted_trees
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes
 from tests.conftest import run_config
@@ -51,7 +52,7 @@ def test_label_fits_the_trees_and_scores_every_shard_once(local_ray: None, prepa
     _check_stack(prepared)
     lost = prepared.pairs.shards()[0]
     (Path(prepared.logits(TREES).uri) / lost).unlink()
-    fitted_ns = (Path(prepared.teacher(TREES).uri) / trees.MODELS).stat().st_mtime_ns
+    fitted_ns = (Path(prepared.teacher(TREES).uri) / fitted_trees.MODELS).stat().st_mtime_ns
     whole = Path(prepared.pairs.uri) / lost
     content = whole.read_bytes()
     whole.write_bytes(content[:100])
@@ -60,7 +61,7 @@ def test_label_fits_the_trees_and_scores_every_shard_once(local_ray: None, prepa
     whole.write_bytes(content)
     assert label.run(prepared, TWO)
     assert files_of(prepared) == before
-    assert (Path(prepared.teacher(TREES).uri) / trees.MODELS).stat().st_mtime_ns == fitted_ns
+    assert (Path(prepared.teacher(TREES).uri) / fitted_trees.MODELS).stat().st_mtime_ns == fitted_ns
 
 
 def files_in(folder: str) -> list[Path]:
@@ -74,11 +75,11 @@ def _check_logits(run: Run) -> None:
     read = run.for_trees
     features = features_of(pairs, spec=spec_of(read), lexicon=load_lexicon(read))
     assert features.dense_BF.shape[1] == NUM_DENSE + 2 * 64
-    scores = trees.load_trees(run).logits(features.dense_BF[:, :NUM_DENSE])
+    scores = fitted_trees.load_trees(run).logits(features.dense_BF[:, :NUM_DENSE])
     assert np.array_equal(logits["logit"].to_numpy(), scores)
     rows = np.arange(PIECE_ROWS + 10) % pairs.num_rows  # two pieces
-    found = trees.load_trees(run).fingerprint
-    _, data = trees.make_scorer(run=run, fingerprint=found)(
+    found = fitted_trees.load_trees(run).fingerprint
+    _, data = fitted_trees.make_scorer(run=run, fingerprint=found)(
         {}, to_bytes(pairs.take(pa.array(rows)))
     )
     assert np.array_equal(from_bytes(data)["logit"].to_numpy(), scores[rows])
@@ -99,15 +100,15 @@ def _check_stack(run: Run) -> None:
 
 def test_trees_that_were_fitted_again_add_no_logits_to_those_of_the_old_ones(prepared: Run) -> None:
     folder = prepared.teacher(TREES)
-    folder.write_json(trees.MODELS, {"models": ["one", "two"]})
-    first = trees.load_trees(prepared).fingerprint
+    folder.write_json(fitted_trees.MODELS, {"models": ["one", "two"]})
+    first = fitted_trees.load_trees(prepared).fingerprint
     label.record_model(prepared, TREES)
     label.record_model(prepared, TREES)
-    folder.write_json(trees.MODELS, {"models": ["onet", "wo"]})
+    folder.write_json(fitted_trees.MODELS, {"models": ["onet", "wo"]})
     with pytest.raises(UserError, match=f"another trees .*fingerprint {first}.*; delete "):
         label.record_model(prepared, TREES)
     with pytest.raises(UserError, match=f"has trees of the fingerprint .*, not {first}"):
-        trees.make_scorer(run=prepared, fingerprint=first)
+        fitted_trees.make_scorer(run=prepared, fingerprint=first)
 
 
 def test_the_trees_of_a_run_stay_when_its_student_changes(prepared: Run) -> None:

@@ -16,7 +16,8 @@ from raydistill.runs.run_folder import TUNED, Run
 from raydistill.runs.shards import pair_shards, shards_to_score
 from raydistill.search.sample import draw_sample
 from raydistill.search.trial import FAILED, FINISHED, STOPPED, run_trial, trial_job
-from raydistill.stages import train, tune
+from raydistill.stages import tune
+from raydistill.student import fit_files
 from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
 from tests.conftest import run_config
 from tests.stages.test_train import share_of_words
@@ -61,7 +62,7 @@ def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
 def test_fitted_weights_make_the_soft_labels_and_the_fingerprint(labeled: Run) -> None:
     stack = fitted_stack(labeled)
     assert stack.weights["good"] > 0.8
-    targets = train.make_job(labeled, "student").targets
+    targets = fit_files.make_job(labeled, "student").targets
     assert targets.weights == tuple(stack.weights.values()) and targets.bias == stack.bias
     dev = read_judged(labeled, "dev")
     assert len(dev.labels_B) == stack.num_pairs and len(set(dev.groups_B.tolist())) > 10

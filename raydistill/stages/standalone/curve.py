@@ -49,8 +49,10 @@ from raydistill.stages.evaluate import (
     retentions,
     teacher_scores,
 )
-from raydistill.stages.export import bundle_settings, score_split, student_arrays
+from raydistill.stages.lexicon import write_lexicon
+from raydistill.student.export import bundle_settings, score_split, student_arrays
 from raydistill.student.fit import Job
+from raydistill.student.fit_files import FEATURES, make_job, measure_features, write_success
 from raydistill.teachers.soft_labels import Targets
 
 logger = logging.getLogger("raydistill")
@@ -137,8 +139,9 @@ def prepare_points(run: Run, settings: CurveSettings) -> list[Point]:
             raise UserError(
                 f"no pair in {100 * point.share:g} % of the pairs: leave that share out"
             )
-        if not point.output.exists(train.FEATURES):
-            train.measure_features(point)
+        if not point.output.exists(FEATURES):
+            write_lexicon(point.run)
+            measure_features(point)
     return left
 
 
@@ -180,7 +183,7 @@ def whole_set(run: Run) -> Job:
     Raises:
         UserError: shards that a teacher has not scored.
     """
-    whole = train.make_job(run, "student")
+    whole = make_job(run, "student")
     return replace(whole, targets=replace(whole.targets, as_logits=True))
 
 
@@ -225,7 +228,7 @@ def _write_subset(item: Item, *, whole: Job) -> Item:
 
 
 def _point(run: Run, share: float, subsets: dict[float, Folder]) -> Point:
-    whole = train.make_job(run, "student")
+    whole = make_job(run, "student")
     if share == 1:
         return Point(run, "student", whole.folder, whole.shards, whole.targets, whole.num_epochs)
     folder = subsets[share]
@@ -264,7 +267,7 @@ def curve_loop(config: dict[str, Any]) -> None:
         config["log"](f"curve     {_name(point)}: {sum(point.shards.values()):,} pairs")
         train.train_loop({**config, "job": point})
         if is_first:
-            train.write_success(point, seconds=time.monotonic() - start_s)
+            write_success(point, seconds=time.monotonic() - start_s)
 
 
 def _name(point: Point) -> str:

@@ -13,8 +13,8 @@ from raydistill.cluster.train_job import fit as ray_fit
 from raydistill.errors import UserError
 from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import Run
-from raydistill.stages import train
 from raydistill.stages.standalone import curve
+from raydistill.student import fit_files
 from tests.stages.test_train import labeled, with_train  # noqa: F401 - a fixture
 
 CORES = Cluster(num_cores=2, num_gpus=0)
@@ -42,7 +42,7 @@ def test_subsets_are_nested_and_carry_the_logits_of_soft_labels(labeled: Run) ->
     labeled.logits("tiny").write_table(name, table)
     tenth, _ = write_subset(labeled, 0.1)
     third, labels = write_subset(labeled, 0.3)
-    num_all = sum(train.make_job(labeled, "student").shards.values())
+    num_all = sum(fit_files.make_job(labeled, "student").shards.values())
     assert tenth < third and without not in third
     assert abs(len(tenth) - 0.1 * num_all) < 60 and abs(len(third) - 0.3 * num_all) < 90
     ids, values = table["pair_id"].to_pylist(), table["logit"].to_pylist()

@@ -1,0 +1,113 @@
+"""The files of a student in a run folder: scale of its features, weights, figures; no Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raydistill.errors import UserError
+from raydistill.files.folder import SUCCESS, Folder
+from raydistill.runs.lexicon_file import load_lexicon
+from raydistill.runs.run_folder import Run
+from raydistill.runs.shards import judged_shards, missing_shards, pair_shards
+from raydistill.student.batches import Loader, scale_features
+from raydistill.student.fit import Job, State, copy_arrays
+from raydistill.teachers.judged_logits import stack_of, targets_of
+from raydistill.teachers.soft_labels import Targets
+from raydistill.teachers.transformer.device import use_text
+
+logger = logging.getLogger("raydistill")
+WEIGHTS, LAST, FEATURES, RESULT = "weights.pt", "last.pt", "features.npz", "result.json"
+
+
+def make_job(run: Run, role: str) -> Job:
+    """Find the shards and the targets of a student.
+
+    Raises:
+        UserError: nothing to train on, or shards that a teacher has not scored.
+    """
+    settings = run.config.train
+    if not judged_shards(run, "dev"):
+        raise UserError(
+            "no judged dev pair to choose the best weights by: give more judged pairs or a larger "
+            f"judged.dev_share (now {run.config.judged.dev_share})"
+        )
+    if role == "judged_only":
+        shards = judged_shards(run, "train")
+        return Job(run, role, run.judged("train"), shards, Targets(), settings.judged_epochs)
+    shards = pair_shards(run)
+    if not shards:
+        raise UserError(f"no pair in {run.pairs}: nothing to train on")
+    for teacher in run.config.teacher_names:
+        missing = missing_shards(run, teacher)
+        if missing:
+            raise UserError(
+                f"teacher {teacher} has not scored {len(missing)} of the shards: run `label` first"
+            )
+    return Job(run, role, run.pairs, shards, targets_of(run, stack_of(run)), settings.epochs)
+
+
+def write_success(job: Job, *, seconds: float) -> None:
+    """Say that the student is complete, and what the fit came to."""
+    result = job.output.require_json(RESULT, stage="train")
+    rows = sum(job.shards.values())
+    summary = {
+        "fingerprint": job.fingerprint,
+        "rows_in": rows,
+        "rows_out": rows,
+        "quarantined": 0,
+        "seconds": round(seconds, 1),
+        "rows_per_s": round(result["pairs"] / seconds),
+        **result,
+    }
+    job.output.write_json(SUCCESS, summary)
+    logger.info(
+        "train     %s: best dev AUC %.4f, %.0f s, on %s",
+        job.role,
+        result["dev_auc"],
+        seconds,
+        use_text(result),
+    )
+
+
+def measure_features(job: Job) -> None:
+    """Write the scale of the dense features; the lexicon of the run must be there."""
+    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=load_lexicon(job.run))
+    buffer = io.BytesIO()
+    np.savez(buffer, **scale_features(loader, job.shards))  # type: ignore[arg-type]
+    job.output.write_bytes(FEATURES, buffer.getvalue())
+
+
+def load_features(folder: Folder) -> dict[str, NDArray[np.float32]]:
+    """`dense_mean` and `dense_std` of a student."""
+    with np.load(io.BytesIO(folder.read_bytes(FEATURES))) as arrays:
+        return dict(arrays)
+
+
+def write_student(job: Job, state: State, *, use: dict[str, str]) -> None:
+    """The best weights, the last ones where they are kept; the fit's course, and its devices."""
+    if job.keeps_last:
+        job.output.write_bytes(LAST, _to_bytes(copy_arrays(state.student)))
+    best = _to_bytes(state.best)
+    job.output.write_bytes(WEIGHTS, best)
+    found = {"dev_auc": state.best_auc, "pairs": state.num_pairs, "evaluations": state.history}
+    weights = hashlib.blake2b(best, digest_size=8).hexdigest()
+    job.output.write_json(RESULT, {"weights": weights, **found, **use})
+
+
+def _to_bytes(arrays: dict[str, torch.Tensor]) -> memoryview:
+    buffer = io.BytesIO()
+    torch.save(arrays, buffer)
+    return buffer.getbuffer()
+
+
+def load_student(folder: Folder) -> dict[str, torch.Tensor]:
+    """The best weights of a student, as `Student.load` takes them."""
+    found: dict[str, torch.Tensor]
+    found = torch.load(io.BytesIO(folder.read_bytes(WEIGHTS)), weights_only=True)
+    return found
