@@ -251,7 +251,7 @@ def _run_stage(name: str, arguments: argparse.Namespace) -> int:
 def _run_curve(run: Run, arguments: argparse.Namespace) -> int:
     from raydistill.cluster.connection import connect
     from raydistill.evaluation.learning_curve import SHARES, console_curve
-    from raydistill.stages import curve
+    from raydistill.stages.standalone import curve
 
     percents = _values("--curve-shares", arguments.curve_shares, float)
     settings = curve.CurveSettings(
@@ -319,10 +319,10 @@ def _print_table(found: dict[str, object] | None) -> None:
 
 
 def _run_score(arguments: argparse.Namespace) -> int:
-    from raydistill.serving.scorer import Scorer
+    from raydistill.files.bundles import load_scorer
     from raydistill.stages.standalone.score import score_file, score_lines, stdin_lines
 
-    scorer = Scorer.load(arguments.bundle)
+    scorer = load_scorer(arguments.bundle)
     if arguments.input == "-":
         num_rows, num_null = score_lines(scorer, stdin_lines(), sys.stdout)
         if num_null:
@@ -371,7 +371,7 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
 def _run_synthesize(arguments: argparse.Namespace) -> int:
     from raydistill.cluster.connection import connect
     from raydistill.config.data import ClusterConfig
-    from raydistill.stages import synthesize
+    from raydistill.stages.standalone import synthesize
 
     size = synthesize.ShopSize(
         num_pairs=arguments.pairs,
@@ -390,7 +390,7 @@ def _run_candidates(arguments: argparse.Namespace) -> int:
     from raydistill.candidates.mix import Mix
     from raydistill.cluster.connection import connect, warn_if_apart
     from raydistill.config.data import ClusterConfig
-    from raydistill.stages import candidates
+    from raydistill.stages.standalone import candidates
 
     given = arguments
     sources = Sources(

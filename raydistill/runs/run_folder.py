@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from raydistill import FORMAT
 from raydistill.config.data import TextRules
 from raydistill.config.run_config import RunConfig
 from raydistill.config.student import NgramsConfig
@@ -34,6 +33,7 @@ from raydistill.files.schema import SPLITS
 from raydistill.runs.fingerprints import fingerprint
 from raydistill.runs.lease import Lease
 from raydistill.serving.bundle import BUNDLE, CURRENT
+from raydistill.serving.feature_spec import FORMAT
 
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 RUN_FILE = "run.toml"  # the settings of the last stage that did something

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill import FORMAT
 from raydistill.errors import UserError
 from raydistill.serving.bundle_check import read_arrays, read_settings
+from raydistill.serving.feature_spec import FORMAT
 
 BUNDLE, ARRAYS, GOLDEN, CARD = "bundle.json", "arrays.npz", "golden.json", "README.md"
 CURRENT = "current.json"  # {"bundle": the newest one's folder, "previous": those kept beside it}

@@ -16,6 +16,8 @@ from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.serving.text.unit_names import Names
 
+# Of bundles, and of the features that students and trees read: a model of others is stale.
+FORMAT = 9
 VOCABULARY_BITS = 24  # of a hash make an id: 150,000 kept ones take 1 % of the others for their own
 
 

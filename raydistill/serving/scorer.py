@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill import FORMAT
 from raydistill.errors import UserError
-from raydistill.serving.bundle import CURRENT, bundle_name, read_bundle
+from raydistill.serving.bundle import read_bundle
 from raydistill.serving.bundle_check import check_arrays, check_settings
 from raydistill.serving.embedding_bag import sum_bags
-from raydistill.serving.feature_spec import Features
+from raydistill.serving.feature_spec import FORMAT, Features
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import Texts, check_strings, shown, to_texts
@@ -60,7 +59,7 @@ class Scorer:
 
     @classmethod
     def load(cls, bundle: str | Path) -> Scorer:
-        """Load a bundle from a local folder, or an `s3://` URI (that needs pyarrow).
+        """Load a bundle from a local folder; `raydistill.files.bundles` reads object stores.
 
         Of a folder that holds bundles, as `bundle/` of a run does, the newest one.
 
@@ -68,7 +67,12 @@ class Scorer:
             UserError: there is no bundle, it is of another format or damaged, or its files are of
                 more than one.
         """
-        return cls(*read_bundle(_local(str(bundle))))
+        if "://" in str(bundle):
+            raise UserError(
+                f"{bundle} is no local folder: copy the bundle to this machine, or use "
+                "raydistill.files.bundles.load_scorer (pip install 'raydistill[distill]')"
+            )
+        return cls(*read_bundle(Path(bundle).expanduser()))
 
     def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
         """Scores in 0..1 of one query's titles, in the order given.
@@ -146,17 +150,3 @@ class Scorer:
             x += bias
             np.maximum(x, 0, out=x)
         return np.asarray((x @ last[0] + last[1])[:, 0])
-
-
-def _local(bundle: str) -> Path:
-    if "://" not in bundle:
-        return Path(bundle).expanduser()
-    from raydistill.files.folder import (
-        Folder,  # needs pyarrow, which serving from a folder does not
-    )
-
-    folder = Folder(bundle)
-    pointer = folder.read_json(CURRENT)
-    if pointer is not None:
-        folder = folder / bundle_name(pointer, where=f"{bundle}/{CURRENT}")
-    return folder.download()

@@ -49,9 +49,9 @@ def _check_inputs(run: Run) -> None:
 
 def _check_teachers(run: Run, stages: tuple[str, ...], *, verbose: bool) -> None:
     """A teacher that cannot do its work is found before others take their hours."""
-    from raydistill.stages import teachers
+    from raydistill.cluster import teacher_trial
 
-    teachers.check_teachers(run, stages, connect=lambda: _connect(run, verbose=verbose))
+    teacher_trial.check_teachers(run, stages, connect=lambda: _connect(run, verbose=verbose))
 
 
 def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:

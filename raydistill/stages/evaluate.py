@@ -15,6 +15,7 @@ from raydistill.errors import UserError
 from raydistill.evaluation.dataset_stats import inspect_run
 from raydistill.evaluation.metrics import best_threshold, measure, retention
 from raydistill.evaluation.report import markdown
+from raydistill.files.bundles import load_scorer
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.schema import COUNTS
 from raydistill.runs.run_folder import ROLES, TUNED, Run
@@ -92,7 +93,7 @@ def warn_if_behind(scorers: dict[str, dict[str, Any]]) -> None:
 
 def figures(run: Run) -> dict[str, Any]:
     """All the figures of the report."""
-    student = Scorer.load(run.bundle.uri)
+    student = load_scorer(run.bundle.uri)
     judged_only = Scorer(bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only"))
     splits = ("dev", "test")
     fitted = _fitted(run) if len(run.config.teacher_names) > 1 else None

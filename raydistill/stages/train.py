@@ -26,6 +26,7 @@ from raydistill.cluster.train_job import fit
 from raydistill.files.folder import Folder
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import ROLES, Run
+from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.batches import Loader
 from raydistill.student.fit import Job, State, Watcher, fit_student, new_state
 from raydistill.student.fit_files import (

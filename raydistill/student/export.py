@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill import FORMAT
 from raydistill.data.pairs import features_of
 from raydistill.errors import UserError
 from raydistill.evaluation.markup import escaped
@@ -20,6 +19,7 @@ from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
 from raydistill.serving.bundle import bundle_files
+from raydistill.serving.feature_spec import FORMAT
 from raydistill.serving.scorer import Scorer
 from raydistill.student.fit_files import load_student, make_job
 from raydistill.student.network import Student, predict

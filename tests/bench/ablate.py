@@ -22,11 +22,10 @@ import torch
 from numpy.typing import NDArray
 from prepared import rows_of
 
-from raydistill import FORMAT
 from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.evaluation.metrics import auc
 from raydistill.files.folder import Folder
-from raydistill.serving.feature_spec import Features, NgramSpec
+from raydistill.serving.feature_spec import FORMAT, Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.serving.scorer import Scorer

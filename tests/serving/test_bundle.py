@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raydistill import FORMAT
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.serving.bundle import (
@@ -22,6 +21,7 @@ from raydistill.serving.bundle import (
     bundle_fingerprint,
     read_bundle,
 )
+from raydistill.serving.feature_spec import FORMAT
 from raydistill.stages.export import _point_to
 
 

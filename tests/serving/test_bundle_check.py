@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raydistill import FORMAT
 from raydistill.errors import UserError
 from raydistill.serving.bundle import ARRAYS, BUNDLE, bundle_files
-from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.feature_spec import FORMAT, NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
 

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raydistill import FORMAT
 from raydistill.config.student import StudentConfig
 from raydistill.errors import UserError
 from raydistill.serving.bundle import BUNDLE, bundle_files
-from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.feature_spec import FORMAT, NgramSpec
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer

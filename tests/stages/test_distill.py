@@ -12,9 +12,9 @@ import pytest
 from raydistill.cli.main import main
 from raydistill.config.run_config import RunConfig
 from raydistill.config.teachers import TeacherConfig
+from raydistill.files.bundles import load_scorer
 from raydistill.files.folder import Folder
 from raydistill.runs.run_folder import Run
-from raydistill.serving.scorer import Scorer
 from raydistill.stages import distill
 from tests.conftest import run_config
 from tests.stages.test_finetune import encoder  # noqa: F401 - a fixture
@@ -100,7 +100,7 @@ def _check_report(run: Run) -> None:
 def _score_a_file(run: Run, tmp_path: Path) -> None:
     (bundle,) = (p for p in Path(run.bundle.uri).iterdir() if p.is_dir())
     golden = json.loads((bundle / "golden.json").read_text())["pairs"]
-    scorer = Scorer.load(run.bundle.uri)
+    scorer = load_scorer(run.bundle.uri)
     found = scorer.score_pairs([g["query"] for g in golden], [g["title"] for g in golden])
     assert found == pytest.approx([g["score"] for g in golden], abs=2e-6)
     pairs = run.pairs.read_table(run.pairs.shards()[0])
@@ -132,7 +132,7 @@ def test_a_whole_run_on_s3(
     assert distill.run_all(run)
     _check_counts(run)
     assert not distill.run_all(run)
-    assert Scorer.load(f"{s3}/whole/bundle").score("sofa", ["grey sofa"]).shape == (1,)
+    assert load_scorer(f"{s3}/whole/bundle").score("sofa", ["grey sofa"]).shape == (1,)
 
 
 def test_scoring_without_a_bundle_is_one_line(tmp_path: Path) -> None:

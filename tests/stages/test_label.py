@@ -135,7 +135,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done(
 
 @pytest.mark.ray
 def test_a_step_that_fails_stops_no_other_item(local_ray: None) -> None:
-    from raydistill.stages import tasks
+    from raydistill.cluster import tasks
 
     def work(item: Item, data: bytes) -> tuple[Item, bytes]:
         if item["at"] == 3:

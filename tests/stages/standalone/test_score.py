@@ -10,10 +10,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill import FORMAT
 from raydistill.errors import UserError
 from raydistill.files.inputs.csv_dialect import CsvOptions
-from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.feature_spec import FORMAT, NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.cleaning import normalise

@@ -1,0 +1,30 @@
+"""Bundles on an object store: copied to this machine, then read as any local one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raydistill.files.folder import Folder
+from raydistill.serving.bundle import CURRENT, bundle_name
+from raydistill.serving.scorer import Scorer
+
+
+def load_scorer(bundle: str | Path) -> Scorer:
+    """The Scorer of a bundle in a local folder or at an `s3://` URI.
+
+    Of a folder that holds bundles, as `bundle/` of a run does, the newest one.
+
+    Raises:
+        UserError: as `Scorer.load`.
+    """
+    return Scorer.load(_local(str(bundle)))
+
+
+def _local(bundle: str) -> Path:
+    if "://" not in bundle:
+        return Path(bundle).expanduser()
+    folder = Folder(bundle)
+    pointer = folder.read_json(CURRENT)
+    if pointer is not None:
+        folder = folder / bundle_name(pointer, where=f"{bundle}/{CURRENT}")
+    return folder.download()
