@@ -350,7 +350,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
 def _run_inspect(arguments: argparse.Namespace) -> int:
     from raydistill.config.loading import parse_config
     from raydistill.evaluation.dataset_stats import inspect_files, inspect_run, to_json
-    from raydistill.evaluation.report import data_text
+    from raydistill.evaluation.tables import data_text
     from raydistill.files.folder import Folder
     from raydistill.files.inputs.decoding import decode_text
     from raydistill.runs.run_folder import Run

@@ -34,18 +34,9 @@ from ray.tune.search.optuna import OptunaSearch
 from raydistill.cluster.connection import Cluster
 from raydistill.config.search import TuneConfig
 from raydistill.files.folder import Folder
+from raydistill.search.results import FAILED, FINISHED, MODES, SPEED, STOPPED, Trial
 from raydistill.search.space import Dimension, default_values, settings_of
-from raydistill.search.trial import (
-    EVALUATIONS_AN_EPOCH,
-    FAILED,
-    FINISHED,
-    MODES,
-    SPEED,
-    STOPPED,
-    Task,
-    Trial,
-    run_trial,
-)
+from raydistill.search.trial import EVALUATIONS_AN_EPOCH, Task, run_trial
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
 from raydistill.student.export import bundle_settings

@@ -5,24 +5,21 @@ Plain Python on one core: `stages/search.py` runs trials through Ray Tune.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.evaluation.metrics import best_threshold, measure
 from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
+from raydistill.search.results import MODES, SPEED
 from raydistill.search.sample import Sample
-from raydistill.search.space import Dimension, Settings, Values, settings_of, with_settings
+from raydistill.search.space import Dimension, Values, settings_of, with_settings
 from raydistill.serving.feature_spec import Features
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Loader, dense_scale
@@ -33,9 +30,6 @@ from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.stacking import Stack
 
 EVALUATIONS_AN_EPOCH = 4  # each is a chance to stop a trial that does badly
-MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}
-SPEED = "us_per_pair"
-FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 Report = Callable[[dict[str, float]], None]
 
 
@@ -172,91 +166,3 @@ class _Best:
         threshold = best_threshold(scores, labels_B, relevant_at=at)
         found = measure(scores, labels_B, relevant_at=at, threshold=threshold).to_dict()
         return {name: found[name] for name in MODES}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What became of a trial."""
-
-    name: str
-    state: str  # finished; stopped: it did worse than others at the same point; failed
-    settings: Settings
-    metrics: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    error: str | None = None
-
-
-def ranked(trials: Sequence[Trial], *, metric: str) -> list[Trial]:
-    """Trials that have the metric, the best first."""
-    sign = -1 if MODES[metric] == "max" else 1
-    have = [t for t in trials if t.state != FAILED and np.isfinite(t.metrics.get(metric, np.nan))]
-    return sorted(have, key=lambda trial: sign * trial.metrics[metric])
-
-
-def pareto(trials: Sequence[Trial], *, metric: str) -> list[Trial]:
-    """Those that no other beats in both the metric and the time a pair takes, the best first."""
-    front: list[Trial] = []
-    for trial in ranked(trials, metric=metric):
-        if not front or trial.metrics[SPEED] < front[-1].metrics[SPEED]:
-            front.append(trial)
-    return front
-
-
-def best_few(trials: Sequence[Trial], config: RunConfig) -> list[Trial]:
-    """The trials that are trained again: the best, without twins and without the untuned one.
-
-    Where speed is an objective, those of the Pareto front come first.
-    """
-    tune = config.tune
-    order = ranked(trials, metric=tune.metric)
-    if tune.speed:
-        front = pareto(trials, metric=tune.metric)
-        order = front + [trial for trial in order if trial not in front]
-    found: list[Trial] = []
-    known = [config.resolved]
-    for trial in order:
-        wanted = with_settings(config, trial.settings).resolved
-        if wanted not in known and len(found) < tune.num_final:
-            known.append(wanted)
-            found.append(trial)
-    return found
-
-
-def trials_table(trials: Sequence[Trial]) -> pa.Table:
-    """One row a trial: name, state, error, seconds, metrics, and a column for each setting.
-
-    Settings that are no numbers are written as JSON.
-    """
-    columns: dict[str, list[Any]] = {
-        name: [getattr(trial, name) for trial in trials]
-        for name in ("name", "state", "error", "seconds")
-    }
-    for name in dict.fromkeys(name for trial in trials for name in trial.metrics):
-        columns[name] = [trial.metrics.get(name) for trial in trials]
-    rows = [flat_settings(trial.settings) for trial in trials]
-    for name in dict.fromkeys(name for row in rows for name in row):
-        values = [row.get(name) for row in rows]
-        is_number = all(v is None or _is_number(v) for v in values)
-        columns[name] = values if is_number else [json.dumps(value) for value in values]
-    text = pa.schema([("name", pa.string()), ("state", pa.string()), ("error", pa.string())])
-    return pa.table(
-        {
-            name: pa.array(values, text.field(name).type if name in text.names else None)
-            for name, values in columns.items()
-        }
-    )
-
-
-def flat_settings(settings: Settings) -> dict[str, Any]:
-    """Settings of which each weight has a name of its own: `labels.weights.minilm`."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            found |= {f"{name}.{key}": one for key, one in value.items()}
-        else:
-            found[name] = list(value) if isinstance(value, tuple) else value
-    return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

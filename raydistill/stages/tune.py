@@ -18,20 +18,25 @@ from raydistill.files.folder import SUCCESS
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import TUNED, Run
 from raydistill.search.plots import draw
-from raydistill.search.results import UNTUNED, Final, best_toml, choose, gain, verdict
-from raydistill.search.sample import draw_sample
-from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
-from raydistill.search.trial import (
+from raydistill.search.results import (
     FAILED,
     SPEED,
-    Task,
+    UNTUNED,
+    Final,
     Trial,
     best_few,
+    best_toml,
+    choose,
     flat_settings,
+    gain,
     pareto,
     ranked,
     trials_table,
+    verdict,
 )
+from raydistill.search.sample import draw_sample
+from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
+from raydistill.search.trial import Task
 from raydistill.serving.scorer import Scorer
 from raydistill.stages.evaluate import time_scorer
 from raydistill.stages.lexicon import write_lexicon

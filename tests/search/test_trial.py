@@ -8,17 +8,21 @@ import pytest
 
 from raydistill.evaluation.report import tune_markdown
 from raydistill.search.plots import draw
-from raydistill.search.results import UNTUNED, Final, best_toml, choose, gain, verdict
-from raydistill.search.trial import (
-    FAILED,
+from raydistill.search.results import (
     FINISHED,
     SPEED,
-    STOPPED,
+    UNTUNED,
+    Final,
     Trial,
     best_few,
+    best_toml,
+    choose,
+    gain,
     pareto,
     trials_table,
+    verdict,
 )
+from raydistill.search.trial import FAILED, STOPPED
 from tests.conftest import run_config
 
 TRIALS = [

@@ -10,7 +10,7 @@ import pytest
 from raydistill.cli.main import main
 from raydistill.data.bucket_layout import Grid, bucket_of
 from raydistill.evaluation.dataset_stats import _Region, _region, _Tally, inspect_files, inspect_run
-from raydistill.evaluation.report import data_markdown, data_text
+from raydistill.evaluation.tables import data_markdown, data_text
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import PAIRS
 from raydistill.runs.run_folder import Run

@@ -14,8 +14,9 @@ from raydistill.files.pieces import shard_pieces
 from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import TUNED, Run
 from raydistill.runs.shards import pair_shards, shards_to_score
+from raydistill.search.results import FINISHED
 from raydistill.search.sample import draw_sample
-from raydistill.search.trial import FAILED, FINISHED, STOPPED, run_trial, trial_job
+from raydistill.search.trial import FAILED, STOPPED, run_trial, trial_job
 from raydistill.stages import tune
 from raydistill.student import fit_files
 from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
