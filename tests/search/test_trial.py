@@ -9,8 +9,10 @@ import pytest
 from raydistill.evaluation.report import tune_markdown
 from raydistill.search.plots import draw
 from raydistill.search.results import (
+    FAILED,
     FINISHED,
     SPEED,
+    STOPPED,
     UNTUNED,
     Final,
     Trial,
@@ -22,7 +24,6 @@ from raydistill.search.results import (
     trials_table,
     verdict,
 )
-from raydistill.search.trial import FAILED, STOPPED
 from tests.conftest import run_config
 
 TRIALS = [
