@@ -180,7 +180,7 @@ def _prepared(local_ray: None, raw_files: Path, tmp_path_factory: pytest.TempPat
     from raydistill.stages import prepare
 
     folder = tmp_path_factory.mktemp("prepared") / "run"
-    prepare.run(Run(run_config(folder, raw_files, Path("no-model"))))
+    prepare.prepare_stage(Run(run_config(folder, raw_files, Path("no-model"))))
     return folder
 
 

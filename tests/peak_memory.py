@@ -29,7 +29,7 @@ def train(folder: Folder, shards: Shards) -> None:
     words = np.arange(1_000, dtype=np.uint64) << np.uint64(50)
     vectors = np.random.default_rng(0).normal(size=(1_000, DIM)).astype(np.float32)
     count_idf(folder / "pairs", shards, units=True)
-    lexicon = Lexicon.of(np.ones(1, np.float32), words_K=words, vectors_KE=vectors)
+    lexicon = Lexicon.from_idf(np.ones(1, np.float32), words_K=words, vectors_KE=vectors)
     targets = Targets((folder / "logits",), (1.0,))
     spec = NgramSpec("match", 18, word_dim=DIM, units=True)
     loader = Loader(folder / "pairs", targets, spec=spec, lexicon=lexicon)

@@ -22,7 +22,7 @@ from raydistill.candidates.search_terms import search_terms
 from raydistill.candidates.title_index import TitleIndex, build_index
 from raydistill.config.data import PairsConfig
 from raydistill.data.clean_rows import read_clean
-from raydistill.data.manifest import RawFile, look_into
+from raydistill.data.manifest import RawFile, read_identities
 from raydistill.errors import UserError
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.inputs.input_files import expand_inputs
@@ -78,7 +78,7 @@ class Sources:
         found = expand_inputs(texts.input)
         columns, csv = {name: texts.column}, dict(self.csv)
         raw = [RawFile(f.uri, f.size_bytes, f.mtime_ns, columns, csv=csv) for f in found]
-        return look_into(raw, hint=hint)
+        return read_identities(raw, hint=hint)
 
     def rules(self) -> PairsConfig:
         """The cleaning rules, as `prepare` has them."""

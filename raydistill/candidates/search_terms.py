@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from raydistill.data.query_key import stem
 from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.arrow_text import Block, narrowed, row_blocks, to_texts
-from raydistill.serving.text.characters import OPENS, SKIP, SOLO, WORD, Tables, character_tables
+from raydistill.serving.text.characters import (
+    SINGLE_CHAR_WORD,
+    SKIP,
+    WORD,
+    WORD_START,
+    Tables,
+    character_tables,
+)
 from raydistill.serving.text.tokenizer import classify, decode
 
 _BLOCK_ROWS = 65_536  # rows whose terms are laid out at once: some MB
@@ -64,10 +71,10 @@ def _terms(
             if kind != WORD and length:
                 at_out = _write(word, stem(word, length), out, at_out, begin)
                 length = 0
-            if kind in (WORD, OPENS):
+            if kind in (WORD, WORD_START):
                 word[length] = points[at]
                 length += 1
-            if kind != SOLO:
+            if kind != SINGLE_CHAR_WORD:
                 solo = np.uint32(0)
                 continue
             word[0], word[1] = solo, points[at]

@@ -260,7 +260,7 @@ def _run_curve(run: Run, arguments: argparse.Namespace) -> int:
         _values("--curve-seeds", arguments.curve_seeds, int),
     )
     run.check_owner()
-    found = curve.run(run, settings, connect(run.config.cluster, verbose=arguments.verbose))
+    found = curve.fit_curve(run, settings, connect(run.config.cluster, verbose=arguments.verbose))
     print(f"\n{console_curve(found)}\n\ncurve: {run.root}/curve/{curve.TABLE}")  # noqa: T201
     return 0
 

@@ -31,7 +31,7 @@ logger = logging.getLogger("raydistill")
 _MAX_FAILURES = 3  # of workers: a spot machine that goes is replaced so many times
 
 
-def fit(
+def run_workers(
     loop: Callable[[dict[str, Any]], None],
     config: dict[str, Any],
     *,

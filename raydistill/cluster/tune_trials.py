@@ -34,26 +34,26 @@ from ray.tune.search.optuna import OptunaSearch
 from raydistill.cluster.connection import Cluster
 from raydistill.config.search import TuneConfig
 from raydistill.files.folder import Folder
-from raydistill.search.results import FAILED, FINISHED, MODES, SPEED, STOPPED, Trial
+from raydistill.search.results import FAILED, FINISHED, MODES, STOPPED, US_PER_PAIR, Trial
 from raydistill.search.space import Dimension, default_values, settings_of
-from raydistill.search.trial import EVALUATIONS_AN_EPOCH, Task, run_trial
+from raydistill.search.trial import EVALUATIONS_AN_EPOCH, SearchContext, run_trial
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
 from raydistill.student.export import bundle_settings
-from raydistill.student.fit import Job, State
+from raydistill.student.fit import FitState, StudentFit
 
 logger = logging.getLogger("raydistill")
-_METRICS = (*MODES, SPEED, "pairs", "done_share")
+_METRICS = (*MODES, US_PER_PAIR, "pairs", "done_share")
 _TIMED_PAIRS, _TIMED_ROUNDS = 2_048, 5
 _REDUCTION = 3  # ASHA: of so many trials at a rung, one goes on
 
 
-def search(task: Task, cluster: Cluster, *, storage: Folder, name: str) -> list[Trial]:
+def search(context: SearchContext, cluster: Cluster, *, storage: Folder, name: str) -> list[Trial]:
     """Run what is left of the trials; all of them, in the order they were proposed."""
     _quiet()
     storage.tried(lambda: storage.filesystem.create_dir(storage.path(), recursive=True))
-    trainable = tune.with_resources(tune.with_parameters(_trial, task=task), {"CPU": 1})
-    space = {dimension.name: _domain(dimension) for dimension in task.space}
+    trainable = tune.with_resources(tune.with_parameters(_trial, context=context), {"CPU": 1})
+    space = {dimension.name: _domain(dimension) for dimension in context.space}
     path = storage.path(name)
     if tune.Tuner.can_restore(path, storage_filesystem=storage.filesystem):
         tuner = tune.Tuner.restore(
@@ -64,12 +64,12 @@ def search(task: Task, cluster: Cluster, *, storage: Folder, name: str) -> list[
         tuner = tune.Tuner(
             trainable,
             param_space=space,
-            tune_config=_tune_config(task, cluster),
+            tune_config=_tune_config(context, cluster),
             run_config=tune.RunConfig(
                 name=name,
                 storage_path=storage.path(),
                 storage_filesystem=storage.filesystem,
-                callbacks=[_Ended(task.run.config.tune)],
+                callbacks=[_Ended(context.run.config.tune)],
                 verbose=0,
             ),
         )
@@ -79,7 +79,7 @@ def search(task: Task, cluster: Cluster, *, storage: Folder, name: str) -> list[
         results.experiment_path, storage_filesystem=results.filesystem
     )
     order = sorted(analysis.trials, key=lambda trial: int(trial.experiment_tag.split("_")[0]))
-    return [_to_trial(task, trial, storage / name / _name_of(trial)) for trial in order]
+    return [_to_trial(context, trial, storage / name / _name_of(trial)) for trial in order]
 
 
 def _quiet() -> None:
@@ -87,12 +87,12 @@ def _quiet() -> None:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
 
 
-def _tune_config(task: Task, cluster: Cluster) -> tune.TuneConfig:
-    settings = task.run.config.tune
+def _tune_config(context: SearchContext, cluster: Cluster) -> tune.TuneConfig:
+    settings = context.run.config.tune
     objectives: dict[str, str] = {settings.metric: MODES[settings.metric]}
     if settings.speed:
-        objectives[SPEED] = "min"
-    first = default_values(task.run.config, task.space)
+        objectives[US_PER_PAIR] = "min"
+    first = default_values(context.run.config, context.space)
     names, modes = list(objectives), list(objectives.values())
     return tune.TuneConfig(
         num_samples=settings.num_trials,
@@ -109,9 +109,9 @@ def _tune_config(task: Task, cluster: Cluster) -> tune.TuneConfig:
             time_attr="pairs",
             metric=settings.metric,
             mode=MODES[settings.metric],
-            max_t=task.num_pairs,
+            max_t=context.num_pairs,
             # The first look at half an epoch: before it, trials differ by their learning rate.
-            grace_period=2 * (task.sample.num_pairs // EVALUATIONS_AN_EPOCH),
+            grace_period=2 * (context.sample.num_pairs // EVALUATIONS_AN_EPOCH),
             reduction_factor=_REDUCTION,
         ),
     )
@@ -131,23 +131,23 @@ def _domain(dimension: Dimension) -> Any:  # noqa: ANN401 - Tune's domains have 
     return (tune.loguniform if dimension.log else tune.uniform)(low, high)
 
 
-def _trial(values: dict[str, Any], *, task: Task) -> None:
+def _trial(values: dict[str, Any], *, context: SearchContext) -> None:
     """What the actor of a trial runs."""
     gc.collect()  # a trial that was stopped leaves its tables in the cycles of a traceback
     torch.set_num_threads(1)
-    time_us = _time_us if task.run.config.tune.speed else None
-    run_trial(task, values, report=tune.report, time_us=time_us)
+    time_us = _time_us if context.run.config.tune.speed else None
+    run_trial(context, values, report=tune.report, time_us=time_us)
 
 
-def _time_us(job: Job, state: State, lexicon: Lexicon) -> float:
+def _time_us(fit: StudentFit, state: FitState, lexicon: Lexicon) -> float:
     """Microseconds a pair of the scorer in batches, from raw text; untrained weights take as long.
 
     The least of several rounds: other trials share the machine.
     """
     arrays = {name: value.numpy() for name, value in state.student.arrays().items()}
-    scorer = Scorer(bundle_settings(job.run, "student"), {**arrays, **lexicon.to_arrays()})
-    shard = next(iter(job.shards))
-    rows = job.folder.read_rows(shard, 0, _TIMED_PAIRS, columns=["query", "title"])
+    scorer = Scorer(bundle_settings(fit.run, "student"), {**arrays, **lexicon.to_arrays()})
+    shard = next(iter(fit.shards))
+    rows = fit.folder.read_rows(shard, 0, _TIMED_PAIRS, columns=["query", "title"])
     texts = rows["query"].to_pylist(), rows["title"].to_pylist()
     rounds = []
     with threadpool_limits(limits=1):
@@ -158,7 +158,7 @@ def _time_us(job: Job, state: State, lexicon: Lexicon) -> float:
     return float(min(rounds) / rows.num_rows * 1e6)
 
 
-def _to_trial(task: Task, trial: TuneTrial, folder: Folder) -> Trial:
+def _to_trial(context: SearchContext, trial: TuneTrial, folder: Folder) -> Trial:
     metrics = trial.last_result
     found = {name: float(metrics[name]) for name in _METRICS if name in metrics}
     state, error = FINISHED if found.get("done_share", 0) >= 1 else STOPPED, None
@@ -167,7 +167,9 @@ def _to_trial(task: Task, trial: TuneTrial, folder: Folder) -> Trial:
     return Trial(
         name=str(trial.trial_id),
         state=state,
-        settings=settings_of(task.run.config, task.space, trial.config, fitted=task.fitted),
+        settings=settings_of(
+            context.run.config, context.space, trial.config, fitted=context.fitted
+        ),
         metrics=found,
         seconds=float(metrics.get("time_total_s", 0.0)),
         error=error,

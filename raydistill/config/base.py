@@ -11,12 +11,12 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Section(BaseModel):
-    """One table of the run file; SPEED names the fields that change speed, and no result."""
+class ConfigSection(BaseModel):
+    """One table of the run file; RUNTIME_ONLY names the fields that change speed, and no result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    SPEED: ClassVar[frozenset[str]] = frozenset()
+    RUNTIME_ONLY: ClassVar[frozenset[str]] = frozenset()
 
-    def results(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """The settings that change the output: what a fingerprint is made of."""
-        return self.model_dump(mode="json", exclude=set(self.SPEED))
+        return self.model_dump(mode="json", exclude=set(self.RUNTIME_ONLY))

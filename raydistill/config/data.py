@@ -14,11 +14,11 @@ from pydantic import (
     model_validator,
 )
 
-from raydistill.config.base import Count, Section, Share
+from raydistill.config.base import ConfigSection, Count, Share
 from raydistill.errors import UserError
 
 
-class CsvConfig(Section):
+class CsvConfig(ConfigSection):
     """How delimited text is written, where its suffix and its first lines do not tell."""
 
     quote: str | None = None  # "": quotes are text; default: the double quote, in TSV none
@@ -57,7 +57,7 @@ Label = Annotated[float, Field(ge=0, le=1)]
 Scale = tuple[float, float]
 
 
-class InputConfig(Section):
+class InputConfig(ConfigSection):
     """One input; columns that are not named here are named as the section says."""
 
     path: str  # a file, a folder or a glob, local or s3://
@@ -103,11 +103,11 @@ def to_csv_config(given: Mapping[str, str | None]) -> CsvConfig:
         raise UserError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
 
-class TextRules(Section):
+class TextRules(ConfigSection):
     """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
 
     # The files themselves, and how each is read, are part of the fingerprint (run.py).
-    SPEED = frozenset({"input", "csv", "max_bad_fraction"})
+    RUNTIME_ONLY = frozenset({"input", "csv", "max_bad_fraction"})
     input: Inputs
     query: str = "query"  # "": the task has single texts, in `title`
     title: str = "title"
@@ -151,9 +151,9 @@ class TextRules(Section):
                     )
         return self
 
-    def results(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """As of any section; of the source columns only whether there is one."""
-        return {**super().results(), "source": self.keeps_source}
+        return {**super().fingerprint_fields(), "source": self.keeps_source}
 
     @property
     def keeps_source(self) -> bool:
@@ -172,7 +172,7 @@ class PairsConfig(TextRules):
 class JudgedConfig(TextRules):
     """Human-judged pairs, split by a hash of the query where their input names no split."""
 
-    SPEED = TextRules.SPEED | {"scale", "grades"}
+    RUNTIME_ONLY = TextRules.RUNTIME_ONLY | {"scale", "grades"}
     label: str = "label"
     scale: Scale | None = None  # the labels that stand for 0 and for 1: [0, 3]; None: 0..1
     grades: dict[str, Label] = Field(
@@ -209,7 +209,7 @@ class JudgedConfig(TextRules):
         return self.dev_share if split == "dev" else self.test_share
 
 
-class ClusterConfig(Section):
+class ClusterConfig(ConfigSection):
     """Where Ray is; None: the cluster of the job, or a Ray of our own on this machine."""
 
     address: str | None = None

@@ -17,6 +17,12 @@ from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.files.inputs.decoding import decode_text
 
+# Of run files that were written before names changed: what they must say now.
+_RENAMED = {
+    "labels": "soft_labels",
+    "train.loss": 'train.target ("logit" for "mse", "probability" for "cross_entropy")',
+}
+
 
 def read_text(path: str) -> str:
     """The text of the run file at `path`, in any Unicode encoding.
@@ -48,10 +54,10 @@ def parse_tables(text: str, *, name: str) -> dict[str, Any]:
 def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
     """Put the fields of `above` into `below`, table by table; other values are replaced.
 
-    So are `labels.weights`, as a whole: a teacher that is not named in them has none.
+    So are `soft_labels.weights`, as a whole: a teacher that is not named in them has none.
     """
-    labels, old = above.get("labels"), below.get("labels")
-    if isinstance(labels, Mapping) and "weights" in labels and isinstance(old, dict):
+    given, old = above.get("soft_labels"), below.get("soft_labels")
+    if isinstance(given, Mapping) and "weights" in given and isinstance(old, dict):
         old.pop("weights", None)
     _merge(below, above)
 
@@ -141,6 +147,8 @@ def _explain(error: Mapping[str, Any]) -> str:
         return f"{where} is missing"
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg'].removeprefix('Value error, ')} (given: {error['input']!r})"
+    if where in _RENAMED:
+        return f"unknown field {where}: it is now {_RENAMED[where]}"
     allowed = _fields_at(loc[:-1])
     near = difflib.get_close_matches(loc[-1], allowed, n=3, cutoff=0.5) or sorted(allowed)
     return f"unknown field {where}; did you mean {', '.join(near)}?"

@@ -12,7 +12,7 @@ from typing import Annotated
 import tomli_w
 from pydantic import Field, model_validator
 
-from raydistill.config.base import Section
+from raydistill.config.base import ConfigSection
 from raydistill.config.data import (
     ClusterConfig,
     JudgedConfig,
@@ -22,11 +22,12 @@ from raydistill.config.prompt import Prompt
 from raydistill.config.search import TuneConfig
 from raydistill.config.student import (
     HIDDEN,
-    LOSS,
     SEARCHED,
-    LabelsConfig,
+    TARGET,
     NgramsConfig,
+    SoftLabelsConfig,
     StudentConfig,
+    Target,
     TrainConfig,
 )
 from raydistill.config.teachers import (
@@ -38,7 +39,7 @@ from raydistill.config.teachers import (
 )
 
 
-class RunConfig(Section):
+class RunConfig(ConfigSection):
     """A whole run, as read from the file and stored beside its output as run.toml."""
 
     run_dir: str
@@ -50,7 +51,7 @@ class RunConfig(Section):
     trees: TreesConfig = TreesConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     label: LabelConfig = LabelConfig()
-    labels: LabelsConfig = LabelsConfig()
+    soft_labels: SoftLabelsConfig = SoftLabelsConfig()
     ngrams: NgramsConfig = NgramsConfig()
     student: StudentConfig = StudentConfig()
     train: TrainConfig = TrainConfig()
@@ -72,24 +73,25 @@ class RunConfig(Section):
         return self
 
     @property
-    def learns_logits(self) -> bool:
-        """Whether the student's loss is on the logits of the soft labels."""
-        return self.resolved.train.loss == "mse"
+    def target(self) -> Target:
+        """What the student learns of a soft label: the probability, or its logit."""
+        train = self.train
+        return train.target or TARGET[self.ngrams.preset]
 
     @property
     def resolved(self) -> RunConfig:
         """With what the preset takes where the run file is silent."""
         preset = self.ngrams.preset
-        hidden, loss = self.student.hidden or HIDDEN[preset], self.train.loss or LOSS[preset]
+        hidden = self.student.hidden or HIDDEN[preset]
         rate = self.train.table_rate(preset)
         student = self.student.model_copy(update={"hidden": hidden})
-        train = self.train.model_copy(update={"loss": loss, "table_learning_rate": rate})
+        train = self.train.model_copy(update={"target": self.target, "table_learning_rate": rate})
         return self.model_copy(update={"student": student, "train": train})
 
     @property
     def has_trees(self) -> bool:
         """Whether the trees are a teacher too: with queries, unless the weights leave them out."""
-        weights = self.labels.weights
+        weights = self.soft_labels.weights
         is_wanted = TREES in weights if isinstance(weights, dict) else True
         return self.trees.enabled and bool(self.judged.query) and is_wanted
 
@@ -100,7 +102,7 @@ class RunConfig(Section):
 
     def stacking_weights(self) -> dict[str, float] | None:
         """Weight of each teacher, in the order of their columns, sum 1; None: to be fitted."""
-        names, given = self.teacher_names, self.labels.weights
+        names, given = self.teacher_names, self.soft_labels.weights
         if given == "fitted" or (given is None and len(names) > 1):
             return None
         return normalised(dict.fromkeys(names, 1.0) if given is None else given, names=names)
@@ -114,16 +116,17 @@ class RunConfig(Section):
                 raise ValueError(f"teachers.{name}.prompt {problem}")
 
     def _check_weights(self) -> None:
-        weights, names = self.labels.weights, self.teacher_names
+        weights, names = self.soft_labels.weights, self.teacher_names
         if not isinstance(weights, dict):
             return
         if set(weights) != set(names):
             raise ValueError(
-                f"labels.weights names {sorted(weights)} but the teachers are {sorted(names)}; "
+                f"soft_labels.weights names {sorted(weights)} but the teachers are "
+                f"{sorted(names)}; "
                 "give one weight per teacher"
             )
         if sum(weights.values()) <= 0:
-            raise ValueError("labels.weights are all 0; give at least one teacher a weight")
+            raise ValueError("soft_labels.weights are all 0; give at least one teacher a weight")
 
     def to_toml(self) -> str:
         """The resolved configuration; fields that are None are left out, as TOML has no null."""
@@ -148,7 +151,7 @@ def _check_searched(name: str) -> None:
         raise ValueError(
             f"tune.space: {name} cannot be searched: words are counted with it as it is"
         )
-    allowed = [f for f in kind.model_fields if f not in kind.SPEED]
+    allowed = [f for f in kind.model_fields if f not in kind.RUNTIME_ONLY]
     if field not in allowed:
         near = difflib.get_close_matches(field, allowed, n=3, cutoff=0.5) or sorted(allowed)
         raise ValueError(f"tune.space: unknown setting {name}; did you mean {', '.join(near)}?")

@@ -1,4 +1,4 @@
-"""The tables `[labels]`, `[ngrams]`, `[student]` and `[train]` of the run file."""
+"""The tables `[soft_labels]`, `[ngrams]`, `[student]` and `[train]` of the run file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raydistill.config.base import Count, Positive, Section
+from raydistill.config.base import ConfigSection, Count, Positive
 from raydistill.serving.text.unit_names import Names, checked_units
 
+Target = Literal["logit", "probability"]
 
-class LabelsConfig(Section):
+
+class SoftLabelsConfig(ConfigSection):
     """The soft label: sigmoid((sum_m w_m z_m + bias) / temperature)."""
 
     temperature: Positive = 1.0
@@ -20,10 +22,10 @@ class LabelsConfig(Section):
     bias: float | None = None  # None: fitted with the weights, 0 with given ones
 
 
-class NgramsConfig(Section):
+class NgramsConfig(ConfigSection):
     """Text to n-gram ids and match features."""
 
-    SPEED = frozenset({"num_words", "word_encoder"})  # parts of the lexicon's fingerprint
+    RUNTIME_ONLY = frozenset({"num_words", "word_encoder"})  # parts of the lexicon's fingerprint
 
     preset: Literal["match", "bert2dnn"] = "match"
     hash_bits: int = Field(default=18, ge=8, le=26)  # 2^18 = 262,144 rows of the embedding table
@@ -54,7 +56,7 @@ class NgramsConfig(Section):
         return tuple(self.extra_units.items())
 
     @property
-    def respells(self) -> bool:
+    def normalizes_units(self) -> bool:
         """Whether sizes are read in one spelling; bert2dnn reads texts as they are."""
         return self.units and self.preset == "match"
 
@@ -62,13 +64,13 @@ class NgramsConfig(Section):
 # What a preset takes where the file is silent. bert2dnn: as published. match: what won on real
 # pairs; its layers are as good as those of bert2dnn there, with a sixth of the work.
 HIDDEN = {"match": (256, 64), "bert2dnn": (1024, 512, 128, 64)}
-LOSS = {"match": "mse", "bert2dnn": "cross_entropy"}
+TARGET: dict[str, Target] = {"match": "logit", "bert2dnn": "probability"}
 # Of the table's Adagrad; None: the rate of the network, as published. Most rows come a few times,
 # and at 0.01 each step moves a row by a twelfth of the noise that it began with.
 TABLE_RATE = {"match": 0.1, "bert2dnn": None}
 
 
-class StudentConfig(Section):
+class StudentConfig(ConfigSection):
     """The network."""
 
     embedding_dim: Count = 64
@@ -79,12 +81,14 @@ class StudentConfig(Section):
     )
 
 
-class TrainConfig(Section):
+class TrainConfig(ConfigSection):
     """How the student is fitted; `batch_rows` is the batch of all workers together."""
 
-    SPEED = frozenset({"num_workers", "num_gpus", "checkpoint_every_windows", "keep_checkpoints"})
+    RUNTIME_ONLY = frozenset(
+        {"num_workers", "num_gpus", "checkpoint_every_windows", "keep_checkpoints"}
+    )
     epochs: Count = 3
-    judged_epochs: Count = 10  # of the judged-only student
+    judged_epochs: Count = 10  # of the baseline on judged labels only
     evaluate_every_pairs: Count | None = None  # on dev, also at each epoch's end; the best is kept
     patience: Count | None = None  # stop after so many evaluations without a better AUC
     average_from: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of the training from
@@ -95,9 +99,10 @@ class TrainConfig(Section):
     table_learning_rate: Positive | None = None  # None: as the preset wants it
     weight_decay: float = Field(default=0.0, ge=0)  # of AdamW
     warmup_share: float = Field(default=0.0, ge=0, lt=1)  # of the training; the rate rises from 0
-    # On soft labels, or on their logits; judged labels alone have the first. None: mse with preset
-    # `match`, the paper's cross-entropy with `bert2dnn`.
-    loss: Literal["cross_entropy", "mse"] | None = None
+    # What the student learns: the soft label (sigmoid cross-entropy) or its logit (half the squared
+    # distance); judged labels are probabilities. None: logit with preset `match`, the paper's
+    # probability with `bert2dnn`.
+    target: Target | None = None
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after it; the others end at 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix work; weights: float32
     # Rows that are shuffled together, in pieces of 65,536 (pieces.py), at least one piece. Two
@@ -121,8 +126,8 @@ class TrainConfig(Section):
 
 
 # What a trial of tune can change: settings that ask for no other pairs and no other logits.
-SEARCHED: dict[str, type[Section]] = {
-    "labels": LabelsConfig,
+SEARCHED: dict[str, type[ConfigSection]] = {
+    "soft_labels": SoftLabelsConfig,
     "ngrams": NgramsConfig,
     "student": StudentConfig,
     "train": TrainConfig,

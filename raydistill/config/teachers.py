@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from raydistill.config.base import Count, Positive, Section
+from raydistill.config.base import ConfigSection, Count, Positive
 from raydistill.config.prompt import Prompt
 
 TREES = "trees"  # the name of that teacher among the others
@@ -17,7 +17,7 @@ ENGINE = 2
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-class TeacherConfig(Section):
+class TeacherConfig(ConfigSection):
     """One teacher: an encoder to fine-tune (`base`) or a ready-made cross-encoder (`model`)."""
 
     base: str | None = None
@@ -47,10 +47,10 @@ class TeacherConfig(Section):
         return self
 
 
-class TreesConfig(Section):
+class TreesConfig(ConfigSection):
     """Boosted trees on the match features: a teacher fitted on the judged pairs by `label`."""
 
-    SPEED = frozenset({"num_actors"})
+    RUNTIME_ONLY = frozenset({"num_actors"})
 
     enabled: bool = True  # without effect on single texts, which have no match features
     num_folds: int = Field(default=5, ge=2)  # of queries: a model a fold, stopped on that fold
@@ -61,10 +61,10 @@ class TreesConfig(Section):
     num_actors: Count | None = None  # cores that score; None: those that the cluster has by then
 
 
-class FinetuneConfig(Section):
+class FinetuneConfig(ConfigSection):
     """How a base encoder becomes a cross-encoder."""
 
-    SPEED = frozenset({"num_workers", "num_gpus"})
+    RUNTIME_ONLY = frozenset({"num_workers", "num_gpus"})
     epochs: Count = 2
     learning_rate: Positive = 5e-5
     batch_rows: Count = 32
@@ -79,10 +79,10 @@ class FinetuneConfig(Section):
     num_workers: Count = 1
     num_gpus: float = Field(default=1, ge=0)  # a worker, where the cluster has GPUs
 
-    def results(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """As of any section; a weight that is not given leaves older fingerprints as they are."""
         left_out = {"positive_weight"} if self.positive_weight is None else set()
-        return {k: v for k, v in super().results().items() if k not in left_out}
+        return {k: v for k, v in super().fingerprint_fields().items() if k not in left_out}
 
     @model_validator(mode="after")
     def _even_batches(self) -> FinetuneConfig:
@@ -94,10 +94,10 @@ class FinetuneConfig(Section):
         return self
 
 
-class LabelConfig(Section):
+class LabelConfig(ConfigSection):
     """How teachers score pairs."""
 
-    SPEED = frozenset({"tokens_per_batch", "num_gpus", "num_actors", "max_bad_fraction"})
+    RUNTIME_ONLY = frozenset({"tokens_per_batch", "num_gpus", "num_actors", "max_bad_fraction"})
     dtype: Dtype = "auto"
     max_length: int = Field(default=128, ge=8)
     tokens_per_batch: Count | None = None  # None: 65,536 on a GPU, 4,096 on a core

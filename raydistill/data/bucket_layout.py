@@ -1,7 +1,7 @@
 """The pair store: clean rows to chunks, chunks to shards; what a Ray task of prepare does.
 
 A query's pairs lie in one *bucket*: an equal range of the query keys, as many as the rows of the
-first addition ask for. A bucket of a later addition holds only pairs that no earlier one has, and
+first increment ask for. A bucket of a later increment holds only pairs that no earlier one has, and
 several buckets of few new pairs make one shard. Shards are sorted by query and title, and never
 written again. No Ray.
 """
@@ -23,45 +23,57 @@ from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import WEIGHTS
 from raydistill.serving.text.unit_names import Names
 
-FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a crumb
+FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a rest
 _HALF = 32  # buckets divide the high half of the keys; the low half decides splits
 _32 = np.uint64(32)
 
 
 @dataclass(frozen=True)
-class Grid:
-    """How an addition's shards divide the query keys: groups of whole buckets."""
+class BucketLayout:
+    """How an increment's shards divide the query keys: groups of whole buckets."""
 
     num_buckets: int  # of the store
-    num_groups: int  # of the addition; in the first, each bucket is a group
-    addition: int
+    num_bucket_groups: int  # of the increment; in the first, each bucket is a bucket group
+    increment: int
 
-    def name(self, group: int) -> str:
-        """The first part of the names of a group's shards."""
-        return f"part-a{self.addition:03d}-{group:05d}" if self.addition else f"part-{group:05d}"
+    def name(self, bucket_group: int) -> str:
+        """The first part of the names of a bucket group's shards."""
+        return (
+            f"part-a{self.increment:03d}-{bucket_group:05d}"
+            if self.increment
+            else f"part-{bucket_group:05d}"
+        )
 
-    def first_bucket(self, group: int) -> int:
-        """The bucket at which a group begins; that of the last but one ends the last."""
-        return self.num_buckets * group // self.num_groups
+    def first_bucket(self, bucket_group: int) -> int:
+        """The bucket at which a bucket group begins; that of the last but one ends the last."""
+        return self.num_buckets * bucket_group // self.num_bucket_groups
 
     def key_range(self, first: int, last: int) -> tuple[int, int]:
-        """The smallest and the largest query key of the groups first..last."""
+        """The smallest and the largest query key of the bucket groups first..last."""
         low, high = self.first_bucket(first), self.first_bucket(last + 1)
         return _first_key(low, self.num_buckets), _first_key(high, self.num_buckets) - 1
 
     def overlapping(self, buckets: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
-        """Number, first and last bucket of each group that holds any bucket of first..last."""
-        first, last = (((at + 1) * self.num_groups - 1) // self.num_buckets for at in buckets)
-        for group in range(first, last + 1):
-            yield group, self.first_bucket(group), self.first_bucket(group + 1) - 1
+        """Number, first and last bucket of each bucket group that holds one of first..last."""
+        first, last = (
+            ((at + 1) * self.num_bucket_groups - 1) // self.num_buckets for at in buckets
+        )
+        for bucket_group in range(first, last + 1):
+            yield (
+                bucket_group,
+                self.first_bucket(bucket_group),
+                self.first_bucket(bucket_group + 1) - 1,
+            )
 
 
-def make_grid(num_rows: int, *, shard_rows: int, first: Grid | None, addition: int) -> Grid:
-    """The grid of an addition of so many clean rows."""
+def make_layout(
+    num_rows: int, *, shard_rows: int, first: BucketLayout | None, increment: int
+) -> BucketLayout:
+    """The layout of an increment of so many clean rows."""
     num = max(1, round(num_rows / (shard_rows * FILL)))
     if first is None:
-        return Grid(num, num, addition)
-    return Grid(first.num_buckets, min(num, first.num_buckets), addition)
+        return BucketLayout(num, num, increment)
+    return BucketLayout(first.num_buckets, min(num, first.num_buckets), increment)
 
 
 def _first_key(bucket: int, num_buckets: int) -> int:
@@ -73,15 +85,15 @@ def bucket_of(keys: NDArray[np.uint64], num_buckets: int) -> NDArray[np.uint64]:
     return (((keys >> _32) + np.uint64(1)) * np.uint64(num_buckets) - np.uint64(1)) >> _32
 
 
-def group_of(name: str) -> str:
-    """What Grid.name gave: a shard's name without its piece and its ending."""
+def bucket_group_of(name: str) -> str:
+    """What BucketLayout.name gave: a shard's name without its piece and its ending."""
     parts = name.removesuffix(SHARD_SUFFIX).split("-")
     return "-".join(parts[: 3 if parts[1:2] and parts[1].startswith("a") else 2])
 
 
-def shard_name(group: str, piece: int) -> str:
-    """The name of a group's shard; a group of more rows than a shard holds has several."""
-    return f"{group}-{piece:03d}{SHARD_SUFFIX}" if piece else f"{group}{SHARD_SUFFIX}"
+def shard_name(bucket_group: str, piece: int) -> str:
+    """The name of a bucket group's shard; one of more rows than a shard holds has several."""
+    return f"{bucket_group}-{piece:03d}{SHARD_SUFFIX}" if piece else f"{bucket_group}{SHARD_SUFFIX}"
 
 
 # --- chunks: what a raw file leaves, sorted by key
@@ -91,33 +103,33 @@ def shard_name(group: str, piece: int) -> str:
 
 
 @dataclass(frozen=True)
-class Known:
-    """The shards that earlier additions have written, by their grids."""
+class ExistingPairs:
+    """The shards that earlier increments have written, by their layouts."""
 
     folder: Folder
-    grids: tuple[Grid, ...]
+    layouts: tuple[BucketLayout, ...]
     extra_units: Names = ()  # that the keys of the pairs know
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
-        groups: dict[str, list[str]] = {}
+        bucket_groups: dict[str, list[str]] = {}
         for name in self.folder.shards():
-            groups.setdefault(group_of(name), []).append(name)
-        return groups
+            bucket_groups.setdefault(bucket_group_of(name), []).append(name)
+        return bucket_groups
 
     def shards(self, pairs: pa.Table, *, buckets: tuple[int, int]) -> Iterator[str]:
         """Names of the shards that may hold any of the pairs, which lie in buckets first..last."""
         keys = group_keys(pairs, extra_units=self.extra_units)
-        wanted = np.unique(bucket_of(keys, self.grids[0].num_buckets))
-        for names, low, high in self.groups(buckets):
+        wanted = np.unique(bucket_of(keys, self.layouts[0].num_buckets))
+        for names, low, high in self.bucket_groups(buckets):
             if np.any((wanted >= low) & (wanted <= high)):
                 yield from names
 
-    def groups(self, buckets: tuple[int, int]) -> Iterator[tuple[list[str], int, int]]:
-        """Shards, first and last bucket of each group that holds any bucket of first..last."""
-        for grid in self.grids:
-            for group, low, high in grid.overlapping(buckets):
-                yield self._names.get(grid.name(group), []), low, high
+    def bucket_groups(self, buckets: tuple[int, int]) -> Iterator[tuple[list[str], int, int]]:
+        """Shards, first and last bucket of each bucket group that holds one of first..last."""
+        for layout in self.layouts:
+            for bucket_group, low, high in layout.overlapping(buckets):
+                yield self._names.get(layout.name(bucket_group), []), low, high
 
     def split(self, pairs: pa.Table, *, buckets: tuple[int, int]) -> tuple[pa.Table, pa.Table]:
         """Pairs that no shard has yet; and WEIGHTS rows for those that one has.

@@ -46,10 +46,10 @@ def check_labels(files: Sequence[RawFile], rules: JudgedConfig) -> None:
 
 
 def check_usable(dataset: Dataset, counts: Counter[str], *, num_kept: int) -> None:
-    """Look at what became of the rows of an addition.
+    """Look at what became of the rows of an increment.
 
     Raises:
-        UnusableInput: too many are in quarantine, or no pair is left of the first addition.
+        UnusableInput: too many are in quarantine, or no pair is left of the first increment.
     """
     num_rows, num_bad = counts["rows_in"], counts["quarantined"]
     most = dataset.rules.max_bad_fraction
@@ -59,7 +59,7 @@ def check_usable(dataset: Dataset, counts: Counter[str], *, num_kept: int) -> No
             "seem to be meant: csv = { quote, escape, delimiter } of their input settles it",
             dataset.name, f"{counts['mended']:,}",
         )  # fmt: skip
-    is_empty = dataset.addition == 0 and not num_kept
+    is_empty = dataset.increment == 0 and not num_kept
     if not is_empty and not are_too_many(num_bad, num_rows, most):
         return
     reasons = commonest(_reasons(dataset))

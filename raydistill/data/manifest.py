@@ -1,6 +1,6 @@
 """Which raw files a run is made of: `prepare.json`, written before any of them is read.
 
-The pairs may get more files later, an *addition* at a time; the judged pairs are settled by the
+The pairs may get more files later, an *increment* at a time; the judged pairs are settled by the
 first. A file is known again by its size and its digest (`identity`), wherever it lies.
 """
 
@@ -71,8 +71,8 @@ class RawFile:
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """The settings a run was begun with, and the raw files of each dataset, by addition.
+class Manifest:
+    """The settings a run was begun with, and the raw files of each dataset, by increment.
 
     `patterns` are the inputs, as written in run files, that have been taken.
     """
@@ -82,27 +82,27 @@ class Ledger:
     pairs: tuple[tuple[RawFile, ...], ...]
     patterns: tuple[str, ...]
 
-    def additions(self, dataset: str) -> tuple[tuple[RawFile, ...], ...]:
+    def increments(self, dataset: str) -> tuple[tuple[RawFile, ...], ...]:
         """The files of "judged" or "pairs", in the order in which prepare took them."""
         return self.judged if dataset == "judged" else self.pairs
 
-    def with_additions(self, dataset: str, additions: Sequence[Sequence[RawFile]]) -> Ledger:
-        """The ledger with other additions of a dataset."""
-        files = tuple(tuple(addition) for addition in additions)
+    def with_increments(self, dataset: str, increments: Sequence[Sequence[RawFile]]) -> Manifest:
+        """The manifest with other increments of a dataset."""
+        files = tuple(tuple(increment) for increment in increments)
         return replace(self, judged=files) if dataset == "judged" else replace(self, pairs=files)
 
     def identities(self, dataset: str) -> list[list[Any]]:
         """All files of a dataset for a fingerprint; neither their places nor their order."""
         return sorted(
             [*file.identity, *([file.split] if file.split else []), *file.reading]
-            for files in self.additions(dataset)
+            for files in self.increments(dataset)
             for file in files
         )
 
-    def holds_what(self, other: Ledger) -> bool:
-        """Whether both have the same files in the same additions, whatever their stamps."""
+    def holds_what(self, other: Manifest) -> bool:
+        """Whether both have the same files in the same increments, whatever their stamps."""
         return all(
-            _contents(self.additions(dataset)) == _contents(other.additions(dataset))
+            _contents(self.increments(dataset)) == _contents(other.increments(dataset))
             for dataset in ("judged", "pairs")
         )
 
@@ -111,8 +111,8 @@ class Ledger:
         return {"format": _FORMAT, **asdict(self)}
 
     @staticmethod
-    def read(root: Folder) -> Ledger | None:
-        """The ledger of a run folder; None where prepare has not begun.
+    def read(root: Folder) -> Manifest | None:
+        """The manifest of a run folder; None where prepare has not begun.
 
         Raises:
             UserError: another version of raydistill has written it.
@@ -130,19 +130,19 @@ class Ledger:
             tuple(tuple(RawFile(**file) for file in files) for files in content[name])
             for name in ("judged", "pairs")
         )
-        return Ledger(content["settings"], judged, pairs, tuple(content["patterns"]))
+        return Manifest(content["settings"], judged, pairs, tuple(content["patterns"]))
 
 
-def _contents(additions: Sequence[Sequence[RawFile]]) -> list[list[tuple[Any, ...]]]:
-    return [[(file.uri, *file.identity, *file.reading) for file in files] for files in additions]
+def _contents(increments: Sequence[Sequence[RawFile]]) -> list[list[tuple[Any, ...]]]:
+    return [[(file.uri, *file.identity, *file.reading) for file in files] for files in increments]
 
 
-def find_files(rules: TextRules, *, may_be_gone: Sequence[str] = ()) -> list[RawFile]:
+def find_files(rules: TextRules, *, optional_patterns: Sequence[str] = ()) -> list[RawFile]:
     """Every file that the inputs of a dataset name, sorted by URI, each once.
 
     Raises:
-        UserError: an input that names nothing and is none of `may_be_gone`, or a file that two
-            inputs name and read in two ways.
+        UserError: an input that names nothing and is none of `optional_patterns`, or a file that
+            two inputs name and read in two ways.
     """
     found: dict[str, RawFile] = {}
     for given in rules.input:
@@ -151,7 +151,7 @@ def find_files(rules: TextRules, *, may_be_gone: Sequence[str] = ()) -> list[Raw
         try:
             files = expand_inputs([given.path])
         except MissingInput:
-            if given.path not in may_be_gone:
+            if given.path not in optional_patterns:
                 raise
             continue
         for file in files:
@@ -180,7 +180,7 @@ def check_files(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> None:
         list(threads.map(check, files))
 
 
-def look_into(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> list[RawFile]:
+def read_identities(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> list[RawFile]:
     """The files with their digests; `hint` says where columns are named.
 
     Raises:
@@ -230,14 +230,14 @@ def check_unchanged(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[
     return [looked_at.get(file.uri, file) for file in known]
 
 
-def new_files(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
+def unknown_files(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
     """Those of `found`, with digests, that are not `known`; a known file may have moved.
 
     Raises:
         UserError: a file that cannot be used.
     """
     places, here = {file.uri for file in known}, {file.uri for file in found}
-    unknown = look_into([file for file in found if file.uri not in places])
+    unknown = read_identities([file for file in found if file.uri not in places])
     moved = _by_identity([file for file in known if file.uri not in here])
     new: list[RawFile] = []
     for file in unknown:
@@ -249,7 +249,7 @@ def new_files(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFil
     return new
 
 
-def locate(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
+def find_moved(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
     """Where each of the known files lies now, in the order of `known`.
 
     Raises:
@@ -259,7 +259,7 @@ def locate(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
     known = check_unchanged(known, found)
     moved: dict[tuple[int, str], list[RawFile]] = {}
     if not places <= here:
-        moved = _by_identity(look_into([file for file in found if file.uri not in places]))
+        moved = _by_identity(read_identities([file for file in found if file.uri not in places]))
     located: list[RawFile] = []
     for file in known:
         if file.uri in here:

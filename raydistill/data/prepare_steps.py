@@ -1,4 +1,4 @@
-"""One addition to a dataset: what a Ray task of prepare does to a part, or to a range of keys.
+"""One increment to a dataset: what a Ray task of prepare does to a part, or to a range of keys.
 
 Scatter: a part of a raw file becomes chunks sorted by key (shards, without `dedupe`), and
 quarantine rows. Gather: groups of buckets are read from all chunks and become shards. Each is
@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydistill.config.data import JudgedConfig, TextRules
-from raydistill.data.bucket_layout import Grid, Known, group_of, shard_name
+from raydistill.data.bucket_layout import BucketLayout, ExistingPairs, bucket_group_of, shard_name
 from raydistill.data.chunks import gather, read_range, sort_rows, write_chunk
 from raydistill.data.clean_rows import read_clean
 from raydistill.data.manifest import RawFile
@@ -33,7 +33,7 @@ _CHUNK_SUFFIX = ".arrow"
 
 @dataclass(frozen=True)
 class Dataset:
-    """One addition to one of the two datasets, as a worker needs it."""
+    """One increment to one of the two datasets, as a worker needs it."""
 
     name: str  # "pairs" or "judged"
     rules: TextRules
@@ -42,22 +42,22 @@ class Dataset:
     splits: tuple[str, ...]  # subfolders; ("",) for the pairs
     shard_rows: int
     dedupe: bool
-    addition: int = 0
+    increment: int = 0
     extra_units: Names = ()  # that the keys of its queries know
 
     @property
     def all_chunks(self) -> Folder:
-        """What scatters leave for their gathers; gone when an addition is complete."""
+        """What scatters leave for their gathers; gone when an increment is complete."""
         return self.folder / "_chunks"
 
     @property
     def chunks(self) -> Folder:
-        """The chunks of this addition."""
-        return self.all_chunks / str(self.addition)
+        """The chunks of this increment."""
+        return self.all_chunks / str(self.increment)
 
     @property
     def weights(self) -> Folder:
-        """How often pairs of earlier additions came again."""
+        """How often pairs of earlier increments came again."""
         return self.folder / "_weights"
 
     def split_folder(self, split: str) -> Folder:
@@ -65,13 +65,13 @@ class Dataset:
         return self.folder / split if split else self.folder
 
     def delete(self) -> None:
-        """Remove what this addition, which is not complete, has written."""
-        if self.addition == 0:
+        """Remove what this increment, which is not complete, has written."""
+        if self.increment == 0:
             self.folder.delete()
             self.quarantine.delete()
             return
         self.chunks.delete()
-        prefix = Grid(1, 1, self.addition).name(0).rpartition("-")[0]
+        prefix = BucketLayout(1, 1, self.increment).name(0).rpartition("-")[0]
         for place in (self.folder, self.weights, self.quarantine):
             for name in place.shards():
                 if name.startswith(prefix):
@@ -79,7 +79,7 @@ class Dataset:
 
     def part_name(self, number: int) -> str:
         """What a part of the raw files is called, in quarantine and, if not gathered, as shard."""
-        return Grid(1, 1, self.addition).name(number)
+        return BucketLayout(1, 1, self.increment).name(number)
 
 
 @dataclass(frozen=True)
@@ -222,47 +222,55 @@ def gather_groups(
     item: dict[str, Any],
     *,
     dataset: Dataset,
-    grids: dict[str, Grid],
+    layouts: dict[str, BucketLayout],
     known: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Read some groups from all chunks, make them distinct, write their shards; the shards."""
-    split, (first, last) = item["split"], item["groups"]
-    grid, folder = grids[split], dataset.split_folder(item["split"])
+    """Read bucket groups from all chunks, make them distinct, write their shards; the shards."""
+    split, (first, last) = item["split"], item["bucket_groups"]
+    layout, folder = layouts[split], dataset.split_folder(item["split"])
     chunks = dataset.chunks / (split or "all")
     there = set(folder.shards())
-    missing = [g for g in range(first, last + 1) if shard_name(grid.name(g), 0) not in there]
+    missing = [g for g in range(first, last + 1) if shard_name(layout.name(g), 0) not in there]
     finished = sorted(set(range(first, last + 1)) - set(missing))
-    num_raw, shards, is_exact = _count_groups(finished, grid, dataset, split)
+    num_raw, shards, is_exact = _count_groups(finished, layout, dataset, split)
     if missing:
         names = [name for name in chunks.files() if name.endswith(_CHUNK_SUFFIX)]
-        tables = read_range(chunks, names, *grid.key_range(missing[0], missing[-1]))
-        grids_before = tuple(Grid(**one) for one in known[split])
-        before = Known(folder, grids_before, dataset.extra_units)
-    for group in missing:
-        found = gather(tables, *grid.key_range(group, group), dedupe=dataset.dedupe)
+        tables = read_range(chunks, names, *layout.key_range(missing[0], missing[-1]))
+        earlier_layouts = tuple(BucketLayout(**one) for one in known[split])
+        before = ExistingPairs(folder, earlier_layouts, dataset.extra_units)
+    for bucket_group in missing:
+        found = gather(tables, *layout.key_range(bucket_group, bucket_group), dedupe=dataset.dedupe)
         if found is not None:
             rows, num_here = found
             num_raw += num_here
-            shards |= _write_group(rows, grid, group, dataset=dataset, split=split, known=before)
+            shards |= _write_group(
+                rows, layout, bucket_group, dataset=dataset, split=split, known=before
+            )
     return {"rows_in": num_raw, "shards": shards, "is_exact": is_exact}
 
 
 def _write_group(
-    rows: pa.Table, grid: Grid, group: int, *, dataset: Dataset, split: str, known: Known
+    rows: pa.Table,
+    layout: BucketLayout,
+    bucket_group: int,
+    *,
+    dataset: Dataset,
+    split: str,
+    known: ExistingPairs,
 ) -> dict[str, int]:
     """Write the pairs that are new as shards; of the known ones, their weights. The shards' rows.
 
-    The first shard is written last: a group that has it was finished.
+    The first shard is written last: a bucket group that has it was finished.
     """
-    if known.grids:
-        buckets = grid.first_bucket(group), grid.first_bucket(group + 1) - 1
+    if known.layouts:
+        buckets = layout.first_bucket(bucket_group), layout.first_bucket(bucket_group + 1) - 1
         rows, deltas = known.split(rows, buckets=buckets)
         if deltas.num_rows:
-            dataset.weights.write_table(grid.name(group) + SHARD_SUFFIX, deltas)
+            dataset.weights.write_table(layout.name(bucket_group) + SHARD_SUFFIX, deltas)
     shards: dict[str, int] = {}
     starts = range(0, rows.num_rows, dataset.shard_rows)
     for piece, start in reversed(list(enumerate(starts))):
-        name = shard_name(grid.name(group), piece)
+        name = shard_name(layout.name(bucket_group), piece)
         piece_rows = rows.slice(start, dataset.shard_rows)
         dataset.split_folder(split).write_table(name, piece_rows)
         shards[f"{split}/{name}" if split else name] = piece_rows.num_rows
@@ -270,20 +278,20 @@ def _write_group(
 
 
 def _count_groups(
-    groups: Iterable[int], grid: Grid, dataset: Dataset, split: str
+    bucket_groups: Iterable[int], layout: BucketLayout, dataset: Dataset, split: str
 ) -> tuple[int, dict[str, int], bool]:
-    """Of groups that were finished before a kill: raw rows (the sum of the weights), and shards.
+    """Of bucket groups finished before a kill: raw rows (the sum of the weights), and shards.
 
     And whether the sum is exact: a pair that came 2^24 times has a rounded weight.
     """
     is_exact = True
-    wanted = {grid.name(group) for group in groups}
+    wanted = {layout.name(bucket_group) for bucket_group in bucket_groups}
     folder = dataset.split_folder(split)
     shards: dict[str, int] = {}
     num_raw = 0.0
     for place in (folder, dataset.weights) if wanted else ():
         for name in place.shards():
-            if group_of(name) in wanted:
+            if bucket_group_of(name) in wanted:
                 weights = place.read_table(name, columns=["weight"])["weight"].to_numpy()
                 num_raw += weights.sum(dtype=np.float64)
                 is_exact &= bool(np.all(weights < _FLOAT_EXACT))

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.arrow_text import Block, Texts, row_blocks
 from raydistill.serving.text.characters import (
-    OPENS,
+    SINGLE_CHAR_WORD,
     SKIP,
-    SOLO,
     SPACE,
     WORD,
+    WORD_START,
     Tables,
     character_tables,
 )
@@ -23,7 +23,7 @@ from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
 from raydistill.serving.text.tokenizer import classify, decode, is_digit
 from raydistill.serving.text.unit_names import Names
 from raydistill.serving.text.unit_table import UnitTable, unit_table
-from raydistill.serving.text.units import respell
+from raydistill.serving.text.units import normalize_units
 
 
 def query_keys(texts: Texts, *, extra_units: Names = ()) -> NDArray[np.uint64]:
@@ -53,7 +53,7 @@ def _query_keys(texts: Block, tables: Tables, table: UnitTable) -> NDArray[np.ui
     for row in range(len(keys)):
         start, stop = offsets[row], offsets[row + 1]
         num = decode(data, start, stop, tables, points)
-        num = respell(points, num, tables[0], table, spelled)
+        num = normalize_units(points, num, tables[0], table, spelled)
         classify(spelled, num, tables[0], True, classes)
         total = _sum_of_letters(spelled, classes, num)
         if total == 0:
@@ -72,7 +72,7 @@ def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num:
         kind = classes[at] if at < num else np.uint8(SPACE)
         if kind == SKIP:
             continue
-        if kind in (WORD, OPENS):  # the key of a query is that of its letters
+        if kind in (WORD, WORD_START):  # the key of a query is that of its letters
             code = points[at]
             if length and is_digit(code) and not _is_of_number(points[length - 1]):
                 total += _sum_of_word(points, stem(points, length))  # iphone13 is iphone 13
@@ -82,7 +82,7 @@ def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num:
             continue
         total += _sum_of_word(points, stem(points, length))
         length = 0
-        if kind == SOLO:
+        if kind == SINGLE_CHAR_WORD:
             total += mix64(np.uint64(points[at]))
     return total
 

@@ -17,7 +17,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydistill.demo.shop_text import ATTRIBUTES, Item, Kind, Lexicon, Writer, load_kinds, misspell
+from raydistill.demo.shop_text import (
+    ATTRIBUTES,
+    AttributeCatalog,
+    Item,
+    Kind,
+    Writer,
+    load_kinds,
+    misspell,
+)
 
 Ids = NDArray[np.int32]
 
@@ -76,11 +84,11 @@ def relevance(intent: Facts, product: Facts) -> NDArray[np.float32]:
     return np.asarray(quarters / 4, dtype=np.float32)
 
 
-def _to_facts(items: Sequence[Item], kinds: Sequence[Kind], lexicon: Lexicon) -> Facts:
+def _to_facts(items: Sequence[Item], kinds: Sequence[Kind], catalog: AttributeCatalog) -> Facts:
     # An accessory is no substitute for anything: alone in its group.
     groups = [NONE - 1 - k if kind.part else kind.group for k, kind in enumerate(kinds)]
     columns = {a: [item.stated.get(a, NONE) for item in items] for a in ATTRIBUTES}
-    columns["shade"] = [lexicon.shades.get(colour, NONE) for colour in columns["colour"]]
+    columns["shade"] = [catalog.shades.get(colour, NONE) for colour in columns["colour"]]
     columns["kind"] = [item.kind for item in items]
     columns["group"] = [groups[item.kind] for item in items]
     return Facts(**{name: np.array(ids, dtype=np.int32) for name, ids in columns.items()})
@@ -273,18 +281,18 @@ class Shop:
             )
         chance, rng = random.Random(seed), np.random.default_rng([seed, _BUILD])
         with (resources.files("raydistill.demo") / "shop_words.toml").open("rb") as file:
-            lexicon = Lexicon(tomllib.load(file), chance)
-        kinds = load_kinds(lexicon)
-        writer = Writer(lexicon, kinds, chance)
+            catalog = AttributeCatalog(tomllib.load(file), chance)
+        kinds = load_kinds(catalog)
+        writer = Writer(catalog, kinds, chance)
         items = _make_catalogue(writer, kinds, num_products=num_products, rng=rng)
         titles = [writer.title(item) for item in items]
         asked = _make_queries(writer, kinds, products=items, num_queries=num_queries, chance=chance)
         queries = list(asked)
-        products = _to_facts(items, kinds, lexicon)
-        intents = _to_facts(list(asked.values()), kinds, lexicon)
+        products = _to_facts(items, kinds, catalog)
+        intents = _to_facts(list(asked.values()), kinds, catalog)
         # Zipf with Mandelbrot's shift: without it the first few queries would be half of the log.
         shares = (np.arange(num_queries) + 10.0) ** -0.82
-        mixtures = dict(lexicon.words["mixtures"])
+        mixtures = dict(catalog.words["mixtures"])
         sources = mixtures.pop("sources")
         return cls(
             seed=seed,

@@ -91,7 +91,7 @@ class Item:
     stated: dict[str, int]
 
 
-class Lexicon:
+class AttributeCatalog:
     """Attribute values: an id for each, and all the ways to write it."""
 
     def __init__(self, words: dict[str, Any], chance: random.Random) -> None:
@@ -144,15 +144,15 @@ class Lexicon:
                 return self.add(key, [key, key, prefix + number])
 
 
-def load_kinds(lexicon: Lexicon) -> list[Kind]:
+def load_kinds(catalog: AttributeCatalog) -> list[Kind]:
     """All types, each followed by its accessories, so groups and departments are also runs."""
     kinds: list[Kind] = []
-    for department, groups in lexicon.words["types"].items():
+    for department, groups in catalog.words["types"].items():
         for types in groups.values():
             group = len(kinds)
             for name, entry in types.items():
                 main, names = len(kinds), (name, *entry.get("also", []))
-                options = lexicon.options(entry, department)
+                options = catalog.options(entry, department)
                 models = entry.get("models", False)
                 kinds.append(Kind(names, group, main, department, "", options, models))
                 coloured = entry.get("coloured", [])
@@ -166,11 +166,13 @@ def load_kinds(lexicon: Lexicon) -> list[Kind]:
 class Writer:
     """Draws products and queries and writes them down."""
 
-    def __init__(self, lexicon: Lexicon, kinds: Sequence[Kind], chance: random.Random) -> None:
-        """`kinds` are those that `load_kinds` put in the lexicon; `chance` makes every choice."""
-        self._lexicon, self._kinds, self._chance = lexicon, kinds, chance
+    def __init__(
+        self, catalog: AttributeCatalog, kinds: Sequence[Kind], chance: random.Random
+    ) -> None:
+        """`kinds` are those that `load_kinds` put in the catalog; `chance` makes every choice."""
+        self._lexicon, self._kinds, self._chance = catalog, kinds, chance
         self._formats = {
-            form: [[part.split() for part in text.split("|")] for text in lexicon.words[form]]
+            form: [[part.split() for part in text.split("|")] for text in catalog.words[form]]
             for form in ("title_formats", "part_formats")
         }
 

@@ -1,7 +1,7 @@
 """What is in the data: a run's datasets, or raw files, to figures, rejects and a sample.
 
 Memory and time are bounded: of many pairs (or of long raw files) a share is read, and the figures
-say how much. That share is a range of query keys, of every addition: a query is in it or it is not.
+say how much. That share is a range of query keys, of every increment: a query is in it or not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from raydistill.config.data import InputConfig, PairsConfig
-from raydistill.data.bucket_layout import Grid, Known, bucket_of
+from raydistill.data.bucket_layout import BucketLayout, ExistingPairs, bucket_of
 from raydistill.data.clean_rows import read_clean
 from raydistill.data.input_checks import count_reasons
 from raydistill.data.manifest import check_files, find_files
@@ -119,7 +119,7 @@ def inspect_run(run: Run) -> dict[str, Any]:
     tally, share = _tally_pairs(run, shards, region)
     found = tally.figures(share_read=share, by_query=region is not None, tokenizer=tokenizer)
     rows = {name: _counts(run.root / name) for name in DATASETS}
-    # With what later additions found of known pairs.
+    # With what later increments found of known pairs.
     kept = rows["pairs"]["rows_out"] + rows["pairs"]["duplicates"]
     found["rows_a_pair"] = round(kept / max(rows["pairs"]["rows_out"], 1), 3)
     datasets["pairs"] = found
@@ -143,13 +143,13 @@ class _Region:
     A bucket of the store is `ranges_a_bucket` of them: as many as its largest shard has pieces.
     """
 
-    grids: tuple[Grid, ...]
+    layouts: tuple[BucketLayout, ...]
     ranges_a_bucket: int
     num_ranges: int
 
     @property
     def _of_ranges(self) -> int:
-        return self.ranges_a_bucket * self.grids[0].num_buckets
+        return self.ranges_a_bucket * self.layouts[0].num_buckets
 
     @property
     def share(self) -> float:
@@ -175,11 +175,11 @@ def _region(run: Run, shards: Mapping[str, int]) -> _Region | None:
     if not run.config.pairs.dedupe:
         return None
     done = run.pairs.require_json(SUCCESS, stage="prepare")
-    grids = tuple(Grid(**one["grids"][""]) for one in done["additions"])
+    layouts = tuple(BucketLayout(**one["layouts"][""]) for one in done["increments"])
     most = max((len(shard_pieces(name, rows)) for name, rows in shards.items()), default=1)
     num_rows = max(sum(shards.values()), _MOST_ROWS)
-    num = max(1, most * grids[0].num_buckets * _MOST_ROWS // num_rows)
-    return _Region(grids, most, num)
+    num = max(1, most * layouts[0].num_buckets * _MOST_ROWS // num_rows)
+    return _Region(layouts, most, num)
 
 
 def _tally_pairs(run: Run, shards: dict[str, int], region: _Region | None) -> tuple[_Tally, float]:
@@ -192,7 +192,9 @@ def _tally_pairs(run: Run, shards: dict[str, int], region: _Region | None) -> tu
             tally.add(table)
         num_rows = sum(piece.num_rows for piece in pieces)
         return tally, num_rows / max(sum(shards.values()), 1) or 1.0
-    for names, _, high in Known(run.pairs, region.grids).groups((0, region.last_bucket)):
+    for names, _, high in ExistingPairs(run.pairs, region.layouts).bucket_groups(
+        (0, region.last_bucket)
+    ):
         there = {name: shards[name] for name in names if name in shards}
         for table in read_pieces(run.pairs, _pieces(there)):
             if not region.holds_all(high):

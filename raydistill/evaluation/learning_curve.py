@@ -86,7 +86,7 @@ the threshold of the accuracy is the dev split's. Seeds: {seeds}\
 {"; mean ± standard deviation" if len(found["seeds"]) > 1 else ""}. *Kept* is of
 {escaped(found["teacher"])}; *above chance* counts from 0.5.
 
-![AUC kept by number of pairs]({plot})
+![AUC retained by number of pairs]({plot})
 
 {markdown_table(curve_rows(found))}
 """

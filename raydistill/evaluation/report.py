@@ -10,7 +10,7 @@ from raydistill.evaluation.markup import escaped, markdown_table, text_table
 from raydistill.evaluation.tables import _short, data_markdown
 from raydistill.files.schema import COUNTS
 
-_HEAD = ("", "AUC", "accuracy", "log loss", "calibration error", "AUC kept", "us a pair")
+_HEAD = ("", "AUC", "accuracy", "log loss", "calibration error", "AUC retained", "µs/pair")
 
 
 def table_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -46,7 +46,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"On {found['num_pairs']:,} judged pairs of {found['num_queries']:,} queries that neither "
         "teacher nor student has seen. A pair is relevant when its label is at least "
         f"{found['relevant_at']}; the threshold of each row's accuracy comes from the dev split. "
-        "*AUC kept* is the student's AUC / the teacher's; *above chance* counts from 0.5.",
+        "*AUC retained* is the student's AUC / the teacher's; *above chance* counts from 0.5.",
         "",
         markdown_table([_HEAD, *table_rows(found)]),
     ]
@@ -86,8 +86,9 @@ def stack_section(stack: dict[str, Any]) -> list[str]:
         rows.append((name, f"{stack[name]:.3f}", f"{stack[f'{name}_error']:.3f}"))
     text = (
         f"Fitted on {stack['num_pairs']:,} judged dev pairs; weights are at least 0, their sum 1. "
-        "*teachers, fitted* above is sigmoid((sum of weight x logit + bias) / temperature); "
-        "*teachers stacked* is what the student learned from, at temperature 1."
+        "*teacher ensemble, calibrated* above is sigmoid((sum of weight x logit + bias) / "
+        "temperature); "
+        "*teacher ensemble* is what the student learned from, at temperature 1."
     )
     return ["", "## Stack", "", text, "", markdown_table(rows)]
 
@@ -126,7 +127,7 @@ def tune_markdown(found: dict[str, Any]) -> str:
 def _finals_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     names = dict.fromkeys((found["metric"], "auc", "log_loss"))
     columns = [(split, name) for split in ("dev", "test") for name in names]
-    head = ("", *(f"{split} {name.replace('_', ' ')}" for split, name in columns), "us a pair")
+    head = ("", *(f"{split} {name.replace('_', ' ')}" for split, name in columns), "µs/pair")
     rows: list[tuple[str, ...]] = [head]
     for final in found["finals"]:
         cells = [_spread([s[split][name] for s in final["students"]]) for split, name in columns]
@@ -141,7 +142,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _trials_rows(trials: Sequence[dict[str, Any]], metric: str) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("trial", metric.replace("_", " "), "us a pair", "settings")]
+    rows: list[tuple[str, ...]] = [("trial", metric.replace("_", " "), "µs/pair", "settings")]
     for trial in trials:
         speed = f"{trial['us_per_pair']:,.1f}" if "us_per_pair" in trial else ""
         settings = ", ".join(f"{name} = {_number(v)}" for name, v in trial["settings"].items())

@@ -21,7 +21,7 @@ def spec_of(run: Run) -> NgramSpec:
         char_ngrams=settings.char_ngrams,
         word_dim=settings.num_columns,
         vocabulary_rows=settings.vocabulary_rows or 0,
-        units=settings.respells,
+        units=settings.normalizes_units,
         extra_units=settings.unit_names,
     )
 

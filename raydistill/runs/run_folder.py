@@ -18,11 +18,11 @@ from raydistill.config.student import NgramsConfig
 from raydistill.config.teachers import ENGINE, TREES
 from raydistill.data.manifest import (
     PREPARED,
-    Ledger,
+    Manifest,
     RawFile,
     check_unchanged,
     find_files,
-    new_files,
+    unknown_files,
 )
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
@@ -53,7 +53,7 @@ class Run:
     # By source and whether its code may run: once a job.
     _models: dict[tuple[str, bool], PinnedModel] = field(default_factory=dict)
     _labeled: dict[str, str] = field(default_factory=dict)  # by teacher, once a process
-    _ledger: list[Ledger] = field(default_factory=list)  # at most one: read once a process
+    _manifest: list[Manifest] = field(default_factory=list)  # at most one: read once a process
     _new: dict[str, list[RawFile]] = field(default_factory=dict)  # by dataset: found once
 
     @cached_property
@@ -74,43 +74,43 @@ class Run:
 
     def prepare_fingerprint(self, dataset: str) -> str:
         """What made `judged/` or `pairs/`: settings, and sizes and digests of the raw files."""
-        settings, ledger = self.prepare_settings(), self.ledger
+        settings, manifest = self.prepare_settings(), self.manifest
         if dataset == "judged":
             read = settings["judged"], settings["ngrams"]
-            return fingerprint("prepare", *read, ledger.identities("judged"))
-        return fingerprint("prepare", settings, *map(ledger.identities, DATASETS))
+            return fingerprint("prepare", *read, manifest.identities("judged"))
+        return fingerprint("prepare", settings, *map(manifest.identities, DATASETS))
 
     @property
-    def ledger(self) -> Ledger:
+    def manifest(self) -> Manifest:
         """The raw files that prepare has taken; before it has begun, those that it will take."""
-        if not self._ledger:
-            ledger = Ledger.read(self.root)
-            if ledger is None:
-                empty = Ledger(self.prepare_settings(), (), (), self.patterns)
+        if not self._manifest:
+            manifest = Manifest.read(self.root)
+            if manifest is None:
+                empty = Manifest(self.prepare_settings(), (), (), self.patterns)
                 files = {name: self._apart(find_files(self.rules[name])) for name in DATASETS}
-                found = {name: new_files([], those) for name, those in files.items()}
-                ledger = empty.with_additions("judged", [found["judged"]])
-                ledger = ledger.with_additions("pairs", [found["pairs"]])
-            self._ledger.append(ledger)
-        return self._ledger[0]
+                found = {name: unknown_files([], those) for name, those in files.items()}
+                manifest = empty.with_increments("judged", [found["judged"]])
+                manifest = manifest.with_increments("pairs", [found["pairs"]])
+            self._manifest.append(manifest)
+        return self._manifest[0]
 
-    def reread_ledger(self) -> bool:
+    def reread_manifest(self) -> bool:
         """Take up what another job has prepared since this one looked; whether it has."""
-        stored = Ledger.read(self.root)
-        if stored is None or any(ledger.holds_what(stored) for ledger in self._ledger):
+        stored = Manifest.read(self.root)
+        if stored is None or any(manifest.holds_what(stored) for manifest in self._manifest):
             return False
-        self._ledger[:] = [stored]
+        self._manifest[:] = [stored]
         self._new.clear()
         return True
 
-    def write_ledger(self, ledger: Ledger) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
         """Record the raw files that prepare is about to take: what makes a folder a run's."""
         self.root.claim("run")
-        self.root.write_json(PREPARED, ledger.to_dict())
-        self._ledger[:] = [ledger]
+        self.root.write_json(PREPARED, manifest.to_dict())
+        self._manifest[:] = [manifest]
         self._new.clear()
 
-    def new_files(self, dataset: str) -> list[RawFile]:
+    def unknown_files(self, dataset: str) -> list[RawFile]:
         """Raw files of a dataset that came after prepare had begun.
 
         Raises:
@@ -118,12 +118,12 @@ class Run:
         """
         if dataset not in self._new:
             found = self.found_files(dataset)
-            ledger = self.ledger
-            current = [check_unchanged(files, found) for files in ledger.additions(dataset)]
-            # Written with the next addition: the files that were read now are not read then.
-            self._ledger[:] = [ledger.with_additions(dataset, current)]
+            manifest = self.manifest
+            current = [check_unchanged(files, found) for files in manifest.increments(dataset)]
+            # Written with the next increment: the files that were read now are not read then.
+            self._manifest[:] = [manifest.with_increments(dataset, current)]
             known = [file for files in current for file in files]
-            self._new[dataset] = new_files(known, found)
+            self._new[dataset] = unknown_files(known, found)
         return self._new[dataset]
 
     def found_files(self, dataset: str) -> list[RawFile]:
@@ -133,8 +133,8 @@ class Run:
             UserError: an input that names nothing.
         """
         is_prepared = (self.root / dataset).success() is not None
-        may_be_gone = self.ledger.patterns if is_prepared else ()
-        return self._apart(find_files(self.rules[dataset], may_be_gone=may_be_gone))
+        optional_patterns = self.manifest.patterns if is_prepared else ()
+        return self._apart(find_files(self.rules[dataset], optional_patterns=optional_patterns))
 
     def _apart(self, files: list[RawFile]) -> list[RawFile]:
         """The files, none of which lies in the run folder: not through a link either."""
@@ -159,7 +159,7 @@ class Run:
     def prepare_settings(self) -> dict[str, Any]:
         """The settings that `prepare` stores when it begins, for `check_owner` of later runs."""
         return {
-            "pairs": self.config.pairs.results(),
+            "pairs": self.config.pairs.fingerprint_fields(),
             "judged": self._judged_settings(),
             "ngrams": self._key_settings(),
         }
@@ -168,7 +168,7 @@ class Run:
         return {"extra_units": self.config.ngrams.extra_units}  # the query key knows them
 
     def _judged_settings(self) -> dict[str, Any]:
-        settings = self.config.judged.results()
+        settings = self.config.judged.fingerprint_fields()
         del settings["relevant_at"]  # metrics and binary targets alone ask for it
         return settings
 
@@ -221,10 +221,10 @@ class Run:
         base = self.config.teachers[name].base
         if base is None:
             raise ValueError(f"teacher {name} has no base: it is not fine-tuned")
-        settings = self.config.finetune.results()
+        settings = self.config.finetune.fingerprint_fields()
         relevant_at = self.config.judged.relevant_at if settings["target"] == "binary" else None
         settings_of_splits = self._judged_settings(), self._key_settings()
-        judged = [*settings_of_splits, self.ledger.identities("judged")]
+        judged = [*settings_of_splits, self.manifest.identities("judged")]
         return fingerprint("finetune", self.model(base).fingerprint, settings, judged, relevant_at)
 
     @property
@@ -244,7 +244,7 @@ class Run:
     def trees_fingerprint(self) -> str:
         """What makes the trees: judged pairs, what is known of words, settings."""
         judged, lexicon = self.prepare_fingerprint("judged"), self.for_trees.lexicon_fingerprint()
-        return fingerprint("trees", judged, lexicon, self.config.trees.results())
+        return fingerprint("trees", judged, lexicon, self.config.trees.fingerprint_fields())
 
     def logits(self, name: str) -> Folder:
         """Logits of one teacher: shards of the pairs, and below `judged/` those of the splits."""
@@ -265,7 +265,9 @@ class Run:
         else:
             identity = self.finetune_fingerprint(name)
         prompt = [teacher.prompt] if teacher.prompt is not None else []
-        return fingerprint("label", ENGINE, identity, self.config.label.results(), *prompt)
+        return fingerprint(
+            "label", ENGINE, identity, self.config.label.fingerprint_fields(), *prompt
+        )
 
     @property
     def lexicon(self) -> Folder:
@@ -285,8 +287,10 @@ class Run:
         """What makes the lexicon: the pairs and how they are read; its vectors; the features."""
         encoder, ngrams = self.word_encoder, self.config.ngrams
         vectors = encoder and [self.model(encoder).fingerprint, ngrams.num_words, ngrams.word_dim]
-        counted = ngrams.vocabulary_rows and ngrams.results()  # of n-grams: all that decides ids
-        read = self.prepare_fingerprint("pairs"), ngrams.respells, ngrams.unit_names
+        counted = (
+            ngrams.vocabulary_rows and ngrams.fingerprint_fields()
+        )  # of n-grams: all that decides ids
+        read = self.prepare_fingerprint("pairs"), ngrams.normalizes_units, ngrams.unit_names
         return fingerprint("lexicon", FORMAT, *read, vectors, counted)
 
     def labeled_by(self, name: str) -> str | None:
@@ -316,11 +320,14 @@ class Run:
             }
             # Fitted weights follow from the logits and the judged pairs.
             stack = config.stacking_weights() or self.prepare_fingerprint("judged")
-            targets: object = [teachers, config.labels.results(), stack]
+            targets: object = [teachers, config.soft_labels.fingerprint_fields(), stack]
         else:
             dataset = targets = "judged"
         sections = (config.ngrams, config.resolved.student, config.resolved.train)
-        settings = [self.lexicon_fingerprint(), *(section.results() for section in sections)]
+        settings = [
+            self.lexicon_fingerprint(),
+            *(section.fingerprint_fields() for section in sections),
+        ]
         relevant_at = config.judged.relevant_at  # of the dev AUC that chooses the best epoch
         return fingerprint(
             "train", role, self.prepare_fingerprint(dataset), targets, settings, relevant_at
@@ -357,7 +364,7 @@ class Run:
 
     def tune_fingerprint(self) -> str:
         """What makes a search: the untuned student's settings, the judged pairs, `[tune]`."""
-        judged, settings = self.prepare_fingerprint("judged"), self.config.tune.results()
+        judged, settings = self.prepare_fingerprint("judged"), self.config.tune.fingerprint_fields()
         return fingerprint("tune", self.train_fingerprint("student"), judged, settings)
 
     def report_fingerprint(self) -> str:
@@ -403,10 +410,10 @@ class Run:
     def check_owner(self) -> None:
         """Raise UserError when the run folder is no run's, or was begun with other settings."""
         self.check_folder()
-        ledger, mine = Ledger.read(self.root), self.prepare_settings()
-        if ledger is None or ledger.settings == mine:
+        manifest, mine = Manifest.read(self.root), self.prepare_settings()
+        if manifest is None or manifest.settings == mine:
             return
-        stored = ledger.settings
+        stored = manifest.settings
         changed = [
             f"{section}.{name}: {stored.get(section, {}).get(name)!r} there, {value!r} here"
             for section, fields in mine.items()

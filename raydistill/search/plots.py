@@ -16,7 +16,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from raydistill.evaluation.markup import drawn
-from raydistill.search.results import FINISHED, MODES, SPEED, Trial, flat_settings, pareto, ranked
+from raydistill.search.results import (
+    FINISHED,
+    MODES,
+    US_PER_PAIR,
+    Trial,
+    flat_settings,
+    pareto,
+    ranked,
+)
 
 _COLUMNS = 3
 _LOG_FROM = 20.0  # a range whose ends are so far apart is drawn on a log scale
@@ -31,7 +39,7 @@ def draw(trials: Sequence[Trial], *, metric: str) -> dict[str, bytes]:
         "settings.svg": _settings(shown, metric=metric),
         "parallel.svg": _parallel(shown, metric=metric),
     }
-    if all(SPEED in trial.metrics for trial in shown):
+    if all(US_PER_PAIR in trial.metrics for trial in shown):
         found["front.svg"] = _front(shown, metric=metric)
     return {name: _svg(figure) for name, figure in found.items()}
 
@@ -113,9 +121,9 @@ def _front(trials: Sequence[Trial], *, metric: str) -> Figure:
     panel = figure.add_subplot()
     best = pareto(trials, metric=metric)
     for some, style in ((trials, {"s": 18, "color": "#9ab8d8"}), (best, {"color": "#1f4e8c"})):
-        points: list[Any] = [(t.metrics[SPEED], t.metrics[metric]) for t in some]
+        points: list[Any] = [(t.metrics[US_PER_PAIR], t.metrics[metric]) for t in some]
         panel.scatter(*zip(*points, strict=True), **style)
-    panel.set_xlabel("us a pair")
+    panel.set_xlabel("µs/pair")
     panel.set_ylabel(metric.replace("_", " "))
     return figure
 

@@ -27,7 +27,7 @@ UNTUNED = "untuned"
 
 
 @dataclass(frozen=True)
-class Final:
+class FinalResult:
     """One configuration and its students, one a seed: metrics by split."""
 
     name: str
@@ -57,18 +57,18 @@ class Gain:
         return None if self.deviation is None else self.deviation / self.num_seeds**0.5
 
     @property
-    def is_real(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether it is more than twice its standard error; never for one seed."""
         return self.error is not None and self.mean > 2 * self.error
 
 
-def choose(untuned: Final, others: Sequence[Final], *, metric: str) -> Final:
+def choose(untuned: FinalResult, others: Sequence[FinalResult], *, metric: str) -> FinalResult:
     """The best mean on the dev split; the untuned settings where nothing beats them."""
     sign = -1 if MODES[metric] == "max" else 1
     return min([untuned, *others], key=lambda final: sign * final.mean("dev", metric))
 
 
-def gain(chosen: Final, untuned: Final, *, split: str, metric: str) -> Gain:
+def gain(chosen: FinalResult, untuned: FinalResult, *, split: str, metric: str) -> Gain:
     """The differences between the two, of the same seeds."""
     sign = 1 if MODES[metric] == "max" else -1
     pairs = zip(chosen.values(split, metric), untuned.values(split, metric), strict=True)
@@ -76,7 +76,7 @@ def gain(chosen: Final, untuned: Final, *, split: str, metric: str) -> Gain:
     return Gain(fmean(found), stdev(found) if len(found) > 1 else None, len(found))
 
 
-def verdict(chosen: Final, untuned: Final, *, metric: str) -> str:
+def verdict(chosen: FinalResult, untuned: FinalResult, *, metric: str) -> str:
     """One sentence: the gain on unseen queries with its spread, or that there is none."""
     if chosen is untuned:
         return "No gain: nothing that was searched beats the untuned settings on the dev split."
@@ -91,12 +91,12 @@ def verdict(chosen: Final, untuned: Final, *, metric: str) -> str:
         f"{found.mean:+.4f} {name} on the test split (standard error {found.error:.4f}, "
         f"{found.num_seeds} seeds; above 0 is better)"
     )
-    if found.is_real:
+    if found.is_significant:
         return f"{chosen.name} gains {text}."
     return f"No gain that the seeds' spread does not explain: {chosen.name} has {text}."
 
 
-def best_toml(chosen: Final, sentence: str) -> str:
+def best_toml(chosen: FinalResult, sentence: str) -> str:
     """The overlay that `train` takes."""
     return f"# {sentence}\n# raydistill distill --config RUN.TOML --overlay THIS\n" + tomli_w.dumps(
         tables_of(chosen.settings)
@@ -106,7 +106,7 @@ def best_toml(chosen: Final, sentence: str) -> str:
 MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}
 
 
-SPEED = "us_per_pair"
+US_PER_PAIR = "us_per_pair"
 
 
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
@@ -135,7 +135,7 @@ def pareto(trials: Sequence[Trial], *, metric: str) -> list[Trial]:
     """Those that no other beats in both the metric and the time a pair takes, the best first."""
     front: list[Trial] = []
     for trial in ranked(trials, metric=metric):
-        if not front or trial.metrics[SPEED] < front[-1].metrics[SPEED]:
+        if not front or trial.metrics[US_PER_PAIR] < front[-1].metrics[US_PER_PAIR]:
             front.append(trial)
     return front
 
@@ -186,7 +186,7 @@ def trials_table(trials: Sequence[Trial]) -> pa.Table:
 
 
 def flat_settings(settings: Settings) -> dict[str, Any]:
-    """Settings of which each weight has a name of its own: `labels.weights.minilm`."""
+    """Settings of which each weight has a name of its own: `soft_labels.weights.minilm`."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict):

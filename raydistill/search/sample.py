@@ -25,7 +25,7 @@ from raydistill.teachers.soft_labels import read_logits
 _MOST_ROWS = 1 << 22
 
 
-class MemoryFolder(Folder):
+class InMemoryFolder(Folder):
     """Tables by name, where a loader expects a folder of shards."""
 
     def __init__(self, tables: Mapping[str, pa.Table]) -> None:
@@ -33,9 +33,9 @@ class MemoryFolder(Folder):
         super().__init__("memory://sample")
         self._tables = dict(tables)
 
-    def __reduce__(self) -> tuple[type[MemoryFolder], tuple[dict[str, pa.Table]]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type[InMemoryFolder], tuple[dict[str, pa.Table]]]:  # type: ignore[override]
         """The tables are the folder."""
-        return MemoryFolder, (self._tables,)
+        return InMemoryFolder, (self._tables,)
 
     def read_table(self, name: str, *, columns: list[str] | None = None) -> pa.Table:
         """The table of that name, or some of its columns."""
@@ -52,11 +52,11 @@ class MemoryFolder(Folder):
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrialSample:
     """Some rows of some pieces of the transfer set, a table for each piece, named after it."""
 
-    pairs: MemoryFolder
-    logits: dict[str, MemoryFolder]  # by teacher
+    pairs: InMemoryFolder
+    logits: dict[str, InMemoryFolder]  # by teacher
     shards: dict[str, int]  # name and rows
 
     @property
@@ -65,7 +65,7 @@ class Sample:
         return sum(self.shards.values())
 
 
-def draw_sample(run: Run, *, num_pairs: int, seed: int) -> Sample:
+def draw_sample(run: Run, *, num_pairs: int, seed: int) -> TrialSample:
     """`num_pairs` random pairs, or all there are: the same share of each of many pieces.
 
     Raises:
@@ -89,9 +89,9 @@ def draw_sample(run: Run, *, num_pairs: int, seed: int) -> Sample:
         for teacher, tables in logits.items():
             column = read_logits(scored[teacher], piece, whole, reader=reader)[rows]
             tables[name] = pa.table([pairs[name]["pair_id"], pa.array(column)], schema=LOGITS)
-    return Sample(
-        pairs=MemoryFolder(pairs),
-        logits={name: MemoryFolder(tables) for name, tables in logits.items()},
+    return TrialSample(
+        pairs=InMemoryFolder(pairs),
+        logits={name: InMemoryFolder(tables) for name, tables in logits.items()},
         shards={name: table.num_rows for name, table in pairs.items()},
     )
 

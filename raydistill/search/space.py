@@ -20,7 +20,7 @@ from raydistill.config.teachers import TREES
 from raydistill.errors import UserError
 from raydistill.teachers.stacking import Stack
 
-WEIGHTS, BIAS = "labels.weights", "labels.bias"
+WEIGHTS, BIAS = "soft_labels.weights", "soft_labels.bias"
 _LEAST_WEIGHT = 0.02  # of the fitted ones: the search can take up a teacher whose weight is 0
 Values = Mapping[str, Any]  # of a trial, by dimension: what the search sees
 Settings = dict[str, Any]  # of a trial, by section.field: what the run file would say
@@ -67,7 +67,9 @@ def dimensions(config: RunConfig) -> list[Dimension]:
         UserError: nothing to search, or values that the setting does not allow.
     """
     if not config.tune.space:
-        raise UserError('tune.space is empty: say what to search, as in "labels.temperature" = ...')
+        raise UserError(
+            'tune.space is empty: say what to search, as in "soft_labels.temperature" = ...'
+        )
     found = []
     for name, given in config.tune.space.items():
         if given.low is not None and given.high is not None:
@@ -139,7 +141,7 @@ def settings_of(
             found[dimension.name] = setting
     if ratios:
         found[WEIGHTS] = _weights(config, ratios, fitted=fitted)
-        given = config.labels.bias
+        given = config.soft_labels.bias
         found.setdefault(BIAS, fitted.bias if given is None else given)
     return found
 

@@ -17,13 +17,13 @@ from raydistill.evaluation.metrics import best_threshold, measure
 from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
-from raydistill.search.results import MODES, SPEED
-from raydistill.search.sample import Sample
+from raydistill.search.results import MODES, US_PER_PAIR
+from raydistill.search.sample import TrialSample
 from raydistill.search.space import Dimension, Values, settings_of, with_settings
 from raydistill.serving.feature_spec import Features
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Loader, dense_scale
-from raydistill.student.fit import Job, State, Watcher, fit_student, new_state
+from raydistill.student.fit import FitCallbacks, FitState, StudentFit, fit_student, new_state
 from raydistill.student.network import Student, predict
 from raydistill.teachers.judged_logits import stack_of, targets_of
 from raydistill.teachers.soft_labels import Targets
@@ -34,11 +34,11 @@ Report = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Task:
+class SearchContext:
     """What all trials of a search share."""
 
     run: Run
-    sample: Sample
+    sample: TrialSample
     lexicon: Lexicon
     space: tuple[Dimension, ...]
     fitted: Stack
@@ -53,53 +53,55 @@ class Task:
         return max(epochs) * self.sample.num_pairs
 
 
-def trial_job(task: Task, values: Values) -> Job:
+def trial_fit(context: SearchContext, values: Values) -> StudentFit:
     """The fit that a trial stands for: on the sample, with the trial's settings.
 
     Raises:
         UserError: settings that do not go together.
     """
-    tune = task.run.config.tune
-    settings = settings_of(task.run.config, task.space, values, fitted=task.fitted)
+    tune = context.run.config.tune
+    settings = settings_of(context.run.config, context.space, values, fitted=context.fitted)
     if tune.max_epochs is not None:
         settings = {"train.epochs": tune.max_epochs, **settings}
-    config = with_settings(task.run.config, settings)
+    config = with_settings(context.run.config, settings)
     if config.train.evaluate_every_pairs is None:
-        every = max(1, task.sample.num_pairs // EVALUATIONS_AN_EPOCH)
+        every = max(1, context.sample.num_pairs // EVALUATIONS_AN_EPOCH)
         config = with_settings(config, {"train.evaluate_every_pairs": every})
-    run = replace(task.run, config=config)  # with what it knows of files and models
-    stack = stack_of(run, fitted=task.fitted)
+    run = replace(context.run, config=config)  # with what it knows of files and models
+    stack = stack_of(run, fitted=context.fitted)
     targets = replace(
-        targets_of(run, stack), logits=tuple(task.sample.logits[name] for name in stack.weights)
+        targets_of(run, stack), logits=tuple(context.sample.logits[name] for name in stack.weights)
     )
-    return Job(run, "student", task.sample.pairs, task.sample.shards, targets, config.train.epochs)
+    return StudentFit(
+        run, "student", context.sample.pairs, context.sample.shards, targets, config.train.epochs
+    )
 
 
 def run_trial(
-    task: Task,
+    context: SearchContext,
     values: Values,
     *,
     report: Report,
-    time_us: Callable[[Job, State, Lexicon], float] | None = None,
+    time_us: Callable[[StudentFit, FitState, Lexicon], float] | None = None,
 ) -> None:
     """Train a student on the sample, and report after every evaluation how good its best is.
 
     `time_us` measures microseconds a pair, where that is an objective too.
     """
-    job = trial_job(task, values)
-    lexicon = lexicon_of(task, job)
-    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
-    state = new_state(job, _scale(loader, job.shards), lexicon=lexicon, device="cpu")
-    speed = {} if time_us is None else {SPEED: time_us(job, state, lexicon)}
-    best = _Best(job, state, loader)
+    fit = trial_fit(context, values)
+    lexicon = lexicon_of(context, fit)
+    loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
+    state = new_state(fit, _scale(loader, fit.shards), lexicon=lexicon, device="cpu")
+    speed = {} if time_us is None else {US_PER_PAIR: time_us(fit, state, lexicon)}
+    best = _Best(fit, state, loader)
 
     def record(entry: dict[str, float]) -> None:
         found = best.update(entry)
-        done_share = entry["pairs"] / job.num_pairs
+        done_share = entry["pairs"] / fit.num_pairs
         report({"pairs": entry["pairs"], "done_share": done_share, **found, **speed})
 
-    watcher = Watcher(save=lambda _: None, log=lambda _: None, record=record)
-    fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
+    callbacks = FitCallbacks(save=lambda _: None, log=lambda _: None, record=record)
+    fit_student(fit, state, loader, rank=0, num_workers=1, callbacks=callbacks)
 
 
 def _scale(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
@@ -112,13 +114,13 @@ def _scale(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.fl
     return dense_scale(np.concatenate(parts))
 
 
-def lexicon_of(task: Task, job: Job) -> Lexicon:
+def lexicon_of(context: SearchContext, fit: StudentFit) -> Lexicon:
     """The search's lexicon as a trial reads it: with the first columns of its word vectors.
 
     Raises:
         UserError: more columns than there are, or a vocabulary that was not counted.
     """
-    known, wanted = task.lexicon, job.spec
+    known, wanted = context.lexicon, fit.spec
     if wanted.word_dim > known.dim:
         raise UserError(f"ngrams.word_dim = {wanted.word_dim}: the search has {known.dim} columns")
     if wanted.vocabulary_rows != len(known.ngrams_R):
@@ -132,8 +134,8 @@ def lexicon_of(task: Task, job: Job) -> Lexicon:
 class _Best:
     """Metrics on the dev split of the weights that the fit would keep."""
 
-    def __init__(self, job: Job, state: State, loader: Loader) -> None:
-        self._job, self._state, self._loader = job, state, loader
+    def __init__(self, fit: StudentFit, state: FitState, loader: Loader) -> None:
+        self._job, self._state, self._loader = fit, state, loader
         self._found: dict[str, float] = {}
         self._dev: tuple[Features, NDArray[np.float32]] | None = None
 
@@ -152,16 +154,16 @@ class _Best:
 
     def _measure(self) -> dict[str, float]:
         """All metrics of the best weights; costs a second pass over the dev split."""
-        run, job = self._job.run, self._job
+        run, fit = self._job.run, self._job
         if self._dev is None:
             folder, loader = run.judged("dev"), self._loader
             judged = Loader(folder, Targets(), spec=loader.spec, lexicon=loader.lexicon)
             self._dev = judged.read_all(judged_shards(run, "dev"))
         features, labels_B = self._dev
-        student = Student(job.spec, run.config.student)
+        student = Student(fit.spec, run.config.student)
         student.load(self._state.best)
         logits = predict(student, features, device="cpu")
-        scores = expit(logits * np.float32(job.targets.temperature))
+        scores = expit(logits * np.float32(fit.targets.temperature))
         at = run.config.judged.relevant_at
         threshold = best_threshold(scores, labels_B, relevant_at=at)
         found = measure(scores, labels_B, relevant_at=at, threshold=threshold).to_dict()

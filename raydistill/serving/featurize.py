@@ -16,12 +16,12 @@ from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon, find_word
 from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.match_features import (
-    Side,
-    describe,
-    first_words,
-    know,
+    TextWords,
+    allocate_words,
+    fill_match_features,
+    look_up_words,
     match_words,
-    side,
+    slice_words,
 )
 from raydistill.serving.text.arrow_text import Block, Texts, row_block, row_blocks, row_spans
 from raydistill.serving.text.characters import Tables, character_tables
@@ -30,13 +30,13 @@ from raydistill.serving.text.tokenizer import (
     char_ngrams,
     classify,
     decode,
-    space_out,
+    pad_words,
     split_words,
     trigrams,
 )
 from raydistill.serving.text.unit_names import Names
 from raydistill.serving.text.unit_table import UnitTable, unit_table
-from raydistill.serving.text.units import respell
+from raydistill.serving.text.units import normalize_units
 
 _BIGRAM = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _START, _END = np.uint64(0x5354415254), np.uint64(0x454E44)  # "START", "END"
@@ -147,7 +147,9 @@ def _add_ngrams(
 
 
 @compiled
-def _add_tagged(query: Side, title: Side, shift: np.uint64, ids: NDArray[np.int32], at: int) -> int:
+def _add_tagged(
+    query: TextWords, title: TextWords, shift: np.uint64, ids: NDArray[np.int32], at: int
+) -> int:
     """Ids of matched words, of query words that are missing, and of title words not asked for."""
     for q in range(len(query.words)):
         tag = _MATCHED if query.match[q] >= 0 else _QUERY_ONLY
@@ -168,10 +170,10 @@ def _longest(offsets: NDArray[np.int32]) -> int:
     return most
 
 
-class _Room(NamedTuple):
+class _Scratch(NamedTuple):
     """Where one side of a pair is taken apart, used again for every pair."""
 
-    words: Side
+    words: TextWords
     points: NDArray[np.uint32]  # its characters as they are
     spelled: NDArray[np.uint32]  # and with its sizes in one spelling
     classes: NDArray[np.uint8]  # of its characters
@@ -180,10 +182,10 @@ class _Room(NamedTuple):
 
 
 @compiled
-def _room(most: int, growth: int) -> _Room:
+def _scratch(most: int, growth: int) -> _Scratch:
     """Room for texts of `most` characters; each may stand between two spaces."""
-    return _Room(
-        side(growth * most),
+    return _Scratch(
+        allocate_words(growth * most),
         np.empty(most, np.uint32),
         np.empty(growth * most, np.uint32),
         np.empty(growth * most, np.uint8),
@@ -206,7 +208,7 @@ def _spell(
     num = decode(texts[0], texts[1][row], texts[1][row + 1], tables, points)
     if not units:
         return points[:num]
-    return spelled[: respell(points, num, tables[0], table, spelled)]
+    return spelled[: normalize_units(points, num, tables[0], table, spelled)]
 
 
 @compiled
@@ -215,25 +217,25 @@ def _read(
     row: int,
     tables: Tables,
     table: UnitTable,
-    room: _Room,
+    scratch: _Scratch,
     lexicon: Lexicon,
     layout: _Layout,
-) -> _Room:
+) -> _Scratch:
     """Take one text apart: its words, and its characters where they are asked for."""
-    kinds, classes = tables[0], room.classes
-    points = _spell(texts, row, tables, table, layout.units, room.points, room.spelled)
+    kinds, classes = tables[0], scratch.classes
+    points = _spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
     num = len(points)
     classify(points, num, kinds, layout.match, classes)
-    num_words = split_words(points, classes, num, room.words.words, room.words.numeric)
-    words = first_words(room.words, num_words)
+    num_words = split_words(points, classes, num, scratch.words.words, scratch.words.numeric)
+    words = slice_words(scratch.words, num_words)
     if not layout.match and not layout.size:
-        return _Room(words, *room[1:4], room.spaced[:0], room.grams[:0])
+        return _Scratch(words, *scratch[1:4], scratch.spaced[:0], scratch.grams[:0])
     if layout.match:
-        know(words, lexicon)
+        look_up_words(words, lexicon)
     else:
         classify(points, num, kinds, True, classes)
-    spaced = room.spaced[: space_out(points, classes, num, room.spaced)]
-    return _Room(words, *room[1:4], spaced, room.grams[: trigrams(spaced, room.grams)])
+    spaced = scratch.spaced[: pad_words(points, classes, num, scratch.spaced)]
+    return _Scratch(words, *scratch[1:4], spaced, scratch.grams[: trigrams(spaced, scratch.grams)])
 
 
 @compiled
@@ -262,7 +264,7 @@ def _featurize_block(
     """Ids laid flat and ids of each bag, of the pairs between the offsets; fills `dense`."""
     rows = len(queries[1]) - 1
     most = max(_longest(queries[1]), _longest(titles[1])) + 1
-    room_q, room_t = _room(most, layout.growth), _room(most, layout.growth)
+    room_q, room_t = _scratch(most, layout.growth), _scratch(most, layout.growth)
     seen = np.empty(len(room_t.grams), np.bool_)
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
     # A word takes at least one byte, in sizes too: 2n + 1 ids, and n more tagged. Its characters
@@ -290,7 +292,7 @@ def _featurize_block(
             at = _add_tagged(query.words, title.words, layout.shift, ids, at)
             bag += 1
             ends[bag] = at
-            describe(
+            fill_match_features(
                 *(query.words, title.words, query.grams, title.grams),
                 *(seen[: len(title.grams)], lexicon, dense[row]),
             )
@@ -324,14 +326,14 @@ def _known_rows(
 def _document_counts(
     titles: Block, tables: Tables, table: UnitTable, units: bool, shift: np.uint64
 ) -> NDArray[np.int64]:
-    room = _room(_longest(titles[1]) + 1, table.growth if units else 1)
-    words, numeric = room.words.words, room.words.numeric
+    scratch = _scratch(_longest(titles[1]) + 1, table.growth if units else 1)
+    words, numeric = scratch.words.words, scratch.words.numeric
     counts = np.zeros(_ONE << (_64 - shift), np.int64)
     last = np.full(len(counts), -1, np.int64)  # the title that a row was last counted for
     for row in range(len(titles[1]) - 1):
-        points = _spell(titles, row, tables, table, units, room.points, room.spelled)
-        classify(points, len(points), tables[0], True, room.classes)
-        for word in range(split_words(points, room.classes, len(points), words, numeric)):
+        points = _spell(titles, row, tables, table, units, scratch.points, scratch.spelled)
+        classify(points, len(points), tables[0], True, scratch.classes)
+        for word in range(split_words(points, scratch.classes, len(points), words, numeric)):
             at = words[word] >> shift
             if last[at] != row:
                 last[at] = row

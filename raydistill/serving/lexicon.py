@@ -35,7 +35,7 @@ class Lexicon(NamedTuple):
     ngram_places: NDArray[np.int32]
 
     @classmethod
-    def of(
+    def from_idf(
         cls,
         idf_I: NDArray[np.float32],
         *,
@@ -59,7 +59,7 @@ class Lexicon(NamedTuple):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Lexicon:
         """The lexicon that `to_arrays` gave."""
-        lexicon = cls.of(arrays[IDF], words_K=arrays[WORDS], vectors_KE=arrays[VECTORS])
+        lexicon = cls.from_idf(arrays[IDF], words_K=arrays[WORDS], vectors_KE=arrays[VECTORS])
         return lexicon.with_ngrams(arrays[NGRAMS])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -54,7 +54,7 @@ _NO_FOR, _FUR = np.array([word_hash(word) for word in NO_FOR]), word_hash("fur")
 _K1, _B, _MEAN_WORDS = 1.2, 0.75, 12.0
 
 
-class Side(NamedTuple):
+class TextWords(NamedTuple):
     """The words of a query or a title, and what is found out about each of them."""
 
     words: NDArray[np.uint64]
@@ -69,9 +69,9 @@ class Side(NamedTuple):
 
 
 @compiled
-def side(num: int) -> Side:
+def allocate_words(num: int) -> TextWords:
     """Room for `num` words."""
-    return Side(
+    return TextWords(
         np.empty(num, np.uint64),
         np.empty(num, np.bool_),
         np.empty(num, np.int32),
@@ -85,23 +85,23 @@ def side(num: int) -> Side:
 
 
 @compiled
-def first_words(room: Side, num: int) -> Side:
-    """The first `num` words of a room."""
-    return Side(
-        room.words[:num],
-        room.numeric[:num],
-        room.match[:num],
-        room.found[:num],
-        room.times[:num],
-        room.known[:num],
-        room.weight[:num],
-        room.covered[:num],
-        room.near[:num],
+def slice_words(scratch: TextWords, num: int) -> TextWords:
+    """The first `num` words of a scratch."""
+    return TextWords(
+        scratch.words[:num],
+        scratch.numeric[:num],
+        scratch.match[:num],
+        scratch.found[:num],
+        scratch.times[:num],
+        scratch.known[:num],
+        scratch.weight[:num],
+        scratch.covered[:num],
+        scratch.near[:num],
     )
 
 
 @compiled
-def match_words(query: Side, title: Side) -> None:
+def match_words(query: TextWords, title: TextWords) -> None:
     """Fill `match` and `found` of both sides and `times` of the query."""
     for t in range(len(title.words)):
         title.match[t], title.found[t] = -1, 0
@@ -150,7 +150,7 @@ def _cover(
 
 
 @compiled
-def know(words: Side, lexicon: Lexicon) -> None:
+def look_up_words(words: TextWords, lexicon: Lexicon) -> None:
     """Fill `weight` and `known`; the IDF of a word is that of its highest bits."""
     bits, size = 0, len(lexicon.idf_I)
     while size > 1:
@@ -163,7 +163,7 @@ def know(words: Side, lexicon: Lexicon) -> None:
 
 
 @compiled(fastmath={"reassoc", "contract"})
-def _find_near(query: Side, title: Side, vectors_KE: NDArray[np.float32]) -> None:
+def _find_near(query: TextWords, title: TextWords, vectors_KE: NDArray[np.float32]) -> None:
     """Fill `near`: 1 for a word that the other side has, else the best cosine, at least 0."""
     for t in range(len(title.words)):
         title.near[t] = title.match[t] >= 0
@@ -196,7 +196,7 @@ def _mean_and_weighted(
 
 
 @compiled
-def _summarise(values: NDArray[np.float32], query: Side, out: NDArray[np.float32]) -> None:
+def _summarise(values: NDArray[np.float32], query: TextWords, out: NDArray[np.float32]) -> None:
     """Mean, IDF-weighted mean, least, the last word's, and the mean of the missing words."""
     _mean_and_weighted(values, query.weight, out)
     least, missing, num_missing = np.float32(1), np.float32(0), 0
@@ -211,7 +211,7 @@ def _summarise(values: NDArray[np.float32], query: Side, out: NDArray[np.float32
 
 
 @compiled
-def _rarity(query: Side, num_title_words: int, out: NDArray[np.float32]) -> float:
+def _rarity(query: TextWords, num_title_words: int, out: NDArray[np.float32]) -> float:
     """IDF of the rarest word that is missing, is unlike any, is asked for; their sum. BM25."""
     score, norm = 0.0, _K1 * (1 - _B + _B * num_title_words / _MEAN_WORDS)
     out[:] = 0
@@ -227,7 +227,7 @@ def _rarity(query: Side, num_title_words: int, out: NDArray[np.float32]) -> floa
 
 
 @compiled
-def _order(query: Side, title: Side, out: NDArray[np.float32]) -> None:
+def _order(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None:
     """The features that go by number and order of words, from log_query_words on."""
     num_q, num_t = len(query.words), len(title.words)
     found, bigrams, run, longest, first, unknown = 0, 0, 0, 0, num_t, 0
@@ -253,7 +253,7 @@ def _order(query: Side, title: Side, out: NDArray[np.float32]) -> None:
 
 
 @compiled
-def _numbers(query: Side, title: Side, out: NDArray[np.float32]) -> None:
+def _numbers(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None:
     """Words with a digit: how many are asked for, how many of them are there."""
     asked, found = 0, 0
     for q in range(len(query.words)):
@@ -274,7 +274,7 @@ def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
 
 
 @compiled
-def _head_place(title: Side) -> int:
+def _head_place(title: TextWords) -> int:
     """The place of a title's head, the word that names the thing; -1 where there is no word."""
     for t in range(1, len(title.words)):
         end, before = title.words[t], title.words[t - 1]
@@ -290,7 +290,7 @@ def _head_place(title: Side) -> int:
 
 @compiled(fastmath={"reassoc", "contract"})
 def _head(
-    query: Side, title: Side, vectors_KE: NDArray[np.float32], out: NDArray[np.float32]
+    query: TextWords, title: TextWords, vectors_KE: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
     """The features of the title's head and the query's last word, in English its head."""
     out[0:2], out[2] = 0, 1
@@ -312,7 +312,9 @@ def _head(
 
 
 @compiled(fastmath={"reassoc", "contract"})
-def _mean_vector(words: Side, vectors_KE: NDArray[np.float32], out_E: NDArray[np.float32]) -> None:
+def _mean_vector(
+    words: TextWords, vectors_KE: NDArray[np.float32], out_E: NDArray[np.float32]
+) -> None:
     """IDF-weighted mean of the words' vectors, brought to length 1."""
     out_E[:] = 0
     for at in range(len(words.words)):
@@ -328,9 +330,9 @@ def _mean_vector(words: Side, vectors_KE: NDArray[np.float32], out_E: NDArray[np
 
 
 @compiled
-def describe(
-    query: Side,
-    title: Side,
+def fill_match_features(
+    query: TextWords,
+    title: TextWords,
     grams_query: NDArray[np.uint64],
     grams_title: NDArray[np.uint64],
     seen: NDArray[np.bool_],

@@ -60,31 +60,31 @@ def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
         from raydistill.stages import prepare
 
         _connect(run, verbose=verbose)
-        return lambda: prepare.run(run)
+        return lambda: prepare.prepare_stage(run)
     if name == "export":
         from raydistill.stages import export
 
-        return lambda: export.run(run)
+        return lambda: export.export_stage(run)
     if name == "evaluate":
         from raydistill.stages import evaluate
 
-        return lambda: evaluate.run(run)
+        return lambda: evaluate.evaluate_stage(run)
     cluster = _connect(run, verbose=verbose)
     if name == "finetune":
         from raydistill.stages import finetune
 
-        return lambda: finetune.run(run, cluster)
+        return lambda: finetune.finetune_stage(run, cluster)
     if name == "label":
         from raydistill.stages import label
 
-        return lambda: label.run(run, cluster)
+        return lambda: label.label_stage(run, cluster)
     if name == "tune":
         from raydistill.stages import tune
 
-        return lambda: tune.run(run, cluster)
+        return lambda: tune.tune_stage(run, cluster)
     from raydistill.stages import train
 
-    return lambda: train.run(run, cluster)
+    return lambda: train.train_stage(run, cluster)
 
 
 def _connect(run: Run, *, verbose: bool) -> Cluster:
@@ -106,7 +106,7 @@ def is_complete(name: str, run: Run) -> bool:
     if not all(_has(folder, wanted) for folder, wanted in outputs(name, run).items()):
         return False
     if name == "prepare":
-        return not any(run.new_files(dataset) for dataset in DATASETS)
+        return not any(run.unknown_files(dataset) for dataset in DATASETS)
     if name == "export":
         return run.has_bundle()
     # A logits file that was lost or deleted is scored again.

@@ -1,4 +1,4 @@
-"""evaluate: teachers, student and judged-only student on the test split (unseen queries)."""
+"""evaluate: teachers, student and baseline on the test split (unseen queries)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TIMED_ROUNDS = 5
 _Scores = dict[str, NDArray[np.float32]]  # by split
 
 
-def run(run: Run) -> bool:
+def evaluate_stage(run: Run) -> bool:
     """Write `report/`; False if it is there and of the current students and logits.
 
     Raises:
@@ -81,11 +81,13 @@ def _forget_plots(report: Folder, *, but: Sequence[str]) -> None:
 
 def warn_if_behind(scorers: dict[str, dict[str, Any]]) -> None:
     """Say so where the judged labels alone gave the better student."""
-    student, judged_only = (scorers[name]["auc"] for name in ("student", "judged-only student"))
+    student, judged_only = (
+        scorers[name]["auc"] for name in ("student", "baseline on judged labels only")
+    )
     if judged_only > student:
         logger.warning(
-            "evaluate  the judged-only student is ahead: AUC %.4f, the student %.4f; label more "
-            "pairs, of more queries, or give a better teacher",
+            "evaluate  the baseline on judged labels only is ahead: AUC %.4f, the student %.4f; "
+            "label more pairs, of more queries, or give a better teacher",
             judged_only,
             student,
         )
@@ -98,7 +100,10 @@ def figures(run: Run) -> dict[str, Any]:
     splits = ("dev", "test")
     fitted = _fitted(run) if len(run.config.teacher_names) > 1 else None
     scored: dict[str, _Scores] = teacher_scores(run, fitted)
-    for name, scorer in {"student": student, "judged-only student": judged_only}.items():
+    for name, scorer in {
+        "student": student,
+        "baseline on judged labels only": judged_only,
+    }.items():
         scored[name] = {split: score_split(run, scorer, split)[0] for split in splits}
     labels = {split: judged_column(run, split, "label") for split in splits}
     num_unscored = leave_out_unscored(scored, labels)["test"]
@@ -110,10 +115,12 @@ def figures(run: Run) -> dict[str, Any]:
         )
     entries = {name: entry_of(run, scores, labels) for name, scores in scored.items()}
     reference = reference_of(run)
-    for name in ("student", "judged-only student"):
+    for name in ("student", "baseline on judged labels only"):
         entries[name]["auc_retention"] = retention(entries[name]["auc"], entries[reference]["auc"])
     batch_us, single_us = time_scorer(run, student)
-    entries["student"]["us_per_pair"] = entries["judged-only student"]["us_per_pair"] = batch_us
+    entries["student"]["us_per_pair"] = entries["baseline on judged labels only"]["us_per_pair"] = (
+        batch_us
+    )
     for name in run.config.teacher_names:
         labeled = run.logits(name).success() or {}
         entries[f"teacher {name}"]["us_per_pair"] = labeled.get("actor_us_per_pair")
@@ -139,7 +146,7 @@ def _fitted(run: Run) -> FittedStack | None:
     try:
         return fitted_stack(run)
     except UserError as error:
-        if run.config.labels.weights == "fitted":
+        if run.config.soft_labels.weights == "fitted":
             raise
         logger.warning("evaluate  no fitted stack in the report: %s", error)
         return None
@@ -165,11 +172,11 @@ def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Sc
     if len(stacks) > 1:
         used, berts = stack_of(run, fitted=fitted), list(run.config.teachers)
         equal = dict.fromkeys(berts, 1 / len(berts))
-        stacks["teachers stacked"] = used, 1.0
+        stacks["teacher ensemble"] = used, 1.0
         if len(berts) > 1 and used != Stack(equal):
             stacks["teachers, mean"] = Stack(equal), 1.0
         if fitted is not None:
-            stacks["teachers, fitted"] = fitted, fitted.temperature
+            stacks["teacher ensemble, calibrated"] = fitted, fitted.temperature
     logits = {split: read_judged(run, split).logits_BM for split in ("dev", "test")}
     return {
         label: {
@@ -209,7 +216,7 @@ def entry_of(run: Run, scores: _Scores, labels: dict[str, NDArray[np.float32]]) 
 def reference_of(run: Run) -> str:
     """Whom the student is measured against: the stack it learned from, else the one teacher."""
     if len(run.config.teacher_names) > 1:
-        return "teachers stacked"
+        return "teacher ensemble"
     return f"teacher {next(iter(run.config.teachers))}"
 
 
@@ -255,7 +262,7 @@ def _stage_counts(run: Run) -> dict[str, Any]:
     for name in run.config.teacher_names:
         folders[f"label {name}"] = run.logits(name)
     folders |= {"train student": run.student("student"), "export": run.bundle}
-    folders["train judged-only student"] = run.student("judged_only")
+    folders["train baseline on judged labels only"] = run.student("judged_only")
     wanted = (*COUNTS, "seconds")
     return {
         label: {key: done[key] for key in wanted if key in done}

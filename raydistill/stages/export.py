@@ -14,7 +14,7 @@ logger = logging.getLogger("raydistill")
 _NUM_PREVIOUS = 2  # bundles kept beside the newest: a server may be loading one of them
 
 
-def run(run: Run) -> bool:
+def export_stage(run: Run) -> bool:
     """Write a bundle below `bundle/` and point to it; False if that of the student is there.
 
     Raises:

@@ -33,7 +33,7 @@ from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import device_of_worker, workers_use
 from raydistill.cluster.teacher_trial import check_base
-from raydistill.cluster.train_job import Log, fit
+from raydistill.cluster.train_job import Log, run_workers
 from raydistill.config.teachers import FinetuneConfig
 from raydistill.evaluation.metrics import auc
 from raydistill.files.folder import SUCCESS
@@ -51,7 +51,7 @@ RESULT = "result.json"
 _LINE_EVERY_S = 10.0
 
 
-def run(run: Run, cluster: Cluster) -> bool:
+def finetune_stage(run: Run, cluster: Cluster) -> bool:
     """Fine-tune every teacher that has a `base` and is not there yet; False if none was left."""
     did = False
     teachers = run.config.teachers
@@ -74,7 +74,7 @@ def _finetune(run: Run, name: str, cluster: Cluster) -> None:
     num_train = sum(judged_shards(run, "train").values())
     folder, settings = run.teacher(name), run.config.finetune
     start_s = time.monotonic()
-    fit(
+    run_workers(
         finetune_loop,
         {"run": run, "teacher": name},
         name=f"finetune-{name}-{run.finetune_fingerprint(name)}",
@@ -112,7 +112,9 @@ def finetune_loop(config: dict[str, Any]) -> None:
     dtype = teacher_dtype(run.config.finetune.dtype, device=device)
     use = workers_use(device, dtype=dtype)
     with tempfile.TemporaryDirectory() as scratch:
-        keeper = Keeper(Path(scratch) / "best", is_first=context.get_world_rank() == 0, log=log)
+        keeper = BestCheckpointCallback(
+            Path(scratch) / "best", is_first=context.get_world_rank() == 0, log=log
+        )
         trainer = make_trainer(
             run,
             name,
@@ -132,7 +134,7 @@ def finetune_loop(config: dict[str, Any]) -> None:
         ray.train.report({"dev_auc": keeper.best_auc})
 
 
-class Keeper(TrainerCallback):
+class BestCheckpointCallback(TrainerCallback):
     """Keeps the best epoch, sends checkpoints to Ray Train and lines to the driver."""
 
     def __init__(self, best: Path, *, is_first: bool, log: Log) -> None:

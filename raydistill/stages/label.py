@@ -43,7 +43,7 @@ logger = logging.getLogger("raydistill")
 _ATTEMPTS = 3  # at a shard, before it is given up and named
 
 
-def run(run: Run, cluster: Cluster) -> bool:
+def label_stage(run: Run, cluster: Cluster) -> bool:
     """Score the missing shards of every teacher; False if none was missing.
 
     The trees come first: they are fitted in seconds, and a mistake in what they read costs no GPU.

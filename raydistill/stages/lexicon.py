@@ -44,7 +44,7 @@ def write_lexicon(run: Run) -> None:
         encoder=load_model(run.model(encoder)) if encoder else None,
         num_words=settings.num_words,
         dim=settings.word_dim,
-        units=settings.respells,
+        units=settings.normalizes_units,
         extra_units=settings.unit_names,
         device="cuda" if torch.cuda.is_available() else "cpu",
         trusts_code=encoder is not None and run.model(encoder).trusts_code,

@@ -3,7 +3,7 @@
 Two passes of Ray Data tasks. Scatter: a part of a raw file becomes clean chunks sorted by the key
 of the query. Gather: a range of keys is read from all chunks, made distinct, and written as
 shards. The result depends on neither the cluster nor the order of files. Without `dedupe` there
-is one pass: a part becomes shards. Files that come later are an addition: shards of new pairs.
+is one pass: a part becomes shards. Files that come later are an increment: shards of new pairs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydistill.cluster.tasks import Item, run_tasks
-from raydistill.data.bucket_layout import Grid, make_grid
+from raydistill.data.bucket_layout import BucketLayout, make_layout
 from raydistill.data.input_checks import UnusableInput, check_labels, check_usable
-from raydistill.data.manifest import PREPARED, Ledger, RawFile, locate, new_files
+from raydistill.data.manifest import PREPARED, Manifest, RawFile, find_moved, unknown_files
 from raydistill.data.pairs import query_keys
 from raydistill.data.prepare_steps import (
     PART_ROWS,
@@ -49,7 +49,7 @@ _GATHER_TASKS = 16  # at least, where there are as many shards: a cluster has wo
 _NUM_THREADS = 16
 
 
-def run(run: Run) -> bool:
+def prepare_stage(run: Run) -> bool:
     """Make the judged splits and the shards of the transfer set; False if nothing was left to do.
 
     Raises:
@@ -58,16 +58,16 @@ def run(run: Run) -> bool:
     """
     check_inputs(run)
     with run.begin("prepare"):
-        if run.reread_ledger():  # another job has prepared since
+        if run.reread_manifest():  # another job has prepared since
             _forget_unfinished(run)
             _check_new(run)
-        new, ledger = run.new_files("pairs"), run.ledger
+        new, manifest = run.unknown_files("pairs"), run.manifest
         if new:
-            ledger = ledger.with_additions("pairs", [*ledger.pairs, new])
-        if Ledger.read(run.root) is None:
+            manifest = manifest.with_increments("pairs", [*manifest.pairs, new])
+        if Manifest.read(run.root) is None:
             for dataset in _datasets(run):  # of files that could not be used
                 dataset.quarantine.delete()
-        run.write_ledger(replace(ledger, patterns=tuple({*ledger.patterns, *run.patterns})))
+        run.write_manifest(replace(manifest, patterns=tuple({*manifest.patterns, *run.patterns})))
         try:
             return _build_all(run)
         except UnusableInput:
@@ -83,7 +83,7 @@ def _build_all(run: Run) -> bool:
 
 
 def _forget_first(run: Run) -> None:
-    """Leave nothing but quarantine of a first addition: other settings may read it."""
+    """Leave nothing but quarantine of a first increment: other settings may read it."""
     datasets = _datasets(run)
     if any(dataset.name == "pairs" and _num_done(dataset) for dataset in datasets):
         return
@@ -100,7 +100,7 @@ def check_inputs(run: Run) -> None:
             with it; labels that are not what the settings say.
     """
     run.check_owner()
-    if Ledger.read(run.root) is not None and _has_pending(run):
+    if Manifest.read(run.root) is not None and _has_pending(run):
         with run.begin("prepare"):
             _forget_unfinished(run)
     _check_new(run)
@@ -109,8 +109,8 @@ def check_inputs(run: Run) -> None:
 
 
 def _check_new(run: Run) -> None:
-    new = run.new_files("judged")
-    run.new_files("pairs")
+    new = run.unknown_files("judged")
+    run.unknown_files("pairs")
     if new:
         raise UserError(
             f"{new[0].uri} is not among the judged pairs that {run.root} was begun with; pairs of "
@@ -119,30 +119,30 @@ def _check_new(run: Run) -> None:
 
 
 def _has_pending(run: Run) -> bool:
-    """Whether prepare has begun an addition that it has not finished."""
-    return any(len(run.ledger.additions(d.name)) > _num_done(d) for d in _datasets(run))
+    """Whether prepare has begun an increment that it has not finished."""
+    return any(len(run.manifest.increments(d.name)) > _num_done(d) for d in _datasets(run))
 
 
 def _forget_unfinished(run: Run) -> None:
-    """Begin an addition anew whose files are gone or have changed before prepare was done.
+    """Begin an increment anew whose files are gone or have changed before prepare was done.
 
     A file that was cut off, and is now mended, costs the work on the others and no more.
     """
     for dataset in _datasets(run):
-        additions = run.ledger.additions(dataset.name)
+        increments = run.manifest.increments(dataset.name)
         num_done = _num_done(dataset)
-        pending = [file for files in additions[num_done:] for file in files]
+        pending = [file for files in increments[num_done:] for file in files]
         if not pending:
             continue
         found = run.found_files(dataset.name)
         try:
-            locate(pending, found)
+            find_moved(pending, found)
         except UserError as error:
             logger.warning("prepare   %s; beginning again with what was not finished", error)
-            kept: list[Sequence[RawFile]] = [*additions[:num_done]] or [new_files([], found)]
-            for number in range(num_done, len(additions)):
-                replace(dataset, addition=number).delete()
-            run.write_ledger(run.ledger.with_additions(dataset.name, kept))
+            kept: list[Sequence[RawFile]] = [*increments[:num_done]] or [unknown_files([], found)]
+            for number in range(num_done, len(increments)):
+                replace(dataset, increment=number).delete()
+            run.write_manifest(run.manifest.with_increments(dataset.name, kept))
 
 
 def check_splits(run: Run) -> None:
@@ -176,21 +176,21 @@ def _datasets(run: Run) -> tuple[Dataset, Dataset]:
 
 
 def _build(dataset: Dataset, *, run: Run) -> bool:
-    """Make the additions that are not complete, one after the other; False if there was none."""
-    additions = run.ledger.additions(dataset.name)
-    done = dataset.folder.success() or {"additions": [], "shards": {}}
-    num_done = len(done["additions"])
-    if num_done == len(additions):
+    """Make the increments that are not complete, one after the other; False if there was none."""
+    increments = run.manifest.increments(dataset.name)
+    done = dataset.folder.success() or {"increments": [], "shards": {}}
+    num_done = len(done["increments"])
+    if num_done == len(increments):
         dataset.all_chunks.delete()  # of a job that was killed at its very end
         return False
     held_out = _held_out(run, dataset)
-    for number, files in enumerate(additions[num_done:], num_done):
-        places = locate(files, run.found_files(dataset.name))
-        addition = replace(dataset, addition=number)
-        added = _add(addition, places, done["additions"], held_out=held_out)
+    for number, files in enumerate(increments[num_done:], num_done):
+        places = find_moved(files, run.found_files(dataset.name))
+        increment = replace(dataset, increment=number)
+        added = _add(increment, places, done["increments"], held_out=held_out)
         shards = {**done["shards"], **added.pop("shards")}
-        done = {"additions": [*done["additions"], added], "shards": shards}
-        is_last = number == len(additions) - 1
+        done = {"increments": [*done["increments"], added], "shards": shards}
+        is_last = number == len(increments) - 1
         fingerprint = run.prepare_fingerprint(dataset.name) if is_last else ""
         summary = _summary(done, fingerprint=fingerprint) | retry.for_success()
         dataset.folder.write_json(SUCCESS, summary)
@@ -200,16 +200,16 @@ def _build(dataset: Dataset, *, run: Run) -> bool:
 
 def _num_done(dataset: Dataset) -> int:
     done = dataset.folder.success()
-    return len(done["additions"]) if done else 0
+    return len(done["increments"]) if done else 0
 
 
 def _summary(done: dict[str, Any], *, fingerprint: str) -> dict[str, Any]:
-    """What _SUCCESS.json says: the sums over all additions, each addition, every shard's rows."""
-    additions = done["additions"]
-    totals = {name: sum(one[name] for one in additions) for name in (*COUNTS, "seconds")}
-    # Without those of an addition that an older version made.
+    """What _SUCCESS.json says: the sums over all increments, each increment, every shard's rows."""
+    increments = done["increments"]
+    totals = {name: sum(one[name] for one in increments) for name in (*COUNTS, "seconds")}
+    # Without those of an increment that an older version made.
     for name in EXTRAS:
-        totals[name] = sum(one.get(name, 0) for one in additions)
+        totals[name] = sum(one.get(name, 0) for one in increments)
     rate = round(totals["rows_in"] / max(totals["seconds"], 1e-9))
     return {"fingerprint": fingerprint, **totals, "rows_per_s": rate, **done}
 
@@ -221,16 +221,16 @@ def _add(
     *,
     held_out: HeldOut,
 ) -> dict[str, Any]:
-    """Make one addition; its counts, its grids and its shards."""
+    """Make one increment; its counts, its layouts and its shards."""
     start_s = time.monotonic()
     parts = plan_parts(files)
     counts, shards = _scatter(dataset, parts, held_out=held_out)
     check_usable(dataset, counts, num_kept=_kept(dataset, counts))
-    grids: dict[str, Grid] = {}
+    layouts: dict[str, BucketLayout] = {}
     rows_out = sum(shards.values())
     if dataset.dedupe:
-        grids = _grids(dataset, counts, earlier)
-        totals, shards = _gather(dataset, grids, earlier, counts=counts)
+        layouts = _grids(dataset, counts, earlier)
+        totals, shards = _gather(dataset, layouts, earlier, counts=counts)
         rows_out = totals["rows_out"]
         if totals["is_exact"]:
             _check_sum(dataset, "gathered", totals["rows_in"], _kept(dataset, counts))
@@ -246,10 +246,10 @@ def _add(
         **{name: counts[name] for name in EXTRAS},
         "seconds": round(seconds, 1),
         "files": len(files),
-        "grids": {split: asdict(grid) for split, grid in grids.items()},
+        "layouts": {split: asdict(layout) for split, layout in layouts.items()},
         "shards": shards,
     }
-    again = f" (addition {dataset.addition})" if dataset.addition else ""
+    again = f" (increment {dataset.increment})" if dataset.increment else ""
     logger.info(
         "prepare   %s%s: %s rows in = %s out + %s duplicates + %s quarantined + %s held out "
         "(dev and test queries); %d shards, %.0f s, %s rows/s",
@@ -308,47 +308,48 @@ def _scatter(
 
 def _grids(
     dataset: Dataset, counts: Counter[str], earlier: list[dict[str, Any]]
-) -> dict[str, Grid]:
-    grids = {
-        split: make_grid(
+) -> dict[str, BucketLayout]:
+    layouts = {
+        split: make_layout(
             counts[f"kept_{split}"],
             shard_rows=dataset.shard_rows,
-            first=Grid(**earlier[0]["grids"][split]) if earlier else None,
-            addition=dataset.addition,
+            first=BucketLayout(**earlier[0]["layouts"][split]) if earlier else None,
+            increment=dataset.increment,
         )
         for split in dataset.splits
     }
-    for split, grid in grids.items():
-        rows = counts[f"kept_{split}"] // grid.num_groups
+    for split, layout in layouts.items():
+        rows = counts[f"kept_{split}"] // layout.num_bucket_groups
         if rows > _GATHER_ROWS:
             raise UserError(
-                f"{dataset.folder} was begun with few pairs and has {grid.num_buckets:,} buckets; "
+                f"{dataset.folder} was begun with few pairs and has {layout.num_buckets:,} "
+                f"buckets; "
                 f"these files would put {rows:,} rows into each: begin another run_dir with them"
             )
-    return grids
+    return layouts
 
 
 def _gather(
     dataset: Dataset,
-    grids: dict[str, Grid],
+    layouts: dict[str, BucketLayout],
     earlier: list[dict[str, Any]],
     *,
     counts: Counter[str],
 ) -> tuple[Counter[str], dict[str, int]]:
     """Make the shards of every group; rows read from the chunks and written, and the shards."""
     items = [
-        {"split": split, "groups": groups}
-        for split, grid in grids.items()
-        for groups in _plan_groups(grid, num_rows=counts[f"kept_{split}"])
+        {"split": split, "bucket_groups": groups}
+        for split, layout in layouts.items()
+        for groups in _plan_groups(layout, num_rows=counts[f"kept_{split}"])
     ]
-    known = {split: [one["grids"][split] for one in earlier] for split in dataset.splits}
+    known = {split: [one["layouts"][split] for one in earlier] for split in dataset.splits}
     progress = Progress(
         "prepare", num_items=len(items), num_rows=_kept(dataset, counts), unit="ranges"
     )
     totals: Counter[str] = Counter(rows_in=0, rows_out=0)
     is_exact = True
     shards: dict[str, int] = {}
-    work = partial(gather_groups, dataset=dataset, grids=grids, known=known)
+    work = partial(gather_groups, dataset=dataset, layouts=layouts, known=known)
     for result in run_tasks(items, work, cpus=1):
         totals.update(rows_in=result["rows_in"], rows_out=sum(result["shards"].values()))
         shards.update(result["shards"])
@@ -358,12 +359,12 @@ def _gather(
     return totals, dict(sorted(shards.items()))
 
 
-def _plan_groups(grid: Grid, *, num_rows: int) -> Iterator[tuple[int, int]]:
+def _plan_groups(layout: BucketLayout, *, num_rows: int) -> Iterator[tuple[int, int]]:
     """First and last group of each task: as many as a task may hold, fewer where few are there."""
-    most = _GATHER_ROWS * grid.num_groups // max(num_rows, 1)
-    step = max(1, min(most, grid.num_groups // _GATHER_TASKS))
-    for first in range(0, grid.num_groups, step):
-        yield first, min(first + step, grid.num_groups) - 1
+    most = _GATHER_ROWS * layout.num_bucket_groups // max(num_rows, 1)
+    step = max(1, min(most, layout.num_bucket_groups // _GATHER_TASKS))
+    for first in range(0, layout.num_bucket_groups, step):
+        yield first, min(first + step, layout.num_bucket_groups) - 1
 
 
 def _held_out(run: Run, dataset: Dataset) -> HeldOut:
@@ -375,7 +376,7 @@ def _held_out(run: Run, dataset: Dataset) -> HeldOut:
     if dataset.name == "pairs":
         return HeldOut({"": _split_keys(run)} if run.config.pairs.hold_out else {})
     given = {split: [np.empty(0, np.uint64)] for split in SPLITS}
-    for file in locate(run.ledger.judged[0], run.found_files("judged")):
+    for file in find_moved(run.manifest.judged[0], run.found_files("judged")):
         if file.split in ("dev", "test"):
             given[file.split].append(_file_keys(file, dataset))
     test, dev = np.concatenate(given["test"]), np.concatenate(given["dev"])

@@ -22,22 +22,22 @@ from tensorboardX.record_writer import RecordWriter
 
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import device_of_worker, workers_use
-from raydistill.cluster.train_job import fit
+from raydistill.cluster.train_job import run_workers
 from raydistill.files.folder import Folder
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import ROLES, Run
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.batches import Loader
-from raydistill.student.fit import Job, State, Watcher, fit_student, new_state
+from raydistill.student.fit import FitCallbacks, FitState, StudentFit, fit_student, new_state
 from raydistill.student.fit_files import (
     FEATURES,
     load_features,
-    make_job,
     measure_features,
+    student_fit,
     write_student,
     write_success,
 )
-from raydistill.student.gradient_sync import Exchange
+from raydistill.student.gradient_sync import GradientSync
 from raydistill.teachers.transformer.device import student_dtype
 
 logger = logging.getLogger("raydistill")
@@ -45,7 +45,7 @@ EVENTS = "tensorboard"
 _OWNER = "student.txt"  # in a checkpoint: whose state it is
 
 
-def run(run: Run, cluster: Cluster) -> bool:
+def train_stage(run: Run, cluster: Cluster) -> bool:
     """Fit the students that are not there yet; False if none was left.
 
     Raises:
@@ -65,68 +65,72 @@ def train_role(run: Run, role: str, cluster: Cluster) -> bool:
     """
     if run.student(role).success() is not None:
         return False
-    _train(make_job(run, role), cluster)
+    _train(student_fit(run, role), cluster)
     return True
 
 
-def _train(job: Job, cluster: Cluster) -> None:
-    settings = job.run.config.train
+def _train(fit: StudentFit, cluster: Cluster) -> None:
+    settings = fit.run.config.train
     start_s = time.monotonic()
-    if not job.output.exists(FEATURES):
-        write_lexicon(job.run)
-        measure_features(job)
-    fit(
+    if not fit.output.exists(FEATURES):
+        write_lexicon(fit.run)
+        measure_features(fit)
+    run_workers(
         train_loop,
-        {"job": job},
-        name=f"train-{job.role}-{job.fingerprint}",
-        storage=job.run.root / "_fits",
+        {"fit": fit},
+        name=f"train-{fit.role}-{fit.fingerprint}",
+        storage=fit.run.root / "_fits",
         cluster=cluster,
         num_workers=settings.num_workers,
         gpus_each=settings.num_gpus,
         num_kept=settings.keep_checkpoints,
     )
-    write_success(job, seconds=time.monotonic() - start_s)
+    write_success(fit, seconds=time.monotonic() - start_s)
 
 
 def train_loop(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
-    job, context = config["job"], ray.train.get_context()
+    fit, context = config["fit"], ray.train.get_context()
     device, num_workers = device_of_worker(), context.get_world_size()
-    use = workers_use(device, dtype=student_dtype(job.settings.dtype, device=device))
+    use = workers_use(device, dtype=student_dtype(fit.settings.dtype, device=device))
     torch.set_num_threads(1)  # a step is too small to be shared, and the loader wants a core
-    features = load_features(job.output)
-    exchange = Exchange(device=device) if num_workers > 1 else None
-    lexicon = load_lexicon(job.run)
-    state = new_state(job, features, lexicon=lexicon, device=device, exchange=exchange)
+    features = load_features(fit.output)
+    gradient_sync = GradientSync(device=device) if num_workers > 1 else None
+    lexicon = load_lexicon(fit.run)
+    state = new_state(fit, features, lexicon=lexicon, device=device, gradient_sync=gradient_sync)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             # Where several students are fitted one after the other, it may be of the one before.
-            if (Path(folder) / _OWNER).read_text() == job.fingerprint:
+            if (Path(folder) / _OWNER).read_text() == fit.fingerprint:
                 state.load(Path(folder) / "state.pt")
-    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
+    loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
     rank = context.get_world_rank()
-    fit = partial(fit_student, job, state, loader, rank=rank, num_workers=num_workers)
+    go_on = partial(fit_student, fit, state, loader, rank=rank, num_workers=num_workers)
     if rank:
-        fit(watcher=Watcher(save=_report_alone, log=lambda line: None))
+        go_on(callbacks=FitCallbacks(save=_report_alone, log=lambda line: None))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            events = Events(Path(folder), job.output / EVENTS)
-            fit(watcher=Watcher(save=partial(_report, job), log=config["log"], record=events.add))
-        write_student(job, state, use=use)
+            events = Events(Path(folder), fit.output / EVENTS)
+            go_on(
+                callbacks=FitCallbacks(
+                    save=partial(_report, fit), log=config["log"], record=events.add
+                )
+            )
+        write_student(fit, state, use=use)
     ray.train.report({"dev_auc": state.best_auc})
 
 
-def _report_alone(state: State) -> None:
+def _report_alone(state: FitState) -> None:
     """All workers report; the first one alone carries the checkpoint."""
     ray.train.report({"epoch": state.epoch, "window": state.window})
 
 
-def _report(job: Job, state: State) -> None:
+def _report(fit: StudentFit, state: FitState) -> None:
     metrics = {"epoch": state.epoch, "window": state.window}
     with tempfile.TemporaryDirectory() as folder:
         state.save(Path(folder) / "state.pt")
-        (Path(folder) / _OWNER).write_text(job.fingerprint)
+        (Path(folder) / _OWNER).write_text(fit.fingerprint)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 

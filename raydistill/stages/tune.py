@@ -20,9 +20,9 @@ from raydistill.runs.run_folder import TUNED, Run
 from raydistill.search.plots import draw
 from raydistill.search.results import (
     FAILED,
-    SPEED,
     UNTUNED,
-    Final,
+    US_PER_PAIR,
+    FinalResult,
     Trial,
     best_few,
     best_toml,
@@ -36,7 +36,7 @@ from raydistill.search.results import (
 )
 from raydistill.search.sample import draw_sample
 from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
-from raydistill.search.trial import Task
+from raydistill.search.trial import SearchContext
 from raydistill.serving.scorer import Scorer
 from raydistill.stages.evaluate import time_scorer
 from raydistill.stages.lexicon import write_lexicon
@@ -48,7 +48,7 @@ logger = logging.getLogger("raydistill")
 BEST, TRIALS, REPORT = "best.toml", "trials.parquet", "report.md"
 
 
-def run(run: Run, cluster: Cluster) -> bool:
+def tune_stage(run: Run, cluster: Cluster) -> bool:
     """Search, and write `tune/`; False if it is there and of the current settings.
 
     Raises:
@@ -65,14 +65,14 @@ def run(run: Run, cluster: Cluster) -> bool:
 
 def _tune(run: Run, cluster: Cluster, *, wanted: str) -> None:
     start_s = time.monotonic()
-    task = make_task(run)
-    trials = search(task, cluster, storage=run.tune / "search", name=wanted)
+    context = search_context(run)
+    trials = search(context, cluster, storage=run.tune / "search", name=wanted)
     search_s = time.monotonic() - start_s
     run.tune.write_table(TRIALS, trials_table(trials))
     _check_any(trials)
     few = {trial.name: trial.settings for trial in best_few(trials, run.config)}
     untuned, *others = _finals(run, {UNTUNED: {}, **few}, cluster)
-    found = _found(run, trials, untuned, others, num_sample=task.sample.num_pairs)
+    found = _found(run, trials, untuned, others, num_sample=context.sample.num_pairs)
     found["search_seconds"] = round(search_s, 1)
     _write(run, found, trials, untuned=untuned, others=others)
     summary = {
@@ -87,7 +87,7 @@ def _tune(run: Run, cluster: Cluster, *, wanted: str) -> None:
     logger.info("tune      %s/%s", run.tune, BEST)
 
 
-def make_task(run: Run) -> Task:
+def search_context(run: Run) -> SearchContext:
     """What the trials share: sample, axes, fitted stack.
 
     Raises:
@@ -101,7 +101,7 @@ def make_task(run: Run) -> Task:
     # With word vectors, also where the run itself reads none: a trial may.
     words = replace(run, config=with_settings(run.config, {"ngrams.preset": "match"}))
     write_lexicon(words)
-    return Task(run, sample, load_lexicon(words), tuple(space), fitted)
+    return SearchContext(run, sample, load_lexicon(words), tuple(space), fitted)
 
 
 def _check_any(trials: Sequence[Trial]) -> None:
@@ -112,7 +112,7 @@ def _check_any(trials: Sequence[Trial]) -> None:
         raise UserError(f"all {len(trials)} trials failed; the first: {failed[0].error}")
 
 
-def _finals(run: Run, wanted: dict[str, Settings], cluster: Cluster) -> list[Final]:
+def _finals(run: Run, wanted: dict[str, Settings], cluster: Cluster) -> list[FinalResult]:
     """Train each configuration on the whole transfer set, once a seed, and measure the students.
 
     As many at once as the cluster holds. A student that is there is not trained again: neither
@@ -140,7 +140,7 @@ def _finals(run: Run, wanted: dict[str, Settings], cluster: Cluster) -> list[Fin
         students = [{"seed": seed, **_measure(runs[name, seed])} for seed in seeds]
         for student in students:
             logger.info("tune      %s, seed %d: %s", name, student["seed"], _short(student, run))
-        finals.append(Final(name, settings, tuple(students)))
+        finals.append(FinalResult(name, settings, tuple(students)))
     return finals
 
 
@@ -168,14 +168,14 @@ def _measure(run: Run) -> dict[str, Any]:
         for split, both in scored.items()
     }
     fingerprint = run.train_fingerprint("student")
-    return {**found, SPEED: time_scorer(run, scorer)[0], "fingerprint": fingerprint}
+    return {**found, US_PER_PAIR: time_scorer(run, scorer)[0], "fingerprint": fingerprint}
 
 
 def _found(
     run: Run,
     trials: Sequence[Trial],
-    untuned: Final,
-    others: Sequence[Final],
+    untuned: FinalResult,
+    others: Sequence[FinalResult],
     *,
     num_sample: int,
 ) -> dict[str, Any]:
@@ -210,8 +210,8 @@ def _write(
     found: dict[str, Any],
     trials: Sequence[Trial],
     *,
-    untuned: Final,
-    others: Sequence[Final],
+    untuned: FinalResult,
+    others: Sequence[FinalResult],
 ) -> None:
     """The overlay, the figures, the plots and a report of their own."""
     chosen = next(final for final in (untuned, *others) if final.name == found["chosen"])

@@ -110,7 +110,7 @@ class Loader:
         """
         reader = reader or PieceReader()
         pairs = reader.read(self.folder, piece, columns=self.targets.columns)
-        targets = self.targets.of(piece, pairs, reader=reader)[start:stop]
+        targets = self.targets.for_piece(piece, pairs, reader=reader)[start:stop]
         part = pairs.slice(start, None if stop is None else stop - start)
         return features_of(part, spec=self.spec, lexicon=self.lexicon), targets
 

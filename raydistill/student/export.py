@@ -21,7 +21,7 @@ from raydistill.runs.shards import judged_shards
 from raydistill.serving.bundle import bundle_files
 from raydistill.serving.feature_spec import FORMAT
 from raydistill.serving.scorer import Scorer
-from raydistill.student.fit_files import load_student, make_job
+from raydistill.student.fit_files import load_student, student_fit
 from raydistill.student.network import Student, predict
 from raydistill.teachers.judged_logits import stack_of
 
@@ -38,7 +38,7 @@ def bundle_settings(run: Run, role: str) -> dict[str, Any]:
         "format": FORMAT,
         "student": run.train_fingerprint(role),
         "ngrams": asdict(spec_of(run)),
-        "temperature": config.labels.temperature if role == "student" else 1.0,
+        "temperature": config.soft_labels.temperature if role == "student" else 1.0,
         "threshold": 0.5,
         "max_query_chars": config.pairs.max_query_chars,
         "max_title_chars": config.pairs.max_title_chars,
@@ -91,11 +91,11 @@ def score_split(
 
 def _golden(run: Run, scorer: Scorer) -> list[dict[str, Any]]:
     """Some pairs with their scores, after a check that torch and the scorer agree on them."""
-    job = make_job(run, "student")
-    shard = max(job.shards, key=lambda name: job.shards[name])
+    fit = student_fit(run, "student")
+    shard = max(fit.shards, key=lambda name: fit.shards[name])
     rows = run.pairs.read_rows(shard, 0, _NUM_GOLDEN)
     student = Student(spec_of(run), run.config.student)
-    student.load(load_student(job.output))
+    student.load(load_student(fit.output))
     features = features_of(rows, spec=scorer.spec, lexicon=scorer.lexicon)
     by_torch = scorer.scores_of(predict(student, features, device="cpu"))
     queries, titles = rows["query"].to_pylist(), rows["title"].to_pylist()

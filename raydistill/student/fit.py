@@ -27,7 +27,7 @@ from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.featurize import word_rows
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Batch, Loader, Window, plan_windows
-from raydistill.student.gradient_sync import Exchange
+from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Inputs, Student, predict, to_inputs
 from raydistill.student.optimizers import rate_at
 from raydistill.student.trainer import Trainer
@@ -39,7 +39,7 @@ BATCHES_AHEAD = 8  # some MB; enough that a slow one is not waited for
 
 
 @dataclass(frozen=True)
-class Job:
+class StudentFit:
     """What one student is fitted on."""
 
     run: Run
@@ -95,7 +95,7 @@ class Average:
         self.student.refresh()
 
 
-# The fields of a State that are saved as they are.
+# The fields of a FitState that are saved as they are.
 _PLAIN = (
     *("epoch", "window", "num_pairs", "loss_sum", "loss_pairs"),
     *("best_auc", "best", "num_worse", "history"),
@@ -103,7 +103,7 @@ _PLAIN = (
 
 
 @dataclass
-class State:
+class FitState:
     """Everything a fit needs to go on: what a checkpoint holds."""
 
     trainer: Trainer
@@ -144,104 +144,109 @@ class State:
 
 
 def new_state(
-    job: Job,
+    fit: StudentFit,
     features: Mapping[str, NDArray[np.float32]],
     *,
     lexicon: Lexicon,
     device: str,
-    exchange: Exchange | None = None,
-) -> State:
+    gradient_sync: GradientSync | None = None,
+) -> FitState:
     """An untrained student; the same on every worker, since the seed is."""
-    settings = job.settings
+    settings = fit.settings
 
     def untrained() -> Student:
         torch.manual_seed(settings.seed)
         dtype = student_dtype(settings.dtype, device=device)
-        student = Student(job.spec, job.run.config.student, device=device, dtype=dtype)
+        student = Student(fit.spec, fit.run.config.student, device=device, dtype=dtype)
         student.standardise(mean_F=features["dense_mean"], std_F=features["dense_std"])
-        if job.run.config.student.start == "words":
-            student.start_rows(word_rows(lexicon, spec=job.spec), lexicon.vectors_KE)
+        if fit.run.config.student.start == "words":
+            student.start_rows(word_rows(lexicon, spec=fit.spec), lexicon.vectors_KE)
         return student
 
-    is_mse = job.targets.as_logits
-    trainer = Trainer(untrained(), settings, exchange=exchange, is_mse=is_mse)
+    trainer = Trainer(untrained(), settings, gradient_sync=gradient_sync, target=fit.targets.target)
     average = None if settings.average_from is None else Average(untrained())
-    return State(trainer, average)
+    return FitState(trainer, average)
 
 
 @dataclass(frozen=True)
-class Watcher:
+class FitCallbacks:
     """Whom a fit tells how it goes: `save` gets the state now and then, the others every change."""
 
-    save: Callable[[State], None]
+    save: Callable[[FitState], None]
     log: Callable[[str], None]
     record: Callable[[dict[str, float]], None] = lambda entry: None
 
 
 def fit_student(
-    job: Job, state: State, loader: Loader, *, rank: int, num_workers: int, watcher: Watcher
+    fit: StudentFit,
+    state: FitState,
+    loader: Loader,
+    *,
+    rank: int,
+    num_workers: int,
+    callbacks: FitCallbacks,
 ) -> None:
     """Train from where `state` is to the end, or until it has been no better for `patience`."""
-    dev = _dev_split(job.run, loader)
+    dev = _dev_split(fit.run, loader)
     device = str(state.student.table_VD.device)
-    meter = _Meter(job, state, log=watcher.log)
+    meter = _FitLogger(fit, state, log=callbacks.log)
     batches = prefetch(
-        _batches(job, state, loader, rank=rank, num_workers=num_workers, device=device),
+        _batches(fit, state, loader, rank=rank, num_workers=num_workers, device=device),
         depth=BATCHES_AHEAD,
     )
-    num_windows = [len(_windows(job, epoch)) for epoch in range(job.num_epochs)]
+    num_windows = [len(_windows(fit, epoch)) for epoch in range(fit.num_epochs)]
     window: Window | None = None
     for batch, inputs, targets_B in meter.waiting(batches):
         if batch.window is not window:
             window = batch.window
             # Dropout goes by the window, so that a resumed fit draws what it would have drawn.
-            torch.manual_seed(hash((job.settings.seed, window.epoch, window.index, rank)))
+            torch.manual_seed(hash((fit.settings.seed, window.epoch, window.index, rank)))
         middle = state.num_pairs + batch.num_global / 2  # neither end of a schedule is a rate of 0
-        rate = rate_at(job.settings, done_share=middle / job.num_pairs)
+        rate = rate_at(fit.settings, done_share=middle / fit.num_pairs)
         loss = state.trainer.step(inputs, targets_B, num_global=batch.num_global, rate=rate)
         meter.step(loss, num_pairs=len(targets_B), num_global=batch.num_global)
         ends_epoch = batch.is_last and window.index + 1 == num_windows[window.epoch]
-        if ends_epoch or _is_due(state.num_pairs, batch, every=job.settings.evaluate_every_pairs):
-            _evaluate(job, state, dev, device=device)
+        if ends_epoch or _is_due(state.num_pairs, batch, every=fit.settings.evaluate_every_pairs):
+            _evaluate(fit, state, dev, device=device)
             meter.evaluated()
-            watcher.record(state.history[-1])
+            callbacks.record(state.history[-1])
         if batch.is_last:
             _next_window(state, window, ends_epoch=ends_epoch)
             num_done = sum(num_windows[: state.epoch]) + state.window
-            if num_done % job.settings.checkpoint_every_windows == 0:
-                watcher.save(state)
-        if is_over(job, state):
+            if num_done % fit.settings.checkpoint_every_windows == 0:
+                callbacks.save(state)
+        if is_over(fit, state):
             return
 
 
-def is_over(job: Job, state: State) -> bool:
+def is_over(fit: StudentFit, state: FitState) -> bool:
     """Whether there is nothing left to train on, or no hope of better."""
-    patience = job.settings.patience
-    return state.epoch >= job.num_epochs or (patience is not None and state.num_worse >= patience)
+    patience = fit.settings.patience
+    return state.epoch >= fit.num_epochs or (patience is not None and state.num_worse >= patience)
 
 
 def _batches(
-    job: Job, state: State, loader: Loader, *, rank: int, num_workers: int, device: str
+    fit: StudentFit, state: FitState, loader: Loader, *, rank: int, num_workers: int, device: str
 ) -> Iterator[tuple[Batch, Inputs, Tensor]]:
     """What is left of all epochs, on the device."""
-    left = [w for epoch in range(state.epoch, job.num_epochs) for w in _windows(job, epoch)]
-    if is_over(job, state):
+    left = [w for epoch in range(state.epoch, fit.num_epochs) for w in _windows(fit, epoch)]
+    if is_over(fit, state):
         left = []
     for batch in loader.batches(
         left[state.window :],
         rank=rank,
         num_workers=num_workers,
-        batch_rows=job.settings.batch_rows,
-        seed=job.settings.seed,
+        batch_rows=fit.settings.batch_rows,
+        seed=fit.settings.seed,
     ):
         inputs = to_inputs(batch.lookup, batch.dense_BF, device=device)
         yield batch, inputs, torch.from_numpy(batch.targets_B).to(device)
 
 
-def _windows(job: Job, epoch: int) -> list[Window]:
-    settings = job.settings
+def _windows(fit: StudentFit, epoch: int) -> list[Window]:
+    settings = fit.settings
     return plan_windows(
-        job.shards, seed=settings.seed, epoch=epoch, window_rows=settings.window_rows
+        fit.shards, seed=settings.seed, epoch=epoch, window_rows=settings.window_rows
     )
 
 
@@ -250,29 +255,29 @@ def _is_due(num_pairs: int, batch: Batch, *, every: int | None) -> bool:
     return every is not None and num_pairs // every > (num_pairs - batch.num_global) // every
 
 
-def _next_window(state: State, window: Window, *, ends_epoch: bool) -> None:
+def _next_window(state: FitState, window: Window, *, ends_epoch: bool) -> None:
     state.epoch, state.window = (
         (window.epoch + 1, 0) if ends_epoch else (window.epoch, window.index + 1)
     )
 
 
 def _evaluate(
-    job: Job, state: State, dev: tuple[Features, NDArray[np.float32]], *, device: str
+    fit: StudentFit, state: FitState, dev: tuple[Features, NDArray[np.float32]], *, device: str
 ) -> None:
     """Measure on the dev split, and keep the weights if they are the best."""
-    done_share = state.num_pairs / job.num_pairs
+    done_share = state.num_pairs / fit.num_pairs
     entry = {
         "epoch": state.epoch + 1.0,
         "pairs": float(state.num_pairs),
         "loss": state.loss_sum / max(state.loss_pairs, 1),
-        "learning_rate": job.settings.learning_rate * rate_at(job.settings, done_share=done_share),
-        **_measure(job, state, state.student, dev, device=device),
+        "learning_rate": fit.settings.learning_rate * rate_at(fit.settings, done_share=done_share),
+        **_measure(fit, state, state.student, dev, device=device),
     }
     found, student = entry["dev_auc"], state.student
-    start = job.settings.average_from
+    start = fit.settings.average_from
     if state.average is not None and start is not None and done_share >= start:
         state.average.add(student.arrays())
-        of_mean = _measure(job, state, state.average.student, dev, device=device)
+        of_mean = _measure(fit, state, state.average.student, dev, device=device)
         entry |= {f"{name}_average": value for name, value in of_mean.items()}
         if of_mean["dev_auc"] > found:
             found, student = of_mean["dev_auc"], state.average.student
@@ -285,8 +290,8 @@ def _evaluate(
 
 
 def _measure(
-    job: Job,
-    state: State,
+    fit: StudentFit,
+    state: FitState,
     student: Student,
     dev: tuple[Features, NDArray[np.float32]],
     *,
@@ -295,14 +300,14 @@ def _measure(
     """AUC and log loss on the dev split; what the first worker found, for all of them."""
     features, labels = dev
     logits = predict(student, features, device=device)
-    temperature = job.targets.temperature  # the score is the probability given back at 1
+    temperature = fit.targets.temperature  # the score is the probability given back at 1
     scores = torch.from_numpy(logits).double().mul(temperature).sigmoid().numpy()
     found = [
-        auc(logits, labels, relevant_at=job.run.config.judged.relevant_at),
+        auc(logits, labels, relevant_at=fit.run.config.judged.relevant_at),
         log_loss(scores, labels) if len(labels) else float("nan"),
     ]
-    if state.trainer.exchange is not None:
-        found = state.trainer.exchange.first(found)
+    if state.trainer.gradient_sync is not None:
+        found = state.trainer.gradient_sync.broadcast_first(found)
     return {"dev_auc": found[0], "dev_log_loss": found[1]}
 
 
@@ -311,11 +316,11 @@ def copy_arrays(student: Student) -> dict[str, Tensor]:
     return {name: value.cpu().clone() for name, value in student.arrays().items()}
 
 
-class _Meter:
+class _FitLogger:
     """Loss, speed and waiting of a fit, as lines now and then."""
 
-    def __init__(self, job: Job, state: State, *, log: Callable[[str], None]) -> None:
-        self.job, self.state, self.log = job, state, log
+    def __init__(self, fit: StudentFit, state: FitState, *, log: Callable[[str], None]) -> None:
+        self.fit, self.state, self.log = fit, state, log
         self.start_s = self.last_s = time.monotonic()
         self.waited_s, self.before = 0.0, state.num_pairs
 
@@ -351,12 +356,12 @@ class _Meter:
         seconds = time.monotonic() - self.start_s
         done = rate_line(
             self.state.num_pairs - self.before,
-            num_total=self.job.num_pairs - self.before,
+            num_total=self.fit.num_pairs - self.before,
             seconds=seconds,
         )
-        epoch = f"epoch {self.state.epoch + 1}/{self.job.num_epochs}"
+        epoch = f"epoch {self.state.epoch + 1}/{self.fit.num_epochs}"
         waited = f"waited {self.waited_s / max(seconds, 1e-9):.1%}"
-        return f"train     {self.job.role} {epoch}  {done}  {note}, {waited}"
+        return f"train     {self.fit.role} {epoch}  {done}  {note}, {waited}"
 
 
 def _dev_split(run: Run, loader: Loader) -> tuple[Features, NDArray[np.float32]]:

@@ -16,7 +16,7 @@ from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards, missing_shards, pair_shards
 from raydistill.student.batches import Loader, scale_features
-from raydistill.student.fit import Job, State, copy_arrays
+from raydistill.student.fit import FitState, StudentFit, copy_arrays
 from raydistill.teachers.judged_logits import stack_of, targets_of
 from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import use_text
@@ -25,7 +25,7 @@ logger = logging.getLogger("raydistill")
 WEIGHTS, LAST, FEATURES, RESULT = "weights.pt", "last.pt", "features.npz", "result.json"
 
 
-def make_job(run: Run, role: str) -> Job:
+def student_fit(run: Run, role: str) -> StudentFit:
     """Find the shards and the targets of a student.
 
     Raises:
@@ -39,7 +39,7 @@ def make_job(run: Run, role: str) -> Job:
         )
     if role == "judged_only":
         shards = judged_shards(run, "train")
-        return Job(run, role, run.judged("train"), shards, Targets(), settings.judged_epochs)
+        return StudentFit(run, role, run.judged("train"), shards, Targets(), settings.judged_epochs)
     shards = pair_shards(run)
     if not shards:
         raise UserError(f"no pair in {run.pairs}: nothing to train on")
@@ -49,15 +49,15 @@ def make_job(run: Run, role: str) -> Job:
             raise UserError(
                 f"teacher {teacher} has not scored {len(missing)} of the shards: run `label` first"
             )
-    return Job(run, role, run.pairs, shards, targets_of(run, stack_of(run)), settings.epochs)
+    return StudentFit(run, role, run.pairs, shards, targets_of(run, stack_of(run)), settings.epochs)
 
 
-def write_success(job: Job, *, seconds: float) -> None:
+def write_success(fit: StudentFit, *, seconds: float) -> None:
     """Say that the student is complete, and what the fit came to."""
-    result = job.output.require_json(RESULT, stage="train")
-    rows = sum(job.shards.values())
+    result = fit.output.require_json(RESULT, stage="train")
+    rows = sum(fit.shards.values())
     summary = {
-        "fingerprint": job.fingerprint,
+        "fingerprint": fit.fingerprint,
         "rows_in": rows,
         "rows_out": rows,
         "quarantined": 0,
@@ -65,22 +65,22 @@ def write_success(job: Job, *, seconds: float) -> None:
         "rows_per_s": round(result["pairs"] / seconds),
         **result,
     }
-    job.output.write_json(SUCCESS, summary)
+    fit.output.write_json(SUCCESS, summary)
     logger.info(
         "train     %s: best dev AUC %.4f, %.0f s, on %s",
-        job.role,
+        fit.role,
         result["dev_auc"],
         seconds,
         use_text(result),
     )
 
 
-def measure_features(job: Job) -> None:
+def measure_features(fit: StudentFit) -> None:
     """Write the scale of the dense features; the lexicon of the run must be there."""
-    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=load_lexicon(job.run))
+    loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=load_lexicon(fit.run))
     buffer = io.BytesIO()
-    np.savez(buffer, **scale_features(loader, job.shards))  # type: ignore[arg-type]
-    job.output.write_bytes(FEATURES, buffer.getvalue())
+    np.savez(buffer, **scale_features(loader, fit.shards))  # type: ignore[arg-type]
+    fit.output.write_bytes(FEATURES, buffer.getvalue())
 
 
 def load_features(folder: Folder) -> dict[str, NDArray[np.float32]]:
@@ -89,15 +89,15 @@ def load_features(folder: Folder) -> dict[str, NDArray[np.float32]]:
         return dict(arrays)
 
 
-def write_student(job: Job, state: State, *, use: dict[str, str]) -> None:
+def write_student(fit: StudentFit, state: FitState, *, use: dict[str, str]) -> None:
     """The best weights, the last ones where they are kept; the fit's course, and its devices."""
-    if job.keeps_last:
-        job.output.write_bytes(LAST, _to_bytes(copy_arrays(state.student)))
+    if fit.keeps_last:
+        fit.output.write_bytes(LAST, _to_bytes(copy_arrays(state.student)))
     best = _to_bytes(state.best)
-    job.output.write_bytes(WEIGHTS, best)
+    fit.output.write_bytes(WEIGHTS, best)
     found = {"dev_auc": state.best_auc, "pairs": state.num_pairs, "evaluations": state.history}
     weights = hashlib.blake2b(best, digest_size=8).hexdigest()
-    job.output.write_json(RESULT, {"weights": weights, **found, **use})
+    fit.output.write_json(RESULT, {"weights": weights, **found, **use})
 
 
 def _to_bytes(arrays: dict[str, torch.Tensor]) -> memoryview:

@@ -23,7 +23,7 @@ from raydistill.student.embedding_kernels import add_rows, distinct
 
 
 @dataclass(frozen=True)
-class Gathering:
+class PendingAllGather:
     """The same tensor of every worker, under way."""
 
     found: Tensor
@@ -35,7 +35,7 @@ class Gathering:
         return self.found
 
 
-class Exchange:
+class GradientSync:
     """The sum of gradients over the workers of torch's default process group."""
 
     def __init__(self, *, device: str = "cpu") -> None:
@@ -43,11 +43,11 @@ class Exchange:
         self.num_workers, self._device = dist.get_world_size(), device
         self.num_bytes = 0  # handed over by this worker so far
 
-    def count_rows(self, rows_U: Tensor) -> Gathering:
+    def all_gather_counts(self, rows_U: Tensor) -> PendingAllGather:
         """Begin to tell the others how many rows there are: known long before their gradients."""
         return self._gather(torch.tensor([len(rows_U)], device=rows_U.device))
 
-    def sum_all(self, grads_P: Tensor) -> dist.Work:
+    def all_reduce_dense(self, grads_P: Tensor) -> dist.Work:
         """Begin to put the sum of all workers' flat gradients in the place of this one's.
 
         It is there after a `wait()` on what comes back.
@@ -57,11 +57,11 @@ class Exchange:
         return work
 
     def sum_rows(
-        self, rows_U: Tensor, grads_UD: Tensor, *, counts: Gathering
+        self, rows_U: Tensor, grads_UD: Tensor, *, counts: PendingAllGather
     ) -> tuple[Tensor, Tensor]:
         """The distinct rows of all workers, and the sums of their gradients in float32.
 
-        `counts` is what `count_rows` gave for the same rows.
+        `counts` is what `all_gather_counts` gave for the same rows.
         """
         nums = counts.wait().flatten().tolist()
         # The bits of an id are one or two more columns: one message in place of two.
@@ -83,13 +83,13 @@ class Exchange:
         add_rows(slots_of, grads.numpy(), sums.numpy())
         return torch.from_numpy(all_rows), sums
 
-    def first(self, values: list[float]) -> list[float]:
+    def broadcast_first(self, values: list[float]) -> list[float]:
         """The values of the first worker, so that all decide alike."""
         found = torch.tensor(values, dtype=torch.float64, device=self._device)
         dist.broadcast(found, src=0)
         return [float(value) for value in found]
 
-    def _gather(self, values: Tensor) -> Gathering:
+    def _gather(self, values: Tensor) -> PendingAllGather:
         self.num_bytes += values.nbytes
         found = values.new_empty(self.num_workers, *values.shape)
-        return Gathering(found, dist.all_gather(list(found), values, async_op=True))
+        return PendingAllGather(found, dist.all_gather(list(found), values, async_op=True))

@@ -68,7 +68,7 @@ def make_lexicon(
     """The lexicon of the pairs in `shards`; without an `encoder` it holds the IDF alone."""
     idf_I = count_idf(folder, shards, units=units, extra_units=extra_units)
     if encoder is None:
-        return Lexicon.of(idf_I)
+        return Lexicon.from_idf(idf_I)
     texts = read_pieces(folder, sample_pieces(shards), columns=["query", "title"])
     words, hashes_K = frequent_words(texts, most=num_words)
     vectors_KH = encode_words(words, encoder, device=device, trusts_code=trusts_code)
@@ -76,7 +76,7 @@ def make_lexicon(
     use = device_use(device, dtype=teacher_dtype("auto", device=device))
     text = "lexicon   vectors of %s words from %s, on %s"
     logger.info(text, f"{len(words):,}", encoder, use_text(use))
-    return Lexicon.of(idf_I, words_K=hashes_K, vectors_KE=vectors_KE.astype(np.float32))
+    return Lexicon.from_idf(idf_I, words_K=hashes_K, vectors_KE=vectors_KE.astype(np.float32))
 
 
 def frequent_words(

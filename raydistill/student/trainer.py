@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raydistill.config.student import TrainConfig
+from raydistill.config.student import Target, TrainConfig
 from raydistill.student.embedding_kernels import adagrad_rows
-from raydistill.student.gradient_sync import Exchange
+from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Inputs, Student
 from raydistill.student.optimizers import make_optimizer
 
@@ -31,15 +31,16 @@ class Trainer:
         student: Student,
         config: TrainConfig,
         *,
-        exchange: Exchange | None = None,
-        is_mse: bool = False,
+        gradient_sync: GradientSync | None = None,
+        target: Target = "probability",
     ) -> None:
-        """`exchange` joins the gradients of several workers; None: this is the only one.
+        """`gradient_sync` joins the gradients of several workers; None: this is the only one.
 
-        `is_mse`: targets are logits, and the loss is half the squared distance.
+        `target` says what the targets are, and so the loss: sigmoid cross-entropy on probabilities,
+        half the squared distance from logits.
         """
-        self.student, self.config, self.exchange = student, config, exchange
-        self.is_mse = is_mse
+        self.student, self.config, self.gradient_sync = student, config, gradient_sync
+        self.target = target
         self.optimizer = make_optimizer(config, student.weights_P)
         self.squares_V = student.table_VD.new_zeros(len(student.table_VD))
         self._table_rate = config.table_rate(student.spec.preset)
@@ -55,27 +56,27 @@ class Trainer:
         workers share it. `rate` multiplies the learning
         rates.
         """
-        student, dropout, exchange = self.student, self.student.dropout, self.exchange
-        counts = None if exchange is None else exchange.count_rows(inputs.rows_U)
+        student, dropout, gradient_sync = self.student, self.student.dropout, self.gradient_sync
+        counts = None if gradient_sync is None else gradient_sync.all_gather_counts(inputs.rows_U)
         logits_B, read = student.forward(inputs, dropout=dropout)
         grads_B = self.residuals(logits_B, targets_B) / num_global
         bag_grads = student.backward(grads_B, read, out_P=self._grads_P, dropout=dropout)
-        sums = None if exchange is None else exchange.sum_all(self._grads_P)
+        sums = None if gradient_sync is None else gradient_sync.all_reduce_dense(self._grads_P)
         rows_U, grads_UD = inputs.rows_U, student.row_gradients(inputs, bag_grads)
-        if exchange and counts and sums:  # gradients travel in the type of the matrix work
+        if gradient_sync and counts and sums:  # gradients travel in the type of the matrix work
             low_UD = grads_UD.to(self._grads_P.dtype)
-            rows_U, grads_UD = exchange.sum_rows(rows_U, low_UD, counts=counts)
+            rows_U, grads_UD = gradient_sync.sum_rows(rows_U, low_UD, counts=counts)
             sums.wait()
         self.optimizer.step(self._grads_P.float(), learning_rate=rate * self.config.learning_rate)
         student.refresh()
         self._move_rows(rows_U, grads_UD, learning_rate=rate * self._table_rate)
-        if self.is_mse:
+        if self.target == "logit":
             return (logits_B - targets_B).square().sum() / 2
         return functional.binary_cross_entropy_with_logits(logits_B, targets_B, reduction="sum")
 
     def residuals(self, logits_B: Tensor, targets_B: Tensor) -> Tensor:
         """Gradient of each pair's own loss by its logit, shape B."""
-        return (logits_B if self.is_mse else logits_B.sigmoid()) - targets_B
+        return (logits_B if self.target == "logit" else logits_B.sigmoid()) - targets_B
 
     def _move_rows(self, rows_U: Tensor, grads_UD: Tensor, *, learning_rate: float) -> None:
         table, squares = self.student.table_VD, self.squares_V

@@ -88,7 +88,7 @@ def stack_of(run: Run, *, fitted: Stack | None = None) -> Stack:
     Raises:
         UserError: as `fitted_stack`, where the file asks for fitted weights.
     """
-    weights, bias = run.config.stacking_weights(), run.config.labels.bias
+    weights, bias = run.config.stacking_weights(), run.config.soft_labels.bias
     if weights is not None:
         return Stack(weights, bias or 0.0)
     stack = fitted or _fitted_or_equal(run)
@@ -104,7 +104,7 @@ def _fitted_or_equal(run: Run) -> Stack:
     try:
         return _fit(run, dev)
     except UserError as error:
-        if run.config.labels.weights == "fitted":
+        if run.config.soft_labels.weights == "fitted":
             raise
         names = list(run.config.teachers)
         logger.warning("stack     equal weights of %s: %s", ", ".join(names), error)
@@ -117,6 +117,6 @@ def targets_of(run: Run, stack: Stack) -> Targets:
         logits=tuple(run.logits(name) for name in stack.weights),
         weights=tuple(stack.weights.values()),
         bias=stack.bias,
-        temperature=run.config.labels.temperature,
-        as_logits=run.config.learns_logits,
+        temperature=run.config.soft_labels.temperature,
+        target=run.config.target,
     )

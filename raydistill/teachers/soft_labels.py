@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+from raydistill.config.student import Target
 from raydistill.files.folder import Folder
 from raydistill.files.pieces import (
     Piece,
@@ -55,7 +56,7 @@ class Targets:
     weights: tuple[float, ...] = ()
     bias: float = 0.0
     temperature: float = 1.0
-    as_logits: bool = False  # the logit of the soft label in place of it, for loss = "mse"
+    target: Target = "probability"  # the soft label, or its logit
     holds_logits: bool = False  # the pairs' own labels are such logits: of a subset of a curve
 
     @property
@@ -63,7 +64,7 @@ class Targets:
         """What is read of a shard of pairs."""
         return ["query", "title", "pair_id" if self.logits else "label"]
 
-    def of(
+    def for_piece(
         self, piece: Piece, pairs: pa.Table, *, reader: PieceReader | None = None
     ) -> NDArray[np.float32]:
         """Targets of `pairs`, the rows of a piece; the ids are checked, never joined.
@@ -72,11 +73,11 @@ class Targets:
         """
         if not self.logits:
             labels = np.asarray(pairs["label"].to_numpy())
-            if self.holds_logits and not self.as_logits:
+            if self.holds_logits and self.target == "probability":
                 return soft_labels(labels[:, None], weights_M=(1.0,))
             return labels
         columns = [read_logits(folder, piece, pairs, reader=reader) for folder in self.logits]
-        make = soft_logits if self.as_logits else soft_labels
+        make = soft_logits if self.target == "logit" else soft_labels
         return make(
             np.stack(columns, axis=1),
             weights_M=self.weights,

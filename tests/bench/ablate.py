@@ -70,9 +70,9 @@ VARIANTS = [
     Variant("hidden 1024-512-128-64", student={"hidden": (1024, 512, 128, 64)}),
     Variant("hidden 128", student={"hidden": (128,)}),
     Variant("embedding 32", student={"embedding_dim": 32}),
-    Variant("loss on logits", train={"loss": "mse"}),
+    Variant("loss on logits", train={"target": "logit"}),
     Variant("linear schedule", train={"schedule": "linear"}),
-    Variant("linear, loss on logits", train={"schedule": "linear", "loss": "mse"}),
+    Variant("linear, loss on logits", train={"schedule": "linear", "target": "logit"}),
     Variant("dropout 0.1", student={"dropout": 0.1}),
     Variant("AdamW 0.001", train={"optimizer": "adamw", "learning_rate": 0.001,
                                   "table_learning_rate": 0.01, "schedule": "linear"}),
@@ -94,7 +94,7 @@ class Data:
         """Train, dev and test; the targets of `train` are the teacher's logits."""
         if self._made is None or self._made[0] != spec:
             self._made = None
-            targets = Targets((self.logits,), (1.0,), as_logits=True)
+            targets = Targets((self.logits,), (1.0,), target="logit")
             self._made = (spec, {"train": self._pairs(spec, targets)})
             for split in ("dev", "test"):
                 loader = Loader(
@@ -138,9 +138,9 @@ def fit(
     std = features.dense_BF.std(axis=0)
     mean = features.dense_BF.mean(axis=0)
     student.standardise(mean_F=mean, std_F=np.where(std > 1e-6, std, 1).astype(np.float32))
-    is_mse = config.loss == "mse"
-    targets = logits if is_mse else 1 / (1 + np.exp(-logits))
-    trainer, found = Trainer(student, config, is_mse=is_mse), []
+    target = config.target or "probability"
+    targets = logits if target == "logit" else 1 / (1 + np.exp(-logits))
+    trainer, found = Trainer(student, config, target=target), []
     num_steps, rows = len(targets) // config.batch_rows, config.batch_rows
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(targets))
@@ -210,7 +210,7 @@ def main() -> None:
         best = [max(found, key=lambda entry: entry["dev"]) for _, found in runs]
         test = np.array([entry["test"] for entry in best])
         dev = np.array([entry["dev"] for entry in best])
-        word = lexicon if spec.word_dim else Lexicon.of(lexicon.idf_I)
+        word = lexicon if spec.word_dim else Lexicon.from_idf(lexicon.idf_I)
         us = microseconds(runs[0][0], word, sample)
         figures[variant.name] = {"dev": dev.mean(), "test": test.mean(), "us": us}
         spread = test.std(ddof=1) if len(test) > 1 else float("nan")

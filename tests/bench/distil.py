@@ -193,7 +193,7 @@ def fit(way: Way, run: Run, data: Data, *, seed: int, epochs: int) -> list[dict[
         one.standardise(mean_F=scale["dense_mean"], std_F=scale["dense_std"])
     if way.words:
         student.start_rows(word_rows(data.lexicon, spec=student.spec), data.lexicon.vectors_KE)
-    trainer = _Trainer(student, TrainConfig(batch_rows=_ROWS), is_mse=True)
+    trainer = _Trainer(student, TrainConfig(batch_rows=_ROWS), target="logit")
     trainer.way = way
     features, targets, queries, is_judged, weights = pairs_of(way, data, seed=seed)
     num_steps, found = len(targets) // _ROWS, []

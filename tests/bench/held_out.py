@@ -30,8 +30,8 @@ from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.batches import Loader
-from raydistill.student.fit import Job
-from raydistill.student.fit_files import make_job
+from raydistill.student.fit import StudentFit
+from raydistill.student.fit_files import student_fit
 from raydistill.student.network import Student, predict
 
 
@@ -41,12 +41,12 @@ def divergence(found_B: NDArray[np.float32], true_B: NDArray[np.float32]) -> flo
     return float(np.mean(expit(true_B) * yes + expit(-true_B) * no))
 
 
-def distance(job: Job, student: Student, names: list[str]) -> dict[str, float]:
+def distance(fit: StudentFit, student: Student, names: list[str]) -> dict[str, float]:
     """How far a student is from its teachers on some shards."""
-    temperature = job.targets.temperature
-    targets = replace(job.targets, as_logits=True)
-    loader = Loader(job.folder, targets, spec=job.spec, lexicon=load_lexicon(job.run))
-    rows = rows_of(job.folder)
+    temperature = fit.targets.temperature
+    targets = replace(fit.targets, target="logit")
+    loader = Loader(fit.folder, targets, spec=fit.spec, lexicon=load_lexicon(fit.run))
+    rows = rows_of(fit.folder)
     features, true = loader.read_all({name: rows[name] for name in names})
     found = predict(student, features, device="cpu")
     known = ~np.isnan(true)
@@ -58,13 +58,13 @@ def distance(job: Job, student: Student, names: list[str]) -> dict[str, float]:
 def measure(base: Run, settings: dict[str, Any], num_held: int) -> dict[str, float]:
     run = replace(base, config=with_settings(base.config, settings))
     write_lexicon(run)
-    job = make_job(run, "student")
-    names = sorted(job.shards)
+    fit = student_fit(run, "student")
+    names = sorted(fit.shards)
     kept, held = names[:-num_held], names[-num_held:]
-    job = replace(job, shards={name: job.shards[name] for name in kept})
-    student = fitted(job)
-    entry = judge(job, student)
-    return {**distance(job, student, held), "auc": entry["auc"], "accuracy": entry["accuracy"]}
+    fit = replace(fit, shards={name: fit.shards[name] for name in kept})
+    student = fitted(fit)
+    entry = judge(fit, student)
+    return {**distance(fit, student, held), "auc": entry["auc"], "accuracy": entry["accuracy"]}
 
 
 def main() -> None:

@@ -36,14 +36,14 @@ from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
 from raydistill.stages.lexicon import write_lexicon
-from raydistill.student.fit_files import make_job
+from raydistill.student.fit_files import student_fit
 
 METRICS = ("auc", "accuracy", "log_loss")
 _COLUMNS = ["query", "title", "label"]
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {  # a student's role and settings
     "student": ("student", {}),
     "student of the BERT alone": ("student", {"trees.enabled": False}),
-    "judged-only student": ("judged_only", {}),
+    "baseline on judged labels only": ("judged_only", {}),
 }
 
 
@@ -92,7 +92,7 @@ def fit(task: tuple[str, str, int]) -> dict[str, Any]:
     base = Run(load_config(path))
     role, settings = WAYS[way]
     run = replace(base, config=with_settings(base.config, {"train.seed": seed, **settings}))
-    return metrics_of(make_job(run, role))
+    return metrics_of(student_fit(run, role))
 
 
 def teacher_entries(run: Run) -> dict[str, list[dict[str, Any]]]:

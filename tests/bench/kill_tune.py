@@ -19,7 +19,7 @@ import psutil
 import pyarrow.parquet as pq
 
 SETTINGS = [
-    'tune.space={"labels.temperature" = {low = 0.5, high = 8.0, log = true}, '
+    'tune.space={"soft_labels.temperature" = {low = 0.5, high = 8.0, log = true}, '
     '"train.seed" = {low = 0, high = 999}}',
     *("tune.sample_pairs=5000", "tune.max_epochs=1", "tune.num_final=1", "tune.final_seeds=1"),
     *("train.epochs=1", "student.hidden=[16]", "student.embedding_dim=8", "ngrams.hash_bits=12"),

@@ -41,7 +41,7 @@ def prepared_run(
         shard = table.slice(at, shard_rows)
         run.pairs.write_table(name, shard)
         shards[name] = shard.num_rows
-    run.write_ledger(run.ledger)
+    run.write_manifest(run.manifest)
     for dataset, names in {"judged": {}, "pairs": shards}.items():
         done = {"fingerprint": run.prepare_fingerprint(dataset), "rows_in": table.num_rows}
         (run.root / dataset).write_json(SUCCESS, {**done, "shards": names})

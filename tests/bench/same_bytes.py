@@ -1,6 +1,6 @@
 """prepare in many ways, one result: workers, names and order of files, kill -9 of everything.
 
-A store of all files at once, and a store of half of them with an addition of the others.
+A store of all files at once, and a store of half of them with an increment of the others.
 
 python tests/bench/same_bytes.py --pairs 'DATA/*.parquet' --judged JUDGED.parquet --label label
 """
@@ -120,12 +120,12 @@ def main() -> None:
     grown: dict[str, str] = {}
     for inputs in (files[::2], files):
         subprocess.run([*command, str(config("grown", inputs))], check=True)
-    grown["an addition"] = digest(folder / "grown")
+    grown["an increment"] = digest(folder / "grown")
     num_kills = 0
     for inputs in (files[::2], files):
         path = config("grown-killed", inputs)
         num_kills += run_killed(path, chance=chance, most_s=given.kill_after)
-    grown[f"an addition, killed {num_kills} times"] = digest(folder / "grown-killed")
+    grown[f"an increment, killed {num_kills} times"] = digest(folder / "grown-killed")
     num_results = len(set(found.values())) + len(set(grown.values())) - 1
     found |= grown
     for name, value in found.items():

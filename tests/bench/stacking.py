@@ -27,7 +27,7 @@ from raydistill.runs.run_folder import Run
 from raydistill.search.space import Settings, with_settings
 from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
 from raydistill.stages.lexicon import write_lexicon
-from raydistill.student.fit import Job
+from raydistill.student.fit import StudentFit
 from raydistill.teachers.judged_logits import fitted_stack, stack_of, targets_of
 
 METRICS = ("auc", "accuracy", "log_loss", "ece")
@@ -43,10 +43,10 @@ def students(run: Run, *, temperatures: list[float]) -> Iterator[tuple[str, str,
     stacks["mean"] = dict.fromkeys(names, 1.0), 0.0
     stacks["fitted"] = fitted.weights, fitted.bias
     for stack, (weights, bias) in stacks.items():
-        given: Settings = {"labels.weights": weights, "labels.bias": bias}
-        yield stack, "logits", {**given, "train.loss": "mse"}
+        given: Settings = {"soft_labels.weights": weights, "soft_labels.bias": bias}
+        yield stack, "logits", {**given, "train.target": "logit"}
         for temperature in temperatures:
-            soft = {"train.loss": "cross_entropy", "labels.temperature": temperature}
+            soft = {"train.target": "probability", "soft_labels.temperature": temperature}
             yield stack, f"temperature {temperature:g}", {**given, **soft}
 
 
@@ -58,7 +58,7 @@ def fit(task: tuple[str, Settings, int, int, int]) -> dict[str, Any]:
     run = replace(base, config=config)
     targets = targets_of(run, stack_of(run))
     shards = some_shards(run, num_pairs)
-    return metrics_of(Job(run, "student", run.pairs, shards, targets, epochs))
+    return metrics_of(StudentFit(run, "student", run.pairs, shards, targets, epochs))
 
 
 def teachers(run: Run) -> None:

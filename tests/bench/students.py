@@ -14,40 +14,40 @@ from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
 from raydistill.stages.evaluate import entry_of
 from raydistill.student.batches import Loader, scale_features
-from raydistill.student.fit import Job, Watcher, fit_student, new_state
+from raydistill.student.fit import FitCallbacks, StudentFit, fit_student, new_state
 from raydistill.student.network import Student, predict
 from raydistill.teachers.soft_labels import Targets
 
 
-def fitted(job: Job) -> Student:
+def fitted(fit: StudentFit) -> Student:
     """The weights that were best on dev; the run has a lexicon."""
     torch.set_num_threads(1)
-    run, lexicon = job.run, load_lexicon(job.run)
-    loader = Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
-    name, rows = next(iter(job.shards.items()))
-    state = new_state(job, scale_features(loader, {name: rows}), lexicon=lexicon, device="cpu")
-    watcher = Watcher(save=lambda _: None, log=lambda _: None)
-    fit_student(job, state, loader, rank=0, num_workers=1, watcher=watcher)
-    student = Student(job.spec, run.config.student)
+    run, lexicon = fit.run, load_lexicon(fit.run)
+    loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
+    name, rows = next(iter(fit.shards.items()))
+    state = new_state(fit, scale_features(loader, {name: rows}), lexicon=lexicon, device="cpu")
+    callbacks = FitCallbacks(save=lambda _: None, log=lambda _: None)
+    fit_student(fit, state, loader, rank=0, num_workers=1, callbacks=callbacks)
+    student = Student(fit.spec, run.config.student)
     student.load(state.best)
     return student
 
 
-def metrics_of(job: Job) -> dict[str, Any]:
+def metrics_of(fit: StudentFit) -> dict[str, Any]:
     """Metrics on the test split of the weights that were best on dev; the run has a lexicon."""
-    return judge(job, fitted(job))
+    return judge(fit, fitted(fit))
 
 
-def judge(job: Job, student: Student) -> dict[str, Any]:
+def judge(fit: StudentFit, student: Student) -> dict[str, Any]:
     """Metrics of a student on the test split; its threshold is that of dev."""
-    lexicon = load_lexicon(job.run)
+    lexicon = load_lexicon(fit.run)
     scores, labels = {}, {}
     for split in ("dev", "test"):
-        judged = Loader(job.run.judged(split), Targets(), spec=job.spec, lexicon=lexicon)
+        judged = Loader(fit.run.judged(split), Targets(), spec=fit.spec, lexicon=lexicon)
         features, labels[split] = judged.read_all(rows_of(judged.folder))
         logits = predict(student, features, device="cpu")
-        scores[split] = expit(logits * np.float32(job.targets.temperature))
-    return entry_of(job.run, scores, labels)
+        scores[split] = expit(logits * np.float32(fit.targets.temperature))
+    return entry_of(fit.run, scores, labels)
 
 
 def some_shards(run: Run, num_pairs: int) -> dict[str, int]:

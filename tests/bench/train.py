@@ -39,7 +39,7 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Batch, Loader, Window, plan_windows
 from raydistill.student.fit import BATCHES_AHEAD
-from raydistill.student.gradient_sync import Exchange
+from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Student, to_inputs
 from raydistill.student.trainer import Trainer
 from raydistill.teachers.soft_labels import Targets
@@ -93,18 +93,18 @@ class Bench:
         self, bits: int, *, rank: int = 0, num_workers: int = 1, epochs: int = 1
     ) -> Iterator[Batch]:
         spec = self.spec(bits)
-        lexicon = Lexicon.of(np.ones(1, np.float32))
+        lexicon = Lexicon.from_idf(np.ones(1, np.float32))
         loader = Loader(self.pairs, self.targets, spec=spec, lexicon=lexicon)
         return loader.batches(
             self.windows(epochs), rank=rank, num_workers=num_workers,
             batch_rows=self.batch_rows * num_workers, seed=0,
         )  # fmt: skip
 
-    def trainer(self, bits: int, *, exchange: Exchange | None = None) -> Trainer:
+    def trainer(self, bits: int, *, gradient_sync: GradientSync | None = None) -> Trainer:
         torch.manual_seed(0)
         dtype = student_dtype("auto", device="cpu")
         student = Student(self.spec(bits), StudentConfig(hidden=HIDDEN), dtype=dtype)
-        return Trainer(student, TrainConfig(), exchange=exchange)
+        return Trainer(student, TrainConfig(), gradient_sync=gradient_sync)
 
     def ours(self, trainer: Trainer, bits: int, **workers: int) -> dict[str, float]:
         """One pass from Parquet text: pairs a second of this worker, and the share it waited."""
@@ -235,14 +235,14 @@ def worker(arguments: argparse.Namespace) -> None:
     num_workers = arguments.workers
     dist.init_process_group("gloo", rank=arguments.rank, world_size=num_workers)
     bench = bench_of(arguments)
-    exchange = Exchange() if num_workers > 1 and not arguments.apart else None
-    trainer = bench.trainer(arguments.bits, exchange=exchange)
+    gradient_sync = GradientSync() if num_workers > 1 and not arguments.apart else None
+    trainer = bench.trainer(arguments.bits, gradient_sync=gradient_sync)
     workers = {"rank": arguments.rank, "num_workers": num_workers}
     for _ in range(2):
-        before = exchange.num_bytes if exchange else 0
+        before = gradient_sync.num_bytes if gradient_sync else 0
         dist.barrier()
         found = bench.ours(trainer, arguments.bits, **workers)
-    found["bytes_per_step"] = ((exchange.num_bytes if exchange else 0) - before) / found[
+    found["bytes_per_step"] = ((gradient_sync.num_bytes if gradient_sync else 0) - before) / found[
         "num_steps"
     ]
     if arguments.rank == 0:

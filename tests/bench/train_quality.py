@@ -74,7 +74,7 @@ def main() -> None:
     run = Folder(arguments.run_dir)
     shards = rows_of(run / "pairs")
     spec = NgramSpec("match", 18)
-    lexicon = Lexicon.of(count_idf(run / "pairs", shards, units=False))
+    lexicon = Lexicon.from_idf(count_idf(run / "pairs", shards, units=False))
     targets = Targets((run / "logits" / arguments.logits,), (1.0,))
     loader = Loader(run / "pairs", targets, spec=spec, lexicon=lexicon)
     judged = Loader(run / "judged" / "dev", Targets(), spec=spec, lexicon=lexicon)

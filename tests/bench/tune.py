@@ -25,10 +25,10 @@ from raydistill.cluster.tune_trials import search
 from raydistill.config.loading import load_config
 from raydistill.files.folder import Folder
 from raydistill.runs.run_folder import Run
-from raydistill.stages.tune import make_task
+from raydistill.stages.tune import search_context
 
 SPACE = (
-    '{"labels.temperature" = {low = 0.5, high = 8.0, log = true}, '
+    '{"soft_labels.temperature" = {low = 0.5, high = 8.0, log = true}, '
     '"train.learning_rate" = {low = 0.002, high = 0.05, log = true}, '
     '"train.batch_rows" = {choices = [128, 256]}, '
     '"student.dropout" = {low = 0.0, high = 0.3}, '
@@ -105,7 +105,7 @@ def main() -> None:
     )
     load_before = os.getloadavg()[0]
     cluster = connect(config.cluster)
-    task = make_task(Run(config))
+    task = search_context(Run(config))
     start_s, memory = time.monotonic(), Memory()
     with tempfile.TemporaryDirectory() as folder:
         trials = search(task, cluster, storage=Folder(folder), name="bench")

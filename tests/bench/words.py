@@ -34,9 +34,9 @@ from raydistill.serving.text.cleaning import clean_text
 from raydistill.serving.text.tokenizer import encode
 from raydistill.serving.text.unit_names import UNITS
 from raydistill.serving.text.unit_table import unit_table
-from raydistill.serving.text.units import respell
+from raydistill.serving.text.units import normalize_units
 
-SPEC, PLAIN = NgramSpec("match", 26, units=True), Lexicon.of(np.ones(1, np.float32))
+SPEC, PLAIN = NgramSpec("match", 26, units=True), Lexicon.from_idf(np.ones(1, np.float32))
 GLUED = re.compile(r"(?<![\w.,/-])(\d[\d.,/]*)([^\W\d_]+)(?!\w)")
 APART = re.compile(r"(?<![\w.,/-])(\d[\d.,/]*)[ -]([^\W\d_]+)(?!\w)")
 NAMES = {name for unit, names in UNITS.items() for name in (unit, *names.split())}
@@ -65,7 +65,7 @@ def spelled(text: str) -> str:
     table = unit_table()
     points = np.array([ord(char) for char in text], np.uint32)
     out = np.empty(table.growth * len(points) + 1, np.uint32)
-    num = respell(points, len(points), character_tables()[0], table, out)
+    num = normalize_units(points, len(points), character_tables()[0], table, out)
     return "".join(map(chr, out[:num]))
 
 

@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> str:
         (["label", "--config", "{file}"], "no teacher model"),
         (["label", "--config", "{file}", "--set", "teachers.a={{model='no/such-model'}}"], "hub"),
         (
-            ["train", "--config", "{file}", "--set", "labels.weights={{b=1}}"],
+            ["train", "--config", "{file}", "--set", "soft_labels.weights={{b=1}}"],
             "one weight per teacher",
         ),
         (["score", "--bundle", "{dir}", "--input", "x.csv", "--output", "y.csv"], "no bundle in"),

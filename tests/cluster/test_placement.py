@@ -47,7 +47,7 @@ ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False,
 from raydistill.cli.main import main
 from raydistill.cluster.connection import Cluster
 from raydistill.errors import UserError
-from raydistill.cluster.train_job import fit
+from raydistill.cluster.train_job import run_workers
 from raydistill.files.folder import Folder
 print("label", main(["label", "--config", sys.argv[1]]))
 start = time.monotonic()

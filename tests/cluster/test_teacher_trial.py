@@ -172,7 +172,7 @@ def test_what_is_complete_loads_no_model(
         logits.write_bytes(shard.target, b"")
     logits.write_json("_SUCCESS.json", {"fingerprint": run.label_fingerprint("tiny")})
     teachers.check_teachers(run, ("label",), connect=lambda: None)
-    assert not label.run(run, ONE) and not loads
+    assert not label.label_stage(run, ONE) and not loads
 
 
 @pytest.mark.ray
@@ -214,7 +214,7 @@ def test_trusted_code_scores_in_the_actors(
     source = str(make_own(tmp_path / "own", tiny_bert, kind="last"))
     teacher = TeacherConfig(model=source, trust_remote_code=True)
     run = Run(config_of(prepared_dir, raw_files, teacher))
-    assert label.run(run, ONE)
+    assert label.label_stage(run, ONE)
     assert teachers.may_pad(run, "tiny") is False
     done = run.logits("tiny").success()
     assert done is not None and done["quarantined"] == 0

@@ -77,7 +77,7 @@ def test_what_is_stored_reads_back_the_same(file: str, tmp_path: Path) -> None:
         ("teachers.a={model='m', prompt='{title}'}", ["teachers.a.prompt has no {query}"]),
         ("train.epochs=0", ["train.epochs", "greater than or equal to 1", "given: 0"]),
         ("teachers.a.base=y", ["teachers.a", "not both"]),
-        ("labels.weights={a=1.0}", ["labels.weights", "'a', 'b'"]),
+        ("soft_labels.weights={a=1.0}", ["soft_labels.weights", "'a', 'b'"]),
         ("epochs", ["section.field=value"]),
         ("run_dir.x=1", ["run_dir is a value"]),
         ("judged.query=q", []),
@@ -130,28 +130,34 @@ def test_settings_that_change_only_speed_are_not_in_the_fingerprint(file: str) -
     base = load_config(file)
     fast = load_config(file, overrides=["label.tokens_per_batch=99", "train.num_workers=4"])
     other = load_config(file, overrides=["label.max_length=99"])
-    assert fingerprint(base.label.results()) == fingerprint(fast.label.results())
-    assert fingerprint(base.train.results()) == fingerprint(fast.train.results())
-    assert fingerprint(base.label.results()) != fingerprint(other.label.results())
+    assert fingerprint(base.label.fingerprint_fields()) == fingerprint(
+        fast.label.fingerprint_fields()
+    )
+    assert fingerprint(base.train.fingerprint_fields()) == fingerprint(
+        fast.train.fingerprint_fields()
+    )
+    assert fingerprint(base.label.fingerprint_fields()) != fingerprint(
+        other.label.fingerprint_fields()
+    )
 
 
 def test_every_speed_setting_is_a_field() -> None:
     for field in RunConfig.model_fields.values():
-        speed = getattr(field.annotation, "SPEED", frozenset())
+        speed = getattr(field.annotation, "RUNTIME_ONLY", frozenset())
         assert speed <= set(getattr(field.annotation, "model_fields", {}))
 
 
 def test_weights_are_normalised_and_in_the_order_of_the_file(file: str) -> None:
-    config = load_config(file, overrides=["labels.weights={b=3.0, a=1.0}"])
+    config = load_config(file, overrides=["soft_labels.weights={b=3.0, a=1.0}"])
     assert config.stacking_weights() == {"a": 0.25, "b": 0.75}
     assert load_config(file).stacking_weights() is None  # fitted
 
 
 def test_the_trees_are_a_teacher_unless_they_are_left_out(file: str) -> None:
     assert load_config(file).teacher_names == ["a", "b", "trees"]
-    for left_out in ("trees.enabled=false", "labels.weights={a=1, b=1}"):
+    for left_out in ("trees.enabled=false", "soft_labels.weights={a=1, b=1}"):
         assert load_config(file, overrides=[left_out]).teacher_names == ["a", "b"]
-    given = load_config(file, overrides=["labels.weights={trees=1, a=2, b=1}"])
+    given = load_config(file, overrides=["soft_labels.weights={trees=1, a=2, b=1}"])
     assert given.stacking_weights() == {"a": 0.5, "b": 0.25, "trees": 0.25}
     single = load_config(file, overrides=['pairs.query=""', 'judged.query=""'])
     assert single.teacher_names == ["a", "b"]
@@ -159,10 +165,25 @@ def test_the_trees_are_a_teacher_unless_they_are_left_out(file: str) -> None:
         with pytest.raises(UserError, match=r"teachers.trees: the name is that of the trees"):
             load_config(file, overrides=["teachers.trees.model=x", *also])
     with pytest.raises(UserError, match=r"'trees'.* but the teachers are \['a', 'b'\]"):
-        load_config(file, overrides=["labels.weights={a=1, b=1, trees=1}", "trees.enabled=false"])
+        load_config(
+            file, overrides=["soft_labels.weights={a=1, b=1, trees=1}", "trees.enabled=false"]
+        )
 
 
 def test_the_loss_goes_by_the_preset_unless_it_is_given(file: str) -> None:
-    assert load_config(file).learns_logits
-    assert not load_config(file, overrides=["ngrams.preset=bert2dnn"]).learns_logits
-    assert not load_config(file, overrides=["train.loss=cross_entropy"]).learns_logits
+    assert load_config(file).target == "logit"
+    assert load_config(file, overrides=["ngrams.preset=bert2dnn"]).target == "probability"
+    overrides = ["train.target=probability"]
+    assert load_config(file, overrides=overrides).target == "probability"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("labels.temperature=2", "unknown field labels: it is now soft_labels"),
+        ("train.loss=mse", "unknown field train.loss: it is now train.target"),
+    ],
+)
+def test_an_old_name_names_the_new_one(file: str, override: str, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        load_config(file, overrides=[override])

@@ -1,4 +1,4 @@
-"""The pair store by hand: buckets, chunks, and what is known from earlier additions."""
+"""The pair store by hand: buckets, chunks, and what is known from earlier increments."""
 
 import itertools
 from pathlib import Path
@@ -7,7 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.data.bucket_layout import Grid, Known, bucket_of, group_of, make_grid, shard_name
+from raydistill.data.bucket_layout import (
+    BucketLayout,
+    ExistingPairs,
+    bucket_group_of,
+    bucket_of,
+    make_layout,
+    shard_name,
+)
 from raydistill.data.chunks import gather, read_range, sort_rows, write_chunk
 from raydistill.data.pairs import collapse, group_keys, to_pairs
 from raydistill.files.folder import Folder
@@ -25,21 +32,21 @@ def some_rows(num: int, *, seed: int) -> pa.Table:
     )
 
 
-@pytest.mark.parametrize(("num_buckets", "num_groups"), [(1, 1), (7, 7), (7, 3), (1000, 13)])
+@pytest.mark.parametrize(("num_buckets", "num_bucket_groups"), [(1, 1), (7, 7), (7, 3), (1000, 13)])
 def test_every_key_is_in_one_bucket_and_every_bucket_in_one_group(
-    num_buckets: int, num_groups: int
+    num_buckets: int, num_bucket_groups: int
 ) -> None:
-    grid = Grid(num_buckets, num_groups, addition=2)
-    ranges = [grid.key_range(group, group) for group in range(num_groups)]
+    layout = BucketLayout(num_buckets, num_bucket_groups, increment=2)
+    ranges = [layout.key_range(group, group) for group in range(num_bucket_groups)]
     assert ranges[0][0] == 0 and ranges[-1][1] == 2**64 - 1
     assert all(high + 1 == low for (_, high), (low, _) in itertools.pairwise(ranges))
     keys = np.random.default_rng(0).integers(0, 2**64, 2_000, np.uint64)
     keys = np.concatenate([keys, np.array([edge for pair in ranges for edge in pair], np.uint64)])
     for key, bucket in zip(keys.tolist(), bucket_of(keys, num_buckets).tolist(), strict=True):
-        ((group, first, last),) = grid.overlapping((bucket, bucket))
+        ((group, first, last),) = layout.overlapping((bucket, bucket))
         assert first <= bucket <= last
         assert ranges[group][0] <= key <= ranges[group][1]
-    assert len(list(grid.overlapping((0, num_buckets - 1)))) == num_groups
+    assert len(list(layout.overlapping((0, num_buckets - 1)))) == num_bucket_groups
 
 
 def test_the_low_half_of_a_key_never_decides_the_bucket() -> None:
@@ -51,26 +58,26 @@ def test_the_low_half_of_a_key_never_decides_the_bucket() -> None:
 
 
 def test_names() -> None:
-    grid = Grid(9, 9, addition=0)
-    assert shard_name(grid.name(3), 0) == "part-00003.parquet"
-    assert shard_name(grid.name(3), 12) == "part-00003-012.parquet"
-    later = Grid(9, 9, addition=4)
+    layout = BucketLayout(9, 9, increment=0)
+    assert shard_name(layout.name(3), 0) == "part-00003.parquet"
+    assert shard_name(layout.name(3), 12) == "part-00003-012.parquet"
+    later = BucketLayout(9, 9, increment=4)
     assert shard_name(later.name(3), 1) == "part-a004-00003-001.parquet"
-    for name in (grid.name(3), later.name(3)):
-        assert [group_of(shard_name(name, piece)) for piece in (0, 1)] == [name, name]
+    for name in (layout.name(3), later.name(3)):
+        assert [bucket_group_of(shard_name(name, piece)) for piece in (0, 1)] == [name, name]
 
 
 def test_a_stray_file_belongs_to_no_group() -> None:
-    assert group_of("notes.parquet") == "notes"
+    assert bucket_group_of("notes.parquet") == "notes"
 
 
 def test_a_later_grid_keeps_the_buckets_of_the_first() -> None:
-    first = make_grid(75_000, shard_rows=1_000, first=None, addition=0)
-    assert (first.num_buckets, first.num_groups) == (100, 100)
-    later = make_grid(7_500, shard_rows=1_000, first=first, addition=1)
-    assert (later.num_buckets, later.num_groups) == (100, 10)
-    assert make_grid(10**9, shard_rows=1_000, first=first, addition=2).num_groups == 100
-    assert make_grid(0, shard_rows=1_000, first=None, addition=0).num_groups == 1
+    first = make_layout(75_000, shard_rows=1_000, first=None, increment=0)
+    assert (first.num_buckets, first.num_bucket_groups) == (100, 100)
+    later = make_layout(7_500, shard_rows=1_000, first=first, increment=1)
+    assert (later.num_buckets, later.num_bucket_groups) == (100, 10)
+    assert make_layout(10**9, shard_rows=1_000, first=first, increment=2).num_bucket_groups == 100
+    assert make_layout(0, shard_rows=1_000, first=None, increment=0).num_bucket_groups == 1
 
 
 @pytest.mark.parametrize("dedupe", [True, False])
@@ -79,13 +86,13 @@ def test_chunks_gathered_are_all_rows_collapsed(tmp_path: Path, dedupe: bool) ->
     tables = [some_rows(num, seed=num) for num in (12_000, 40, 9_000)]
     for at, rows in enumerate(tables):
         write_chunk(folder, f"{at}.arrow", sort_rows(rows, group_keys(rows), dedupe=dedupe))
-    grid = Grid(11, 11, addition=0)
+    layout = BucketLayout(11, 11, increment=0)
     names = folder.files()
     found = []
     for first, last in ((0, 3), (4, 9), (10, 10)):
-        pieces = read_range(folder, names, *grid.key_range(first, last))
+        pieces = read_range(folder, names, *layout.key_range(first, last))
         for group in range(first, last + 1):
-            gathered = gather(pieces, *grid.key_range(group, group), dedupe=dedupe)
+            gathered = gather(pieces, *layout.key_range(group, group), dedupe=dedupe)
             assert gathered is not None
             part, num_raw = gathered
             assert num_raw == part["weight"].to_numpy().sum()
@@ -121,13 +128,13 @@ def pairs_of(rows: list[tuple[str, str]], *, ids: list[int] | None = None) -> pa
 
 
 def test_known_pairs_are_known_by_their_texts_and_not_by_their_ids(tmp_path: Path) -> None:
-    folder, grid = Folder(str(tmp_path)), Grid(1, 1, addition=0)
+    folder, layout = Folder(str(tmp_path)), BucketLayout(1, 1, increment=0)
     folder.write_table(
-        shard_name(grid.name(0), 0), pairs_of([("a", "x"), ("a", "y"), ("b", "x")], ids=[1, 2, 3])
+        shard_name(layout.name(0), 0), pairs_of([("a", "x"), ("a", "y"), ("b", "x")], ids=[1, 2, 3])
     )
-    folder.write_table(shard_name(grid.name(0), 1), pairs_of([("c", "x")], ids=[4]))
+    folder.write_table(shard_name(layout.name(0), 1), pairs_of([("c", "x")], ids=[4]))
     given = pairs_of([("a", "y"), ("b", "z"), ("c", "x"), ("d", "x")], ids=[2, 3, 4, 5])
-    new, deltas = Known(folder, (grid,)).split(given, buckets=(0, 0))
+    new, deltas = ExistingPairs(folder, (layout,)).split(given, buckets=(0, 0))
     assert new["title"].to_pylist() == ["z", "x"]  # (b, z) has the id of (b, x)
     assert new["query"].to_pylist() == ["b", "d"]
     assert deltas.to_pylist() == [
@@ -137,12 +144,12 @@ def test_known_pairs_are_known_by_their_texts_and_not_by_their_ids(tmp_path: Pat
 
 
 def test_known_pairs_of_a_large_shard_are_found_in_every_piece(tmp_path: Path) -> None:
-    folder, grid, rows = Folder(str(tmp_path)), Grid(1, 1, addition=0), PIECE_ROWS + 10
+    folder, layout, rows = Folder(str(tmp_path)), BucketLayout(1, 1, increment=0), PIECE_ROWS + 10
     titles = pa.array([str(at) for at in range(rows)])
     columns = [np.arange(rows), pa.array(["a"] * rows), titles, np.ones(rows, np.float32)]
-    folder.write_table(shard_name(grid.name(0), 0), pa.table(columns, schema=PAIRS))
+    folder.write_table(shard_name(layout.name(0), 0), pa.table(columns, schema=PAIRS))
     wanted = [3, PIECE_ROWS - 1, PIECE_ROWS, rows - 1]
     given = pairs_of([("a", str(at)) for at in (*wanted, rows)], ids=[*wanted, rows])
-    new, deltas = Known(folder, (grid,)).split(given, buckets=(0, 0))
+    new, deltas = ExistingPairs(folder, (layout,)).split(given, buckets=(0, 0))
     assert new["title"].to_pylist() == [str(rows)]
     assert deltas["row"].to_pylist() == wanted

@@ -155,4 +155,4 @@ def test_settings_of_an_input_lie_above_those_of_its_section(tmp_path: Path) -> 
     assert rules.csv_options(rules.input[0]) == {"quote": "", "delimiter": "\t"}
     assert rules.label_rule(rules.input[0]) == {"grades": {"yes!": 1.0}}
     plain = JudgedConfig.model_validate({"input": str(tmp_path)})
-    assert "csv" not in plain.results() and "scale" not in plain.results()
+    assert "csv" not in plain.fingerprint_fields() and "scale" not in plain.fingerprint_fields()

@@ -15,12 +15,12 @@ import pytest
 from raydistill.config.data import JudgedConfig, PairsConfig
 from raydistill.data import identities as identity
 from raydistill.data.manifest import (
-    Ledger,
+    Manifest,
     RawFile,
     check_unchanged,
     find_files,
-    look_into,
-    new_files,
+    read_identities,
+    unknown_files,
 )
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
@@ -36,7 +36,7 @@ def found(path: Path | str, dataset: str = PAIRS) -> list[RawFile]:
 
 def known(path: Path | str, dataset: str = PAIRS) -> list[RawFile]:
     """The files as prepare remembers them."""
-    return new_files([], found(path, dataset))
+    return unknown_files([], found(path, dataset))
 
 
 def rows(text: str, num: int = 20_000) -> str:
@@ -115,8 +115,8 @@ def test_a_touched_moved_or_copied_file_is_the_same(dataset: str, tmp_path: Path
     assert current[0].mtime_ns == 10**9
     copy = Path(shutil.copytree(path.parent, tmp_path / "2")) / "b.csv"
     (copy.parent / "a.csv").rename(copy)
-    assert new_files(files, found(copy, dataset)) == []
-    assert len(new_files(files, [*found(path, dataset), *found(copy, dataset)])) == 1
+    assert unknown_files(files, found(copy, dataset)) == []
+    assert len(unknown_files(files, [*found(path, dataset), *found(copy, dataset)])) == 1
 
 
 def test_an_unchanged_file_is_not_read_again(
@@ -155,7 +155,7 @@ def test_a_large_file_is_known_by_size_time_and_blocks(large: Path) -> None:
     large.chmod(0o600)
     assert check_unchanged(files, found(large))[0].identity == files[0].identity
     moved = large.rename(large.with_name("moved.csv"))
-    assert new_files(files, found(moved)) == []
+    assert unknown_files(files, found(moved)) == []
     moved.rename(large)
     write_csv(large, 1)
     with pytest.raises(UserError, match=r"known by its time too.*touch -d @3600\.000000000\)"):
@@ -195,7 +195,7 @@ def test_a_large_judged_file_takes_no_memory(tmp_path: Path) -> None:
 
 @pytest.fixture
 def bucket(s3: str, tmp_path: Path) -> Folder:
-    return Folder(s3) / f"ledger-{tmp_path.name}"
+    return Folder(s3) / f"manifest-{tmp_path.name}"
 
 
 def put_whole(uri: str, content: bytes) -> None:
@@ -244,14 +244,14 @@ def test_an_object_put_again_or_moved_is_the_same(dataset: str, bucket: Folder) 
     put_whole(f"{bucket}/a.csv", content)
     check_unchanged(files, found(f"{bucket}/a.csv", dataset))
     bucket.filesystem.copy_file(bucket.path("a.csv"), bucket.path("moved/b.csv"))
-    assert new_files(files, found(f"{bucket}/moved", dataset)) == []
+    assert unknown_files(files, found(f"{bucket}/moved", dataset)) == []
 
 
 @pytest.mark.server
 def test_judged_rows_are_the_same_on_a_disk_and_in_a_bucket(bucket: Folder, tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", 0)
     bucket.write_bytes("b.csv", (tmp_path / "a.csv").read_bytes())
-    assert new_files(known(tmp_path, JUDGED), found(f"{bucket}/b.csv", JUDGED)) == []
+    assert unknown_files(known(tmp_path, JUDGED), found(f"{bucket}/b.csv", JUDGED)) == []
 
 
 def test_an_object_without_an_etag_has_another_name() -> None:
@@ -270,18 +270,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*a\.csv"):
         check_unchanged(files, listed)
     with pytest.raises(UserError, match=r"cannot read .*a\.csv"):
-        look_into(listed)
+        read_identities(listed)
 
 
 def test_what_is_written_is_read_and_another_version_is_refused(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", 0)
-    ledger = Ledger({"pairs": {}}, (tuple(known(tmp_path, JUDGED)),), (), ("a.csv",))
+    manifest = Manifest({"pairs": {}}, (tuple(known(tmp_path, JUDGED)),), (), ("a.csv",))
     root = Folder(str(tmp_path / "run"))
-    assert Ledger.read(root) is None
-    root.write_json("prepare.json", ledger.to_dict())
-    assert Ledger.read(root) == ledger
+    assert Manifest.read(root) is None
+    root.write_json("prepare.json", manifest.to_dict())
+    assert Manifest.read(root) == manifest
     older = {"settings": {}, "judged": [], "pairs": [], "patterns": []}
-    for content in (older, {**ledger.to_dict(), "format": 4}):
+    for content in (older, {**manifest.to_dict(), "format": 4}):
         root.write_json("prepare.json", content)
         with pytest.raises(UserError, match=r"of another version.*give another run_dir"):
-            Ledger.read(root)
+            Manifest.read(root)

@@ -11,7 +11,7 @@ from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.tokenizer import encode
 
-SPEC, ONES = NgramSpec("match", 26, units=True), Lexicon.of(np.ones(1, np.float32))
+SPEC, ONES = NgramSpec("match", 26, units=True), Lexicon.from_idf(np.ones(1, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from raydistill.demo.shop_text import (
+    AttributeCatalog,
     Item,
-    Lexicon,
     Writer,
     load_kinds,
     misspell,
@@ -38,13 +38,13 @@ WORDS: dict[str, Any] = {
 
 
 @pytest.fixture
-def lexicon() -> Lexicon:
-    return Lexicon(WORDS, random.Random(0))
+def catalog() -> AttributeCatalog:
+    return AttributeCatalog(WORDS, random.Random(0))
 
 
 @pytest.fixture
-def writer(lexicon: Lexicon) -> Writer:
-    return Writer(lexicon, load_kinds(lexicon), random.Random(0))
+def writer(catalog: AttributeCatalog) -> Writer:
+    return Writer(catalog, load_kinds(catalog), random.Random(0))
 
 
 def test_numbers_and_sizes_are_spelled_in_several_ways() -> None:
@@ -65,8 +65,8 @@ def test_misspelling_changes_one_letter_of_one_long_word() -> None:
     assert misspell('18v 1/2" saw', random.Random(0)) == '18v 1/2" saw'
 
 
-def test_an_accessory_follows_its_type_and_is_named_after_it(lexicon: Lexicon) -> None:
-    saw, blade = load_kinds(lexicon)
+def test_an_accessory_follows_its_type_and_is_named_after_it(catalog: AttributeCatalog) -> None:
+    saw, blade = load_kinds(catalog)
     assert (saw.names, saw.part, saw.main) == (("saw", "cutter"), "", SAW)
     assert (blade.names, blade.part, blade.main) == (("saw blade", "cutter blade"), "blade", SAW)
     assert {a for a, ids in saw.options.items() if ids} == {"brand", "size"}
@@ -98,8 +98,10 @@ def test_a_query_asks_for_its_intent_in_any_order(writer: Writer) -> None:
     assert all(asked.stated == intent.stated for _, asked in written)
 
 
-def test_what_does_not_fit_in_a_query_is_not_asked(lexicon: Lexicon, writer: Writer) -> None:
-    style = lexicon.add("style/long", ["heavy duty cast iron"])
+def test_what_does_not_fit_in_a_query_is_not_asked(
+    catalog: AttributeCatalog, writer: Writer
+) -> None:
+    style = catalog.add("style/long", ["heavy duty cast iron"])
     for _ in range(100):
         # 4 words + 6 inch + saw = 7, and a query has 6 at the most: the last one stated goes.
         text, asked = writer.query(Item(SAW, {"style": style} | writer.draw_main(SAW).stated))
@@ -107,12 +109,12 @@ def test_what_does_not_fit_in_a_query_is_not_asked(lexicon: Lexicon, writer: Wri
         assert "inch" not in text.lower()
 
 
-def test_model_numbers_are_new_and_written_in_two_ways(lexicon: Lexicon) -> None:
-    brand = lexicon.add("brand/Dextaro", ["Dextaro"])
-    models = [lexicon.new_model(brand, random.Random(0)) for _ in range(50)]
+def test_model_numbers_are_new_and_written_in_two_ways(catalog: AttributeCatalog) -> None:
+    brand = catalog.add("brand/Dextaro", ["Dextaro"])
+    models = [catalog.new_model(brand, random.Random(0)) for _ in range(50)]
     assert len(set(models)) == 50
     for model in models:
-        often, again, seldom = lexicon.spellings[model]
+        often, again, seldom = catalog.spellings[model]
         assert often == again
         assert re.fullmatch(r"DX-\d{3,4}[BSX]?", often)
         assert seldom == often.replace("-", "")

@@ -17,7 +17,7 @@ from raydistill.evaluation.markup import escaped, markdown_table, plain, plain_l
 from raydistill.evaluation.report import tune_markdown
 from raydistill.evaluation.tables import data_markdown, data_text
 from raydistill.search.plots import draw
-from raydistill.search.results import FINISHED, SPEED, Trial
+from raydistill.search.results import FINISHED, US_PER_PAIR, Trial
 from tests.evaluation.test_learning_curve import FOUND
 
 # HTML in Markdown is left in, as viewers do that trust a file.
@@ -136,7 +136,7 @@ def test_a_search() -> None:
     names = ["<script>", "$a$ | b", "\x1b[31m*"]
     trials = [
         Trial(str(at), FINISHED, {"ngrams.word_encoder": name, "x.y": 0.1 + at},
-              {"auc": 0.5 + at / 10, SPEED: 10.0})
+              {"auc": 0.5 + at / 10, US_PER_PAIR: 10.0})
         for at, name in enumerate(names)
     ]  # fmt: skip
     for svg in draw(trials, metric="auc").values():

@@ -325,7 +325,7 @@ def test_a_stage_on_a_busy_store_ends_with_the_same_bytes(
 ) -> None:
     caplog.set_level(logging.INFO)
     calm, busy = tmp_path / "run", folder / "run"
-    prepare.run(Run(run_config(calm, raw_files, Path("no-model"))))
+    prepare.prepare_stage(Run(run_config(calm, raw_files, Path("no-model"))))
     store.fail(2, TOO_MANY, methods="POST", first=8)  # run.toml and prepare.json take four
     assert run_stage("prepare", Run(run_config(busy.uri, raw_files, Path("no-model"))))
     line = "prepare   2 requests to the object store were tried again (2 HTTP 429)"

@@ -79,7 +79,7 @@ def test_units_of_another_key_are_refused(raw_files: Path, tiny_bert: Path, tmp_
         return Run(run_config(tmp_path / "run", raw_files, tiny_bert, **given))
 
     run = made(carat="ct")
-    run.write_ledger(run.ledger)
+    run.write_manifest(run.manifest)
     made(carat="ct").check_owner()
     for other in (made(), made(carat="ct cts")):
         with pytest.raises(UserError, match=r"ngrams\.extra_units: \{'carat': 'ct'\} there"):
@@ -99,7 +99,7 @@ def test_an_input_does_not_lead_into_the_run_folder_by_a_link(
     for pattern in ("data", "data/*/pairs/*.csv", "data/**"):
         given = {"pairs": {"input": str(tmp_path / pattern)}}
         with pytest.raises(UserError, match=r"part-00000.csv lies in the run folder"):
-            _ = Run(run_config(run_dir, raw_files, tiny_bert, **given)).ledger
+            _ = Run(run_config(run_dir, raw_files, tiny_bert, **given)).manifest
     one = {"pairs": {"input": f"{data}/link/../run/pairs/part-00000.csv"}}
     with pytest.raises(UserError, match="lies in the run folder"):
         Run(run_config(run_dir, raw_files, tiny_bert, **one)).check_owner()
@@ -136,9 +136,9 @@ def test_another_jobs_unfinished_work_is_left_alone(
 ) -> None:
     """A job that looks at the inputs of a run while another one prepares it."""
     run = Run(run_config(prepared_dir, raw_files, tiny_bert))
-    ledger = run.ledger
-    gone = ledger.judged[0][0]
-    run.write_ledger(ledger.with_additions("pairs", [*ledger.pairs, [gone]]))
+    manifest = run.manifest
+    gone = manifest.judged[0][0]
+    run.write_manifest(manifest.with_increments("pairs", [*manifest.pairs, [gone]]))
     chunk = run.pairs / "_chunks" / "1"
     chunk.write_json("part-a001-00000.json", {"counts": {}, "shards": {}})
     (run.root / LEASES).write_json("prepare.json", asdict(elsewhere(age_s=5)))
@@ -151,10 +151,12 @@ def test_a_job_takes_up_what_another_one_has_prepared(
     raw_files: Path, tiny_bert: Path, prepared_dir: Path
 ) -> None:
     mine, other = (Run(run_config(prepared_dir, raw_files, tiny_bert)) for _ in range(2))
-    assert mine.ledger == other.ledger and not mine.reread_ledger()
-    more = other.ledger.with_additions("pairs", [*other.ledger.pairs, other.ledger.pairs[0][:1]])
-    other.write_ledger(more)
-    assert mine.reread_ledger() and mine.ledger == more
+    assert mine.manifest == other.manifest and not mine.reread_manifest()
+    more = other.manifest.with_increments(
+        "pairs", [*other.manifest.pairs, other.manifest.pairs[0][:1]]
+    )
+    other.write_manifest(more)
+    assert mine.reread_manifest() and mine.manifest == more
 
 
 def test_two_teachers_of_one_run_may_be_scored_at_once(
@@ -179,7 +181,7 @@ def test_the_stored_settings_hold_what_the_preset_decided(
     with run.begin("train"):
         stored = load_config(str(tmp_path / "run" / "run.toml"))
     assert stored.student.hidden == (256, 64)
-    assert (stored.train.loss, stored.train.table_learning_rate) == ("mse", 0.1)
+    assert (stored.train.target, stored.train.table_learning_rate) == ("logit", 0.1)
     assert stored == run.config.resolved == stored.resolved
     assert run.root.read_json(MARKER) == {"kind": "run", "layout": 1}
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from raydistill.files.pieces import PIECE_ROWS, PieceReader, shard_pieces
-from raydistill.search.sample import MemoryFolder, _shares
+from raydistill.search.sample import InMemoryFolder, _shares
 
 
 @pytest.mark.parametrize("num_pairs", [1, 1_000, 10**9])
@@ -34,7 +34,9 @@ def test_of_large_shards_pieces_are_drawn() -> None:
 
 def test_tables_in_memory_are_read_by_pieces_too() -> None:
     rows = np.arange(PIECE_ROWS + 5)
-    folders = [MemoryFolder({"a": pa.table({"n": rows + more, "m": rows})}) for more in (0, 10**6)]
+    folders = [
+        InMemoryFolder({"a": pa.table({"n": rows + more, "m": rows})}) for more in (0, 10**6)
+    ]
     reader, (_, last) = PieceReader(), shard_pieces("a", len(rows))
     for folder, first in zip(folders, (PIECE_ROWS, 10**6 + PIECE_ROWS), strict=True):
         table = reader.read(folder, last, columns=["n"])

@@ -11,10 +11,10 @@ from raydistill.search.plots import draw
 from raydistill.search.results import (
     FAILED,
     FINISHED,
-    SPEED,
     STOPPED,
     UNTUNED,
-    Final,
+    US_PER_PAIR,
+    FinalResult,
     Trial,
     best_few,
     best_toml,
@@ -27,21 +27,27 @@ from raydistill.search.results import (
 from tests.conftest import run_config
 
 TRIALS = [
-    Trial("a", FINISHED, {"labels.temperature": 1.0}, {"auc": 0.7, SPEED: 20.0}, 2.0),
-    Trial("b", STOPPED, {"labels.temperature": 2.0}, {"auc": 0.8, SPEED: 30.0}, 1.0),
-    Trial("c", FAILED, {"labels.temperature": 3.0}, {}, 0.5, "ValueError: no"),
-    Trial("d", FINISHED, {"labels.temperature": 4.0}, {"auc": 0.75, SPEED: 40.0}, 2.0),
-    Trial("e", FINISHED, {"labels.temperature": 2.0}, {"auc": 0.79, SPEED: 31.0}, 2.0),
-    Trial("f", FINISHED, {"labels.temperature": 5.0}, {"auc": float("nan"), SPEED: 1.0}, 2.0),
+    Trial("a", FINISHED, {"soft_labels.temperature": 1.0}, {"auc": 0.7, US_PER_PAIR: 20.0}, 2.0),
+    Trial("b", STOPPED, {"soft_labels.temperature": 2.0}, {"auc": 0.8, US_PER_PAIR: 30.0}, 1.0),
+    Trial("c", FAILED, {"soft_labels.temperature": 3.0}, {}, 0.5, "ValueError: no"),
+    Trial("d", FINISHED, {"soft_labels.temperature": 4.0}, {"auc": 0.75, US_PER_PAIR: 40.0}, 2.0),
+    Trial("e", FINISHED, {"soft_labels.temperature": 2.0}, {"auc": 0.79, US_PER_PAIR: 31.0}, 2.0),
+    Trial(
+        "f",
+        FINISHED,
+        {"soft_labels.temperature": 5.0},
+        {"auc": float("nan"), US_PER_PAIR: 1.0},
+        2.0,
+    ),
 ]
 
 
-def final(name: str, *, dev: list[float], test: list[float]) -> Final:
+def final(name: str, *, dev: list[float], test: list[float]) -> FinalResult:
     rows = [
         {"seed": at, "dev": {"auc": one, "log_loss": -one}, "test": {"auc": two, "log_loss": -two}}
         for at, (one, two) in enumerate(zip(dev, test, strict=True))
     ]
-    return Final(name, {"labels.temperature": 2.0, "student.hidden": (8,)}, tuple(rows))
+    return FinalResult(name, {"soft_labels.temperature": 2.0, "student.hidden": (8,)}, tuple(rows))
 
 
 def test_the_front_holds_what_no_other_beats_in_both() -> None:
@@ -58,9 +64,9 @@ def test_the_best_few_without_twins_and_without_the_untuned(speed: bool, names: 
 def test_what_the_preset_takes_is_the_untuned_run() -> None:
     tune = {"metric": "auc", "num_final": 2}
     config = run_config("run", Path("raw"), Path("model"), tune=tune, student={"hidden": None})
-    named = {"student.hidden": [256, 64], "train.loss": "mse", "train.table_learning_rate": 0.1}
+    named = {"student.hidden": [256, 64], "train.target": "logit", "train.table_learning_rate": 0.1}
     same, other = (
-        Trial(name, FINISHED, settings, {"auc": 0.7, SPEED: 20.0}, 2.0)
+        Trial(name, FINISHED, settings, {"auc": 0.7, US_PER_PAIR: 20.0}, 2.0)
         for name, settings in (("same", named), ("other", {**named, "student.hidden": [8]}))
     )
     assert [trial.name for trial in best_few([same, other], config)] == ["other"]
@@ -70,7 +76,7 @@ def test_the_table_has_a_row_for_every_trial_also_for_failed_ones() -> None:
     table = trials_table([*TRIALS, Trial("g", FINISHED, {"student.hidden": (8, 4)})])
     rows = {row["name"]: row for row in table.to_pylist()}
     assert rows["c"]["error"] == "ValueError: no" and rows["c"]["auc"] is None
-    assert rows["b"]["labels.temperature"] == 2.0 and rows["b"]["auc"] == 0.8
+    assert rows["b"]["soft_labels.temperature"] == 2.0 and rows["b"]["auc"] == 0.8
     assert json.loads(rows["g"]["student.hidden"]) == [8, 4]
 
 
@@ -80,11 +86,11 @@ def test_the_gain_is_measured_seed_by_seed_on_the_test_split() -> None:
     assert choose(untuned, [better], metric="auc") is better
     found = gain(better, untuned, split="test", metric="auc")
     # Differences 0.02 and 0.02: the seeds differ by 0.1, the gain does not.
-    assert (found.mean, found.deviation) == pytest.approx((0.02, 0)) and found.is_real
+    assert (found.mean, found.deviation) == pytest.approx((0.02, 0)) and found.is_significant
     assert gain(better, untuned, split="test", metric="log_loss").mean == pytest.approx(0.02)
     assert verdict(better, untuned, metric="auc").startswith("b gains +0.0200 auc")
     assert best_toml(better, "x").endswith(
-        "[labels]\ntemperature = 2.0\n\n[student]\nhidden = [\n    8,\n]\n"
+        "[soft_labels]\ntemperature = 2.0\n\n[student]\nhidden = [\n    8,\n]\n"
     )
 
 
@@ -99,13 +105,13 @@ def test_no_gain_is_said_to_be_none() -> None:
     assert verdict(noisy, untuned, metric="auc").startswith("No gain that the seeds' spread")
     alone = gain(final("d", dev=[1], test=[1]), final("u", dev=[0], test=[0]), split="dev",
                  metric="auc")  # fmt: skip
-    assert alone.error is None and not alone.is_real
+    assert alone.error is None and not alone.is_significant
 
 
 def test_plots_are_the_same_bytes_for_the_same_trials() -> None:
     some = [
         Trial(str(at), FINISHED, {"student.hidden": (8,) * (1 + at % 2), "train.learning_rate": r},
-              {"auc": 0.5 + r, SPEED: 10.0 + at})
+              {"auc": 0.5 + r, US_PER_PAIR: 10.0 + at})
         for at, r in enumerate(np.geomspace(0.001, 0.1, 5).tolist())
     ]  # fmt: skip
     found = draw(some, metric="auc")
@@ -121,7 +127,13 @@ def test_the_report_of_a_search_has_all_it_found() -> None:
          "us_per_pair": 20.0 - at}
         for at in (0.0, 0.02)
     ]  # fmt: skip
-    row = {"name": "b", "state": STOPPED, "auc": 0.8, SPEED: 30.0, "settings": {"a.b": 0.123456}}
+    row = {
+        "name": "b",
+        "state": STOPPED,
+        "auc": 0.8,
+        US_PER_PAIR: 30.0,
+        "settings": {"a.b": 0.123456},
+    }
     text = tune_markdown(
         {
             "metric": "auc", "verdict": "No gain.", "num_sample": 1_000, "chosen": UNTUNED,

@@ -22,7 +22,7 @@ DIM, HIDDEN = 3, 5
 def arrays() -> dict[str, np.ndarray]:
     """Those of a right bundle: a vocabulary of 6 n-grams, 4 known words, one hidden layer."""
     rng = np.random.default_rng(0)
-    lexicon = Lexicon.of(
+    lexicon = Lexicon.from_idf(
         np.ones(4, np.float32),
         words_K=np.arange(4, dtype=np.uint64),
         vectors_KE=np.ones((4, 2), np.float32),

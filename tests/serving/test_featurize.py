@@ -13,7 +13,7 @@ from raydistill.serving.text.tokenizer import encode
 PAPER = NgramSpec("bert2dnn", 16)
 MATCH = NgramSpec("match", 16)
 UNITS = NgramSpec("match", 16, units=True)
-ONES = Lexicon.of(np.ones(1, np.float32))
+ONES = Lexicon.from_idf(np.ones(1, np.float32))
 ODD = ["", "a", "Grey SOFA, 3-seat", "1/2 in. tap", "women's", "沙发灰色", "größe İstanbul ΣΑΣ",
        "naïve café", "a\u200bb", "🛋 sofa", "x" * 300, "ตู้เย็น", "\uff11\uff12 \ufb01x",
        "pipe 1  1/2\tin", "5\u200b in", "dcd\u00ad771 in",
@@ -74,7 +74,7 @@ def test_idf_weighs_rare_words_more() -> None:
     assert weights.max() == pytest.approx(np.log(4))  # a word never seen
     assert len(weights) == 1 << IDF_BITS
     texts = encode(["grey sofa"] * 2), encode(["grey", "sofa"])
-    both = featurize(*texts, spec=MATCH, lexicon=Lexicon.of(weights))
+    both = featurize(*texts, spec=MATCH, lexicon=Lexicon.from_idf(weights))
     common, rare = both.dense_BF[:, DENSE_NAMES.index("query_found_idf")]
     assert common == 0 and rare == 1  # every title has grey: ln(4 / 4) = 0
 

@@ -8,9 +8,9 @@ from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.serving.text.tokenizer import encode, single_words
 
 ONES = np.ones(1, np.float32)
-PLAIN = Lexicon.of(ONES)
+PLAIN = Lexicon.from_idf(ONES)
 # couch is at 0.8 from sofa, at 0.6 from grey.
-VECTORS = Lexicon.of(
+VECTORS = Lexicon.from_idf(
     ONES,
     words_K=single_words(["sofa", "couch", "grey"])[0],
     vectors_KE=np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32),
@@ -75,7 +75,7 @@ def test_near_words_by_hand() -> None:
 
 
 def test_a_word_is_never_less_than_near_nothing() -> None:
-    opposite = Lexicon.of(
+    opposite = Lexicon.from_idf(
         ONES, words_K=VECTORS.words_K[:2], vectors_KE=np.array([[1], [-1]], np.float32)
     )
     assert dense("sofa", "couch", opposite)["query_near_mean"] == 0
@@ -132,7 +132,7 @@ def test_heads_by_hand() -> None:
 def test_bm25_and_rarity_by_hand() -> None:
     # Once in a title of 12 words: idf * 2.2 / (1 + 1.2) = idf.
     title = "tap " + " ".join(f"x{n}" for n in range(11))
-    found = dense("tap yy", title, Lexicon.of(np.full(1, 3.0, np.float32)))
+    found = dense("tap yy", title, Lexicon.from_idf(np.full(1, 3.0, np.float32)))
     assert found["bm25"] == pytest.approx(3)
     assert [found["rarest_missing"], found["rarest"], found["query_idf"]] == [3, 3, 6]
     assert dense("tap", "tap")["rarest_missing"] == 0

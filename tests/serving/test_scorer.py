@@ -28,7 +28,7 @@ SPECS: list[dict[str, Any]] = [
 TITLES = ["Grey sofa, 3 seats", "sofa cover grey", "沙发", "", "1/2 in. tap", "x" * 500]
 
 
-LEXICON = Lexicon.of(
+LEXICON = Lexicon.from_idf(
     np.linspace(0, 5, 1 << 10, dtype=np.float32),
     words_K=single_words(["sofa", "couch", "grey"])[0],
     vectors_KE=np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32),

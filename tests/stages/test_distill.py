@@ -48,7 +48,7 @@ def test_from_raw_pairs_to_a_served_student(
     out = capsys.readouterr()
     for name in ("tuned", "ready", "trees"):
         assert f"teacher {name}" in out.out
-    for name in ("teachers stacked", "student", "judged-only"):
+    for name in ("teacher ensemble", "student", "judged-only"):
         assert name in out.out
     run = Run(config)
     _check_counts(run)
@@ -61,7 +61,7 @@ def test_from_raw_pairs_to_a_served_student(
     _score_a_file(run, tmp_path)
     assert main(["distill", "--config", file, "--set", "pairs.lowercase=true"]) == 2
     assert "pairs.lowercase: False there, True here" in capsys.readouterr().err
-    assert main(["evaluate", "--config", file, "--set", "labels.temperature=2"]) == 2
+    assert main(["evaluate", "--config", file, "--set", "soft_labels.temperature=2"]) == 2
     assert "no bundle of the current student" in capsys.readouterr().err
     assert main(["label", "--config", file, "--dry-run"]) == 0
     assert capsys.readouterr().out.count("complete") == 6
@@ -86,12 +86,12 @@ def _check_counts(run: Run) -> None:
 def _check_report(run: Run) -> None:
     found = run.report.read_json("metrics.json")
     assert found is not None
-    assert found["teacher"] == "teachers stacked"
+    assert found["teacher"] == "teacher ensemble"
     for entry in found["scorers"].values():
         assert 0 <= entry["auc"] <= 1 and 0 <= entry["accuracy"] <= 1
         assert entry["num_pairs"] == found["num_pairs"] > 0
     kept = found["scorers"]["student"]["auc_retention"]
-    stacked = found["scorers"]["teachers stacked"]["auc"]
+    stacked = found["scorers"]["teacher ensemble"]["auc"]
     assert kept == pytest.approx(found["scorers"]["student"]["auc"] / stacked)
     text = run.report.read_bytes("report.md").decode()
     assert f"{found['num_pairs']:,} judged pairs" in text

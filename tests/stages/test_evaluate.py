@@ -19,7 +19,9 @@ def test_a_pair_that_one_teacher_could_not_score_counts_for_no_scorer() -> None:
 
 
 def test_a_student_behind_the_judged_only_one_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    warn_if_behind({"student": {"auc": 0.75}, "judged-only student": {"auc": 0.75}})
+    warn_if_behind({"student": {"auc": 0.75}, "baseline on judged labels only": {"auc": 0.75}})
     assert not caplog.messages
-    warn_if_behind({"student": {"auc": 0.74}, "judged-only student": {"auc": 0.75}})
-    assert "the judged-only student is ahead: AUC 0.7500, the student 0.7400" in caplog.text
+    warn_if_behind({"student": {"auc": 0.74}, "baseline on judged labels only": {"auc": 0.75}})
+    assert (
+        "the baseline on judged labels only is ahead: AUC 0.7500, the student 0.7400" in caplog.text
+    )

@@ -58,7 +58,7 @@ def test_a_lone_quote_costs_no_line(
     run = make(tmp_path, str(tmp_path / "pairs.csv"))
     logging.getLogger("raydistill").propagate = True
     with caplog.at_level(logging.WARNING, logger="raydistill"):
-        assert prepare.run(run)
+        assert prepare.prepare_stage(run)
     done = run.pairs.success()
     assert done is not None
     assert [done[name] for name in COUNTS] == [27, 26, 0, 1, 0]
@@ -74,11 +74,11 @@ def test_how_a_file_is_read_is_part_of_what_it_is(local_ray: None, tmp_path: Pat
     (tmp_path / "pairs.csv").write_text("query;title\nsofa;'a; b'\ntap;x\n")
     given = {"path": str(tmp_path / "pairs.csv"), "csv": {"quote": "'"}}
     run = make(tmp_path, given)
-    assert prepare.run(run)
+    assert prepare.prepare_stage(run)
     assert pairs_of(run) == {("sofa", "a; b"), ("tap", "x")}
-    assert not prepare.run(make(tmp_path, given))
+    assert not prepare.prepare_stage(make(tmp_path, given))
     with pytest.raises(UserError, match=r"pairs\.csv was prepared with \{'quote': \"'\"\}, not"):
-        prepare.run(make(tmp_path, {**given, "csv": {"quote": ""}}))
+        prepare.prepare_stage(make(tmp_path, {**given, "csv": {"quote": ""}}))
     by_section = make(tmp_path, str(tmp_path / "pairs.csv"))
     by_section = Run(
         run_config(
@@ -86,7 +86,7 @@ def test_how_a_file_is_read_is_part_of_what_it_is(local_ray: None, tmp_path: Pat
             pairs={"input": str(tmp_path / "pairs.csv"), "csv": {"quote": "'"}},
         )
     )  # fmt: skip
-    assert not prepare.run(by_section)  # the same, said elsewhere
+    assert not prepare.prepare_stage(by_section)  # the same, said elsewhere
 
 
 @pytest.mark.ray
@@ -96,10 +96,10 @@ def test_labels_that_are_something_else_stop_before_anything_is_written(
     (tmp_path / "pairs.csv").write_text("query,title\nsofa,x\n")
     write_judged(tmp_path, [n % 4 for n in range(200)])
     with pytest.raises(UserError, match=r"labels from 0 to 3, 100 of the 200 outside 0\.\.1: "):
-        prepare.run(make(tmp_path, str(tmp_path / "pairs.csv")))
+        prepare.prepare_stage(make(tmp_path, str(tmp_path / "pairs.csv")))
     assert not (tmp_path / "run").exists()
     scaled = make(tmp_path, str(tmp_path / "pairs.csv"), judged={"scale": [0, 3]})
-    assert prepare.run(scaled)
+    assert prepare.prepare_stage(scaled)
     labels = {
         round(row["label"], 4)
         for split in ("train", "dev", "test")
@@ -109,7 +109,7 @@ def test_labels_that_are_something_else_stop_before_anything_is_written(
     assert labels == {0.0, 0.3333, 0.6667, 1.0}
     other = make(tmp_path, str(tmp_path / "pairs.csv"), judged={"scale": [0, 4]})
     with pytest.raises(UserError, match=r"was prepared with \{'scale': \[0\.0, 3\.0\]\}"):
-        prepare.run(other)
+        prepare.prepare_stage(other)
 
 
 @pytest.mark.ray
@@ -124,14 +124,14 @@ def test_too_many_rows_in_quarantine_stop_the_run_and_other_settings_may_follow(
         r'allows 5\.0%; the commonest reason, of 25 rows: "3 fields, not 2", as line 2 of .*csv'
     )
     with pytest.raises(UserError, match=words):
-        prepare.run(run)
+        prepare.prepare_stage(run)
     assert len(rejects(run, "pairs")) == 25
     given = {"path": str(tmp_path / "pairs.csv"), "csv": {"delimiter": ";"}}
     with pytest.raises(UserError, match="no column 'query'"):
-        prepare.run(make(tmp_path, given))
+        prepare.prepare_stage(make(tmp_path, given))
     more = {"max_bad_fraction": 0.3, "input": str(tmp_path / "pairs.csv"), "lowercase": True}
     again = Run(run_config(tmp_path / "run", tmp_path, Path("no-model"), pairs=more))
-    assert prepare.run(again)
+    assert prepare.prepare_stage(again)
     done = again.pairs.success()
     assert done and [done[name] for name in COUNTS] == [100, 75, 0, 25, 0]
     assert len(rejects(again, "pairs")) == 25
@@ -145,8 +145,8 @@ def test_no_pair_left_names_the_commonest_reason(local_ray: None, tmp_path: Path
         r'"query is not UTF-8, perhaps Windows-1252 \(Latin-1\)", as line 2 of'
     )
     with pytest.raises(UserError, match=words):
-        prepare.run(make(tmp_path, str(tmp_path / "pairs.csv")))
+        prepare.prepare_stage(make(tmp_path, str(tmp_path / "pairs.csv")))
     given = {"path": str(tmp_path / "pairs.csv"), "csv": {"encoding": "latin-1"}}
     run = make(tmp_path, given)
-    assert prepare.run(run)
+    assert prepare.prepare_stage(run)
     assert pairs_of(run) == {("café", "a"), ("thé", "b")}

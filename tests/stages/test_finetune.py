@@ -39,9 +39,11 @@ def run(raw_files: Path, encoder: Path, prepared_dir: Path) -> Run:
     )  # fmt: skip
 
 
-def make(run: Run, folder: Path) -> tuple[finetune.Trainer, finetune.Keeper, list[str]]:
+def make(
+    run: Run, folder: Path
+) -> tuple[finetune.Trainer, finetune.BestCheckpointCallback, list[str]]:
     lines: list[str] = []
-    keeper = finetune.Keeper(folder / "best", is_first=True, log=lines.append)
+    keeper = finetune.BestCheckpointCallback(folder / "best", is_first=True, log=lines.append)
     keeper.on_save = lambda *args, **kwargs: None  # type: ignore[method-assign] - no Ray here
     trainer = finetune.make_trainer(
         run, "tiny", output=folder / "out", num_workers=1, device="cpu", callbacks=[keeper]

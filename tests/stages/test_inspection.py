@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from raydistill.cli.main import main
-from raydistill.data.bucket_layout import Grid, bucket_of
+from raydistill.data.bucket_layout import BucketLayout, bucket_of
 from raydistill.evaluation.dataset_stats import _Region, _region, _Tally, inspect_files, inspect_run
 from raydistill.evaluation.tables import data_markdown, data_text
 from raydistill.files.pieces import PIECE_ROWS
@@ -75,7 +75,7 @@ def test_a_run_of_many_shards_is_read_in_part(
 ) -> None:
     config = run_config(tmp_path / "run", raw_files, Path("no-model"), pairs={"shard_rows": 32})
     run = Run(config.model_copy(update={"teachers": {}}))
-    prepare.run(run)
+    prepare.prepare_stage(run)
     run.root.write_bytes("run.toml", config.to_toml().encode())
     monkeypatch.setattr("raydistill.evaluation.dataset_stats._MOST_ROWS", 1_000)
     found = inspect_run(run)
@@ -87,8 +87,8 @@ def test_a_run_of_many_shards_is_read_in_part(
 
 
 def region_of(run: Run, *, num_buckets: int, shard_rows: int) -> _Region:
-    grids = {"": {"num_buckets": num_buckets, "num_groups": num_buckets, "addition": 0}}
-    run.pairs.write_json("_SUCCESS.json", {"additions": [{"grids": grids}]})
+    layouts = {"": {"num_buckets": num_buckets, "num_bucket_groups": num_buckets, "increment": 0}}
+    run.pairs.write_json("_SUCCESS.json", {"increments": [{"layouts": layouts}]})
     found = _region(run, {f"part-{at:05d}.parquet": shard_rows for at in range(num_buckets)})
     assert found is not None
     return found
@@ -106,7 +106,7 @@ def test_a_region_holds_two_million_rows_whatever_a_shard_has(tmp_path: Path) ->
 
 def test_a_region_is_of_whole_buckets_and_a_part_of_the_last() -> None:
     keys = np.random.default_rng(0).integers(1 << 64, size=100_000, dtype=np.uint64)
-    found = _Region((Grid(5, 5, 0),), ranges_a_bucket=4, num_ranges=10)
+    found = _Region((BucketLayout(5, 5, 0),), ranges_a_bucket=4, num_ranges=10)
     buckets, inside = bucket_of(keys, 5), found.holds(keys)
     assert found.share == 0.5 and inside.mean() == pytest.approx(0.5, abs=0.01)
     assert found.last_bucket == 2 and (buckets[inside] <= 2).all()

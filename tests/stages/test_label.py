@@ -34,12 +34,12 @@ def prepared(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
 def test_a_lost_logits_file_is_scored_again(local_ray: None, prepared: Run) -> None:
     from raydistill.stages import distill
 
-    label.run(prepared, TWO)
+    label.label_stage(prepared, TWO)
     before = logits_of(prepared)
     assert distill.is_complete("label", prepared)
     (Path(prepared.logits("tiny").uri) / prepared.pairs.shards()[0]).unlink()
     assert not distill.is_complete("label", prepared)
-    assert label.run(prepared, TWO)
+    assert label.label_stage(prepared, TWO)
     assert logits_of(prepared) == before
 
 
@@ -127,7 +127,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done(
     name = prepared.pairs.shards()[2]
     prepared.pairs.write_bytes(name, b"no Parquet")
     with pytest.raises(RuntimeError, match=f"1 shards failed 3 times: {name}; .*ArrowInvalid"):
-        label.run(prepared, TWO)
+        label.label_stage(prepared, TWO)
     done = {shard.target for shard in shards_to_score(prepared)} - {name}
     assert set(logits_of(prepared)) == done
     assert prepared.logits("tiny").success() is None
@@ -181,7 +181,7 @@ def label_without_ray(run: Run, names: set[str] | None = None) -> None:
 
 @pytest.mark.ray
 def test_every_shard_once_same_name_same_order(local_ray: None, prepared: Run) -> None:
-    assert label.run(prepared, TWO)
+    assert label.label_stage(prepared, TWO)
     found = logits_of(prepared)
     assert set(found) == {shard.target for shard in shards_to_score(prepared)}
     teacher = Teacher(
@@ -192,7 +192,7 @@ def test_every_shard_once_same_name_same_order(local_ray: None, prepared: Run) -
     assert logits["pair_id"].equals(pairs["pair_id"])
     expected = teacher.logits(pairs["query"].to_pylist(), pairs["title"].to_pylist())
     assert np.allclose(logits["logit"].to_numpy(), expected, atol=1e-5)
-    assert not label.run(prepared, TWO)  # nothing left to do
+    assert not label.label_stage(prepared, TWO)  # nothing left to do
 
 
 @pytest.mark.ray
@@ -203,7 +203,7 @@ def test_a_cut_off_labeling_does_only_the_rest(
     label_without_ray(prepared, some)
     folder = prepared.logits("tiny")
     times = {name: (Path(folder.uri) / name).stat().st_mtime_ns for name in some}
-    label.run(prepared, TWO)
+    label.label_stage(prepared, TWO)
     assert {n: (Path(folder.uri) / n).stat().st_mtime_ns for n in some} == times
     done = folder.success()
     assert done is not None
@@ -212,7 +212,7 @@ def test_a_cut_off_labeling_does_only_the_rest(
     assert (done["device"], done["dtype"], done["out_of_memory"]) == ("cpu", "float32", 0)
     assert done["device_name"]
     other = Run(run_config(tmp_path / "whole", raw_files, tiny_bert))
-    prepare.run(other)
+    prepare.prepare_stage(other)
     label_without_ray(other)
     assert logits_of(other) == logits_of(prepared)  # the same bytes as in one go
 
@@ -261,7 +261,7 @@ def test_a_model_changed_since_the_driver_saw_it_scores_nothing(
     with pytest.raises(UserError, match=message):
         work.before(item, b"")
     with pytest.raises(UserError, match=message):
-        label.run(run, ONE)
+        label.label_stage(run, ONE)
     assert not run.logits("tiny").exists()
 
 
@@ -301,7 +301,7 @@ def test_a_teacher_that_was_fitted_again_adds_no_logits_to_those_of_the_old_one(
     assert again.logits("tiny").uri == run.logits("tiny").uri
     label.check_teacher(again, "tiny")
     with pytest.raises(UserError, match=rf"fitted again; delete {run.logits('tiny')} and "):
-        label.run(again, ONE)
+        label.label_stage(again, ONE)
     assert len(run.logits("tiny").shards()) == 1
     run.logits("tiny").delete()
     label.record_model(again, "tiny")
@@ -330,7 +330,7 @@ def test_a_prompt_is_read_by_both_steps_and_makes_other_logits(
 ) -> None:
     teachers = {"tiny": TeacherConfig(model=str(make_decoder(tmp_path / "decoder")))}
     with pytest.raises(UserError, match="is a decoder"):
-        label.run(Run(prepared.config.model_copy(update={"teachers": teachers})), ONE)
+        label.label_stage(Run(prepared.config.model_copy(update={"teachers": teachers})), ONE)
     plain = Run(prepared.config.model_copy(update={"teachers": teachers}))
     prompt = "Query: {query}\nDocument: {title}\n"
     teachers = {"tiny": teachers["tiny"].model_copy(update={"prompt": prompt})}
@@ -360,12 +360,12 @@ def test_stages_out_of_order(
     prepared: Run, raw_files: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="run `prepare` first"):
-        label.run(Run(run_config(tmp_path / "other", raw_files, tiny_bert)), ONE)
+        label.label_stage(Run(run_config(tmp_path / "other", raw_files, tiny_bert)), ONE)
     raw = Run(prepared.config.model_copy(update={"teachers": {
         "tiny": prepared.config.teachers["tiny"].model_copy(
             update={"model": None, "base": str(tiny_bert)})}}))  # fmt: skip
     with pytest.raises(UserError, match="not fine-tuned yet: run `finetune` first"):
-        label.run(raw, ONE)
+        label.label_stage(raw, ONE)
 
 
 @pytest.mark.ray

@@ -32,7 +32,7 @@ def test_the_most_frequent_ids_by_hand() -> None:
 def run(local_ray: None, raw_files: Path, tiny_bert: Path, tmp_path: Path) -> Run:
     words = {"vocabulary_rows": 300, "word_dim": 3, "num_words": 50}
     run = Run(run_config(tmp_path, raw_files, tiny_bert, ngrams=words))
-    prepare.run(run)
+    prepare.prepare_stage(run)
     return run
 
 

@@ -70,8 +70,8 @@ def test_the_order_of_files_and_rows_does_not_matter(
         pa.concat_tables([judged.slice(600), judged.slice(0, 600)]), shuffled / "judged.parquet"
     )
     first, second = make(tmp_path / "1", raw_files), make(tmp_path / "2", shuffled)
-    prepare.run(first)
-    prepare.run(second)
+    prepare.prepare_stage(first)
+    prepare.prepare_stage(second)
     assert contents(first) == contents(second)
     assert len(contents(first)) > 6
 
@@ -82,7 +82,7 @@ def test_a_split_without_both_kinds_is_named(
 ) -> None:
     run = make(tmp_path, raw_files, judged={"relevant_at": 0.0})
     with pytest.raises(UserError, match=r"judged train split has \d+ pairs, .* needs both kinds"):
-        prepare.run(run)
+        prepare.prepare_stage(run)
 
 
 @pytest.mark.ray
@@ -91,22 +91,22 @@ def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
 ) -> None:
     """As a kill leaves it: some parts without their counts, some groups without first shard."""
     whole, cut = make(tmp_path / "1", raw_files), make(tmp_path / "2", raw_files)
-    assert prepare.run(whole)
-    cut.write_ledger(cut.ledger)
+    assert prepare.prepare_stage(whole)
+    cut.write_manifest(cut.manifest)
     judged, pairs = prepare._datasets(cut)
-    for part in prepare.plan_parts(cut.ledger.judged[0]):
+    for part in prepare.plan_parts(cut.manifest.judged[0]):
         scatter_part(part, dataset=judged, held_out=prepare._held_out(cut, judged))
-    for part in prepare.plan_parts(cut.ledger.pairs[0])[1:]:
+    for part in prepare.plan_parts(cut.manifest.pairs[0])[1:]:
         scatter_part(part, dataset=pairs, held_out=prepare._held_out(whole, pairs))
     (tmp_path / "2" / "pairs" / "_chunks" / "0" / "part-00002.json").unlink()
-    assert prepare.run(make(tmp_path / "2", raw_files))
+    assert prepare.prepare_stage(make(tmp_path / "2", raw_files))
     assert contents(whole) == contents(cut)
     done = whole.pairs.success()
     for name in first_shards(list(contents(cut)))[::2]:
         (tmp_path / "2" / name).unlink()
     for dataset in ("pairs", "judged"):
         (tmp_path / "2" / dataset / "_SUCCESS.json").unlink()
-    assert prepare.run(make(tmp_path / "2", raw_files))
+    assert prepare.prepare_stage(make(tmp_path / "2", raw_files))
     assert contents(whole) == contents(cut)
     again = cut.pairs.success()
     assert done and again and all(done[n] == again[n] for n in ("shards", *COUNTS))
@@ -115,7 +115,7 @@ def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
 @pytest.mark.ray
 def test_a_big_bucket_is_cut(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
     run = make(tmp_path, raw_files, pairs={"shard_rows": 100})
-    prepare.run(run)
+    prepare.prepare_stage(run)
     sizes = {name: run.pairs.read_table(name).num_rows for name in run.pairs.shards()}
     assert max(sizes.values()) == 100
     assert any("-001" in name for name in sizes)
@@ -124,7 +124,7 @@ def test_a_big_bucket_is_cut(local_ray: None, raw_files: Path, tmp_path: Path) -
 @pytest.mark.ray
 def test_held_out_queries_are_in_no_pair(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
     run = make(tmp_path, raw_files)
-    prepare.run(run)
+    prepare.prepare_stage(run)
     queries = {
         split: {
             q.lower()
@@ -150,7 +150,7 @@ def test_messy_files_lose_nothing(local_ray: None, tmp_path: Path) -> None:
     run = make(
         tmp_path / "run", tmp_path / "raw", pairs={"input": raw, "shard_rows": 4},
     )  # fmt: skip
-    assert prepare.run(run)
+    assert prepare.prepare_stage(run)
     done = run.pairs.success()
     assert done is not None
     counts = {k: done[k] for k in ("rows_in", "rows_out", "duplicates", "quarantined", "held_out")}
@@ -172,7 +172,7 @@ def test_messy_files_lose_nothing(local_ray: None, tmp_path: Path) -> None:
         ("a.csv", 4, "3 fields, not 2"),
         ("b.jsonl", 1, "title is null"),
     }
-    assert not prepare.run(run)  # nothing left to do
+    assert not prepare.prepare_stage(run)  # nothing left to do
 
 
 @pytest.mark.ray
@@ -180,16 +180,16 @@ def test_changed_settings_and_inputs_are_refused(local_ray: None, tmp_path: Path
     write_messy(tmp_path / "raw")
     raw = {"input": [str(tmp_path / "raw" / "c.tsv")]}
     run = make(tmp_path / "run", tmp_path / "raw", pairs=raw)
-    prepare.run(run)
+    prepare.prepare_stage(run)
     other = make(tmp_path / "run", tmp_path / "raw", pairs={**raw, "lowercase": True})
     with pytest.raises(UserError, match=r"pairs\.lowercase: False there, True here"):
-        prepare.run(other)
+        prepare.prepare_stage(other)
     (tmp_path / "raw" / "c.tsv").write_text("query\ttitle\na\tb\n")
     with pytest.raises(UserError, match=r"c\.tsv has changed since it was prepared"):
-        prepare.run(make(tmp_path / "run", tmp_path / "raw", pairs=raw))
+        prepare.prepare_stage(make(tmp_path / "run", tmp_path / "raw", pairs=raw))
     shutil.rmtree(tmp_path / "raw")
     gone = make(tmp_path / "run", tmp_path / "raw", pairs=raw)
-    assert not prepare.run(gone)  # complete, and the raw files are gone
+    assert not prepare.prepare_stage(gone)  # complete, and the raw files are gone
 
 
 @pytest.mark.ray
@@ -202,11 +202,11 @@ def test_a_prepare_cut_off_is_not_continued_with_other_settings(
     raw = {"input": [str(tmp_path / "raw" / "c.tsv"), str(tmp_path / "raw" / "d.csv.gz")]}
     run = make(tmp_path / "run", tmp_path / "raw", pairs=raw)
     with pytest.raises(UserError, match=r"cannot read .*d\.csv\.gz"):  # found by a Ray task
-        prepare.run(run)
+        prepare.prepare_stage(run)
     assert run.pairs.success() is None
     other = make(tmp_path / "run", tmp_path / "raw", pairs={**raw, "lowercase": True})
     with pytest.raises(UserError, match=r"pairs\.lowercase: False there, True here"):
-        prepare.run(other)
+        prepare.prepare_stage(other)
 
 
 def write_cut_off(path: Path) -> None:
@@ -227,10 +227,10 @@ def test_with_ray_on_s3_as_without_on_disk(
     local_ray: None, s3: str, raw_files: Path, tmp_path: Path
 ) -> None:
     here = make(tmp_path, raw_files)
-    prepare.run(here)
+    prepare.prepare_stage(here)
     there = make(Path("x"), raw_files)
     there = Run(there.config.model_copy(update={"run_dir": f"{s3}/prepare"}))
-    assert prepare.run(there)
+    assert prepare.prepare_stage(there)
     assert not (there.root / "pairs" / "_chunks").exists()
     for name, data in contents(here).items():
         assert Folder(f"{s3}/prepare").read_bytes(name) == data, name
@@ -239,7 +239,7 @@ def test_with_ray_on_s3_as_without_on_disk(
 @pytest.mark.ray
 def test_without_dedupe_every_row_stays(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
     run = make(tmp_path, raw_files, pairs={"dedupe": False, "shard_rows": 300, "hold_out": False})
-    assert prepare.run(run)
+    assert prepare.prepare_stage(run)
     done = run.pairs.success()
     assert done and done["rows_in"] == done["rows_out"] == sum(done["shards"].values()) == 3_000
     assert max(done["shards"].values()) == 300
@@ -268,7 +268,7 @@ def test_inputs_have_their_own_columns_and_their_source(local_ray: None, tmp_pat
         {"path": str(yours)},
     ]
     run = make(tmp_path / "run", tmp_path / "raw", pairs={"input": inputs})
-    assert prepare.run(run)
+    assert prepare.prepare_stage(run)
     rows = [row for name in run.pairs.shards() for row in run.pairs.read_table(name).to_pylist()]
     assert [(r["title"], r["weight"], r["source"]) for r in rows] == [
         ("red sofa", 3.0, "east"), ("x", 1.0, "south"), ("y", 1.0, None),
@@ -279,7 +279,7 @@ def test_inputs_have_their_own_columns_and_their_source(local_ray: None, tmp_pat
 def test_near_identical_queries_are_held_out_too(local_ray: None, tmp_path: Path) -> None:
     write_messy(tmp_path / "raw")
     first = make(tmp_path / "1", tmp_path / "raw", pairs={"input": str(tmp_path / "raw" / "c.tsv")})
-    prepare.run(first)
+    prepare.prepare_stage(first)
     queries = {
         split: first.judged(split).read_table(name)["query"].to_pylist()
         for split in ("train", "dev", "test")
@@ -290,11 +290,11 @@ def test_near_identical_queries_are_held_out_too(local_ray: None, tmp_path: Path
     (tmp_path / "raw" / "odd.csv").write_text("query,title\n" + lines)
     raw = {"input": str(tmp_path / "raw" / "odd.csv")}
     run = make(tmp_path / "2", tmp_path / "raw", pairs=raw)
-    prepare.run(run)
+    prepare.prepare_stage(run)
     kept = [q for n in run.pairs.shards() for q in run.pairs.read_table(n)["query"].to_pylist()]
     assert kept == [" ".join(odd["train"].split())]
     free = make(tmp_path / "3", tmp_path / "raw", pairs={**raw, "hold_out": False})
-    prepare.run(free)
+    prepare.prepare_stage(free)
     done = free.pairs.success()
     assert done and done["rows_out"] == 3 and done["held_out"] == 0
 
@@ -304,9 +304,9 @@ def test_a_kill_at_the_very_end_leaves_chunks_that_go(
     local_ray: None, raw_files: Path, tmp_path: Path
 ) -> None:
     run = make(tmp_path, raw_files)
-    prepare.run(run)
+    prepare.prepare_stage(run)
     (run.pairs / "_chunks" / "0").write_bytes("part-00000.json", b"{}")
-    assert not prepare.run(make(tmp_path, raw_files))
+    assert not prepare.prepare_stage(make(tmp_path, raw_files))
     assert not (run.pairs / "_chunks").exists()
 
 
@@ -315,7 +315,7 @@ def test_no_pair_at_all_is_an_error(local_ray: None, raw_files: Path, tmp_path: 
     (tmp_path / "a.csv").write_text("query,title\n,x\n,y\n")
     run = make(tmp_path / "run", raw_files, pairs={"input": str(tmp_path / "a.csv")})
     with pytest.raises(UserError, match=r"no pair is left of the 2 rows of pairs\.input: 2 are in"):
-        prepare.run(run)
+        prepare.prepare_stage(run)
 
 
 def test_one_file_in_two_inputs_is_named(raw_files: Path, tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_an_input_can_be_a_split_of_its_own(local_ray: None, tmp_path: Path) -> 
         {"path": str(tmp_path / "dev.csv"), "split": "dev"},
     ]
     run = make(tmp_path / "run", tmp_path / "raw", pairs=pairs, judged={"input": given})
-    assert prepare.run(run)
+    assert prepare.prepare_stage(run)
     queries = {
         split: {q for n in run.judged(split).shards() for q in read_queries(run, split, n)}
         for split in ("train", "dev", "test")
@@ -363,4 +363,6 @@ def test_an_input_can_be_a_split_of_its_own(local_ray: None, tmp_path: Path) -> 
     assert done and done["rows_out"] == 2 * (len(words) + 4) and done["held_out"] == 4
     moved = [*given[:2], {**given[2], "split": "train"}]
     with pytest.raises(UserError, match=r"dev\.csv was prepared with split = 'dev', not 'train'"):
-        prepare.run(make(tmp_path / "run", tmp_path / "raw", pairs=pairs, judged={"input": moved}))
+        prepare.prepare_stage(
+            make(tmp_path / "run", tmp_path / "raw", pairs=pairs, judged={"input": moved})
+        )

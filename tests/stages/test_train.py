@@ -32,7 +32,7 @@ from raydistill.stages import prepare, train
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.student import fit_files
 from raydistill.student.fit import Average
-from raydistill.student.gradient_sync import Exchange
+from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Student, predict
 from tests.conftest import run_config
 
@@ -61,23 +61,23 @@ def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
     return run
 
 
-def start(run: Run, role: str = "student") -> tuple[train.Job, train.State]:
-    job = fit_files.make_job(run, role)
-    write_lexicon(job.run)
-    fit_files.measure_features(job)
-    return job, again(job)
+def start(run: Run, role: str = "student") -> tuple[train.StudentFit, train.FitState]:
+    fit = fit_files.student_fit(run, role)
+    write_lexicon(fit.run)
+    fit_files.measure_features(fit)
+    return fit, again(fit)
 
 
-def again(job: train.Job, exchange: Exchange | None = None) -> train.State:
-    features = fit_files.load_features(job.output)
+def again(fit: train.StudentFit, gradient_sync: GradientSync | None = None) -> train.FitState:
+    features = fit_files.load_features(fit.output)
     return train.new_state(
-        job, features, lexicon=load_lexicon(job.run), device="cpu", exchange=exchange
+        fit, features, lexicon=load_lexicon(fit.run), device="cpu", gradient_sync=gradient_sync
     )
 
 
 def fit(
-    job: train.Job,
-    state: train.State,
+    fit: train.StudentFit,
+    state: train.FitState,
     *,
     saves: list[Path] | None = None,
     rank: int = 0,
@@ -86,21 +86,21 @@ def fit(
     """The lines of a fit; `saves` names a file, and gets those of the checkpoints."""
     lines: list[str] = []
 
-    def save(current: train.State) -> None:
+    def save(current: train.FitState) -> None:
         if saves is not None:
             path = saves[0].with_name(f"{len(saves)}.pt")
             current.save(path)
             saves.append(path)
 
-    watcher = train.Watcher(save=save, log=lines.append)
-    loader = loader_of(job)
-    train.fit_student(job, state, loader, rank=rank, num_workers=num_workers, watcher=watcher)
+    callbacks = train.FitCallbacks(save=save, log=lines.append)
+    loader = loader_of(fit)
+    train.fit_student(fit, state, loader, rank=rank, num_workers=num_workers, callbacks=callbacks)
     return lines
 
 
-def loader_of(job: train.Job) -> train.Loader:
-    lexicon = load_lexicon(job.run)
-    return train.Loader(job.folder, job.targets, spec=job.spec, lexicon=lexicon)
+def loader_of(fit: train.StudentFit) -> train.Loader:
+    lexicon = load_lexicon(fit.run)
+    return train.Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
 
 
 def with_train(run: Run, **fields: object) -> Run:
@@ -109,24 +109,24 @@ def with_train(run: Run, **fields: object) -> Run:
 
 
 def test_the_student_learns_what_the_teacher_says(labeled: Run) -> None:
-    job, state = start(labeled)
-    lines = fit(job, state)
+    fit, state = start(labeled)
+    lines = fit(fit, state)
     assert state.history[-1]["loss"] < state.history[0]["loss"] - 0.01
-    assert [entry["pairs"] for entry in state.history] == [job.num_pairs / 2, job.num_pairs]
+    assert [entry["pairs"] for entry in state.history] == [fit.num_pairs / 2, fit.num_pairs]
     ends = [line for line in lines if "dev AUC" in line]
     assert ["epoch 1/2" in ends[0], "epoch 2/2" in ends[1]] == [True, True]
     assert state.best_auc == max(entry["dev_auc"] for entry in state.history)
     state.student.load(state.best)
-    features, targets = loader_of(job).read_all(dict([next(iter(job.shards.items()))]))
+    features, targets = loader_of(fit).read_all(dict([next(iter(fit.shards.items()))]))
     logits = predict(state.student, features, device="cpu")
     assert np.corrcoef(logits, targets)[0, 1] > 0.9
 
 
 def test_a_student_may_start_with_the_words_vectors(labeled: Run) -> None:
     student = labeled.config.student.model_copy(update={"start": "words"})
-    job, state = start(Run(labeled.config.model_copy(update={"student": student})))
-    lexicon, table = load_lexicon(job.run), state.student.table_VD.numpy()
-    row = word_rows(lexicon, spec=job.spec)[0]
+    fit, state = start(Run(labeled.config.model_copy(update={"student": student})))
+    lexicon, table = load_lexicon(fit.run), state.student.table_VD.numpy()
+    row = word_rows(lexicon, spec=fit.spec)[0]
     assert (table[row, :4] == lexicon.vectors_KE[0]).all()
     assert not (table[row, :4] == start(labeled)[1].student.table_VD[row, :4].numpy()).any()
 
@@ -142,14 +142,14 @@ def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
     )  # fmt: skip
     student = run.config.student.model_copy(update={"dropout": 0.1})
     run = Run(run.config.model_copy(update={"student": student}))
-    job, whole = start(run)
+    fit, whole = start(run)
     saves = [tmp_path / "saves"]
-    fit(job, whole, saves=saves)
-    assert len(saves) - 1 == 2 * len(job.shards)  # each window of both epochs
-    resumed = again(job)
+    fit(fit, whole, saves=saves)
+    assert len(saves) - 1 == 2 * len(fit.shards)  # each window of both epochs
+    resumed = again(fit)
     resumed.load(saves[2])
     assert (resumed.epoch, resumed.window) == (0, 2)
-    fit(job, resumed)
+    fit(fit, resumed)
     assert resumed.history == whole.history
     for name, value in whole.trainer.state().items():
         for part, tensor in value.items():
@@ -159,20 +159,20 @@ def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
 
 def test_checkpoints_are_counted_in_windows_and_not_in_epochs(labeled: Run, tmp_path: Path) -> None:
     run = with_train(labeled, checkpoint_every_windows=3, window_rows=1, epochs=4)
-    job, state = start(run)
+    fit, state = start(run)
     saves = [tmp_path / "saves"]
-    fit(job, state, saves=saves)
-    assert len(saves) - 1 == 4 * len(job.shards) // 3
+    fit(fit, state, saves=saves)
+    assert len(saves) - 1 == 4 * len(fit.shards) // 3
 
 
 def test_it_stops_when_it_gets_no_better_and_keeps_the_best(labeled: Run) -> None:
     run = with_train(labeled, epochs=50, patience=2, learning_rate=0.1)
-    job, state = start(run)
-    fit(job, state)
+    fit, state = start(run)
+    fit(fit, state)
     found = [entry["dev_auc"] for entry in state.history]
     assert len(found) < 50 and found.index(max(found)) == len(found) - 3
     assert any(not torch.equal(v, state.best[k]) for k, v in state.student.arrays().items())
-    fit(job, state)  # a fit that is over does nothing more
+    fit(fit, state)  # a fit that is over does nothing more
     assert len(state.history) == len(found)
 
 
@@ -217,8 +217,8 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
 ) -> None:
     """Both workers die with the first and are replaced; die again; one goes on from there."""
     run = with_train(labeled, checkpoint_every_windows=1, window_rows=1, dtype="float32")
-    job, alone = start(run)
-    fit(job, alone)
+    fit, alone = start(run)
+    fit(fit, alone)
     monkeypatch.setattr("raydistill.cluster.train_job._MAX_FAILURES", 1)
 
     def loop(config: dict[str, Any]) -> None:
@@ -238,7 +238,7 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
 
     def go(num_workers: int) -> None:
         train.fit(
-            loop, {"job": job}, name="killed", storage=run.root / "_fits",
+            loop, {"fit": fit}, name="killed", storage=run.root / "_fits",
             cluster=Cluster(num_cores=2, num_gpus=0), num_workers=num_workers, gpus_each=0.0,
         )  # fmt: skip
 
@@ -251,19 +251,19 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
         "attempt-1-workers-2-resumed-True",
         "attempt-2-workers-1-resumed-True",
     ]
-    result = job.output.read_json(fit_files.RESULT) or {}
-    assert result["pairs"] == job.num_pairs
+    result = fit.output.read_json(fit_files.RESULT) or {}
+    assert result["pairs"] == fit.num_pairs
     assert result["device"] == "cpu" and result["device_name"] and result["dtype"]
     found = [entry["dev_auc"] for entry in result["evaluations"]]
     assert found == pytest.approx([entry["dev_auc"] for entry in alone.history], abs=0.02)
 
 
-def _fit_of_worker(rank: int, job: train.Job, port: int, target: str) -> None:
+def _fit_of_worker(rank: int, fit: train.StudentFit, port: int, target: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    state = again(job, Exchange())
-    fit(job, state, rank=rank, num_workers=2)
+    state = again(fit, GradientSync())
+    fit(fit, state, rank=rank, num_workers=2)
     if rank == 0:
         Path(target).write_text(json.dumps(state.history))
     dist.destroy_process_group()
@@ -290,12 +290,12 @@ def test_two_workers_learn_what_one_learns(local_ray: None, tmp_path: Path) -> N
                    "schedule": "linear", "window_rows": 4_096, "dtype": "float32"},
         )
     )  # fmt: skip
-    prepare.run(run)
-    job, one = start(run, "judged_only")
-    fit(job, one)
+    prepare.prepare_stage(run)
+    fit, one = start(run, "judged_only")
+    fit(fit, one)
     target = tmp_path / "history.json"
     port = 31_000 + os.getpid() % 1_000
-    mp.spawn(_fit_of_worker, args=(job, port, str(target)), nprocs=2)
+    mp.spawn(_fit_of_worker, args=(fit, port, str(target)), nprocs=2)
     two = json.loads(target.read_text())
     assert [entry["pairs"] for entry in two] == [entry["pairs"] for entry in one.history]
     assert one.history[-1]["dev_auc"] > 0.85
@@ -306,22 +306,22 @@ def test_two_workers_learn_what_one_learns(local_ray: None, tmp_path: Path) -> N
 def test_the_judged_only_student_needs_no_teacher(raw_files: Path, prepared_dir: Path) -> None:
     plain = {"word_dim": 0}  # word vectors come from a teacher's encoder
     run = Run(run_config(prepared_dir, raw_files, Path("no-model"), ngrams=plain))
-    job, state = start(run, "judged_only")
-    fit(job, state)
+    fit, state = start(run, "judged_only")
+    fit(fit, state)
     assert len(state.history) == 2 and np.isfinite(state.best_auc)
 
 
 def test_the_plan_has_every_pair_and_no_judged_one(labeled: Run) -> None:
     # Shards of the dev and test splits have the same names as those of the pairs.
     rows = {n: labeled.pairs.read_table(n).num_rows for n in labeled.pairs.shards()}
-    assert fit_files.make_job(labeled, "student").shards == rows
+    assert fit_files.student_fit(labeled, "student").shards == rows
 
 
 def test_missing_logits_are_named(labeled: Run) -> None:
     name = labeled.pairs.shards()[0]
     (Path(labeled.logits("tiny").uri) / name).unlink()
     with pytest.raises(UserError, match=r"tiny has not scored 1 of the shards: run `label` first"):
-        fit_files.make_job(labeled, "student")
+        fit_files.student_fit(labeled, "student")
 
 
 def test_what_makes_another_student(labeled: Run) -> None:
@@ -330,15 +330,15 @@ def test_what_makes_another_student(labeled: Run) -> None:
         return Run(labeled.config.model_copy(update={section: changed}))
 
     base = labeled.student("student").uri
-    assert with_("labels", temperature=2.0).student("student").uri != base
+    assert with_("soft_labels", temperature=2.0).student("student").uri != base
     assert with_("ngrams", preset="bert2dnn").student("student").uri != base
     assert with_("train", num_workers=4).student("student").uri == base
     judged = labeled.student("judged_only").uri
-    assert with_("labels", temperature=2.0).student("judged_only").uri == judged
+    assert with_("soft_labels", temperature=2.0).student("judged_only").uri == judged
 
 
 def test_a_fit_without_its_result_says_what_to_do(labeled: Run) -> None:
-    job, _ = start(labeled)
+    fit, _ = start(labeled)
     with pytest.raises(UserError, match=r"student.* has no result\.json, which `train` writes"):
-        fit_files.write_success(job, seconds=1.0)
-    assert job.output.success() is None
+        fit_files.write_success(fit, seconds=1.0)
+    assert fit.output.success() is None

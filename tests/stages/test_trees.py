@@ -17,7 +17,7 @@ from raydistill.runs.run_folder import Run
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.stages import label
 from raydistill.stages.evaluate import reference_of, teacher_scores
-from raydistill.student.fit_files import make_job
+from raydistill.student.fit_files import student_fit
 from raydistill.teachers import trees as fitted_trees
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes
@@ -43,7 +43,7 @@ def files_of(run: Run) -> dict[str, bytes]:
 
 @pytest.mark.ray
 def test_label_fits_the_trees_and_scores_every_shard_once(local_ray: None, prepared: Run) -> None:
-    assert label.run(prepared, TWO) and not label.run(prepared, TWO)
+    assert label.label_stage(prepared, TWO) and not label.label_stage(prepared, TWO)
     before = files_of(prepared)
     assert len(before) == len(files_in(prepared.logits("tiny").uri))
     done = prepared.logits(TREES).success()
@@ -57,9 +57,9 @@ def test_label_fits_the_trees_and_scores_every_shard_once(local_ray: None, prepa
     content = whole.read_bytes()
     whole.write_bytes(content[:100])
     with pytest.raises(RuntimeError, match=rf"1 shards failed 3 times: {lost}"):
-        label.run(prepared, TWO)
+        label.label_stage(prepared, TWO)
     whole.write_bytes(content)
-    assert label.run(prepared, TWO)
+    assert label.label_stage(prepared, TWO)
     assert files_of(prepared) == before
     assert (Path(prepared.teacher(TREES).uri) / fitted_trees.MODELS).stat().st_mtime_ns == fitted_ns
 
@@ -89,13 +89,13 @@ def _check_stack(run: Run) -> None:
     """The made-up shop's labels go by words that match: trees see it, a random BERT does not."""
     stack = fitted_stack(run)
     assert stack_of(run) == stack and stack.weights[TREES] > 0.9
-    assert stack_of(changed(run, "labels", bias=0.5)) == replace(stack, bias=0.5)
-    assert reference_of(run) == "teachers stacked"
+    assert stack_of(changed(run, "soft_labels", bias=0.5)) == replace(stack, bias=0.5)
+    assert reference_of(run) == "teacher ensemble"
     scores = teacher_scores(run)
     labels = run.judged("test").read_table(run.judged("test").shards()[0])["label"].to_numpy()
     found = {name: auc(split["test"], labels, relevant_at=0.75) for name, split in scores.items()}
     assert found["teacher trees"] > 0.75 > found["teacher tiny"]
-    assert found["teachers stacked"] > 0.75
+    assert found["teacher ensemble"] > 0.75
 
 
 def test_trees_that_were_fitted_again_add_no_logits_to_those_of_the_old_ones(prepared: Run) -> None:
@@ -142,4 +142,4 @@ def test_a_student_without_dev_pairs_is_refused(prepared: Run) -> None:
     kept = {name: rows for name, rows in done["shards"].items() if not name.startswith("dev/")}
     judged.write_json(SUCCESS, {**done, "shards": kept})
     with pytest.raises(UserError, match=r"no judged dev pair .*judged.dev_share \(now 0.1\)"):
-        make_job(prepared, "student")
+        student_fit(prepared, "student")

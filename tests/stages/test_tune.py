@@ -16,7 +16,7 @@ from raydistill.runs.run_folder import TUNED, Run
 from raydistill.runs.shards import pair_shards, shards_to_score
 from raydistill.search.results import FINISHED
 from raydistill.search.sample import draw_sample
-from raydistill.search.trial import FAILED, STOPPED, run_trial, trial_job
+from raydistill.search.trial import FAILED, STOPPED, run_trial, trial_fit
 from raydistill.stages import tune
 from raydistill.student import fit_files
 from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
@@ -24,8 +24,8 @@ from tests.conftest import run_config
 from tests.stages.test_train import share_of_words
 
 SPACE = {
-    "labels.temperature": {"low": 0.5, "high": 4.0, "log": True},
-    "labels.weights": {"spread": 1.0},
+    "soft_labels.temperature": {"low": 0.5, "high": 4.0, "log": True},
+    "soft_labels.weights": {"spread": 1.0},
     "student.hidden": {"choices": [[16, 8], [8]]},
     "train.weight_decay": {"choices": [0.0, 0.1]},  # with Adagrad 0.1 is a mistake: a trial fails
 }
@@ -63,11 +63,11 @@ def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
 def test_fitted_weights_make_the_soft_labels_and_the_fingerprint(labeled: Run) -> None:
     stack = fitted_stack(labeled)
     assert stack.weights["good"] > 0.8
-    targets = fit_files.make_job(labeled, "student").targets
+    targets = fit_files.student_fit(labeled, "student").targets
     assert targets.weights == tuple(stack.weights.values()) and targets.bias == stack.bias
     dev = read_judged(labeled, "dev")
     assert len(dev.labels_B) == stack.num_pairs and len(set(dev.groups_B.tolist())) > 10
-    labels = labeled.config.labels.model_copy(update={"weights": {"good": 1.0, "noise": 1.0}})
+    labels = labeled.config.soft_labels.model_copy(update={"weights": {"good": 1.0, "noise": 1.0}})
     equal = labeled.config.model_copy(update={"labels": labels})
     assert Run(equal).train_fingerprint("student") != labeled.train_fingerprint("student")
     assert stack_of(Run(equal)).weights == {"good": 0.5, "noise": 0.5}
@@ -77,7 +77,7 @@ def test_fitted_weights_make_the_soft_labels_and_the_fingerprint(labeled: Run) -
 def test_a_sample_is_read_as_the_run_folder_is(labeled: Run) -> None:
     everything = draw_sample(labeled, num_pairs=10**6, seed=0)
     assert everything.shards == pair_shards(labeled)
-    task = tune.make_task(labeled)
+    task = tune.search_context(labeled)
     assert task.sample.num_pairs == 1_000 and set(task.sample.shards) == set(everything.shards)
     for name, rows in task.sample.shards.items():
         some, all_rows = (s.logits["good"].read_table(name) for s in (task.sample, everything))
@@ -86,17 +86,17 @@ def test_a_sample_is_read_as_the_run_folder_is(labeled: Run) -> None:
         assert rows == len(set(some["pair_id"].to_pylist())) < all_rows.num_rows
         assert [logit_of[i] for i in some["pair_id"].to_pylist()] == some["logit"].to_pylist()
     values = {
-        "labels.temperature": 2.0, "labels.weights.noise": 0.0, "student.hidden": 1,
+        "soft_labels.temperature": 2.0, "soft_labels.weights.noise": 0.0, "student.hidden": 1,
         "train.weight_decay": 0,
     }  # fmt: skip
-    job = trial_job(task, values)
+    fit = trial_fit(task, values)
     name = next(iter(task.sample.shards))
-    (piece,) = shard_pieces(name, job.shards[name])
-    part = job.targets.of(piece, job.folder.read_table(name))
-    there = trial_job(task, {**values, "labels.temperature": 1.0})
-    same = there.targets.of(piece, there.folder.read_table(name))
+    (piece,) = shard_pieces(name, fit.shards[name])
+    part = fit.targets.for_piece(piece, fit.folder.read_table(name))
+    there = trial_fit(task, {**values, "soft_labels.temperature": 1.0})
+    same = there.targets.for_piece(piece, there.folder.read_table(name))
     assert part * 2 == pytest.approx(same)  # `match` learns the logits of the soft labels
-    assert job.run.config.student.hidden == (8,) and job.num_pairs == 1_000
+    assert fit.run.config.student.hidden == (8,) and fit.num_pairs == 1_000
 
 
 @pytest.mark.ray
@@ -105,9 +105,9 @@ def test_a_trial_reports_the_best_so_far(labeled: Run, metric: str) -> None:
     config = labeled.config.model_copy(
         update={"tune": labeled.config.tune.model_copy(update={"metric": metric})}
     )
-    task = tune.make_task(Run(config))
+    task = tune.search_context(Run(config))
     values = {
-        "labels.temperature": 1.0, "labels.weights.noise": 0.0, "student.hidden": 0,
+        "soft_labels.temperature": 1.0, "soft_labels.weights.noise": 0.0, "student.hidden": 0,
         "train.weight_decay": 0,
     }  # fmt: skip
     found: list[dict[str, float]] = []
@@ -123,7 +123,7 @@ def test_a_trial_reports_the_best_so_far(labeled: Run, metric: str) -> None:
 @pytest.mark.timeout(600)
 def test_from_a_space_to_an_overlay_that_train_takes(labeled: Run, tmp_path: Path) -> None:
     cluster = Cluster(num_cores=2, num_gpus=0)
-    assert tune.run(labeled, cluster)
+    assert tune.tune_stage(labeled, cluster)
     table = pq.read_table(labeled.tune.path(tune.TRIALS))
     rows = table.to_pylist()
     assert len(rows) == 6 and {row["state"] for row in rows} <= {FINISHED, STOPPED, FAILED}
@@ -140,9 +140,9 @@ def test_from_a_space_to_an_overlay_that_train_takes(labeled: Run, tmp_path: Pat
     assert found["verdict"] in report and "settings.svg" in report
     assert labeled.tune.exists("parallel.svg")
     _check_overlay(labeled, found, tmp_path)
-    assert not tune.run(labeled, cluster)
+    assert not tune.tune_stage(labeled, cluster)
     labeled.tune.delete_file("_SUCCESS.json")  # as if killed just before the end
-    assert tune.run(labeled, cluster)  # neither trials nor students are made again
+    assert tune.tune_stage(labeled, cluster)  # neither trials nor students are made again
     assert pq.read_table(labeled.tune.path(tune.TRIALS)).equals(table)
 
 
@@ -162,7 +162,7 @@ def _check_overlay(run: Run, found: dict[str, object], tmp_path: Path) -> None:
 def test_shards_without_logits_are_found_first(labeled: Run) -> None:
     labeled.logits("noise").delete()
     with pytest.raises(UserError, match="noise has not scored"):
-        tune.make_task(labeled)
+        tune.search_context(labeled)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from raydistill.student.lexicon_builder import count_idf
 from raydistill.teachers.soft_labels import Targets, read_logits, soft_labels
 
 SPEC = NgramSpec("match", 12)
-LEXICON = Lexicon.of(np.ones(1, np.float32))
+LEXICON = Lexicon.from_idf(np.ones(1, np.float32))
 
 
 @pytest.fixture
@@ -180,8 +180,8 @@ def test_labels_that_are_logits_serve_both_losses(tmp_path: Path) -> None:
     folder.write_table(
         "part-00000.parquet", raw.set_column(2, "label", [raw["label"].cast("float")])
     )
-    for as_logits, expected in ((True, [0, np.log(3)]), (False, [0.5, 0.75])):
-        targets = Targets(as_logits=as_logits, holds_logits=True)
+    for target, expected in (("logit", [0, np.log(3)]), ("probability", [0.5, 0.75])):
+        targets = Targets(target=target, holds_logits=True)
         loader = Loader(folder, targets, spec=SPEC, lexicon=LEXICON)
         found = loader.read_all({"part-00000.parquet": 2})[1]
         assert found == pytest.approx(expected)
@@ -245,7 +245,7 @@ def test_every_row_of_a_large_shard_is_seen_once(
     large: tuple[Folder, Folder], num_workers: int
 ) -> None:
     pairs, logits = large
-    targets = Targets((logits,), (1.0,), as_logits=True)
+    targets = Targets((logits,), (1.0,), target="logit")
     loader = Loader(pairs, targets, spec=SPEC, lexicon=LEXICON)
     windows = plan_windows({"a.parquet": LARGE}, seed=0, epoch=0, window_rows=2 * PIECE_ROWS)
     assert len(windows) == 2
@@ -263,7 +263,7 @@ def test_rows_of_a_piece_have_the_features_and_targets_of_the_shard(
     large: tuple[Folder, Folder],
 ) -> None:
     pairs, logits = large
-    targets = Targets((logits,), (1.0,), as_logits=True)
+    targets = Targets((logits,), (1.0,), target="logit")
     loader = Loader(pairs, targets, spec=SPEC, lexicon=LEXICON)
     features, targets_B = loader.read_all({"a.parquet": LARGE})
     whole = features_of(pairs.read_table("a.parquet"), spec=SPEC, lexicon=LEXICON)

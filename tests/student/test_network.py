@@ -14,7 +14,7 @@ from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.tokenizer import encode
 from raydistill.student.embedding_kernels import look_up
-from raydistill.student.gradient_sync import Exchange
+from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import (
     Inputs,
     Student,
@@ -37,7 +37,7 @@ def some_features(num: int, spec: NgramSpec) -> Features:
     titles = [f"word{n % 7} word{n % 3}" for n in range(num)]
     queries = [f"word{n % 5}" for n in range(num)]
     return featurize(
-        encode(queries), encode(titles), spec=spec, lexicon=Lexicon.of(np.ones(1, np.float32))
+        encode(queries), encode(titles), spec=spec, lexicon=Lexicon.from_idf(np.ones(1, np.float32))
     )
 
 
@@ -199,7 +199,7 @@ def test_the_loss_on_logits_is_half_the_squared_distance() -> None:
     weight, bias = student.layers(student.weights_P)[-1]
     weight.zero_()
     bias.fill_(1.0)  # every logit is 1
-    trainer = Trainer(student, TrainConfig(), is_mse=True)
+    trainer = Trainer(student, TrainConfig(), target="logit")
     loss = trainer.step(inputs_of(some_features(1, PAPER)), torch.tensor([4.0]), num_global=1)
     assert loss == pytest.approx(3**2 / 2)
     assert bias.item() == pytest.approx(1.01)  # Adagrad's first step is the rate, towards 4
@@ -212,7 +212,9 @@ def _worker(rank: int, world: int, port: int, folder: str) -> None:
         trainer = _steps(MATCH, dtype, rank=rank, world=world)
         torch.save(trainer.state(), f"{folder}/{name}-{world}-{rank}.pt")
     num_bytes = [
-        _steps(NgramSpec("match", bits), torch.float32, rank=rank, world=world).exchange.num_bytes
+        _steps(
+            NgramSpec("match", bits), torch.float32, rank=rank, world=world
+        ).gradient_sync.num_bytes
         for bits in (20, 22)
     ]
     assert num_bytes[0] == num_bytes[1] > 0  # of the batch, whatever the table
@@ -223,9 +225,9 @@ def _steps(spec: NgramSpec, dtype: torch.dtype, *, rank: int, world: int) -> Tra
     """Three steps on a worker's share; the first of two has none of the last, of one pair."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    exchange = Exchange() if world > 1 else None
+    gradient_sync = GradientSync() if world > 1 else None
     config = TrainConfig(learning_rate=0.1)
-    trainer = Trainer(Student(spec, SMALL, dtype=dtype), config, exchange=exchange)
+    trainer = Trainer(Student(spec, SMALL, dtype=dtype), config, gradient_sync=gradient_sync)
     features = some_features(23, spec)
     targets = torch.linspace(0, 1, 23)
     for rows in np.split(np.arange(23), [11, 22]):

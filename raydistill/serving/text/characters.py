@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 # Class and folded form of a code point; folded forms of several code points, or of none.
 Tables = tuple[NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint32]]
 
-# OPENS: a letter of a word, with which another one begins that no space parts from it. MARK: part
-# of the word before it, and nothing where there is none.
-SPACE, WORD, PUNCTUATION, SOLO, SKIP, OPENS, MARK = range(7)
+# WORD_START: a letter that begins a word although no space is before it. MARK: part of the word
+# before it, and nothing where there is none.
+SPACE, WORD, PUNCTUATION, SINGLE_CHAR_WORD, SKIP, WORD_START, MARK = range(7)
 TABLE_SIZE = 0x20000  # beyond it: ideographs and emoji, each a word of its own
 LONG = 1 << 31  # a folded form from here on is a place in the third table: length, code points
 # Scripts written without spaces: each character is a word, and bigrams do the rest.
@@ -83,7 +83,7 @@ def character_tables() -> Tables:
             forms += [len(form), *map(ord, form)]
     for first, last in _SOLO_RANGES:
         span = kinds[first : last + 1]
-        span[(span == WORD) | (span == MARK)] = SOLO
+        span[(span == WORD) | (span == MARK)] = SINGLE_CHAR_WORD
     return kinds, folds, np.array(forms, np.uint32)
 
 

@@ -19,12 +19,12 @@ from raydistill.serving.text.characters import (
     LAST_TAG,
     LONG,
     MARK,
-    OPENS,
     PUNCTUATION,
+    SINGLE_CHAR_WORD,
     SKIP,
-    SOLO,
     SPACE,
     WORD,
+    WORD_START,
     Tables,
     character_tables,
 )
@@ -120,11 +120,11 @@ def classify(
     """
     for at in range(num):
         code = points[at]
-        kind = kinds[code] if code < len(kinds) else np.uint8(SOLO)
+        kind = kinds[code] if code < len(kinds) else np.uint8(SINGLE_CHAR_WORD)
         if not fine:
             kind = kind if kind in (SPACE, SKIP) else np.uint8(WORD)
         elif kind == MARK:
-            kind = np.uint8(WORD if at and out[at - 1] in (WORD, OPENS) else SKIP)
+            kind = np.uint8(WORD if at and out[at - 1] in (WORD, WORD_START) else SKIP)
         elif kind == PUNCTUATION and 0 < at < num - 1:
             if code in (46, 47) and is_digit(points[at - 1]) and is_digit(points[at + 1]):
                 kind = np.uint8(WORD)
@@ -146,7 +146,7 @@ def _contract(
     if before == WORD:
         ends = at + 2 == num or not _is_word(points[at + 2], kinds)
         if points[at - 1] == n and points[at + 1] == t and ends and at > 1 and out[at - 2] == WORD:
-            out[at - 1] = OPENS
+            out[at - 1] = WORD_START
         return True
     left = at - 1
     while left > 0 and out[left] == SPACE:
@@ -192,12 +192,12 @@ def split_words(
     state = FNV_OFFSET
     for at in range(num):
         kind = classes[at]
-        if kind == OPENS and inside:
+        if kind == WORD_START and inside:
             words[count], numeric[count] = mix64(state), digits
             count += 1
             digits = False
             state = FNV_OFFSET
-        if kind in (WORD, OPENS):
+        if kind in (WORD, WORD_START):
             state = (state ^ np.uint64(points[at])) * FNV_PRIME
             digits |= is_digit(points[at])
             inside = True
@@ -209,7 +209,7 @@ def split_words(
             count += 1
             inside = digits = False
             state = FNV_OFFSET
-        if kind == SOLO:
+        if kind == SINGLE_CHAR_WORD:
             words[count] = mix64((state ^ np.uint64(points[at])) * FNV_PRIME)
             numeric[count] = is_digit(points[at])
             count += 1
@@ -253,7 +253,7 @@ def _single_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], NDA
 
 
 @compiled
-def space_out(
+def pad_words(
     points: NDArray[np.uint32],
     classes: NDArray[np.uint8],
     num: int,
@@ -267,10 +267,10 @@ def space_out(
     out[0] = space
     for at in range(num):
         kind = classes[at]
-        if kind == OPENS:
+        if kind == WORD_START:
             out[count] = space
             count += 1
-        if kind in (WORD, OPENS):
+        if kind in (WORD, WORD_START):
             out[count] = points[at]
             count += 1
             continue
@@ -279,7 +279,7 @@ def space_out(
         if out[count - 1] != space:
             out[count] = space
             count += 1
-        if kind == SOLO:
+        if kind == SINGLE_CHAR_WORD:
             out[count] = points[at]
             out[count + 1] = space
             count += 2

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.serving.machine_code.compiled import compiled
-from raydistill.serving.text.characters import MARK, SOLO, WORD
+from raydistill.serving.text.characters import MARK, SINGLE_CHAR_WORD, WORD
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME
 from raydistill.serving.text.numerals import (
     BLANK,
@@ -54,7 +54,7 @@ _NO_PREFIXES = np.array([name_hash(word) for word in NO_PREFIXES], np.uint64)
 
 
 @compiled
-def respell(
+def normalize_units(
     points: NDArray[np.uint32],
     num: int,
     kinds: NDArray[np.uint8],
@@ -95,7 +95,7 @@ def respell(
 
 @compiled
 def _kind(code: int, kinds: NDArray[np.uint8]) -> int:
-    return int(kinds[code]) if code < len(kinds) else SOLO
+    return int(kinds[code]) if code < len(kinds) else SINGLE_CHAR_WORD
 
 
 @compiled

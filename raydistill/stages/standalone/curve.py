@@ -19,7 +19,7 @@ import ray.train
 
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.tasks import Item, run_tasks
-from raydistill.cluster.train_job import fit
+from raydistill.cluster.train_job import run_workers
 from raydistill.data.pairs import features_of
 from raydistill.errors import UserError
 from raydistill.evaluation.learning_curve import (
@@ -51,8 +51,8 @@ from raydistill.stages.evaluate import (
 )
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.export import bundle_settings, score_split, student_arrays
-from raydistill.student.fit import Job
-from raydistill.student.fit_files import FEATURES, make_job, measure_features, write_success
+from raydistill.student.fit import StudentFit
+from raydistill.student.fit_files import FEATURES, measure_features, student_fit, write_success
 from raydistill.teachers.soft_labels import Targets
 
 logger = logging.getLogger("raydistill")
@@ -77,7 +77,7 @@ class CurveSettings:
 
 
 @dataclass(frozen=True)
-class Point(Job):
+class Point(StudentFit):
     """A student on a share of the pairs."""
 
     share: float = 1.0
@@ -101,7 +101,7 @@ class Point(Job):
         return self.share == 1
 
 
-def run(run: Run, settings: CurveSettings, cluster: Cluster) -> dict[str, Any]:
+def fit_curve(run: Run, settings: CurveSettings, cluster: Cluster) -> dict[str, Any]:
     """Fit what is missing and write `curve/`; its figures.
 
     Raises:
@@ -177,14 +177,14 @@ def _subset(run: Run, share: float) -> Folder:
     return run.root / "curve" / "subsets" / name
 
 
-def whole_set(run: Run) -> Job:
+def whole_set(run: Run) -> StudentFit:
     """The pairs that subsets are taken from, with the logits of their soft labels as targets.
 
     Raises:
         UserError: shards that a teacher has not scored.
     """
-    whole = make_job(run, "student")
-    return replace(whole, targets=replace(whole.targets, as_logits=True))
+    whole = student_fit(run, "student")
+    return replace(whole, targets=replace(whole.targets, target="logit"))
 
 
 def _make_subsets(run: Run, subsets: dict[float, Folder]) -> None:
@@ -208,7 +208,7 @@ def _make_subsets(run: Run, subsets: dict[float, Folder]) -> None:
         folder.write_json(SUCCESS, {"shards": dict(sorted(found[folder.uri].items()))})
 
 
-def _write_subset(item: Item, *, whole: Job) -> Item:
+def _write_subset(item: Item, *, whole: StudentFit) -> Item:
     """Of some shards the pairs of a share that have a soft label, stored as judged pairs are."""
     target, result = Folder(item["to"]), {"name": item["name"], "to": item["to"]}
     if item["is_there"]:
@@ -217,7 +217,7 @@ def _write_subset(item: Item, *, whole: Job) -> Item:
     reader = PieceReader()
     for piece in pieces_of({name: whole.shards[name] for name in item["shards"]}):
         pairs = reader.read(whole.folder, piece, columns=["pair_id", "query", "title"])
-        labels = whole.targets.of(piece, pairs, reader=reader)
+        labels = whole.targets.for_piece(piece, pairs, reader=reader)
         ids = pairs["pair_id"].combine_chunks().to_numpy()
         mask = in_share(ids, item["share"]) & np.isfinite(labels)
         labeled = pairs.append_column("label", pa.array(labels, pa.float32()))
@@ -228,15 +228,13 @@ def _write_subset(item: Item, *, whole: Job) -> Item:
 
 
 def _point(run: Run, share: float, subsets: dict[float, Folder]) -> Point:
-    whole = make_job(run, "student")
+    whole = student_fit(run, "student")
     if share == 1:
         return Point(run, "student", whole.folder, whole.shards, whole.targets, whole.num_epochs)
     folder = subsets[share]
     shards = (folder.success() or {"shards": {}})["shards"]
     of_whole = whole.targets
-    targets = Targets(
-        temperature=of_whole.temperature, as_logits=of_whole.as_logits, holds_logits=True
-    )
+    targets = Targets(temperature=of_whole.temperature, target=of_whole.target, holds_logits=True)
     return Point(run, "student", folder, shards, targets, whole.num_epochs, share)
 
 
@@ -246,7 +244,7 @@ def _point(run: Run, share: float, subsets: dict[float, Folder]) -> Point:
 def _fit(left: Sequence[Point], points: Sequence[Point], cluster: Cluster) -> None:
     """Train the students that are missing, one after the other."""
     settings = left[0].settings
-    fit(
+    run_workers(
         curve_loop,
         {"points": left},
         name=f"curve-{fingerprint([point.fingerprint for point in points])}",
@@ -265,7 +263,7 @@ def curve_loop(config: dict[str, Any]) -> None:
     for point in left:
         start_s = time.monotonic()
         config["log"](f"curve     {_name(point)}: {sum(point.shards.values()):,} pairs")
-        train.train_loop({**config, "job": point})
+        train.train_loop({**config, "fit": point})
         if is_first:
             write_success(point, seconds=time.monotonic() - start_s)
 
@@ -283,7 +281,7 @@ def _figures(run: Run, points: Sequence[Point]) -> dict[str, Any]:
     scored: dict[str, Any] = {teacher: teacher_scores(run)[teacher], **_without_model(run)}
     judged_only = run.student("judged_only")
     if judged_only.success() is not None:
-        scored["judged-only student"] = _scores(run, "judged_only", judged_only)
+        scored["baseline on judged labels only"] = _scores(run, "judged_only", judged_only)
     for point in points:
         scored[_name(point)] = _scores(point.run, "student", point.output)
     labels = {split: judged_column(run, split, "label") for split in _SPLITS}
@@ -332,7 +330,7 @@ def _without_model(run: Run) -> dict[str, Any]:
         return {}
     spec = NgramSpec("match", 8)
     at = DENSE_NAMES.index("query_trigrams_found")
-    lexicon = Lexicon.of(np.ones(1, np.float32))
+    lexicon = Lexicon.from_idf(np.ones(1, np.float32))
     found = {}
     for split in _SPLITS:
         folder = run.judged(split)

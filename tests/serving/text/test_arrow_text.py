@@ -32,7 +32,7 @@ TEXTS = [
     "x" * 40,
     "grey sofa",
 ]
-SPEC, LEXICON = NgramSpec("match", 8), Lexicon.of(np.ones(1, np.float32))
+SPEC, LEXICON = NgramSpec("match", 8), Lexicon.from_idf(np.ones(1, np.float32))
 
 
 def _dictionary(kind: pa.DataType) -> pa.Array:

@@ -14,10 +14,10 @@ from raydistill.serving.text.characters import character_tables, fold
 from raydistill.serving.text.tokenizer import encode
 from raydistill.serving.text.unit_names import UNITS, checked_units
 from raydistill.serving.text.unit_table import UnitTable, unit_table
-from raydistill.serving.text.units import respell
+from raydistill.serving.text.units import normalize_units
 from tests.serving.text.units_by_the_book import by_the_book
 
-ONES = Lexicon.of(np.ones(1, np.float32))
+ONES = Lexicon.from_idf(np.ones(1, np.float32))
 TABLE = unit_table()
 
 
@@ -26,7 +26,7 @@ def spelled(text: str, *, table: UnitTable = TABLE) -> str:
     points = np.array([ord(char) for char in fold(text)], np.uint32)
     most = table.growth * len(points)
     out = np.full(most + 64, ord("!"), np.uint32)
-    num = respell(points, len(points), character_tables()[0], table, out)
+    num = normalize_units(points, len(points), character_tables()[0], table, out)
     assert num <= most
     assert (out[most:] == ord("!")).all()
     return " ".join("".join(map(chr, out[:num])).split())

@@ -9,7 +9,7 @@ import pytest
 
 from raydistill.cli.main import main
 from raydistill.cluster.connection import Cluster
-from raydistill.cluster.train_job import fit as ray_fit
+from raydistill.cluster.train_job import run_workers as ray_fit
 from raydistill.errors import UserError
 from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import Run
@@ -42,7 +42,7 @@ def test_subsets_are_nested_and_carry_the_logits_of_soft_labels(labeled: Run) ->
     labeled.logits("tiny").write_table(name, table)
     tenth, _ = write_subset(labeled, 0.1)
     third, labels = write_subset(labeled, 0.3)
-    num_all = sum(fit_files.make_job(labeled, "student").shards.values())
+    num_all = sum(fit_files.student_fit(labeled, "student").shards.values())
     assert tenth < third and without not in third
     assert abs(len(tenth) - 0.1 * num_all) < 60 and abs(len(third) - 0.3 * num_all) < 90
     ids, values = table["pair_id"].to_pylist(), table["logit"].to_pylist()
@@ -108,7 +108,7 @@ def test_a_curve_whose_worker_dies_goes_on_with_the_students_that_are_missing(
     )  # fmt: skip
     assert was_killed.exists()
     first_ns = Path(left[0].output.uri, "weights.pt").stat().st_mtime_ns
-    found = curve.run(run, settings, CORES)  # nothing is left to fit
+    found = curve.fit_curve(run, settings, CORES)  # nothing is left to fit
     assert Path(left[0].output.uri, "weights.pt").stat().st_mtime_ns == first_ns
     assert left[1].output.uri == run.student("student").uri
     assert [Path(one.output.uri, "last.pt").exists() for one in left] == [False, True]
@@ -121,5 +121,5 @@ def test_a_curve_whose_worker_dies_goes_on_with_the_students_that_are_missing(
     folder = Path(run.root.uri, "curve")
     assert {file.name for file in folder.glob("curve.*")} == {"curve.json", "curve.md", "curve.svg"}
     assert not (folder / "subsets").exists()
-    again = curve.run(run, settings, CORES)
+    again = curve.fit_curve(run, settings, CORES)
     assert again == found

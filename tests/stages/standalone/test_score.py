@@ -34,7 +34,7 @@ def scorer() -> Scorer:
     weight[0, 2] = 1.0  # after two bags of width 1 come the dense features, this one first
     arrays = {
         "embedding": np.zeros((256, 1), np.float32),
-        **Lexicon.of(np.ones(1, np.float32)).to_arrays(),
+        **Lexicon.from_idf(np.ones(1, np.float32)).to_arrays(),
         "dense_mean": np.zeros(spec.num_dense, np.float32),
         "dense_std": np.ones(spec.num_dense, np.float32),
         "weight_0": weight, "bias_0": np.zeros(1, np.float32),
