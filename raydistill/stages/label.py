@@ -28,7 +28,8 @@ from raydistill.files import retry
 from raydistill.files.folder import SUCCESS
 from raydistill.files.model_files import PinnedModel
 from raydistill.progress import Progress
-from raydistill.runs.run_folder import LABELED_BY, Run
+from raydistill.runs.fingerprints import LABELED_BY
+from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import Shard, missing_shards, shards_to_score
 from raydistill.teachers.scoring_steps import (
     ScoreTokens,
