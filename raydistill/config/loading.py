@@ -162,3 +162,17 @@ def _fields_at(loc: Sequence[str]) -> list[str]:
             args = [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]
             section = args[0] if args else kind  # type: ignore[assignment]
     return list(section.model_fields)
+
+
+def read_overlay(path: str) -> dict[str, object]:
+    """The tables of an overlay file, local or `s3://`.
+
+    Raises:
+        UserError: no such file, or not TOML.
+    """
+    from raydistill.files.folder import Folder
+
+    folder, _, name = path.rpartition("/")
+    if not Folder(folder or ".").exists(name):
+        raise UserError(f"no such overlay file: {path}")
+    return parse_tables(decode_text(Folder(folder or ".").read_bytes(name), name=path), name=path)
