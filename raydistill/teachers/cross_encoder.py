@@ -41,9 +41,9 @@ from raydistill.teachers.transformer.prompt_tokenizer import (
     needs_prompt,
 )
 from raydistill.teachers.transformer.token_budget import (
+    NoMemory,
     TokenBudget,
     attempt,
-    NoMemory,
     packed_rows,
     padded_rows,
 )
