@@ -1,7 +1,8 @@
-"""`raydistill <stage> --config run.toml --set section.field=value`.
+"""`raydistill COMMAND ...`: the parser, the console, exit codes.
 
 Exit codes: 0 done or nothing to do, 1 a failure (one line says of what), 2 a mistake that the
-message says how to mend, 130 stopped by Ctrl-C, 141 when who read the output has left (`| head`).
+message says how to correct, 130 stopped by Ctrl-C, 141 when the reader of the output has left
+(`| head`).
 """
 
 from __future__ import annotations

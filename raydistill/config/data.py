@@ -1,4 +1,4 @@
-"""What the run file says of raw files: where they lie, what their columns, text and labels are."""
+"""The tables `[pairs]`, `[judged]` and `[cluster]`: raw files, columns, text, labels; Ray."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def to_csv_config(given: Mapping[str, str | None]) -> CsvConfig:
 class TextRules(ConfigSection):
     """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
 
-    # The files themselves, and how each is read, are part of the fingerprint (run.py).
+    # The files themselves, and how each is read, are part of the fingerprint (runs/fingerprints.py).
     RUNTIME_ONLY = frozenset({"input", "csv", "max_bad_fraction"})
     input: Inputs
     query: str = "query"  # "": the task has single texts, in `title`

@@ -1,6 +1,6 @@
-"""A run file as plain tables: overlays laid over it, and `--set section.field=value`.
+"""A run file to a RunConfig: TOML text, overlays, `--set section.field=value`, validation.
 
-Comes in: TOML text. Goes out: nested dicts, not yet validated (`config.py` does that).
+Errors are in the words of a user: what was given, what is allowed.
 """
 
 from __future__ import annotations

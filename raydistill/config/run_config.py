@@ -1,6 +1,6 @@
-"""What a run is: one TOML file and `--set section.field=value`, validated, and its fingerprints.
+"""A whole run as settings: every table of the run file, validated together.
 
-Comes in: a path and overrides. Goes out: a frozen RunConfig. Touches no data and no cluster.
+Touches no data and no cluster.
 """
 
 from __future__ import annotations

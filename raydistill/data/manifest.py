@@ -1,7 +1,7 @@
 """Which raw files a run is made of: `prepare.json`, written before any of them is read.
 
 The pairs may get more files later, an *increment* at a time; the judged pairs are settled by the
-first. A file is known again by its size and its digest (`identity`), wherever it lies.
+first. A file is known again by its size and its digest (`identities.py`), wherever it lies.
 """
 
 from __future__ import annotations
