@@ -106,7 +106,7 @@ def to_csv_config(given: Mapping[str, str | None]) -> CsvConfig:
 class TextRules(ConfigSection):
     """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
 
-    # The files themselves, and how each is read, are part of the fingerprint (runs/fingerprints.py).
+    # The files, and how each is read, are part of the fingerprint another way (data/manifest.py).
     RUNTIME_ONLY = frozenset({"input", "csv", "max_bad_fraction"})
     input: Inputs
     query: str = "query"  # "": the task has single texts, in `title`
