@@ -1,1 +1,1 @@
-"""A transformer: pairs to token ids, and those to a logit."""
+"""Transformer teachers: query and title pairs to token ids, token ids to one logit a pair."""

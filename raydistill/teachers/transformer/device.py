@@ -1,6 +1,6 @@
-"""What a device is called, and in which type it multiplies matrices: for teachers and students.
+"""Names and matrix dtypes of the devices that teachers and students use.
 
-`cuda` is the GPU that torch uses when none is named. torch only, no Ray.
+`cuda` means torch's current GPU. Uses torch; no Ray.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# What torch says where an allocation fails, besides torch.OutOfMemoryError: the runtime and the
-# libraries allocate past torch's allocator. Their handles are made at the first call, and say
-# NOT_INITIALIZED where no memory is left for them.
+# Texts of failed allocations that are not a torch.OutOfMemoryError: the CUDA runtime and its
+# libraries allocate outside torch's allocator. A library creates its handle at the first call and
+# reports NOT_INITIALIZED where no memory is free for the handle.
 _NO_MEMORY = re.compile(
     r"\b(cuda|hip|xpu)(_error)?[\s_:,].*out.of.memory|\b(cuda|hip)_error_out_of_memory"
     r"|(cu|hip)(blas|solver|sparse)_status_(alloc_failed|not_initialized)"
@@ -29,12 +29,12 @@ _NO_MEMORY = re.compile(
 
 
 def free_memory_bytes() -> int:
-    """Memory that this process may still take: of the machine, or of its container if less."""
+    """Free memory for this process: the machine's, or the rest of the cgroup limit if smaller."""
     info = Path("/proc/meminfo")
     if info.exists():
         lines = (line.split() for line in info.read_text().splitlines())
         free = next((int(line[1]) << 10 for line in lines if line[0] == "MemAvailable:"), 0)
-    else:  # of a Mac half
+    else:  # macOS has no /proc/meminfo: half of the physical memory
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if limit.exists() and (most := limit.read_text().strip()) != "max":
@@ -43,14 +43,14 @@ def free_memory_bytes() -> int:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a smaller batch may do: the device, or the CPU, had no memory to give."""
+    """Whether an allocation on the device or the CPU failed: a smaller batch may fit."""
     return isinstance(error, torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether the hardware of `cuda` or `cpu` multiplies in bfloat16 itself.
+    """Whether the hardware of `cuda` or `cpu` multiplies bfloat16 natively.
 
-    A T4 or a V100 emulates it in float32, at a fraction of the speed of their float16.
+    A T4 or a V100 emulates bfloat16 in float32, at a fraction of its float16 speed.
     """
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -58,12 +58,12 @@ def has_bfloat16(device: str) -> bool:
 
 
 def teacher_dtype(name: str, *, device: str) -> torch.dtype:
-    """`auto`: bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU."""
+    """`auto`: bfloat16 where native, else float16 on a GPU and float32 on a CPU."""
     return _resolve(name, device=device, otherwise="float16" if device == "cuda" else "float32")
 
 
 def student_dtype(name: str, *, device: str) -> torch.dtype:
-    """`auto`: bfloat16 where the hardware has it, else float32: float16 needs scaled gradients."""
+    """`auto`: bfloat16 where native, else float32: float16 needs scaled gradients."""
     return _resolve(name, device=device, otherwise="float32")
 
 
@@ -74,20 +74,20 @@ def _resolve(name: str, *, device: str, otherwise: str) -> torch.dtype:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """`bfloat16`, as in the run file."""
+    """The dtype as the run file writes it: `bfloat16`."""
     return str(dtype).removeprefix("torch.")
 
 
 @cache
 def device_name(device: str) -> str:
-    """The model of the GPU or of the CPU, as its maker calls it."""
+    """The product name of the GPU or the CPU."""
     if device == "cuda":
         return str(torch.cuda.get_device_name())
     return _cpu_name(Path("/proc/cpuinfo")) or platform.processor() or platform.machine()
 
 
 def _cpu_name(info: Path) -> str:
-    """`model name` of Linux's list of CPUs; "" where there is none, as on ARM and macOS."""
+    """The first `model name` of /proc/cpuinfo; "" without one, as on ARM and macOS."""
     if not info.exists():
         return ""
     lines = (line.partition(":") for line in info.read_text(errors="replace").splitlines())
@@ -95,7 +95,7 @@ def _cpu_name(info: Path) -> str:
 
 
 def device_use(device: str, *, dtype: torch.dtype) -> dict[str, str]:
-    """What a worker works on and in, as it stands in `_SUCCESS.json`."""
+    """A worker's device and dtype, in the form of `_SUCCESS.json`."""
     return {
         "device": device,
         "device_name": device_name(device),
@@ -104,9 +104,10 @@ def device_use(device: str, *, dtype: torch.dtype) -> dict[str, str]:
 
 
 def merge_uses(uses: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Those of several workers: what they share once, else the distinct ones, ` + ` between them.
+    """The device use of several workers: a value that all share once, else all joined by ` + `.
 
-    `NVIDIA A10G + Tesla T4` with `bfloat16 + float16`: the values of a kind stand at one place.
+    `NVIDIA A10G + Tesla T4` with `bfloat16 + float16`: position i of every value is the i-th
+    distinct combination.
     """
     names = ("device", "device_name", "dtype")
     kinds = sorted({tuple(use[name] for name in names) for use in uses})
@@ -117,13 +118,13 @@ def merge_uses(uses: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 def use_text(use: Mapping[str, str]) -> str:
-    """For a log line: `NVIDIA H100 80GB HBM3, bfloat16` or `cpu (AMD EPYC 9R14), float32`."""
+    """A log line's form: `NVIDIA H100 80GB HBM3, bfloat16` or `cpu (AMD EPYC 9R14), float32`."""
     name = use["device_name"]
     return f"{f'cpu ({name})' if use['device'] == 'cpu' else name}, {use['dtype']}"
 
 
 def why_no_gpu() -> str:
-    """The likely causes, in one line, where torch sees no GPU that should be there."""
+    """The likely causes, in one line, of torch seeing no GPU."""
     causes = []
     if torch.version.cuda is None and torch.version.hip is None:
         causes.append(f"torch {torch.__version__} is built without CUDA: install a build with it")
@@ -142,9 +143,9 @@ def why_no_gpu() -> str:
 
 
 def _init_error() -> str:
-    """What torch says when it is to use a GPU: a driver that is missing or too old is named."""
+    """Torch's error when it initialises CUDA, which names a missing or old driver; else ""."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
-    except (RuntimeError, AssertionError) as error:  # the latter of a build without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a build without CUDA
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return ""

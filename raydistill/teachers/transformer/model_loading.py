@@ -1,7 +1,8 @@
-"""A Hugging Face folder to a model whose weights are all those of its checkpoint; no Ray.
+"""Load a Hugging Face folder as a model whose weights all come from its checkpoint; no Ray.
 
-Weights that a checkpoint has not are filled at random by transformers, without a word: every
-process would then have another model. Here they are an error that names them.
+transformers fills weights that are missing from the checkpoint with random numbers and does not
+raise an error: each process would then have a different model. Here missing weights raise a
+UserError that names them.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ from raydistill.errors import UserError
 from raydistill.teachers.transformer.pair_tokenizer import load_error, model_root
 
 _CUT = (SafetensorError, UnpicklingError, EOFError)
-_NUM_NAMED = 3  # weights in a message
-# Parts of a head, where a model does not say which of its parts is the encoder.
+_NUM_NAMED = 3  # weights that a message names
+# Names of the head's modules, for models that do not declare their encoder (base_model_prefix).
 _HEADS = frozenset(
     {"classifier", "classification_head", "score", "pooler", "pre_classifier", "head"}
 )
 
 
 def quiet_transformers() -> None:
-    """No load report and no progress bars: a user can do nothing about either."""
+    """Switch off load reports and progress bars: neither asks for an action by the user."""
     hf_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def read_config(folder: Path, *, trusts_code: bool = False) -> Any:  # noqa: ANN401
-    """The settings of the model in a folder.
+    """The config of the model in `folder`.
 
     Raises:
-        UserError: there are none, or they cannot be read.
+        UserError: the folder has no config, or the config cannot be read.
     """
     root = model_root(folder)
     try:
         config = AutoConfig.from_pretrained(str(root), trust_remote_code=trusts_code)
-        _ = config.num_labels  # fails where `id2label` is no table
-    except Exception as error:  # what transformers raises depends on what is wrong with the file
+        _ = config.num_labels  # raises where `id2label` is not a table
+    except Exception as error:  # the class of transformers' error depends on the defect
         raise load_error(error, what=f"no model in {folder}") from error
     return config
 
@@ -52,11 +53,11 @@ def read_config(folder: Path, *, trusts_code: bool = False) -> Any:  # noqa: ANN
 def load_classifier(
     folder: Path, *, dtype: torch.dtype, trusts_code: bool = False, new_head: bool = False
 ) -> Any:  # noqa: ANN401
-    """A cross-encoder on the CPU; with `new_head` an encoder, and a head of one output at random.
+    """A cross-encoder on the CPU; `new_head` gives an encoder a random head with one output.
 
     Raises:
-        UserError: a model that cannot be loaded, or weights that the checkpoint has not or has in
-            another shape; of a model with a new head, those of the encoder.
+        UserError: the model cannot be loaded, or a weight is missing from the checkpoint or has
+            another shape there; with `new_head` only the encoder's weights count.
     """
     outputs = {"num_labels": 1} if new_head else {}
     model, info = _load(
@@ -69,13 +70,13 @@ def load_classifier(
 
 
 def load_encoder(folder: Path, *, trusts_code: bool = False) -> Any:  # noqa: ANN401
-    """The encoder of a model in float32 on the CPU; its pooler may be new: nobody reads it.
+    """The encoder of a model in float32 on the CPU; the pooler may be random, as it is unused.
 
     Raises:
-        UserError: as `load_classifier`.
+        UserError: see `load_classifier`.
     """
     model, info = _load(AutoModel, folder, dtype=torch.float32, trusts_code=trusts_code)
-    has_decoder = model.config.is_encoder_decoder  # which nobody reads either
+    has_decoder = model.config.is_encoder_decoder  # the decoder is unused too
 
     def is_read(key: str) -> bool:
         parts = key.split(".")
@@ -101,17 +102,17 @@ def _load(
             dtype=dtype,
             trust_remote_code=trusts_code,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are named below
+            ignore_mismatched_sizes=True,  # the caller raises an error that names the weights
             **settings,
         )
-    except Exception as error:  # a cut file, a missing library, code of the folder: anything
+    except Exception as error:  # a truncated file, a missing library, the folder's code: any class
         is_cut = isinstance(error, _CUT) or bool(getattr(error, "errno", None))
         why = " (is a file of its weights cut off, or another one?)" if is_cut else ""
         raise load_error(error, what=f"the model in {folder} cannot be loaded{why}") from error
 
 
 def _is_of_head(key: str, model: Any) -> bool:  # noqa: ANN401
-    """Whether a weight stands outside of the encoder, or in its pooler."""
+    """Whether a weight is outside the encoder, or in the encoder's pooler."""
     parts, prefix = key.split("."), model.base_model_prefix
     if prefix and hasattr(model, prefix):
         return parts[0] != prefix or "pooler" in parts
@@ -126,7 +127,7 @@ def _check_whole(
     mismatched: Sequence[tuple[str, Sequence[int], Sequence[int]]],
     info: dict[str, Any],
 ) -> None:
-    """Raise UserError that names the weights that are not those of the checkpoint."""
+    """Raise UserError that names weights missing from the checkpoint or of another shape."""
     kind = type(model).__name__
     if mismatched:
         shapes = [
@@ -155,7 +156,7 @@ def _named(items: Sequence[str]) -> str:
 
 
 def _outputs_hint(mismatched: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> str:
-    """Of a head of another number of outputs: where that number is written."""
+    """Where to set the number of outputs, if the checkpoint's head has another number."""
     for _, found, wanted in mismatched:
         if (
             len(found) == len(wanted)
@@ -175,7 +176,7 @@ def _hint(
     missing: Sequence[str],
     info: dict[str, Any],
 ) -> str:
-    """The likely reason for missing weights."""
+    """The likely reason for the missing weights."""
     if all(_is_of_head(key, model) for key in missing):
         return "; a model without a head is a `base`, which `finetune` makes a cross-encoder of"
     unexpected = sorted(info["unexpected_keys"])
@@ -185,7 +186,7 @@ def _hint(
 
 
 def check_finite(folder: Path, model: nn.Module) -> None:
-    """Raise UserError that names weights with NaN or infinity in them."""
+    """Raise UserError that names the weights with NaN or infinite values."""
     bad = [
         name
         for name, weight in model.named_parameters()
@@ -199,10 +200,11 @@ def check_finite(folder: Path, model: nn.Module) -> None:
 
 
 def most_positions(config: Any, model: nn.Module | None = None) -> int | None:  # noqa: ANN401
-    """How many tokens a model reads at once; None: there is no limit.
+    """The largest number of tokens that a model can take; None: no limit.
 
-    By its config, where a limit below 1 is none; with the `model`, by its rows of position
-    embeddings too: RoBERTa and its kin begin behind the row of the padding, and read 2 fewer.
+    The limit is `max_position_embeddings` of the config (a value below 1 is no limit) and, with
+    `model`, the usable rows of its position embeddings: RoBERTa's positions start after the
+    padding row, so RoBERTa takes 2 tokens fewer than it has rows.
     """
     limits = [_written_limit(config)]
     for name, module in model.named_modules() if model is not None else ():
@@ -224,7 +226,7 @@ def _written_limit(config: Any) -> int | None:  # noqa: ANN401
 
 
 def check_positions(folder: Path, config: Any, *, max_length: int, model: Any = None) -> None:  # noqa: ANN401
-    """Raise UserError unless a model reads `max_length` tokens."""
+    """Raise UserError if a model takes fewer than `max_length` tokens."""
     most = most_positions(config, model)
     if most is not None and most < max_length:
         written = _written_limit(config)

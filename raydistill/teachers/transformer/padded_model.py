@@ -1,8 +1,8 @@
-"""Any cross-encoder run on padded batches, and whether padding changes what it says of a pair.
+"""Run any cross-encoder on padded batches, and test whether padding changes its logits.
 
-Comes in: a transformers model and Tokens sorted by length. Goes out: its logits. A model whose
-logits depend on padding gets batches of one length; one that depends on its batch otherwise, or
-gives another logit each time, is no teacher. No Ray.
+Input: a transformers model and Tokens sorted by length. Output: the model's logits. A model whose
+logits depend on padding gets batches of one length. A model whose logits depend on the batch in
+another way, or differ between two runs, is rejected. No Ray.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from raydistill.errors import UserError
 from raydistill.teachers.transformer.pair_tokenizer import Tokens, ranges
 from raydistill.teachers.transformer.prompt_tokenizer import is_decoder
 
-# Two runs of a pair may differ by this share of the largest logit, and by a floor. In float32 some
-# 50 families of 2 layers differed by 5e-6 at most; positions that are off by one by 1e-3 and more.
+# Allowed difference between two runs of a pair: this share of the largest logit, plus a floor.
+# Measured in float32 on some 50 model families of 2 layers: at most 5e-6; with positions off by
+# one: 1e-3 and more.
 _TOLERANCES = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 _FLOORS = {torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-_SLACK = 10  # where a difference would be the end, and not another way of batching
+_SLACK = 10  # factor on the tolerance where a difference rejects the model (check_steady)
 Run = Callable[[Tokens], Tensor]
 
 
 class PaddedModel:
-    """A batch padded to its longest pair, with a mask."""
+    """A model that runs a batch padded to its longest pair, with an attention mask."""
 
     def __init__(self, model: Any, tokenizer: Any, *, has_types: bool) -> None:  # noqa: ANN401
-        """`has_types`: whether the tokenizer makes token types; some models take none."""
+        """`has_types`: whether the tokenizer makes token types; used only if the model has them."""
         self.model = model
-        self.pads = True  # else all pairs of a batch have one length
+        self.pads = True  # False: all pairs of a batch have one length
         self.pads_left = reads_last_place(model.config)
         self._text_config = model.config.get_text_config()
         self.pad_id = padding_id(model.config, tokenizer)
@@ -47,9 +48,9 @@ class PaddedModel:
         """Logits (B, outputs)."""
         pad_id = self.pad_id
         if pad_id is None:
-            # A token of no pair here: a decoder's head reads the last one that is no padding. With
-            # the end token in its place (of GPT-2 and Llama) a prompt that ends in it would be read
-            # one token too early.
+            # A token id that no pair of the batch has: a decoder's head reads the last token that
+            # is not padding. If the end token were the padding (as in GPT-2 and Llama), the head
+            # would read one token too early for a prompt that ends in the end token.
             pad_id = self._text_config.pad_token_id = unused_id(tokens.ids_T)
         lengths_B, width = tokens.lengths_B, int(tokens.lengths_B.max())
         starts_B = np.arange(len(lengths_B)) * width
@@ -69,17 +70,17 @@ class PaddedModel:
 
 
 def reads_last_place(config: Any) -> bool:  # noqa: ANN401
-    """Whether the head reads the last place of a row, as XLNet's does: padding then comes first.
+    """Whether the head reads a row's last position, as XLNet's does: padding then comes first.
 
-    A decoder's head looks for the last token that is no padding, and counts places from the left.
+    A decoder's head finds the last token that is not padding, with positions from the left.
     """
     return getattr(config, "summary_type", None) == "last" and not is_decoder(config)
 
 
 def padding_id(config: Any, tokenizer: Any) -> int | None:  # noqa: ANN401
-    """The token that pads: the one the model knows, else the tokenizer's; None: neither has any.
+    """The padding token: the model's, else the tokenizer's; None: neither has one.
 
-    A decoder's head looks for the model's, whatever the tokenizer pads with.
+    A decoder's head looks for the model's padding token, whatever the tokenizer uses.
     """
     for given in (config.get_text_config().pad_token_id, tokenizer.pad_token_id):
         if isinstance(given, int) and given >= 0:
@@ -88,9 +89,9 @@ def padding_id(config: Any, tokenizer: Any) -> int | None:  # noqa: ANN401
 
 
 def set_padding(config: Any, tokenizer: Any) -> None:  # noqa: ANN401
-    """Make a tokenizer pad on the right side, with some special token where it has none for it.
+    """Set a tokenizer's padding side, and a padding token if it has none.
 
-    A decoder's head then looks for that token.
+    A decoder's config gets the same token, as the head looks for it.
     """
     tokenizer.padding_side = "left" if reads_last_place(config) else "right"
     if tokenizer.pad_token_id is None:
@@ -103,17 +104,17 @@ def set_padding(config: Any, tokenizer: Any) -> None:  # noqa: ANN401
 
 
 def unused_id(ids_T: NDArray[np.int32]) -> int:
-    """The smallest token id that is not among these."""
+    """The smallest token id that is not in `ids_T`."""
     used = np.unique(ids_T)
     gaps = np.flatnonzero(used != np.arange(len(used)))
     return int(gaps[0]) if len(gaps) else len(used)
 
 
 def settle_padding(run: PaddedModel, tokens: Tokens, *, dtype: torch.dtype, what: str) -> None:
-    """Find out with these pairs of different length whether the model may be padded.
+    """Set `run.pads`: whether padding leaves the logits of these pairs of different length alone.
 
     Raises:
-        UserError: as `check_steady`, where it depends on its batch without padding too.
+        UserError: without padding the logits still fail `check_steady`.
     """
     alone = _alone(run, tokens)
     if not np.isfinite(alone).all() or _within(alone, _together(run, tokens), dtype=dtype):
@@ -124,10 +125,10 @@ def settle_padding(run: PaddedModel, tokens: Tokens, *, dtype: torch.dtype, what
 
 
 def check_steady(run: Run, tokens: Tokens, *, dtype: torch.dtype, what: str) -> None:
-    """Raise UserError where a pair's logit depends on its batch, or is another one each time."""
+    """Raise UserError if a pair's logit depends on its batch or differs between two runs."""
     first, again = (_alone(run, tokens) for _ in range(2))
     if not np.isfinite(first).all():
-        return  # what it says of pairs without a logit is for those who score
+        return  # the caller reports pairs without a finite logit
     if not _within(first, again, dtype=dtype, slack=_SLACK):
         raise UserError(
             f"{what} gives a pair another logit each time ({_shown(first, again)}): something "
@@ -163,13 +164,13 @@ def _within(
 
 
 def _shown(first: NDArray[np.float64], second: NDArray[np.float64]) -> str:
-    """The output that differs most, of both."""
+    """Both values of the output that differs most."""
     at = np.unravel_index(np.argmax(np.abs(first - second)), first.shape)
     return f"{first[at]:.4g} and {second[at]:.4g}"
 
 
 def _with_twin(tokens: Tokens) -> Tokens:
-    """The longest pair and one of its length: the same tokens, those within in reverse."""
+    """The longest pair and a second of that length: the same tokens, the inner ones reversed."""
     longest = tokens.take(np.array([int(np.argmax(tokens.lengths_B))]))
     order = np.arange(len(longest.ids_T))
     order[1:-1] = order[1:-1][::-1]

@@ -1,7 +1,8 @@
-"""Pairs to token ids: each distinct text is tokenised once, and a pair is put together from ids.
+"""Pairs to token ids: tokenise each distinct text once, then build each pair from the texts' ids.
 
-Comes in: queries and titles. Goes out: Tokens, all pairs laid end to end. The ids are those of the
-tokenizer's own pair call; where they would not be, that call is made. No torch, no Ray.
+Input: queries and titles. Output: Tokens, all pairs laid end to end. The ids equal those of the
+tokenizer's own pair call; a tokenizer for which they would differ is called on pairs instead. No
+torch, no Ray.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from numpy.typing import NDArray
 
 from raydistill.errors import UserError
 
-# Before transformers is imported: its fork notice and its progress bars are of no use here.
+# Set before transformers is imported: its fork warning and progress bars are noise here.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from transformers import AutoTokenizer
 
-_MOST_CHARS = 300  # of what a library says of an error
-_CHUNK_TEXTS = 8_192  # the tokenizer's own result takes 2 KB a text, the ids 100 bytes
-# Empty, cut, of other scripts, of one long word: what templates and truncation may differ on.
+_MOST_CHARS = 300  # of a library's error text
+_CHUNK_TEXTS = 8_192  # the tokenizer's encoding takes 2 KB a text, the ids alone 100 bytes
+# Empty, punctuated, in other scripts, one long word: texts that show template differences.
 _ODD_TEXTS = ("", "grey sofa", "Sofa, 3 seats; 1/2 in.", "pied-à-terre 椅子 🪑", "a" * 99)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """B pairs laid end to end: T wordpieces, their token types, and each pair's share of them.
+    """B pairs laid end to end: T wordpieces, their token types, and the length of each pair.
 
-    A pair that the tokenizer cannot handle has length 0, and its reason in `reasons`.
+    A pair that the tokenizer cannot handle has length 0 and an entry in `reasons`.
     """
 
     ids_T: NDArray[np.int32]
@@ -45,7 +46,7 @@ class Tokens:
     reasons: dict[int, str] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.int64]) -> Tokens:
-        """The pairs of `rows`, in that order, without their reasons."""
+        """The pairs of `rows`, in that order; `reasons` are dropped."""
         starts_B = np.cumsum(self.lengths_B) - self.lengths_B
         lengths = self.lengths_B[rows]
         at_T = ranges(starts_B[rows], lengths)
@@ -54,7 +55,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Template:
-    """What a tokenizer lays around one text or two: special tokens before, between and after."""
+    """The special tokens that a tokenizer adds before, between and after one or two texts."""
 
     special_ids: tuple[tuple[int, ...], ...]
     special_types: tuple[tuple[int, ...], ...]
@@ -62,17 +63,17 @@ class Template:
 
     @property
     def num_special(self) -> int:
-        """Special tokens in all."""
+        """Number of special tokens."""
         return sum(map(len, self.special_ids))
 
 
 def model_root(folder: Path) -> Path:
-    """Where the Hugging Face model lies: `folder`, or the folder in it that `modules.json` names.
+    """The folder of the Hugging Face model: `folder`, or the subfolder that `modules.json` names.
 
-    sentence-transformers writes a CrossEncoder either way.
+    sentence-transformers writes a CrossEncoder in either layout.
 
     Raises:
-        UserError: a `modules.json` that names no folder.
+        UserError: `modules.json` cannot be read, or its folder has no config.json.
     """
     modules = folder / "modules.json"
     if (folder / "config.json").exists() or not modules.exists():
@@ -90,22 +91,22 @@ def model_root(folder: Path) -> Path:
 
 
 def load_tokenizer(folder: Path, *, trusts_code: bool = False) -> Any:  # noqa: ANN401 - a union
-    """The tokenizer of a model folder; code in it is run only where `trusts_code`.
+    """The tokenizer of a model folder; the folder's own code runs only with `trusts_code`.
 
     Raises:
-        UserError: the folder has none, or one that cannot be loaded.
+        UserError: the folder has no tokenizer, or it cannot be loaded.
     """
     root = model_root(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(root), trust_remote_code=trusts_code)
-    except Exception as error:  # the Rust library has no class of its own for a file that is broken
+    except Exception as error:  # the Rust library raises a plain Exception for a broken file
         raise load_error(error, what=f"no tokenizer in {folder}") from error
     _check_files(tokenizer, root)
     return tokenizer
 
 
 def load_error(error: Exception, *, what: str) -> UserError:
-    """What transformers says of a folder that it cannot load, in a line that begins with `what`."""
+    """A UserError from transformers' error about a folder, in one line that begins with `what`."""
     text = one_line(error)
     if "trust_remote_code" in text or "contains custom code" in text:
         text = (
@@ -117,22 +118,22 @@ def load_error(error: Exception, *, what: str) -> UserError:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text in one line, with its class where the text alone says little."""
+    """An error's text in one line, with its class unless the text is written for readers."""
     text = " ".join(str(error).split())
     text = text if len(text) <= _MOST_CHARS else text[:_MOST_CHARS] + "..."
     if type(error) in (OSError, ValueError) and text and not text.startswith("[Errno"):
-        return text  # written for readers, by transformers
+        return text  # transformers writes these for readers
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _check_files(tokenizer: Any, root: Path) -> None:  # noqa: ANN401
-    """Raise UserError where a tokenizer was made without the files of its vocabulary.
+    """Raise UserError if the files of the tokenizer's vocabulary are missing.
 
-    transformers then makes one of a few special tokens, for which every word is unknown.
+    transformers then builds a tokenizer of a few special tokens, and every word is unknown.
     """
     names = dict(tokenizer.vocab_files_names)
     if not names or (root / "tokenizer.json").is_file():
-        return  # none: it reads bytes or characters
+        return  # without vocabulary files: a tokenizer of bytes or characters
     has = {kind: (root / name).is_file() for kind, name in names.items()}
     is_whole = all(has.get(kind, True) for kind in ("vocab_file", "merges_file"))
     if not (is_whole and any(has.values())) and not _other_vocabulary(root):
@@ -144,13 +145,13 @@ def _check_files(tokenizer: Any, root: Path) -> None:  # noqa: ANN401
 
 
 def _other_vocabulary(root: Path) -> bool:
-    """Whether there is a vocabulary that transformers converts, whatever the tokenizer's class."""
+    """Whether there is a vocabulary file that transformers converts for any tokenizer class."""
     names = ("tekken.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
     return any((root / name).is_file() for name in names) or any(root.glob("*.tiktoken"))
 
 
 def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`start, start + 1, ...` of every row, one row after the other."""
+    """`start, start + 1, ...` (`length` numbers) for each row, rows concatenated."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
@@ -158,11 +159,11 @@ def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
 def kept_longest_first(
     first: NDArray[np.int64], second: NDArray[np.int64], *, room: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many wordpieces of both texts stay where `room` holds both together.
+    """How many wordpieces of each text are kept if both together may have `room`.
 
-    Source: `truncate_encodings` of huggingface/tokenizers: the longer text is cut to what the
-    shorter one leaves; where neither fits in half of the room, each gets a half, and the longer
-    one the odd wordpiece.
+    Source: `truncate_encodings` of huggingface/tokenizers: the longer text is cut to `room` minus
+    the shorter one; if the shorter one exceeds half of `room`, each gets half, and the longer one
+    gets the odd wordpiece.
     """
     short = np.minimum(first, second)
     cut = np.where(short > room, short, np.maximum(short, room - short))
@@ -183,27 +184,27 @@ def _kept(lengths: list[NDArray[np.int64]], *, room: int) -> list[NDArray[np.int
 
 
 class PairTokenizer:
-    """A tokenizer that knows how its pairs are put together."""
+    """A tokenizer, and the templates by which its pairs are built from texts' ids."""
 
     def __init__(self, tokenizer: Any, *, max_length: int) -> None:  # noqa: ANN401
-        """`max_length` counts wordpieces of a pair, special tokens among them."""
+        """`max_length` counts the wordpieces of a pair, special tokens included."""
         self.tokenizer, self.max_length = tokenizer, max_length
         self.has_types = "token_type_ids" in tokenizer.model_input_names
         self._templates = {num: self._checked_template(num) for num in (1, 2)}
 
     def __call__(self, queries: Sequence[str], titles: Sequence[str]) -> Tokens:
-        """The token ids of every pair; "" for every query means single texts."""
+        """The token ids of each pair; if all queries are "", the titles are single texts."""
         texts = (titles,) if not any(queries) else (queries, titles)
         template = self._templates[len(texts)]
         return self._built(template, texts) if template else self._called(texts)
 
     @property
     def builds_pairs(self) -> bool:
-        """Whether pairs are put together from the ids of texts, not tokenised as pairs."""
+        """Whether pairs are built from the ids of their texts, not tokenised as pairs."""
         return self._templates[2] is not None
 
     def _checked_template(self, num_texts: int) -> Template | None:
-        """The template of the tokenizer, if ids built with it are the tokenizer's own."""
+        """The tokenizer's template, if ids built with it equal the tokenizer's own; else None."""
         template = self._template(num_texts) if self.tokenizer.is_fast else None
         if template is None:
             return None
@@ -218,7 +219,7 @@ class PairTokenizer:
         return template if same else None
 
     def _template(self, num_texts: int) -> Template | None:
-        """What lies around short texts; None where they do not come in their order."""
+        """The special tokens around short texts; None if the texts are not in their order."""
         found = self.tokenizer(*("a", "b")[:num_texts], return_token_type_ids=True)
         ids: list[list[int]] = [[]]
         types: list[list[int]] = [[]]
@@ -242,7 +243,7 @@ class PairTokenizer:
         )
 
     def _built(self, template: Template, texts: Sequence[Sequence[str]]) -> Tokens:
-        """Pairs put together from the ids of their texts."""
+        """Pairs built from the ids of their texts."""
         ids, starts_of, lengths_of, reasons = self._texts(texts)
         kept = _kept(lengths_of, room=self.max_length - template.num_special)
         lengths_B = np.sum(kept, axis=0) + template.num_special
@@ -263,7 +264,7 @@ class PairTokenizer:
     def _texts(
         self, texts: Sequence[Sequence[str]]
     ) -> tuple[NDArray[np.int32], list[NDArray[np.int64]], list[NDArray[np.int64]], dict[int, str]]:
-        """Ids of the distinct texts end to end; for each column where its texts lie in them."""
+        """Ids of the distinct texts end to end; each column's starts and lengths; reasons."""
         joined = pa.array(chain(*texts), pa.string()).dictionary_encode()
         encoded, bad = _encode_texts(self.tokenizer, joined.dictionary.to_pylist())
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
@@ -275,11 +276,11 @@ class PairTokenizer:
         return ids, [starts[at] for at in which], [lengths[at] for at in which], reasons
 
     def _called(self, texts: Sequence[Sequence[str]]) -> Tokens:
-        """The tokenizer's own call, for all pairs at once; one by one where that fails."""
+        """The tokenizer's own call for all pairs at once; one by one if that call fails."""
         reasons: dict[int, str] = {}
         try:
             found = self._call(texts)
-        except Exception:  # the Rust library has no class of its own for a text it cannot handle
+        except Exception:  # the Rust library raises a plain Exception for a text it cannot handle
             found = {"input_ids": [], "token_type_ids": []}
             for row, pair in enumerate(zip(*texts, strict=True)):
                 one: dict[str, list[list[int]]]
@@ -307,7 +308,7 @@ class PairTokenizer:
 
 
 class _Pieces:
-    """The ids and types of all pairs, filled piece by piece from each pair's start."""
+    """The ids and types of all pairs, filled from left to right within each pair."""
 
     def __init__(self, lengths_B: NDArray[np.int64]) -> None:
         total = int(lengths_B.sum())
@@ -316,7 +317,7 @@ class _Pieces:
         self._at_B = np.cumsum(lengths_B) - lengths_B
 
     def put_same(self, ids: Sequence[int], types: Sequence[int]) -> None:
-        """The same special tokens in every pair that has any."""
+        """Append the same special tokens to each pair that is not empty."""
         for id_, type_ in zip(ids, types, strict=True):
             at = self._at_B[self._is_there]
             self.ids_T[at], self.types_T[at] = id_, type_
@@ -330,7 +331,7 @@ class _Pieces:
         *,
         type_: int,
     ) -> None:
-        """To every pair the ids of its own text."""
+        """Append to each pair the ids of its own text."""
         at_T = ranges(self._at_B, lengths_B)
         self.ids_T[at_T] = ids[ranges(starts_B, lengths_B)]
         self.types_T[at_T] = type_
@@ -341,9 +342,9 @@ def _encode_texts(
     tokenizer: Any,  # noqa: ANN401
     texts: Sequence[str],
 ) -> tuple[list[list[int]], dict[int, str]]:
-    """The ids of every text without special tokens; of those it cannot handle none, and why."""
+    """Each text's ids without special tokens; for a text that fails, no ids and the reason."""
     rust = tokenizer.backend_tokenizer
-    rust.no_truncation()  # a call with truncation leaves it switched on
+    rust.no_truncation()  # a call with truncation leaves truncation switched on
     rust.no_padding()
     ids: list[list[int]] = []
     bad: dict[int, str] = {}
@@ -351,7 +352,7 @@ def _encode_texts(
         chunk = texts[at : at + _CHUNK_TEXTS]
         try:
             ids += [e.ids for e in rust.encode_batch_fast(chunk, add_special_tokens=False)]
-        except Exception:  # the Rust library has no class of its own for a text it cannot handle
+        except Exception:  # the Rust library raises a plain Exception for a text it cannot handle
             for row, text in enumerate(chunk, start=at):
                 try:
                     ids.append(rust.encode(text, add_special_tokens=False).ids)

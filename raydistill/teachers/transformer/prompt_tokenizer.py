@@ -1,8 +1,8 @@
-"""Pairs laid into a prompt, as token ids: how a decoder with a classification head reads them.
+"""Pairs formatted into a prompt, as token ids: the input of a decoder with a classification head.
 
-The whole string is tokenised, as the model was trained: a tokenizer of byte pairs may join the end
-of a text with the beginning of what follows. Where it is too long, query and title are cut, and
-the prompt stays whole. No torch, no Ray.
+The whole string is tokenised, as in the model's training: a byte-pair tokenizer may merge the end
+of a text with what follows. A string that is too long has its query and title cut; the prompt is
+never cut. No torch, no Ray.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from raydistill.teachers.transformer.pair_tokenizer import (
     load_tokenizer,
 )
 
-_LEAST_ROOM = 8  # tokens of query and title together
-# In causal language models' list, and no decoder that reads from left to right.
+_LEAST_ROOM = 8  # tokens for query and title together
+# In transformers' list of causal language models, but not read from left to right only.
 _NOT_CAUSAL = frozenset({"xlnet"})
-# Texts that no template holds, to find where it puts its own.
+# Roles and texts that no chat template contains: they show where a template puts its input.
 _NO_ROLES = ("\u2983no role\u2984", "\u2983nor this\u2984")
 _QUERY_MARK, _TITLE_MARK = "\u2983query\u2984", "\u2983title\u2984"
 _INSTRUCTION = "config_sentence_transformers.json"
-FINE_TUNED = "raydistill_reads"  # in a model's config: it was fine-tuned here, on plain pairs
+FINE_TUNED = "raydistill_reads"  # key in a model's config: fine-tuned here on plain pairs
 
 
 def is_decoder(config: Any) -> bool:  # noqa: ANN401 - transformers' configs
-    """Whether a model reads from left to right alone, as language models that chat do."""
+    """Whether a model attends from left to right only, as chat models do."""
     kind = config.model_type
-    # Some that read images too stand in that list alone.
+    # Some decoders that also take images are only in the list of image models.
     with_images = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind, "")
     return (
         (kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or str(with_images).endswith("ForCausalLM"))
@@ -55,7 +55,7 @@ def is_decoder(config: Any) -> bool:  # noqa: ANN401 - transformers' configs
 
 
 def needs_prompt(config: Any) -> bool:  # noqa: ANN401
-    """Whether a cross-encoder was trained on pairs in a prompt: a decoder not fine-tuned here."""
+    """Whether the model expects a prompt: a decoder that was not fine-tuned here."""
     return is_decoder(config) and getattr(config, FINE_TUNED, None) != "pairs"
 
 
@@ -67,10 +67,10 @@ def make_tokenizer(
     prompt: str | None,
     trusts_code: bool = False,
 ) -> PairTokenizer | PromptTokenizer:
-    """How the model in `folder` reads pairs: in the prompt given, in its folder's, or as such.
+    """The tokenizer of the model in `folder`: with `prompt`, with the folder's, or without one.
 
     Raises:
-        UserError: a decoder without a prompt, or a prompt that leaves no place for texts.
+        UserError: a decoder without a prompt, or a prompt with too little room for texts.
     """
     tokenizer = load_tokenizer(folder, trusts_code=trusts_code)
     if prompt is not None:
@@ -96,34 +96,34 @@ def folder_prompt(
     *,
     has_query: bool,
 ) -> Prompt | None:
-    """The chat template of a folder as a prompt; None where it takes no query and document.
+    """The folder's chat template as a prompt; None if it has no roles query and document.
 
-    sentence-transformers lays a pair into messages of these roles, and its default prompt, the
-    instruction, into one of the role system.
+    sentence-transformers puts a pair into messages of these two roles, and its default prompt (the
+    instruction) into a message of the role system.
     """
     if not tokenizer.chat_template:
         return None
     system = _instructions(folder)
     for shape in (_plain, _structured):
         text = _rendered(tokenizer, shape(system, ("query", "document"), has_query=has_query))
-        if text is None or "'type': 'text'" in text:  # a message printed as Python shows it
+        if text is None or "'type': 'text'" in text:  # the template printed a Python list
             continue
         strange = shape(system, _NO_ROLES, has_query=has_query)
-        if _has_marks(_rendered(tokenizer, strange)):  # a template for chats prints any role
+        if _has_marks(_rendered(tokenizer, strange)):  # a chat template that accepts any role
             return None
         return Prompt.of_marks(text, query=_QUERY_MARK, title=_TITLE_MARK, has_query=has_query)
     return None
 
 
 def _plain(system: list[str], roles: tuple[str, str], *, has_query: bool) -> list[dict[str, Any]]:
-    """The messages of a pair, or of a single text, in these roles."""
+    """The messages of a pair, or of a single text, in the given roles."""
     messages = [{"role": "system", "content": text} for text in system]
     messages += [{"role": roles[0], "content": _QUERY_MARK}] if has_query else []
     return [*messages, {"role": roles[1], "content": _TITLE_MARK}]
 
 
 def _rendered(tokenizer: Any, messages: list[dict[str, Any]]) -> str | None:  # noqa: ANN401
-    """What the chat template makes of messages; None where it takes none of that kind."""
+    """The chat template's output; None if the template fails or drops a text."""
     try:
         text = str(tokenizer.apply_chat_template(messages, tokenize=False))
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError):
@@ -140,7 +140,7 @@ def _has_marks(text: str | None) -> bool:
 def _structured(
     system: list[str], roles: tuple[str, str], *, has_query: bool
 ) -> list[dict[str, Any]]:
-    """The same as templates of models for texts and images read it."""
+    """`_plain` with content as a list of parts, as templates for text and images expect it."""
     return [
         {**message, "content": [{"type": "text", "text": message["content"]}]}
         for message in _plain(system, roles, has_query=has_query)
@@ -148,7 +148,7 @@ def _structured(
 
 
 def _instructions(folder: Path) -> list[str]:
-    """The default prompt of a CrossEncoder's folder: none or one."""
+    """The default prompt of a CrossEncoder's folder: no text or one."""
     file = folder / _INSTRUCTION
     if not file.exists():
         return []
@@ -164,7 +164,7 @@ def _instructions(folder: Path) -> list[str]:
 
 
 class PromptTokenizer:
-    """A tokenizer that lays pairs into a prompt; called as a PairTokenizer."""
+    """A tokenizer that formats pairs into a prompt; has the interface of PairTokenizer."""
 
     has_types = False
 
@@ -176,10 +176,10 @@ class PromptTokenizer:
         *,
         max_length: int,
     ) -> None:
-        """One prompt for pairs and one for single texts; `max_length` counts the prompt's tokens.
+        """`pairs` and `single`: prompts for each input; `max_length` includes the prompt's tokens.
 
         Raises:
-            UserError: the prompt leaves no place for texts.
+            UserError: a prompt leaves fewer than 8 tokens for texts.
         """
         self.tokenizer, self.max_length = tokenizer, max_length
         self.pairs, self.single = pairs, single
@@ -192,10 +192,10 @@ class PromptTokenizer:
                 )
 
     def __call__(self, queries: Sequence[str], titles: Sequence[str]) -> Tokens:
-        """The token ids of every pair in its prompt; "" for every query means single texts.
+        """The token ids of each pair in its prompt; if all queries are "", of single texts.
 
         Raises:
-            UserError: pairs for a prompt of single texts, or the other way round.
+            UserError: pairs for a prompt of single texts, or the reverse.
         """
         if not titles:
             return Tokens(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))
@@ -217,14 +217,14 @@ class PromptTokenizer:
         titles: Sequence[str],
         reasons: dict[int, str],
     ) -> list[list[int]]:
-        """The ids of every pair; of one that the tokenizer cannot handle none, and why."""
+        """The ids of each pair; a pair that the tokenizer cannot handle has none, and a reason."""
         pairs = list(zip(queries, titles, strict=True))
         try:
             ids = self._encoded([prompt.laid(*pair) for pair in pairs], prompt)
             for row, found in enumerate(ids):
                 if len(found) > self.max_length:
                     ids[row] = self._cut(prompt, *pairs[row], excess=found)
-        except Exception as error:  # the Rust library has no class of its own for such a text
+        except Exception as error:  # the Rust library raises a plain Exception for such a text
             if len(pairs) == 1:
                 reasons[0] = f"the tokenizer: {error}"
                 return [[]]
@@ -245,10 +245,10 @@ class PromptTokenizer:
         return found
 
     def _cut(self, prompt: Prompt, query: str, title: str, *, excess: list[int]) -> list[int]:
-        """The ids of a pair whose texts are cut, the longer one first, until it fits."""
+        """The ids of a pair that is too long: query and title are cut, the longer one first."""
         ends_q, ends_t = (self._ends(text) for text in (query, title))
         room = self.max_length - (len(excess) - len(ends_q) - len(ends_t))
-        while True:  # a cut may split a character or a merged token into several: then one less
+        while True:  # a cut may split a character or merged token into more: try one token less
             room = min(max(room, 0), len(ends_q) + len(ends_t))
             num_q, num_t = _kept(len(ends_q), len(ends_t), room=room)
             short = prompt.laid(query[: _end(ends_q, num_q)], title[: _end(ends_t, num_t)])
@@ -258,7 +258,7 @@ class PromptTokenizer:
             room -= 1
 
     def _ends(self, text: str) -> list[int]:
-        """Where each token of a text ends in it, in characters."""
+        """The end position of each token in a text, in characters."""
         offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
             "offset_mapping"
         ]

@@ -1,4 +1,4 @@
-"""How many tokens a batch may have: fewer after it did not fit in memory, more again later."""
+"""The tokens of a batch: halved when a batch does not fit in memory, doubled again later."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from raydistill.teachers.transformer.device import (
 )
 from raydistill.teachers.transformer.pair_tokenizer import one_line
 
-# Good batches before a reduced budget doubles: seconds of a GPU. Each new failure doubles the wait,
-# so that n batches see about log2(n / 32) failures, however often another process takes memory.
+# Good batches until a reduced budget doubles: seconds on a GPU. Each new failure doubles the wait,
+# so n batches see about log2(n / 32) failures, however often another process allocates memory.
 _FIRST_WAIT_BATCHES = 32
-_MOST_PADDING = 0.03  # of a batch, unless it is small
+_MOST_PADDING = 0.03  # of a batch with more than _SMALL_BATCH_TOKENS
 _SMALL_BATCH_TOKENS = 512
 
 
 class TokenBudget:
-    """Tokens of a batch, at least 1 and at most what it began with."""
+    """Tokens of a batch: at least 1, at most the initial value."""
 
     def __init__(self, tokens: int) -> None:
-        """Begin with `tokens`, which is also the most that there will be."""
+        """`tokens` is the initial value and the maximum."""
         self.tokens = self.most = tokens
         self.wait_batches = _FIRST_WAIT_BATCHES
         self._num_good = 0
         self._has_failed = self._fits = False
 
     def reduce(self, batch_tokens: int) -> None:
-        """A batch of so many tokens did not fit: halve the budget until it is below them.
+        """A batch of `batch_tokens` did not fit: halve the budget until it is smaller.
 
-        Failures in a row are one: the wait until the budget grows doubles with the next one.
+        Consecutive failures count as one. A failure after a good batch doubles `wait_batches`.
         """
         self.tokens = max(1, self.tokens // 2)
         while self.tokens >= batch_tokens > 1:
@@ -45,7 +45,7 @@ class TokenBudget:
         self._num_good, self._has_failed, self._fits = 0, True, False
 
     def note_good_batch(self) -> None:
-        """A batch did fit: after enough of them a reduced budget doubles."""
+        """A batch fitted: after `wait_batches` of them a reduced budget doubles."""
         self._fits = True
         if self.tokens == self.most:
             return
@@ -55,16 +55,16 @@ class TokenBudget:
 
 
 def packed_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
-    """How many of the first rows hold at most `tokens_per_batch` tokens together; at least one."""
-    most = lengths[:tokens_per_batch]  # a pair has a token at least
+    """How many of the first rows have at most `tokens_per_batch` tokens in total; at least 1."""
+    most = lengths[:tokens_per_batch]  # a pair has at least one token
     return max(1, int(np.searchsorted(np.cumsum(most), tokens_per_batch, side="right")))
 
 
 def padded_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
-    """How many of the first rows, longest first, make a batch that is padded to its longest.
+    """How many of the first rows, longest first, form a batch padded to its longest row.
 
-    Rows x longest row is at most `tokens_per_batch`, and at most 3 % of it padding once it has 512
-    tokens; at least one row.
+    Rows x longest row is at most `tokens_per_batch`, and at most 3 % of that is padding once it
+    exceeds 512 tokens; at least 1 row.
     """
     longest = int(lengths[0])
     most = lengths[: max(1, tokens_per_batch // longest)]
@@ -81,17 +81,17 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class NoMemory:
-    """Why a device had no memory, and whether work before the failed one may have failed too."""
+    """Why an allocation failed, and whether an earlier operation may have failed instead."""
 
     reason: str
     may_be_earlier: bool
 
 
 def attempt(run: Callable[[_Given], _Result], given: _Given) -> _Result | NoMemory:
-    """What `run` gives, or that there was no memory for it.
+    """The result of `run(given)`, or NoMemory if an allocation failed.
 
-    The error ends with this call: its traceback holds the tensors of the failed batch, which are to
-    be gone when the device's memory is given back.
+    The error is released when this function returns: its traceback refers to the tensors of the
+    failed batch, which must be freed before the device's cached memory is emptied.
     """
     try:
         return run(given)

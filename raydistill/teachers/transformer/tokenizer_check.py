@@ -1,4 +1,4 @@
-"""Whether a tokenizer is the one of its model and of the user's language; no Ray."""
+"""Check that a tokenizer belongs to its model and covers the user's language; no Ray."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 
 from raydistill.errors import UserError
 
-_MOST_LOST = 0.5  # of the characters of a sample of texts
-_MARKS = "\u2581\u0120##"  # which tokenizers set before a word or its rest
+_MOST_LOST = 0.5  # share of the characters of a sample of texts
+_MARKS = "\u2581\u0120##"  # prefixes that tokenizers add to a word or to its continuation
 
 
 def check_ids(folder: Path, tokenizer: Any, model: Any) -> None:  # noqa: ANN401
-    """Raise UserError where a tokenizer gives ids for which the model has no embedding."""
+    """Raise UserError if a tokenizer has ids without a row in the model's embedding."""
     num_rows = num_embeddings(model)
     if num_rows is None:
         return
@@ -30,7 +30,7 @@ def check_ids(folder: Path, tokenizer: Any, model: Any) -> None:  # noqa: ANN401
 
 
 def num_embeddings(model: Any) -> int | None:  # noqa: ANN401
-    """The rows of the table of token embeddings; None: it has none, and hashes characters."""
+    """Rows of the token embedding table; None: no table, as in a model that hashes characters."""
     try:
         table = model.get_input_embeddings()
     except NotImplementedError:
@@ -39,7 +39,7 @@ def num_embeddings(model: Any) -> int | None:  # noqa: ANN401
 
 
 def check_texts(folder: Path, tokenizer: Any, texts: Sequence[str]) -> None:  # noqa: ANN401
-    """Raise UserError where most of what the texts say is lost on a tokenizer."""
+    """Raise UserError if more than half of the texts' characters become unknown tokens."""
     texts = [text for text in texts if text.strip()]
     if not texts:
         return
@@ -54,7 +54,7 @@ def check_texts(folder: Path, tokenizer: Any, texts: Sequence[str]) -> None:  # 
 
 
 def lost_share(tokenizer: Any, texts: Sequence[str]) -> float:  # noqa: ANN401
-    """The share of characters, spaces left out, that lie in no token that the tokenizer knows."""
+    """The share of characters other than spaces that are in no known token."""
     if not tokenizer.is_fast:
         return _lost_tokens(tokenizer, texts)
     encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
@@ -73,7 +73,7 @@ def lost_share(tokenizer: Any, texts: Sequence[str]) -> float:  # noqa: ANN401
 
 
 def _lost_tokens(tokenizer: Any, texts: Sequence[str]) -> float:  # noqa: ANN401
-    """The share of unknown tokens, where a tokenizer does not say which characters they are."""
+    """The share of unknown tokens, for tokenizers that give no character offsets."""
     tokens = [token for text in texts for token in tokenizer.tokenize(text)]
     said: list[str] = [
         token for token in tokens if token == tokenizer.unk_token or token.strip(_MARKS)

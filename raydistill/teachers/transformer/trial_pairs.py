@@ -1,4 +1,4 @@
-"""With which pairs a teacher is tried before it works, and how. Standard library only."""
+"""The pairs and settings of a teacher's trial run before its work. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Pairs = Sequence[tuple[str, str]]
-# Of words that most vocabularies have, and of lengths one after the other: models that pool tokens
-# differ at some lengths alone.
+# Words that most vocabularies have, at consecutive lengths: some models that pool tokens give
+# batch-dependent logits at a few lengths only.
 _WORDS = "cordless drill, 18 v, with 2 batteries and a case".split()
 SHORT: Pairs = (
     ("sofa", "oak"),
     *(("drill 18 v", " ".join(_WORDS[:n])) for n in (1, 2, 3, 4, 5, 10)),
 )
-_CHARS_A_TOKEN = 12  # at least so many characters are a token's in any language
+_CHARS_A_TOKEN = 12  # more characters than a token has on average in any language
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How a teacher is tried: as `label` will use it.
+    """Settings of a teacher's trial run, the same as `label` uses.
 
-    `pairs` are some of the user's; without them nothing is said of the tokenizer's words.
+    `pairs` are some of the user's; without them the tokenizer's vocabulary is not checked.
     """
 
     pairs: Pairs = ()
-    has_query: bool | None = None  # None: as the prompt has it
-    is_base: bool = False  # an encoder that is to be fine-tuned
+    has_query: bool | None = None  # None: as in the prompt
+    is_base: bool = False  # an encoder for fine-tuning
     trusts_code: bool = False
     device: str = "cpu"
-    dtype: str = "float32"  # in which it is loaded: float32 shows the smallest differences
-    label_dtype: str = "float32"  # in which pairs will be scored
+    dtype: str = "float32"  # of the loaded model: float32 shows the smallest differences
+    label_dtype: str = "float32"  # in which `label` scores pairs
 
 
 def long_pair(pairs: Pairs, *, max_length: int) -> tuple[str, str]:
-    """A pair that is cut at `max_length` tokens, of the words of some pairs."""
+    """A pair that exceeds `max_length` tokens, made of words of SHORT and `pairs`."""
     words = " ".join(f"{query} {title}" for query, title in (*SHORT, *pairs))
     times = 1 + max_length * _CHARS_A_TOKEN // len(words)
     title = " ".join([words] * times)
