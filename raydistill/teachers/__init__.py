@@ -1,1 +1,1 @@
-"""A teacher: one float32 logit a pair, and the soft labels made of them."""
+"""Teachers: one float32 logit a pair, and the soft labels computed from the logits."""

@@ -1,6 +1,7 @@
 """Pairs to logits: load a cross-encoder, sort by length, batch by token budget, run.
 
-Comes in: queries and titles, or their Tokens. Goes out: one float32 logit a pair, in order. No Ray.
+Input: queries and titles, or their Tokens. Output: one float32 logit a pair, in input order. No
+Ray.
 """
 
 from __future__ import annotations
@@ -51,35 +52,35 @@ from raydistill.teachers.transformer.tokenizer_check import check_ids, check_tex
 from raydistill.teachers.transformer.trial_pairs import SHORT, Pairs, Trial, long_pair
 
 logger = logging.getLogger("raydistill")
-# CPU: the widest activations of MiniLM take 12 MB in bfloat16, a core's share of the cache; more
-# gained nothing. GPU: 2,000 pairs of 32 wordpieces keep its matrix units full.
+# CPU: MiniLM's widest activations take 12 MB in bfloat16, one core's share of the cache; larger
+# batches were no faster. GPU: 2,000 pairs of 32 wordpieces keep the matrix units fully used.
 _TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
 _AS_LABELED = Trial()
 
 
 @dataclass
 class Counters:
-    """What a teacher has done so far."""
+    """A teacher's counts since the last reset."""
 
     num_pairs: int = 0
     num_tokens: int = 0
     num_padded_tokens: int = 0
-    num_out_of_memory: int = 0  # batches that did not fit
+    num_out_of_memory: int = 0  # batches that did not fit in memory
 
     def reset(self) -> None:
-        """Count from zero again."""
+        """Set all counts to zero."""
         self.num_pairs = self.num_tokens = self.num_padded_tokens = self.num_out_of_memory = 0
 
     @property
     def padding(self) -> float:
-        """Share of the tokens run that were padding."""
+        """The share of the tokens run that was padding."""
         return 1 - self.num_tokens / self.num_padded_tokens if self.num_padded_tokens else 0.0
 
 
 def load_pair_tokenizer(
     folder: Path, *, max_length: int, prompt: str | None = None, trusts_code: bool = False
 ) -> PairTokenizer | PromptTokenizer:
-    """How the model in `folder` reads pairs.
+    """The tokenizer with which the model in `folder` reads pairs.
 
     Raises:
         UserError: no model, no tokenizer, or a decoder without a prompt.
@@ -93,19 +94,19 @@ def load_pair_tokenizer(
 def check_model(
     folder: Path, *, max_length: int, prompt: str | None = None, trial: Trial = _AS_LABELED
 ) -> bool:
-    """Load the model in a folder and try it; whether its pairs may be padded.
+    """Load the model in `folder` and score trial pairs; returns whether its pairs may be padded.
 
     Raises:
-        UserError: it is no cross-encoder of 1 or 2 outputs (or, as a base, no encoder), does not
-            read `max_length` wordpieces, is not whole, has another model's tokenizer, or its
-            logits depend on the batch.
+        UserError: the model is no cross-encoder with 1 or 2 outputs (with `is_base`: no encoder),
+            takes fewer than `max_length` wordpieces, lacks weights, has another model's tokenizer,
+            or its logits depend on the batch.
     """
     quiet_transformers()
     config = read_config(folder, trusts_code=trial.trusts_code)
     if not trial.is_base:
         check_config(folder, config, max_length=max_length)
     dtype = teacher_dtype(trial.dtype, device=trial.device)
-    if needs_prompt(config) and not trial.is_base:  # before weights of gigabytes are loaded
+    if needs_prompt(config) and not trial.is_base:  # fail before gigabytes of weights are loaded
         load_pair_tokenizer(
             folder, max_length=max_length, prompt=prompt, trusts_code=trial.trusts_code
         )
@@ -131,7 +132,7 @@ def check_model(
 
 
 def _check_types(folder: Path, tokens: Tokens, config: Any) -> None:  # noqa: ANN401
-    """Raise UserError where the tokenizer numbers texts as the model does not."""
+    """Raise UserError if the tokenizer makes a token type that the model has no embedding for."""
     most, num_types = int(tokens.types_T.max(initial=0)), getattr(config, "type_vocab_size", 0)
     if num_types and most >= num_types:
         raise UserError(
@@ -141,7 +142,7 @@ def _check_types(folder: Path, tokens: Tokens, config: Any) -> None:  # noqa: AN
 
 
 def check_config(folder: Path, config: Any, *, max_length: int) -> None:  # noqa: ANN401
-    """Raise UserError unless it is that of a cross-encoder with 1 or 2 outputs, long enough."""
+    """Raise UserError if the config is no cross-encoder's with 1 or 2 outputs, or is too short."""
     if config.num_labels not in (1, 2):
         raise UserError(f"{folder} has {config.num_labels} outputs; a teacher has 1 or 2")
     check_positions(folder, config, max_length=max_length)
@@ -154,7 +155,7 @@ def check_config(folder: Path, config: Any, *, max_length: int) -> None:  # noqa
 
 
 class Teacher:
-    """A cross-encoder that lives on one device."""
+    """A cross-encoder on one device."""
 
     def __init__(
         self,
@@ -171,12 +172,12 @@ class Teacher:
     ) -> None:
         """Load the model in `folder`; `max_length` and `tokens_per_batch` count wordpieces.
 
-        `prompt` has `{query}` and `{title}` in it; None: that of the folder, if it has one.
-        `pads`: whether pairs of different length may share a batch; None: found out here. `model`
-        is one of the folder that is loaded already.
+        `prompt` contains `{query}` and `{title}`; None: the folder's prompt, if it has one. `pads`:
+        whether pairs of different length may share a batch; None: tested here. `model`: the
+        folder's model, if it is loaded already.
 
         Raises:
-            UserError: what is in the folder is no cross-encoder, is not whole, or its logits depend
+            UserError: the folder's model is no cross-encoder, lacks weights, or its logits depend
                 on the batch.
         """
         quiet_transformers()
@@ -215,7 +216,7 @@ class Teacher:
         return run
 
     def _read(self, pairs: Pairs, *, has_query: bool | None = None) -> Tokens:
-        """The tokens of pairs, longest first; None: with queries unless the prompt takes none."""
+        """Tokens of pairs, longest first; `has_query` None: queries, if the prompt takes them."""
         if has_query is None:
             prompt = self.tokenise.pairs if isinstance(self.tokenise, PromptTokenizer) else None
             has_query = not isinstance(self.tokenise, PromptTokenizer) or (
@@ -230,10 +231,11 @@ class Teacher:
         return tokens.take(np.argsort(-tokens.lengths_B, kind="stable"))
 
     def try_pairs(self, trial: Trial) -> None:
-        """Score short pairs and one of `max_length`, each alone and all together.
+        """Score short pairs and one of `max_length` tokens, each alone and all in one batch.
 
         Raises:
-            UserError: it fails at a pair, gives none a logit, or the logits depend on the batch.
+            UserError: the model fails at a pair, gives no finite logit, or its logits depend on
+                the batch.
         """
         pairs = (*SHORT, long_pair(trial.pairs, max_length=self.max_length))
         tokens = self._read(pairs, has_query=trial.has_query)
@@ -247,14 +249,14 @@ class Teacher:
             self._try_dtype(tokens, trial.label_dtype)
         except UserError:
             raise
-        except Exception as error:  # whatever its code raises, also that of the folder
+        except Exception as error:  # the folder's own code may raise any class
             num = int(tokens.lengths_B.max())
             raise UserError(
                 f"{what} fails at pairs of up to {num} tokens: {one_line(error)}"
             ) from error
 
     def _try_dtype(self, tokens: Tokens, name: str) -> None:
-        """Score once more in the type in which `label` will; a packed model is known to."""
+        """Score in the dtype that `label` uses; a packed model is run in its own dtype."""
         dtype = teacher_dtype(name, device=self.device)
         if isinstance(self._run, PaddedModel) and dtype != self.dtype:
             self._run.model.to(dtype)
@@ -273,23 +275,23 @@ class Teacher:
 
     @property
     def tokens_per_batch(self) -> int:
-        """What a batch may have now."""
+        """The current token limit of a batch."""
         return self.budget.tokens
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
-        """One logit a pair, in the order given; "" for every query means single texts.
+        """One logit a pair, in input order; if all queries are "", the titles are single texts.
 
-        A model with two outputs gives its margin: class 1 minus class 0.
+        The logit of a model with two outputs is its margin: class 1 minus class 0.
         """
         return self.score(self.tokenise(queries, titles))
 
     def score(self, tokens: Tokens) -> NDArray[np.float32]:
-        """One logit a pair, in order; NaN for a pair without tokens.
+        """One logit a pair, in input order; NaN for a pair without tokens.
 
-        Pairs go through the model longest first: a batch too big for the device shows at once.
+        The longest pairs run first, so that a batch that does not fit fails early.
 
         Raises:
-            torch.OutOfMemoryError: a pair that does not fit alone.
+            torch.OutOfMemoryError: a single pair does not fit.
         """
         out = np.full(len(tokens.lengths_B), np.nan, np.float32)
         order = np.argsort(-tokens.lengths_B, kind="stable")
@@ -300,11 +302,11 @@ class Teacher:
         return out
 
     def _score_sorted(self, tokens: Tokens, order: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """The logits of the rows of `order`; None where all of them are to be scored again.
+        """The logits of the rows of `order`; None if all of them must be scored again.
 
-        They are fetched at the end: a GPU works on one batch while the next is laid out. Torch's
-        own allocator says that a batch does not fit before it runs; any other error may be that of
-        an earlier batch, whose logits are then not to be trusted.
+        Logits are copied to the host at the end, so that the GPU runs one batch while the next is
+        prepared. Torch's allocator raises before a batch runs; any other out-of-memory error may
+        belong to an earlier batch, whose logits are then invalid.
         """
         lengths, margins, batches = tokens.lengths_B[order], list[Tensor](), list[Tokens]()
         at = 0
@@ -330,10 +332,10 @@ class Teacher:
         return fetched
 
     def _recover(self, batch: Tokens, problem: NoMemory) -> None:
-        """Make the next batches smaller; the failed one's tensors are gone, and their memory goes.
+        """Reduce the token budget and free the failed batch's memory.
 
         Raises:
-            torch.OutOfMemoryError: the batch was one pair.
+            torch.OutOfMemoryError: the batch is a single pair.
         """
         self.counters.num_out_of_memory += 1
         num_tokens = self._num_run_tokens(batch)
@@ -347,7 +349,7 @@ class Teacher:
             )
         self.budget.reduce(num_tokens)
         if self.device == "cuda":
-            gc.collect()  # an error may hold itself, and with it the failed batch
+            gc.collect()  # an error in a reference cycle keeps the failed batch's tensors
             torch.cuda.empty_cache()
         logger.warning(
             "out of memory: %d tokens a batch from now on (%s)",
@@ -368,7 +370,7 @@ class Teacher:
             return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
 
     def _num_run_tokens(self, batch: Tokens) -> int:
-        """Tokens that the model sees of a batch, padding among them."""
+        """Tokens of a batch that the model runs, padding included."""
         if self.is_packed:
             return len(batch.ids_T)
         return len(batch.lengths_B) * int(batch.lengths_B[0])
@@ -380,6 +382,6 @@ class Teacher:
 
 
 def _fetch(margins: list[Tensor]) -> NDArray[np.float32]:
-    """One array of them all; needs no memory of the device, as torch.cat would."""
+    """All margins as one array; allocates nothing on the device, unlike torch.cat."""
     fetched = [margins_B.cpu().numpy() for margins_B in margins]
     return np.concatenate(fetched) if fetched else np.empty(0, np.float32)

@@ -1,4 +1,4 @@
-"""A judged split as arrays: labels, queries, every teacher's logits; and the stack fitted on dev.
+"""A judged split as arrays (labels, queries, teachers' logits), and the stack fitted on dev.
 
 Reads the run folder; no Ray, no torch.
 """
@@ -24,9 +24,9 @@ logger = logging.getLogger("raydistill")
 
 @dataclass(frozen=True)
 class Judged:
-    """B judged pairs and the logits of M teachers, in the order of the file; NaN: not scored.
+    """B judged pairs and the logits of M teachers, in file order; NaN: no logit.
 
-    `groups_B` numbers the queries (of single texts: the pairs).
+    `groups_B` numbers the queries, or the pairs if they are single texts.
     """
 
     logits_BM: NDArray[np.float32]
@@ -35,10 +35,10 @@ class Judged:
 
 
 def read_judged(run: Run, split: str) -> Judged:
-    """Logits and labels of the dev or the test split, shard by shard in their order.
+    """Logits and labels of the dev or the test split, in shard order.
 
     Raises:
-        UserError: a shard that a teacher has not scored.
+        UserError: a teacher has not scored a shard.
     """
     folder = run.judged(split)
     names = run.config.teacher_names
@@ -58,7 +58,7 @@ def read_judged(run: Run, split: str) -> Judged:
 
 
 def read_groups(run: Run, split: str) -> NDArray[np.int64]:
-    """The number of each judged pair's query, of single texts one a text; shape B."""
+    """The number of each pair's query, or of its title for single texts; shape B."""
     folder, text = run.judged(split), "query" if run.config.judged.query else "title"
     parts = [folder.read_table(shard, columns=[text])[text] for shard in folder.shards()]
     chunks = [chunk for part in parts for chunk in part.chunks]
@@ -67,10 +67,10 @@ def read_groups(run: Run, split: str) -> NDArray[np.int64]:
 
 
 def fitted_stack(run: Run) -> FittedStack:
-    """The stack that fits the judged dev split.
+    """The stack fitted on the judged dev split.
 
     Raises:
-        UserError: nothing to fit on, or no teacher that agrees with the labels.
+        UserError: there is nothing to fit on, or no teacher agrees with the labels.
     """
     return _fit(run, read_judged(run, "dev"))
 
@@ -81,12 +81,12 @@ def _fit(run: Run, dev: Judged) -> FittedStack:
 
 
 def stack_of(run: Run, *, fitted: Stack | None = None) -> Stack:
-    """What the student's soft labels are made with: the weights of the file, or fitted ones.
+    """The stack of the student's soft labels: the run file's weights, or fitted ones.
 
-    `fitted` is what `fitted_stack` gave, where that is known.
+    `fitted`: the result of `fitted_stack`, if the caller has it.
 
     Raises:
-        UserError: as `fitted_stack`, where the file asks for fitted weights.
+        UserError: see `fitted_stack`; only if the run file requests fitted weights.
     """
     weights, bias = run.config.stacking_weights(), run.config.soft_labels.bias
     if weights is not None:
@@ -96,9 +96,9 @@ def stack_of(run: Run, *, fitted: Stack | None = None) -> Stack:
 
 
 def _fitted_or_equal(run: Run) -> Stack:
-    """The fitted stack; where none can be fitted and none is asked for, the plain mean.
+    """The fitted stack; the plain mean if the fit fails and the run file requests no fit.
 
-    Not with the trees: of them nothing is known without judged pairs.
+    The mean excludes the trees: without judged pairs nothing is known about their quality.
     """
     dev = read_judged(run, "dev")
     try:
@@ -112,7 +112,7 @@ def _fitted_or_equal(run: Run) -> Stack:
 
 
 def targets_of(run: Run, stack: Stack) -> Targets:
-    """What a student of this run learns, from the teachers' logits in the run folder."""
+    """The targets of a student of this run: the teachers' logits in the run folder and a stack."""
     return Targets(
         logits=tuple(run.logits(name) for name in stack.weights),
         weights=tuple(stack.weights.values()),

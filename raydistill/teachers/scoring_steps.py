@@ -1,8 +1,7 @@
-"""The three steps of label on one shard: read and tokenise, score, write; without Ray.
+"""The three steps of `label` for one shard: read and tokenise, score, write. No Ray.
 
-Each step takes the shard's item and bytes and gives both on: the steps may run in one process or
-in three. The bytes are an Arrow table of the shard's pairs, all of them, in their order, a batch a
-piece.
+Each step takes and returns the shard's item and bytes, so the steps may run in one process or in
+three. The bytes are an Arrow stream of all pairs of the shard in order, one record batch a piece.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ from raydistill.teachers.transformer.prompt_tokenizer import PromptTokenizer
 
 Item = dict[str, Any]
 Step = Callable[[Item, bytes], tuple[Item, bytes]]  # as in cluster/tasks.py
-_SHOWN_CHARS = 200  # of a text in quarantine
-# A shard with so few bad pairs stops no run: of a small one they may be a large share. Those of all
-# shards are counted again at the end.
+_SHOWN_CHARS = 200  # of a text in quarantine/
+# A shard with at most this many bad pairs does not stop the run, as a few may be a large share of a
+# small shard. The bad pairs of all shards are counted at the end.
 _FEW_BAD_PAIRS = 10
-_SCORED = LOGITS.append(pa.field("reason", pa.string()))  # why there is no logit
+_SCORED = LOGITS.append(pa.field("reason", pa.string()))  # reason: why there is no logit
 
 
 def read_tokens(
     item: Item, _: bytes, *, model: PinnedModel, max_length: int, prompt: str | None = None
 ) -> tuple[Item, bytes]:
-    """Read the pairs of `item["folder"]/item["name"]` and tokenise them, piece by piece."""
+    """Read the pairs of `item["folder"]/item["name"]` and tokenise them piece by piece."""
     start_s = time.monotonic()
     tokenise = _tokenizer(model, max_length, prompt)
     packed = [_pack(pairs, tokenise) for pairs in _read_pieces(item)]
-    # Each is of the smallest types that hold it: all get the largest of those.
+    # Each piece has the smallest types that hold its values; promotion uses the largest of them.
     table = pa.concat_tables(packed, promote_options="permissive")
     return {**item, "read_s": time.monotonic() - start_s}, to_bytes(table)
 
 
 def _read_pieces(item: Item) -> Iterator[pa.Table]:
-    """The pairs of a shard, at most `PIECE_ROWS` at a time; of an empty one a table of no rows."""
+    """The pairs of a shard, `PIECE_ROWS` or fewer at a time; one empty table for an empty shard."""
     rows = Folder(item["folder"]).open_rows(item["name"], by_range=False)
     for start in range(0, max(rows.num_rows, 1), PIECE_ROWS):
         pairs = rows.read(start, start + PIECE_ROWS)
@@ -60,10 +59,10 @@ def _read_pieces(item: Item) -> Iterator[pa.Table]:
 
 
 def _pack(pairs: pa.Table, tokenise: PairTokenizer | PromptTokenizer) -> pa.Table:
-    """The tokens of a piece, one row a pair, as small as they can travel.
+    """The tokens of a piece, one row a pair, in the smallest types.
 
-    `ids` are uint16 for vocabularies up to 65,536; `types` are uint8, or null where all of them are
-    0. A pair of 31 wordpieces takes at most 31 x 3 + 20 = 113 bytes.
+    `ids` are uint16 for vocabularies up to 65,536; `types` are uint8, or null if all are 0. A pair
+    of 31 wordpieces takes at most 31 x 3 + 20 = 113 bytes.
     """
     tokens = tokenise(pairs["query"].to_pylist(), pairs["title"].to_pylist())
     edges = pa.array(np.concatenate([[0], np.cumsum(tokens.lengths_B)]), pa.int32())
@@ -81,7 +80,7 @@ def _pack(pairs: pa.Table, tokenise: PairTokenizer | PromptTokenizer) -> pa.Tabl
 
 
 def _narrowed(values: NDArray[np.int32]) -> pa.Array:
-    """The same numbers, none below 0, in the smallest type that holds them."""
+    """The same non-negative numbers in the smallest type that holds them."""
     return pa.array(values.astype(np.min_scalar_type(int(values.max(initial=0)))))
 
 
@@ -89,16 +88,16 @@ def _narrowed(values: NDArray[np.int32]) -> pa.Array:
 def _tokenizer(
     model: PinnedModel, max_length: int, prompt: str | None
 ) -> PairTokenizer | PromptTokenizer:
-    """Once a process: a task's process does many tasks."""
+    """The tokenizer, loaded once a process: a process runs many tasks."""
     tokenise = load_pair_tokenizer(
         load_model(model), max_length=max_length, prompt=prompt, trusts_code=model.trusts_code
     )
-    load_model(model)  # still the same
+    load_model(model)  # verify that the files did not change during the load
     return tokenise
 
 
 class ScoreTokens:
-    """Holds a teacher on one device: a tokenised shard in, its logits out."""
+    """A teacher on one device: a tokenised shard to its logits."""
 
     def __init__(
         self,
@@ -110,12 +109,12 @@ class ScoreTokens:
         prompt: str | None = None,
         pads: bool | None = None,
     ) -> None:
-        """`worker` is a name for this process, for the count of those at work.
+        """`worker` names this process, so that the number of working processes can be counted.
 
-        `pads`: whether pairs may be padded, as the driver found; None: found out here.
+        `pads`: whether pairs may be padded, as tested on the driver; None: tested here.
 
         Raises:
-            UserError: the model here is not the one that the driver hashed.
+            UserError: this machine's model differs from the one that the driver hashed.
         """
         self.worker, self.max_bad_fraction = worker, settings.max_bad_fraction
         self.teacher = Teacher(
@@ -128,13 +127,13 @@ class ScoreTokens:
             trusts_code=model.trusts_code,
             pads=pads,
         )
-        load_model(model)  # still the same
+        load_model(model)  # verify that the files did not change during the load
 
     def __call__(self, item: Item, data: bytes) -> tuple[Item, bytes]:
-        """Score a shard; a pair that has no finite logit gets null and the reason.
+        """Score a shard; a pair without a finite logit gets null and a reason.
 
         Raises:
-            UserError: more than `label.max_bad_fraction` of the pairs have none.
+            UserError: more than `label.max_bad_fraction` of the pairs, and more than 10, are bad.
         """
         start_s = time.monotonic()
         table = from_bytes(data)
@@ -169,7 +168,7 @@ class ScoreTokens:
 def write_logits(
     item: Item, data: bytes, *, logits: Folder, quarantine: Folder
 ) -> tuple[Item, bytes]:
-    """Write a shard's logits; before them, so that a whole shard has them, its bad pairs."""
+    """Write a shard's logits. Its bad pairs are written first: logits mark the shard complete."""
     table = from_bytes(data)
     if item["bad_rows"]:
         quarantine.write_table(item["target"], _bad_pairs(item, table))
@@ -194,7 +193,7 @@ def _bad_pairs(item: Item, table: pa.Table) -> pa.Table:
 
 
 def too_many_bad(num_bad: int, num_rows: int, max_bad_fraction: float) -> str:
-    """What is wrong and what to do, where a teacher cannot score its pairs."""
+    """The message about pairs without a logit, with the remedies."""
     return (
         f"{num_bad:,} of {num_rows:,} pairs got no logit, label.max_bad_fraction allows "
         f'{math.floor(max_bad_fraction * num_rows):,}; set label.dtype = "float32", mend the '
@@ -203,7 +202,7 @@ def too_many_bad(num_bad: int, num_rows: int, max_bad_fraction: float) -> str:
 
 
 def count_bad(quarantine: Folder, targets: list[str]) -> int:
-    """How many pairs of all shards are in quarantine: few shards have any."""
+    """The number of pairs of all shards in quarantine/; most shards have none."""
     folders = {target.rpartition("/")[0] for target in targets}
     found = [
         f"{folder}/{name}".removeprefix("/")
@@ -215,7 +214,7 @@ def count_bad(quarantine: Folder, targets: list[str]) -> int:
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """The table in Arrow's own form."""
+    """The table as an Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -223,12 +222,12 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def from_bytes(data: bytes) -> pa.Table:
-    """The table that `to_bytes` was given."""
+    """The inverse of `to_bytes`."""
     return pa.ipc.open_stream(data).read_all()
 
 
 def _unpack(batch: pa.RecordBatch) -> Tokens:
-    """What `_pack` made of a piece, without the reasons."""
+    """The tokens of a piece that `_pack` made, without the reasons."""
     ids, types = batch.column("ids"), batch.column("types")
     ids_T = np.asarray(ids.flatten()).astype(np.int32)
     types_T = np.zeros_like(ids_T)

@@ -1,4 +1,4 @@
-"""Teacher logits to one soft label: stacking weights, bias, temperature."""
+"""Teacher logits to one soft label: stacking weights, bias, temperature. No Ray."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def soft_labels(
     temperature divides the margin, on the target only.
     """
     margins = soft_logits(logits_BM, weights_M=weights_M, bias=bias, temperature=temperature)
-    with np.errstate(over="ignore"):  # of a margin below -709: 1 / inf is the 0 that it should be
+    with np.errstate(over="ignore"):  # a margin below -709: exp overflows, and 1 / inf = 0 is right
         return np.asarray(1 / (1 + np.exp(-margins.astype(np.float64))), np.float32)
 
 
@@ -40,7 +40,7 @@ def soft_logits(
     bias: float = 0.0,
     temperature: float = 1.0,
 ) -> NDArray[np.float32]:
-    """What the sigmoid of a soft label is taken of, shape B."""
+    """The argument of the sigmoid in `soft_labels`, shape B."""
     weights = np.asarray(weights_M, np.float64)
     if logits_BM.shape[1] != len(weights):
         raise ValueError(f"{len(weights)} stacking weights for {logits_BM.shape[1]} teachers")
@@ -50,26 +50,26 @@ def soft_logits(
 
 @dataclass(frozen=True)
 class Targets:
-    """Where a pair's target comes from: the teachers' logits, or (no teachers) its own label."""
+    """The source of a pair's target: the teachers' logits, or without teachers its own label."""
 
     logits: tuple[Folder, ...] = ()
     weights: tuple[float, ...] = ()
     bias: float = 0.0
     temperature: float = 1.0
     target: Target = "probability"  # the soft label, or its logit
-    holds_logits: bool = False  # the pairs' own labels are such logits: of a subset of a curve
+    holds_logits: bool = False  # the pairs' labels are soft logits, as in a subset of a curve
 
     @property
     def columns(self) -> list[str]:
-        """What is read of a shard of pairs."""
+        """The columns to read from a shard of pairs."""
         return ["query", "title", "pair_id" if self.logits else "label"]
 
     def for_piece(
         self, piece: Piece, pairs: pa.Table, *, reader: PieceReader | None = None
     ) -> NDArray[np.float32]:
-        """Targets of `pairs`, the rows of a piece; the ids are checked, never joined.
+        """Targets of `pairs`, the rows of a piece; pair ids are compared, not joined.
 
-        NaN for a pair that a teacher could not score.
+        NaN for a pair that a teacher has no logit for.
         """
         if not self.logits:
             labels = np.asarray(pairs["label"].to_numpy())
@@ -89,7 +89,11 @@ class Targets:
 def read_logits(
     folder: Folder, piece: Piece, pairs: pa.Table, *, reader: PieceReader | None = None
 ) -> NDArray[np.float32]:
-    """The logits of a piece, NaN for null, after a check that they belong to its pairs."""
+    """The logits of a piece, NaN for null; their pair ids must equal those of `pairs`.
+
+    Raises:
+        ValueError: the logits are of other pairs.
+    """
     rows = (reader or PieceReader()).open(folder, piece)
     table = rows.read(piece.start, piece.stop)
     has_all = rows.num_rows == piece.shard_rows

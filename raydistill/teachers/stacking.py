@@ -1,7 +1,7 @@
-"""Several teachers' logits and judged labels to stacking weights, bias and calibrating temperature.
+"""Fit stacking weights, bias and calibration temperature on judged labels.
 
-Comes in: logits of a judged split, one column a teacher. Goes out: the weights, with their standard
-errors. A logistic regression on the logits; no files, no Ray.
+Input: teachers' logits of a judged split, one column a teacher, and labels. Output: the fitted
+parameters with standard errors, by logistic regression. No files, no Ray.
 
 Shapes: B pairs, M teachers.
 """
@@ -19,13 +19,13 @@ from scipy.special import expit
 
 from raydistill.errors import UserError
 
-_PENALTY = 1.0  # one pair's say: keeps the temperature finite where labels are separable
-_TIE = 1e-3  # shares a weight between teachers that cannot be told apart
+_PENALTY = 1.0  # weighs about as much as one pair: a finite temperature for separable labels
+_TIE = 1e-3  # splits the weight between teachers with equal logits
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What the margin of a soft label is made with: sum_m w_m z_m + bias; the weights sum to 1."""
+    """Margin of a soft label: sum_m w_m z_m + bias; the weights sum to 1."""
 
     weights: dict[str, float]
     bias: float = 0.0
@@ -33,9 +33,9 @@ class Stack:
 
 @dataclass(frozen=True)
 class FittedStack(Stack):
-    """A stack fitted on judged labels; sigmoid(margin / temperature) is calibrated to them.
+    """A stack fitted on judged labels: sigmoid(margin / temperature) is calibrated to them.
 
-    Standard errors are those of queries drawn anew; None for a weight at its bound of 0.
+    Standard errors are for resampled queries; None for a weight at its bound of 0.
     """
 
     temperature: float = 1.0
@@ -45,7 +45,7 @@ class FittedStack(Stack):
     num_pairs: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, as metrics.json holds them."""
+        """The fields as plain numbers, for metrics.json."""
         return asdict(self)
 
 
@@ -56,14 +56,14 @@ def fit_stack(
     names: Sequence[str],
     groups_B: NDArray[np.int64] | None = None,
 ) -> FittedStack:
-    """Weights, bias and temperature that make the stack likeliest on judged (also graded) labels.
+    """Maximum-likelihood weights, bias and temperature on judged labels, which may be graded.
 
     Logistic regression with coefficients w_m / T >= 0 and intercept b / T. The penalty is on
-    1 / T, the sum of the coefficients, so that a copy of a teacher changes nothing. Standard errors
-    are the sandwich's, with the pairs of one group (a query) taken together (Liang and Zeger 1986,
-    https://doi.org/10.1093/biomet/73.1.13), carried over to w, b and T by the delta method.
+    1 / T, the sum of the coefficients, so a duplicated teacher does not change the fit. Standard
+    errors are the cluster-robust sandwich estimate, one cluster a group (query; Liang and Zeger
+    1986, https://doi.org/10.1093/biomet/73.1.13), converted to w, b and T by the delta method.
 
-    Pairs without a finite logit of every teacher are left out.
+    Pairs without a finite logit of each teacher are skipped.
 
     Raises:
         UserError: no pair to fit on, or no teacher that agrees with the labels.
@@ -104,7 +104,7 @@ def _fit(
 ) -> tuple[NDArray[np.float64], float]:
     """Coefficients (>= 0) and intercept of the penalised logistic regression."""
     num_teachers, means_M = logits_BM.shape[1], logits_BM.mean(axis=0)
-    # Centred: else the intercept and the coefficients pull at each other, and the search is slow.
+    # Centred, as correlation of intercept and coefficients slows the search.
     design = np.column_stack([logits_BM - means_M, np.ones(len(labels_B))])
 
     def loss(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -135,7 +135,7 @@ def _errors(
     coefficients_M: NDArray[np.float64],
     intercept: float,
 ) -> NDArray[np.float64]:
-    """Standard errors of w (0 at the bound), of b and of T, in this order."""
+    """Standard errors of w (0 at the bound), b and T, in this order."""
     num_teachers, total = len(coefficients_M), coefficients_M.sum()
     free = np.append(np.flatnonzero(coefficients_M), num_teachers)
     design = np.column_stack([logits_BM, np.ones(len(labels_B))])[:, free]
@@ -149,7 +149,7 @@ def _errors(
     spread = np.zeros((num_teachers + 1, num_teachers + 1))
     spread[np.ix_(free, free)] = inverse @ (pull.T @ pull) @ inverse
     weights, ones = coefficients_M / total, np.ones(num_teachers)
-    slopes = np.zeros((num_teachers + 2, num_teachers + 1))  # of w, b, T by coefficients, intercept
+    slopes = np.zeros((num_teachers + 2, num_teachers + 1))  # d(w, b, T) / d(coefs, intercept)
     slopes[:-2, :-1] = (np.eye(num_teachers) - np.outer(weights, ones)) / total
     slopes[-2] = np.append(-intercept / total**2 * ones, 1 / total)
     slopes[-1, :-1] = -1 / total**2

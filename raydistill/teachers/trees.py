@@ -1,8 +1,8 @@
-"""Boosted trees on the match features: a teacher that needs nothing but the judged pairs.
+"""Boosted trees on the match features: a teacher fitted on the judged pairs alone.
 
-Comes in: dense features, labels and queries of judged pairs. Goes out: models as text, and logits.
-A BERT knows what words mean, trees how they match; they are wrong on different pairs, so a stack of
-both is better than either. No Ray.
+Input: dense features, labels and queries of judged pairs. Output: models as text, and logits. A
+BERT scores meaning and the trees score word overlap; their errors differ, so a stack of both is
+better than either. No Ray.
 
 Shapes: B pairs, F features.
 """
@@ -35,15 +35,15 @@ from raydistill.serving.match_features import NUM_DENSE
 from raydistill.teachers.scoring_steps import Item, Step, from_bytes, to_bytes
 
 logger = logging.getLogger("raydistill")
-_PATIENCE_TREES = 30  # without a smaller loss on the folds that were left out
-_PARAMETERS = "\nparameters:"  # of the fit, as the number of threads: not part of the model
+_PATIENCE_TREES = 30  # early stopping: trees without a smaller loss on the held-out folds
+_PARAMETERS = "\nparameters:"  # settings of the fit follow (such as threads): not the model
 _FIXED = {
     "objective": "cross_entropy",  # takes graded labels; raw scores are logits
-    "feature_fraction": 0.3,  # of each tree, as of a forest's: half the time, and no worse
+    "feature_fraction": 0.3,  # per tree, as in a random forest: half the time, no worse
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
     "lambda_l2": 1.0,
-    "deterministic": True,  # whatever the number of threads
+    "deterministic": True,  # for any number of threads
     "force_row_wise": True,
     "verbosity": -1,
 }
@@ -51,7 +51,7 @@ _FIXED = {
 
 @dataclass(frozen=True)
 class Trees:
-    """Models in LightGBM's text form, each fitted without one fold; their mean is the teacher."""
+    """Models in LightGBM's text form, each fitted without one fold; the teacher is their mean."""
 
     models: tuple[str, ...]
 
@@ -62,7 +62,7 @@ class Trees:
     def logits(
         self, features_BF: NDArray[np.float32], *, num_threads: int = 1
     ) -> NDArray[np.float32]:
-        """Logits of B pairs, float32."""
+        """The mean logit of the models, float32, shape B."""
         total_B = np.zeros(len(features_BF))
         if len(features_BF):
             for booster in self._boosters:
@@ -71,7 +71,7 @@ class Trees:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that tell these trees from others of the same settings."""
+        """16 hex digits of the models' hash: distinguishes trees fitted with equal settings."""
         digest = hashlib.blake2b(digest_size=8)
         for model in self.models:
             digest.update(hashlib.blake2b(model.encode()).digest())
@@ -79,7 +79,7 @@ class Trees:
 
     @property
     def num_trees(self) -> int:
-        """Trees of each model."""
+        """Number of trees of each model."""
         return int(self._boosters[0].num_trees())
 
 
@@ -91,10 +91,10 @@ def fit_trees(
     settings: TreesConfig,
     num_threads: int,
 ) -> Trees:
-    """A model a fold of the queries, all stopped where the mean loss on left-out folds is least.
+    """One model a fold of the queries, all with the tree count of the least mean held-out loss.
 
-    Every model sees the others' folds alone, and a pair that was judged, if it is in the transfer
-    set too, is scored by one model that has not seen its label.
+    Each model is fitted on all folds but one. If a judged pair is also in the transfer set, one
+    model in the mean has not been fitted on its label.
 
     Raises:
         UserError: fewer than two queries.
@@ -127,7 +127,7 @@ def fit_trees(
 def split_folds(
     groups_B: NDArray[np.int64], *, num_folds: int, seed: int
 ) -> Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """For each fold the rows of the other folds and its own; all pairs of a group are in one."""
+    """(rows of the other folds, rows of the fold) for each fold; no group is split."""
     _, places_B = np.unique(groups_B, return_inverse=True)
     fold_of = np.random.default_rng(seed).permutation(places_B.max() + 1) % num_folds
     folds_B = fold_of[places_B]
@@ -141,7 +141,7 @@ def load_trees(run: Run) -> Trees:
     """The fitted trees of a run.
 
     Raises:
-        UserError: they are not there.
+        UserError: the run folder has no models.
     """
     folder = run.teacher(TREES)
     found = folder.read_json(MODELS)
@@ -151,19 +151,19 @@ def load_trees(run: Run) -> Trees:
 
 
 def described(features: Features) -> NDArray[np.float32]:
-    """What the trees read: how query and title match, and not which words they have.
+    """The trees' features: how well query and title match, without the mean word vectors.
 
-    With the mean word vectors too they learn the shop's words: no better in a stack with a BERT,
-    which knows words, and worse with few judged pairs.
+    With the word vectors the trees fit the shop's words: no better in a stack with a BERT, which
+    already scores meaning, and worse with few judged pairs.
     """
     return np.ascontiguousarray(features.dense_BF[:, :NUM_DENSE])
 
 
 def make_scorer(*, run: Run, fingerprint: str) -> Step:
-    """The step of an actor: pairs of a shard in, their logits out.
+    """The scoring step of an actor: the pairs of a shard to their logits.
 
     Raises:
-        UserError: the trees are not there, or not those of the fingerprint.
+        UserError: the run folder has no trees, or the trees have another fingerprint.
     """
     worker = f"{socket.gethostname()} {os.getpid()}"
     trees = load_trees(run)
