@@ -1,1 +1,1 @@
-"""Ray: connection, tasks, fits and trials."""
+"""Everything that calls Ray Core, Train and Tune: connection, tasks, fits and trials."""

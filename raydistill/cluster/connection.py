@@ -1,4 +1,4 @@
-"""Connect to Ray or start it here; size the pools; say what was found."""
+"""Connect to a Ray cluster or start a local one, size the actor pools, log the resources."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-# Before Ray is imported: no usage notice, no progress bars over our own lines, and no pool of
-# 32 processes to read the footer of one Parquet file.
+# Set before Ray is imported: no usage notice, no progress bars over our own lines, and one process
+# instead of 32 to read the footer of one Parquet file.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-# A task that is killed for memory would be tried again for ever, and nothing said.
+# Without a limit Ray retries a task that was killed for memory forever, with no message.
 os.environ.setdefault("RAY_task_oom_retries", "5")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# A trial that is stopped ends the window it reads; with less patience its process is thrown away.
+# A stopped trial first finishes its window; after a shorter timeout Ray discards its process.
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "30")
 
 import ray
@@ -36,62 +36,62 @@ from raydistill.config.data import ClusterConfig
 from raydistill.errors import UserError, WorkError
 
 logger = logging.getLogger("raydistill")
-# With fewer than 3 logical CPUs some Ray Data pipelines wait for ever.
+# With fewer than 3 logical CPUs some Ray Data pipelines wait forever.
 _MIN_LOCAL_CPUS = 4
-# A shard is sent to a worker by name. Through the object store go the tokens of a shard on their
-# way to a GPU and its logits on their way back: at most 3 bytes a wordpiece and 20 bytes a pair
+# Shards are passed to workers by name. The object store holds a shard's tokens on the way to a GPU
+# and its logits on the way back: at most 3 bytes a wordpiece and 20 bytes a pair
 # (teachers/scoring_steps.py). A core makes one block while its previous block waits.
 _BYTES_A_WORDPIECE, _BYTES_A_PAIR, _BLOCKS_A_CORE = 3, 20, 2
 _LEAST_STORE_BYTES = 500 << 20
-_STORE_SHARE = 0.3  # of the machine's memory, at most; Ray's own default is as much
+_STORE_SHARE = 0.3  # the maximum share of the machine's memory; also Ray's default
 _MOST_ON_MAC_BYTES = 2 << 30
-_SHARED_MEMORY = Path("/dev/shm")  # where it is smaller than the store, Ray takes a slow disk
-# What Ray prints, in pages, of each process that ends and each task that is tried again.
+_SHARED_MEMORY = Path("/dev/shm")  # if it is smaller than the store, Ray uses a slow disk
+# Ray's page-long messages about each process that ends and each task that is retried.
 _DEATH = re.compile(
     r"A worker died or was killed while|Task .* failed( due to oom)?\. There are ", re.DOTALL
 )
-_LAST_LINES = 5  # of what Ray said before it did not start
+_LAST_LINES = 5  # of Ray's output before a failed start
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What computes: cores and GPUs of all machines; a Ray started here has spare logical CPUs."""
+    """Cores and GPUs of all machines; a local Ray may have more logical CPUs than `num_cores`."""
 
     num_cores: int
     num_gpus: int
 
     def num_actors(self, *, gpus_each: float) -> int:
-        """How many teachers run at once: as the GPUs hold, else one a core."""
+        """How many teachers run at once: as many as the GPUs allow; without GPUs one a core."""
         if self.num_gpus and gpus_each:
             return max(1, int(self.num_gpus / gpus_each))
         return max(1, self.num_cores)
 
 
 def warn_if_apart(run_dir: str) -> None:
-    """Warn when a run folder on a disk must be seen by several machines."""
+    """Warn if the run folder is on a disk and the cluster has several machines."""
     machines = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
     if "://" not in run_dir and len(machines) > 1:
         logger.warning("%s must be one disk that all %d machines share", run_dir, len(machines))
 
 
 def store_bytes(*, shard_rows: int, max_length: int, num_cores: int, most_bytes: int) -> int:
-    """How large the object store of a Ray of our own may become.
+    """The maximum size of a local Ray's object store.
 
-    Enough for the tokenised shards that are under way at once, at most `most_bytes`, but never less
-    than 500 MB. 65,536 pairs of at most 128 wordpieces: 26 MB a block, 850 MB on 16 cores.
+    Sized for the tokenised shards in flight, at most `most_bytes`, but at least 500 MB. 65,536
+    pairs of at most 128 wordpieces: 26 MB a block, 850 MB on 16 cores.
     """
     block_bytes = shard_rows * (max_length * _BYTES_A_WORDPIECE + _BYTES_A_PAIR)
     return max(_LEAST_STORE_BYTES, min(most_bytes, num_cores * _BLOCKS_A_CORE * block_bytes))
 
 
 def _most_store_bytes() -> int:
-    """30 % of the memory of this machine, or of the container; less where less can be shared."""
+    """30 % of the machine's or container's memory; at most the free space of /dev/shm."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     of_container = Path("/sys/fs/cgroup/memory.max")
     if of_container.exists() and (text := of_container.read_text().strip()) != "max":
         memory_bytes = min(memory_bytes, int(text))
     most = int(_STORE_SHARE * memory_bytes)
-    if sys.platform == "darwin":  # where Ray takes no larger one
+    if sys.platform == "darwin":  # Ray's maximum on macOS
         most = min(most, _MOST_ON_MAC_BYTES)
     return min(most, shutil.disk_usage(_SHARED_MEMORY).free) if _SHARED_MEMORY.exists() else most
 
@@ -99,13 +99,13 @@ def _most_store_bytes() -> int:
 def connect(
     config: ClusterConfig, *, shard_rows: int = 65_536, max_length: int = 128, verbose: bool = False
 ) -> Cluster:
-    """Use the Ray that is already there (this process's, the job's, the address's), or start one.
+    """Use the existing Ray (this process's, the job's or the address's), or start a local one.
 
-    One that is started has an object store for shards of `shard_rows` pairs of `max_length`
-    wordpieces at most.
+    The object store of a local Ray is sized for shards of `shard_rows` pairs of at most
+    `max_length` wordpieces.
 
     Raises:
-        UserError: an address that does not answer.
+        UserError: no Ray answers at the address.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     address = config.address or os.environ.get("RAY_ADDRESS")
@@ -151,7 +151,7 @@ def _start(address: str | None, *, num_store_bytes: int, verbose: bool) -> None:
         return
     with nullcontext() if verbose else _quiet_core():
         ray.init(
-            address="local",  # not the one that someone else has started on this machine
+            address="local",  # never join a Ray that another user started on this machine
             num_cpus=max(_MIN_LOCAL_CPUS, os.cpu_count() or 1),
             include_dashboard=False,
             object_store_memory=num_store_bytes,
@@ -162,12 +162,12 @@ def _start(address: str | None, *, num_store_bytes: int, verbose: bool) -> None:
 
 @contextmanager
 def _quiet_core() -> Iterator[None]:
-    """What Ray's processes write to stderr while it starts is shown only if it does not start.
+    """Hide what Ray's processes write to stderr during the start.
 
     Raises:
-        WorkError: it did not, with Ray's last words.
+        WorkError: Ray did not start; the message ends with the last lines of that output.
     """
-    # At level error the driver's own core says, past Python, how Ray Data starts each actor pool.
+    # At level error the driver's C++ core logs the start of each Ray Data actor pool.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     sys.stderr.flush()
     kept = os.dup(2)
@@ -191,7 +191,7 @@ def _last_words(said: IO[bytes]) -> str:
 
 
 def _quiet_console() -> None:
-    """Ray's libraries say on the console what stages say in one line; their files have all."""
+    """Hide console lines of Ray's libraries that repeat a stage's log; their files keep all."""
     for name in ("ray.data", "ray.train"):
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, PlainRayHandler):

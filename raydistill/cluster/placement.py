@@ -1,6 +1,6 @@
-"""Where Ray placed this worker: on which device it works, and that torch sees what Ray gave.
+"""The device of this Ray worker, and a check that torch sees the GPU that Ray assigned.
 
-A GPU that Ray assigned and torch does not see is an error: the work would go on on one core of a
+An assigned GPU that torch does not see is an error: otherwise the work runs on one core of a
 machine that is paid for its GPU.
 """
 
@@ -20,20 +20,20 @@ from raydistill.teachers.transformer.device import device_use, merge_uses, why_n
 
 logger = logging.getLogger("raydistill")
 
-# For GPUs that Ray only believes in (`ray start --num-gpus=2` on a machine without any), as tests
-# of placement have them: with 1 such a worker works on the CPU.
 _SOON_S = 10.0
 _MOST_WAIT_S = 900.0  # a cloud's GPU machine takes 3 to 8 minutes to start
+# For GPUs that are only declared (`ray start --num-gpus=2` on a machine without any), as in tests
+# of placement: with value 1 a worker with such a GPU works on the CPU.
 ALLOW_CPU = "RAYDISTILL_ALLOW_CPU_AS_GPU"
 
 
 def has_gpu() -> bool:
-    """Whether Ray gave this worker, actor or task a GPU.
+    """Whether Ray assigned a GPU to this worker, actor or task.
 
     Raises:
-        UserError: it did, and torch sees none.
+        UserError: Ray assigned a GPU and torch sees none.
     """
-    # Asked outside of a cluster, `get_gpu_ids` would start one.
+    # Without a cluster get_gpu_ids would start one.
     gpus = ray.get_gpu_ids() if ray.is_initialized() else []
     if not gpus:
         return False
@@ -49,24 +49,24 @@ def has_gpu() -> bool:
 
 
 def device_of_worker() -> str:
-    """`cuda` where Ray gave this worker a GPU, else `cpu` with this worker's share of the cores.
+    """`cuda` if Ray assigned this worker a GPU, else `cpu` with a share of the machine's cores.
 
     Raises:
-        UserError: as `has_gpu`.
+        UserError: see `has_gpu`.
     """
     if has_gpu():
         return "cuda"
-    # Ray sets one thread for each CPU that was asked for, which leaves the other cores idle.
+    # Ray sets one thread for each CPU that was requested, which leaves the other cores idle.
     workers_here = ray.train.get_context().get_local_world_size()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers_here))
     return "cpu"
 
 
 def check_gpu(*, gpus_each: float) -> None:
-    """Look for the GPU in one task with as many GPUs as a worker gets: before workers are started.
+    """Check the GPU in one task with `gpus_each` GPUs, before the workers are started.
 
     Raises:
-        UserError: torch does not see it.
+        UserError: torch does not see the GPU, or no GPU is free within 910 s.
     """
     look = ray.remote(num_gpus=gpus_each, num_cpus=0)(_gpu_problem).remote()
     if not ray.wait([look], timeout=_SOON_S)[0]:
@@ -84,7 +84,7 @@ def check_gpu(*, gpus_each: float) -> None:
 
 
 def _gpu_problem() -> str:
-    """Why `has_gpu` raises, or "": an error would come back in pages of Ray's own stack."""
+    """The text of `has_gpu`'s error, or "": Ray would add pages of its own stack to an error."""
     try:
         has_gpu()
     except UserError as error:
@@ -93,7 +93,7 @@ def _gpu_problem() -> str:
 
 
 def workers_use(device: str, *, dtype: torch.dtype) -> dict[str, str]:
-    """Devices and types of all workers of a fit, for `_SUCCESS.json`; all of them call it."""
+    """Devices and dtypes of all workers of a fit, for `_SUCCESS.json`; a collective call."""
     use = device_use(device, dtype=dtype)
     if not dist.is_initialized():
         return use

@@ -1,7 +1,7 @@
-"""Run a function or a chain of steps over many items with Ray Data; results as they come.
+"""Run a function or a chain of steps over many items with Ray Data; yield results when ready.
 
-An item is a dict (a shard's name, a range of buckets) and so is a result: rows stay on the workers.
-An item whose work ended in an error of the object store that may pass by is worked on again.
+Items and results are dicts (a shard's name, a range of buckets); rows stay on the workers. An item
+that fails with a transient error of the object store is tried again.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from raydistill.errors import UserError, WorkError
 from raydistill.files import retry
 from raydistill.files.retry import ITEM_TRIES, StoreError, tried
 
-if TYPE_CHECKING:  # Ray takes a second, which a mistake in the run file need not cost
+if TYPE_CHECKING:  # importing Ray takes 1 s; an error in the run file is reported before that
     import ray.data
 
 Item = dict[str, Any]
-# A step of a chain: an item and its bytes in, both out.
+# A step of a chain: takes an item and its bytes, returns both.
 Step = Callable[[Item, bytes], tuple[Item, bytes]]
 _MISTAKE = "user_error"
-_TRIED_AGAIN = "tried_again"  # requests to the object store, by error; the driver adds them up
-_BROKEN = "broken"  # the error of an actor's constructor: it would be that of every other actor
-FAILED = "failed"  # the error of a step that was not the user's mistake; the next steps pass it on
+_TRIED_AGAIN = "tried_again"  # retried requests to the object store, by error; summed on the driver
+_BROKEN = "broken"  # the error of an actor's constructor: every other actor would raise it too
+FAILED = "failed"  # a step's error that is not the user's mistake; later steps pass the item on
 _BLOCK = pa.schema([("item", pa.string()), ("data", pa.large_binary())])
 _WHOLE: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-_NOTE = "noted_as"  # under which name the worker of an item is noted, while a chain runs
-_DEATHS = 3  # of the processes that work on an item, before the item counts as failed
+_NOTE = "noted_as"  # the key under which an item's worker is noted while a chain runs
+_DEATHS = 3  # retries of an item whose process ends, before the item counts as failed
 _TASK: dict[str, Any] = {**_WHOLE, "max_retries": _DEATHS}
 
 
 def _apply(work: Callable[[Item], Item], block: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Unpack the items of a block, work on each, pack the results.
+    """Unpack the items of a block, call `work` on each, pack the results.
 
-    A user's mistake comes back as a result: Ray would wrap it in pages of its own stack.
+    A UserError is returned as a result: Ray would add pages of its own stack to an exception.
     """
     results: list[str] = []
     for text in block["item"]:
@@ -57,7 +57,7 @@ def _apply(work: Callable[[Item], Item], block: Any) -> dict[str, Any]:  # noqa:
 
 
 def _with_counts(result: Item) -> Item:
-    """The result, and in it what this process tried again since the last one."""
+    """The result plus the counts of this process's retried requests since the last result."""
     counts = retry.take()
     if not counts:
         return result
@@ -67,15 +67,15 @@ def _with_counts(result: Item) -> Item:
 def run_tasks(
     items: Sequence[Item], work: Callable[[Item], Item], *, cpus: float
 ) -> Iterator[Item]:
-    """`work(item)` for every item, as stateless tasks; results in the order they are ready.
+    """`work(item)` for each item, as stateless tasks; results in completion order.
 
     Raises:
-        UserError: what `work` raised.
-        WorkError: any other error of it, or a process that died again and again.
+        UserError: `work` raised it.
+        WorkError: `work` raised another error, or a task's process ended repeatedly.
     """
     if items:
         task = partial(_apply, work)
-        # Ray Data would try a task whose process dies again for ever.
+        # Without max_retries Ray Data retries a task whose process ends forever.
         options: dict[str, Any] = {"batch_size": 1, "num_cpus": cpus, "max_retries": _DEATHS}
         with _no_deprecations():
             tasks = _dataset(items).map_batches(task, **options)
@@ -92,13 +92,12 @@ def run_chain(
     gpus: float,
     on_lost: Callable[[Item, str], None] = lambda item, cause: None,
 ) -> Iterator[Item]:
-    """Three steps for every item: `before` and `after` as tasks, between them actors.
+    """Three steps for each item: `before` and `after` as tasks, the step of `make` in actors.
 
-    Where there are GPUs, reading and writing run on the cores beside them, ahead of and behind the
-    actors, so that no GPU waits. On cores alone there is nothing to gain: the actors, a core each,
-    do all three. An item whose step raised comes back with the error in `FAILED`, one whose actors
-    died again and again does not come back: `on_lost` gets it and the cause at the end; the others
-    are done.
+    With GPUs, reading and writing run on the cores, before and after the actors, so that no GPU
+    waits. Without GPUs that gains nothing: each actor has a core and runs all three steps. An item
+    whose step raised has the error in `FAILED`. An item whose actors ended repeatedly is not
+    yielded: after all others are done, `on_lost` is called with the item and the cause.
     """
     if not items:
         return
@@ -107,11 +106,11 @@ def run_chain(
     from raydistill.cluster.worker_exits import exit_of_noted, forget_workers
 
     actors: dict[str, Any] = {
-        # All are asked for at once: those that wait for a machine are what makes a cluster grow,
-        # and those that have one work meanwhile. Pools from 1 to N stayed at 1 (ray#59144).
+        # All actors are requested at once: pending requests make a cluster scale up, and actors
+        # that have a machine work meanwhile. Pools from 1 to N stayed at 1 (ray#59144).
         "compute": ray.data.ActorPoolStrategy(size=min(num_actors, len(items))),
         "max_task_retries": _DEATHS,
-        # Beside GPUs the cores are the tasks': actors that held them all would wait for ever.
+        # With GPUs the cores belong to the tasks: if actors held all cores, tasks would never run.
         **({"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": 1}),
         **_WHOLE,
     }
@@ -120,7 +119,7 @@ def run_chain(
     texts = [json.dumps({**item, _NOTE: note}) for note, item in lost.items()]
     rows = pa.table([texts, [b""] * len(items)], schema=_BLOCK)
     chain: ray.data.Dataset = ray.data.from_arrow([rows.slice(at, 1) for at in range(len(items))])
-    chain.context.max_errored_blocks = -1  # the items that are missing at the end have failed
+    chain.context.max_errored_blocks = -1  # items missing at the end are reported by on_lost
     with _no_deprecations():
         if gpus:
             chain = chain.map_batches(partial(_steps, (before,)), num_cpus=1, **_TASK)
@@ -142,7 +141,7 @@ def run_chain(
 
 @contextmanager
 def _no_deprecations() -> Iterator[None]:
-    """Retries go by another name from Ray 2.64 on."""
+    """Hide the warning of Ray 2.64 and later about the names of the retry options."""
     from ray.util.annotations import RayDeprecationWarning
 
     with warnings.catch_warnings():
@@ -151,7 +150,7 @@ def _no_deprecations() -> Iterator[None]:
 
 
 class _StepActor:
-    """An actor that keeps what `make()` gives, and the steps it does before and after."""
+    """An actor with the step that `make()` returns, and the steps around it."""
 
     def __init__(self, make: Callable[[], Step], *around: Step) -> None:
         step = _made(make)
@@ -162,16 +161,16 @@ class _StepActor:
 
 
 def _made(make: Callable[[], Step]) -> Step:
-    """What `make()` gives; where it raises, a step that gives the error for every item.
+    """The step of `make()`; if `make` raises, a step that returns the error for each item.
 
-    Ray would begin an actor again and again whose constructor raises, and print its stack each
+    If an actor's constructor raises, Ray restarts the actor repeatedly and prints the stack each
     time.
     """
     try:
         return tried(make, tries=ITEM_TRIES)
     except UserError as error:
         kind, text = _MISTAKE, str(error)
-    except Exception as error:  # whatever it is, it travels to the driver, which ends with it
+    except Exception as error:  # of any class: the driver raises it as a WorkError
         kind = _BROKEN
         lines = str(error).strip().splitlines()
         text = f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
@@ -179,7 +178,7 @@ def _made(make: Callable[[], Step]) -> Step:
 
 
 def _steps(steps: Sequence[Step], block: pa.Table) -> pa.Table:
-    """Every step on every row of a block."""
+    """Apply all steps to each row of a block."""
     from raydistill.cluster.worker_exits import note_worker
 
     items, results = [], []
@@ -199,12 +198,12 @@ def _attempt(step: Step, item: Item, data: bytes) -> tuple[Item, bytes]:
         return item, b""
     try:
         done, out = tried(lambda: step(item, data), tries=ITEM_TRIES)
-    except StoreError as error:  # a busy store is no reason to stop the other items
+    except StoreError as error:  # a busy store must not stop the other items
         kind = _MISTAKE if error.is_final else FAILED
         return {**item, kind: str(error)}, b""
     except UserError as error:
         return {**item, _MISTAKE: str(error)}, b""
-    except Exception as error:  # whatever it is, it travels to the driver, which names the item
+    except Exception as error:  # of any class: the driver reports it with the item
         return {**item, FAILED: f"{type(error).__name__}: {error}"}, b""
     counts = item.get(_TRIED_AGAIN)
     return ({_TRIED_AGAIN: counts, **done} if counts else done), out
@@ -214,7 +213,7 @@ def _dataset(items: Sequence[Item]) -> ray.data.Dataset:
     import ray.data
 
     rows = [{"item": json.dumps(item)} for item in items]
-    # One block an item: with fewer, Ray would hand several to one task and lose the balance.
+    # One block an item: with fewer blocks one task gets several items, and load is unbalanced.
     return ray.data.from_items(rows, override_num_blocks=len(rows))
 
 
@@ -234,17 +233,17 @@ def _results(dataset: ray.data.Dataset, *, column: str = "result") -> Iterator[I
             if row is None:
                 return
             yield _checked(json.loads(row[column]))
-    finally:  # here and now: left to the collector, it would print its stack when Ray has gone
+    finally:  # close now: at garbage collection Ray may be shut down, and a stack is printed
         if isinstance(rows, Generator):
             rows.close()
 
 
 def _checked(result: Item) -> Item:
-    """A result without its counts.
+    """A result without its retry counts.
 
     Raises:
-        UserError: it is a user's mistake.
-        WorkError: it is the error of an actor's constructor.
+        UserError: the result is a user's mistake.
+        WorkError: the result is the error of an actor's constructor.
     """
     retry.add(result.pop(_TRIED_AGAIN, {}))
     if _MISTAKE in result:

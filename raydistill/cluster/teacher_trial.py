@@ -1,7 +1,7 @@
-"""Every teacher of a run is loaded and tried once, before anything is prepared for it.
+"""Load each teacher of a run and score trial pairs, before any stage prepares data for it.
 
-On the driver; a model for which it has no memory, or that needs a GPU, in one Ray task with what an
-actor of `label` gets.
+Runs on the driver. A model that exceeds the driver's memory or needs a GPU runs in one Ray task
+with the resources of a `label` actor.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from raydistill.teachers.transformer.model_loading import read_config
 from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
 
 Connect = Callable[[], Cluster | None]
-_NUM_FILES, _NUM_ROWS = 2, 200  # of each dataset, as a sample of the user's texts
+_NUM_FILES, _NUM_ROWS = 2, 200  # of each dataset, as a sample of the user's pairs
 _TEXTS = ("query", "title")
 _HEAD_BYTES = 1 << 16
-_SHARE = 0.7  # of the free memory that weights may take: activations and Ray need some
+_SHARE = 0.7  # of the free memory, for weights: activations and Ray need the rest
 
-# What was tried in this process, for which run folder (another run has other texts), and whether
-# its pairs may be padded.
+# Trials of this process: run folder (each run has its own pairs), model, trial, max_length and
+# prompt, to whether pairs may be padded.
 _tried: dict[tuple[str, PinnedModel, Trial, int, str | None], bool] = {}
 _encoders: set[PinnedModel] = set()
 
 
 def check_teachers(run: Run, stages: tuple[str, ...], *, connect: Connect) -> None:
-    """Try every teacher, and the encoder of word vectors, that one of the stages will load.
+    """Try each teacher, and the encoder of word vectors, that one of `stages` loads.
 
-    `connect` gives the cluster, if one is needed.
+    `connect` returns the cluster; called only if a trial needs one.
 
     Raises:
-        UserError: a teacher that cannot do its work.
+        UserError: a teacher or the encoder cannot be used.
     """
     for name, teacher in run.config.teachers.items():
         if teacher.base is not None and run.teacher(name).success() is None:
@@ -64,12 +64,12 @@ def check_teachers(run: Run, stages: tuple[str, ...], *, connect: Connect) -> No
 
 
 def is_labeled(run: Run, name: str) -> bool:
-    """Whether a teacher has scored every shard."""
+    """Whether a teacher has logits for all shards."""
     return run.logits(name).success() is not None and not missing_shards(run, name)
 
 
 def check_teacher(run: Run, name: str, *, connect: Connect = lambda: None) -> None:
-    """Raise UserError unless the teacher is there and can score the run's pairs."""
+    """Raise UserError unless the teacher exists and can score the run's pairs."""
     max_length, trial = _as_labeled(run, name)
     model = run.teacher_model(name)
     prompt = run.config.teachers[name].prompt
@@ -77,7 +77,7 @@ def check_teacher(run: Run, name: str, *, connect: Connect = lambda: None) -> No
 
 
 def may_pad(run: Run, name: str) -> bool | None:
-    """Whether a teacher's pairs may be padded; None where it was not tried in this process."""
+    """Whether a teacher's pairs may be padded; None: not tried in this process."""
     max_length, trial = _as_labeled(run, name)
     prompt = run.config.teachers[name].prompt
     key = (run.root.uri, run.teacher_model(name), trial, max_length, prompt)
@@ -97,7 +97,7 @@ def _as_labeled(run: Run, name: str) -> tuple[int, Trial]:
 def check_base(run: Run, name: str, *, connect: Connect = lambda: None) -> None:
     """Raise UserError unless a teacher's `base` is an encoder that finetune can train.
 
-    It must hold the pairs of `finetune` and, as it will score them, those of `label`.
+    The encoder must take the longest pairs of `finetune` and of `label`.
     """
     teacher, config = run.config.teachers[name], run.config
     if teacher.base is None:
@@ -110,7 +110,7 @@ def check_base(run: Run, name: str, *, connect: Connect = lambda: None) -> None:
 
 
 def check_words(run: Run) -> None:
-    """Raise UserError unless the encoder of the word vectors, where the run has one, encodes."""
+    """Raise UserError unless the encoder of the word vectors works, if the run uses one."""
     source = run.word_encoder
     if source is None or run.lexicon.files():
         return
@@ -138,8 +138,8 @@ def _try(
     prompt: str | None,
     connect: Connect,
 ) -> None:
-    """Try a model that was not tried in this process yet."""
-    load_model(model)  # as the driver saw it
+    """Try a model, once a process."""
+    load_model(model)  # raises if the model changed since it was pinned
     key = (run.root.uri, model, trial, max_length, prompt)
     if key not in _tried:
         with_pairs = replace(trial, pairs=sample_pairs(run))
@@ -150,20 +150,20 @@ def _try(
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A trial of a model, here or in a task."""
+    """A trial of a model, in this process or in a Ray task."""
 
     model: PinnedModel
     trial: Trial
     max_length: int
     prompt: str | None
-    gpus_each: float  # of a worker
+    gpus_each: float  # GPUs of a worker
 
     def run(self, connect: Connect) -> bool:
         """Whether the model's pairs may be padded.
 
         Raises:
-            UserError: as `check_model`.
-            WorkError: the process of the task died.
+            UserError: see `check_model`.
+            WorkError: the task's process ended.
         """
         dtype = self._dtype_here()
         if dtype is None:
@@ -173,15 +173,15 @@ class _Attempt:
         except UserError as error:
             if not self._is_quantised() or isinstance(error.__cause__, ImportError):
                 raise
-            cluster = connect()  # such weights may need a GPU
+            cluster = connect()  # quantised weights may need a GPU
             if cluster is None or not cluster.num_gpus:
                 raise
             return self._in_task(cluster)
 
     def _dtype_here(self) -> str | None:
-        """In which type the driver has the memory to load the model: float32 if it can."""
+        """The dtype in which the model fits in the driver's memory, float32 first; None: none."""
         num_bytes, room = model_bytes(load_model(self.model)), _SHARE * free_memory_bytes()
-        if 2 * num_bytes < room:  # they may be stored in 2 bytes a weight
+        if 2 * num_bytes < room:  # the file may hold 2 bytes a weight, float32 takes 4
             return "float32"
         return self.trial.label_dtype if num_bytes < room else None
 
@@ -194,11 +194,11 @@ class _Attempt:
         trial = replace(self.trial, device=device, dtype=dtype)
         folder = load_model(self.model)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of libraries; a user can do nothing about them
+            warnings.simplefilter("ignore")  # libraries' warnings ask for no action by the user
             return check_model(folder, max_length=self.max_length, prompt=self.prompt, trial=trial)
 
     def _in_task(self, cluster: Cluster | None) -> bool:
-        """Try the model where a worker would have it; without a cluster here all the same."""
+        """Try the model with a worker's resources; without a cluster in this process."""
         import ray
         from ray.exceptions import RayError
 
@@ -219,7 +219,7 @@ class _Attempt:
 
 
 def _verdict(attempt: _Attempt) -> tuple[str, bool]:
-    """What is wrong with a model, or "": an error would come back in pages of Ray's own stack."""
+    """(error text or "", whether to pad): Ray would add pages of its own stack to an exception."""
     try:
         return "", attempt.here("cuda" if has_gpu() else "cpu", attempt.trial.label_dtype)
     except UserError as error:
@@ -227,7 +227,7 @@ def _verdict(attempt: _Attempt) -> tuple[str, bool]:
 
 
 def sample_pairs(run: Run) -> Pairs:
-    """Some clean pairs of the run: of its shards, or before there are any of its raw files."""
+    """Some clean pairs of the run: from its first shard, or from its raw files before prepare."""
     shards = run.pairs.shards() if run.pairs.success() else []
     tables = [_head_of_shard(run.pairs, name) for name in shards[:1]] or _heads_of_files(run)
     pairs: dict[tuple[str, str], None] = {}
@@ -250,7 +250,7 @@ def _heads_of_files(run: Run) -> list[pa.Table]:
 def _head_of_file(file: RawFile, rules: TextRules) -> pa.Table:
     """The clean texts of a raw file's first rows."""
     columns = {ours: theirs for ours, theirs in file.columns.items() if ours in _TEXTS}
-    nothing = rules.model_copy(update={"source": None, "input": ()})  # no column of sources
+    nothing = rules.model_copy(update={"source": None, "input": ()})  # without the source column
     blocks = read_raw(file.input, columns=list(columns.values()), max_block_bytes=_HEAD_BYTES)
     heads = []
     for block in islice(blocks, 1):

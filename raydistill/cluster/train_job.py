@@ -1,4 +1,4 @@
-"""One Ray Train fit: workers, checkpoints in the run folder, lines on the driver's log."""
+"""One Ray Train fit: workers, checkpoints in the run folder, workers' lines in the driver's log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from raydistill.files import retry
 from raydistill.files.folder import Folder
 
 logger = logging.getLogger("raydistill")
-_MAX_FAILURES = 3  # of workers: a spot machine that goes is replaced so many times
+_MAX_FAILURES = 3  # of workers: how often a lost spot machine is replaced
 
 
 def run_workers(
@@ -42,14 +42,14 @@ def run_workers(
     gpus_each: float,
     num_kept: int = 2,
 ) -> None:
-    """Run `loop` on the workers; a fit of that name that was cut off goes on where it was.
+    """Run `loop` on the workers; an interrupted fit of the same name resumes.
 
-    The loop gets `config` and in it `log`, which takes a line to show. What it learned it writes
-    itself; its checkpoints are deleted when it is through.
+    The loop gets `config` plus `log`, a function that takes a line. The loop itself writes its
+    results; the fit's checkpoints are deleted when it is complete.
 
     Raises:
-        UserError: a GPU that torch does not see, or what a worker raised.
-        FitError: workers that failed more often than they are replaced.
+        UserError: torch does not see the GPU, or a worker raised it.
+        FitError: the workers failed more than 3 times.
     """
     use_gpu = bool(cluster.num_gpus and gpus_each)
     if use_gpu:
@@ -89,7 +89,7 @@ def run_workers(
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Give Ctrl-C back to Python: Ray Train takes the signal, and keeps it after the fit."""
+    """Restore Python's SIGINT handler: Ray Train replaces it and does not restore it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -101,39 +101,39 @@ def _own_signals() -> Iterator[None]:
 
 
 class FitError(WorkError, TrainingFailedError):
-    """A fit whose workers failed again and again, in one line."""
+    """A fit whose workers failed repeatedly; the message is one line."""
 
 
 def _in_one_line(error: TrainingFailedError, *, name: str) -> Exception:
-    """What the loop said to the user; else why its workers failed, those that died first."""
+    """A worker's UserError if there is one, else a FitError with the first worker failure."""
     failures: list[BaseException] = [*getattr(error, "worker_failures", {}).values()]
     failures = failures or [getattr(error, "controller_failure", error)]
     for failure in failures:
-        # Ray wraps what a worker raised, to show the worker's traceback.
+        # Ray wraps the worker's exception to show the worker's traceback.
         raised = getattr(failure, "_base_exc", failure)
         if isinstance(raised, UserError):
             return raised
-    # Where one died, those that waited for it have errors of their own.
+    # If one worker ended, the workers that waited for it raise errors of their own.
     first = next((one for one in failures if isinstance(one, RayError)), failures[0])
     return FitError(f"{name}: {error_line(first)}")
 
 
 class Log:
-    """Sends a line to the driver's log; made on the driver, called on the workers."""
+    """Sends lines to the driver's log; made on the driver, called on the workers."""
 
     def __init__(self, queue: Queue) -> None:
-        """`queue` is the driver's."""
+        """`queue` is the driver's queue of lines."""
         self._queue = queue
 
     def __call__(self, line: str) -> None:
-        """Send a line; a queue that is gone or full is no reason to stop."""
+        """Send a line; the line is dropped if the queue is full or its actor has ended."""
         with suppress(RayError, Full):
             self._queue.put_nowait(line)
 
 
 @contextmanager
 def _relay() -> Iterator[Log]:
-    """A Log whose lines are logged here, by a thread, as they come."""
+    """A Log whose lines a thread of this process logs when they arrive."""
     queue = Queue(actor_options={"num_cpus": 0})
     over = threading.Event()
 
@@ -144,7 +144,7 @@ def _relay() -> Iterator[Log]:
             except Empty:
                 if over.is_set():
                     return
-            except RayError:  # its machine is gone; the workers go on without lines
+            except RayError:  # the queue's machine is lost; workers continue without lines
                 return
 
     thread = threading.Thread(target=forward, daemon=True)
