@@ -1,1 +1,1 @@
-"""A run folder: where every output of a run lies, and what made it."""
+"""A run folder: the paths of a run's outputs, and fingerprints of the inputs of each output."""

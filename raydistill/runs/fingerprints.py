@@ -1,4 +1,4 @@
-"""Fingerprints: hexadecimal digits that name what made a folder of the run."""
+"""Fingerprints: hex hashes of the settings and inputs that an output folder was made from."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from raydistill.files.folder import Folder
 from raydistill.runs.sources import DATASETS, RunSources
 from raydistill.serving.feature_spec import FORMAT
 
-LABELED_BY = "_model.json"  # beside logits: the model that gave them
+LABELED_BY = "_model.json"  # beside the logits: the model that computed them
 ROLES = ("student", "judged_only")
 
 
 def fingerprint(*parts: object) -> str:
-    """Eight hex digits that name what made a folder: a hash of the parts as sorted JSON."""
+    """Eight hex digits: a hash of the parts as sorted JSON."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True)
 class RunFingerprints(RunSources):
-    """What made each output of a run."""
+    """The fingerprints of a run's outputs."""
 
-    _labeled: dict[str, str] = field(default_factory=dict)  # by teacher, once a process
+    _labeled: dict[str, str] = field(default_factory=dict)  # by teacher, read once a process
 
     def prepare_fingerprint(self, dataset: str) -> str:
-        """What made `judged/` or `pairs/`: settings, and sizes and digests of the raw files."""
+        """Of `judged/` or `pairs/`: settings, and sizes and digests of the raw files."""
         settings, manifest = self.prepare_settings(), self.manifest
         if dataset == "judged":
             read = settings["judged"], settings["ngrams"]
@@ -38,7 +38,7 @@ class RunFingerprints(RunSources):
         return fingerprint("prepare", settings, *map(manifest.identities, DATASETS))
 
     def finetune_fingerprint(self, name: str) -> str:
-        """What makes the fine-tuned teacher: encoder, judged pairs, settings."""
+        """Of a fine-tuned teacher: encoder, judged pairs, settings."""
         base = self.config.teachers[name].base
         if base is None:
             raise ValueError(f"teacher {name} has no base: it is not fine-tuned")
@@ -50,9 +50,9 @@ class RunFingerprints(RunSources):
 
     @property
     def for_trees(self) -> Self:
-        """This run with the features that the trees read: those of `match`, whatever is searched.
+        """This run with the trees' features: the default ones, whatever a search changes.
 
-        So the logits of the trees stay when the student's own features change.
+        So the trees' logits stay valid when the student's features change.
         """
         given = self.config.ngrams
         kept = {
@@ -63,12 +63,12 @@ class RunFingerprints(RunSources):
         return replace(self, config=self.config.model_copy(update={"ngrams": ngrams}))
 
     def trees_fingerprint(self) -> str:
-        """What makes the trees: judged pairs, what is known of words, settings."""
+        """Of the trees: judged pairs, lexicon, settings."""
         judged, lexicon = self.prepare_fingerprint("judged"), self.for_trees.lexicon_fingerprint()
         return fingerprint("trees", judged, lexicon, self.config.trees.fingerprint_fields())
 
     def label_fingerprint(self, name: str) -> str:
-        """What makes logits: the teacher, how it reads, our code; not which pairs, nor speed."""
+        """Of a teacher's logits: the model, its reading of pairs, our code; not pairs or speed."""
         if name == TREES:
             return fingerprint("label", ENGINE, self.trees_fingerprint())
         teacher = self.config.teachers[name]
@@ -82,21 +82,21 @@ class RunFingerprints(RunSources):
         )
 
     def lexicon_fingerprint(self) -> str:
-        """What makes the lexicon: the pairs and how they are read; its vectors; the features."""
+        """Of the lexicon: the pairs and their parsing, the word vectors, the feature format."""
         encoder, ngrams = self.word_encoder, self.config.ngrams
         vectors = encoder and [self.model(encoder).fingerprint, ngrams.num_words, ngrams.word_dim]
         counted = (
             ngrams.vocabulary_rows and ngrams.fingerprint_fields()
-        )  # of n-grams: all that decides ids
+        )  # n-gram counts depend on all settings that determine ids
         read = self.prepare_fingerprint("pairs"), ngrams.normalizes_units, ngrams.unit_names
         return fingerprint("lexicon", FORMAT, *read, vectors, counted)
 
     def logits(self, name: str) -> Folder:
-        """Logits of one teacher: shards of the pairs, and below `judged/` those of the splits."""
+        """A teacher's logits: shards of the transfer set, and of judged splits below `judged/`."""
         return self.root / "logits" / f"{name}-{self.label_fingerprint(name)}"
 
     def labeled_by(self, name: str) -> str | None:
-        """The fingerprint of the model whose logits are there; None where there are none yet."""
+        """The fingerprint of the model that computed the logits; None: no logits yet."""
         if name not in self._labeled:
             found = self.logits(name).read_json(LABELED_BY)
             if found is None:
@@ -105,18 +105,18 @@ class RunFingerprints(RunSources):
         return self._labeled[name]
 
     def train_fingerprint(self, role: str) -> str:
-        """What makes a student: pairs, targets, features, network, schedule."""
+        """Of a student: pairs, targets, features, network, schedule."""
         if role not in ROLES:
             raise ValueError(f"no student {role!r}; there are {ROLES}")
         config = self.config
         if role == "student":
             dataset = "pairs"
-            # A teacher that was fitted again has its folder's name, and is another one.
+            # A refitted teacher keeps its folder name, so its model's fingerprint counts too.
             names = config.teacher_names
             teachers = {
                 name: [self.label_fingerprint(name), self.labeled_by(name)] for name in names
             }
-            # Fitted weights follow from the logits and the judged pairs.
+            # Fitted weights are a function of the logits and the judged pairs.
             stack = config.stacking_weights() or self.prepare_fingerprint("judged")
             targets: object = [teachers, config.soft_labels.fingerprint_fields(), stack]
         else:
@@ -126,7 +126,7 @@ class RunFingerprints(RunSources):
             self.lexicon_fingerprint(),
             *(section.fingerprint_fields() for section in sections),
         ]
-        relevant_at = config.judged.relevant_at  # of the dev AUC that chooses the best epoch
+        relevant_at = config.judged.relevant_at  # in the dev AUC that selects the best epoch
         return fingerprint(
             "train", role, self.prepare_fingerprint(dataset), targets, settings, relevant_at
         )

@@ -1,8 +1,8 @@
-"""One writer at a time: a file that says who works on a stage of a run, and that it still does.
+"""One writer at a time: a lease file names the job that works on a stage, with its heartbeat.
 
-On a local disk a lock makes the look and the write one step. An object store has no such step:
-there a job writes its lease, waits, and looks whose lease it is, the last writer's. A job whose
-lease was taken over stops.
+On a local disk a lock makes read and write of the lease atomic. An object store has no such
+operation: there a job writes its lease, waits, and reads it again; the last writer holds the lease.
+A job that loses its lease stops.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from raydistill.files.folder import Folder
 
 logger = logging.getLogger("raydistill")
 BEAT_S = 15.0
-OLD_S = 120.0  # eight heartbeats missed: a driver that collects garbage, or a store that throttles
-_SETTLE_S = 1.0  # a PUT takes 20 to 200 ms: by then a rival's is visible
-_STOP_S = 10.0  # for a job that lost its lease to end in order
+OLD_S = 120.0  # 8 missed heartbeats: longer than a garbage collection or a throttling store
+_SETTLE_S = 1.0  # a PUT takes 20 to 200 ms: after 1 s a rival's lease is visible
+_STOP_S = 10.0  # for an orderly end of a job that lost its lease
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease; times are seconds since 1970 by the holder's clock."""
+    """The holder of a lease; times are seconds since 1970 by the holder's clock."""
 
     host: str
     pid: int
-    job: str  # of `ray job submit`; "" elsewhere
-    machine: str  # start of the machine and space of process numbers; "": not known
-    started: str  # of the process, by the machine's own count; tells a pid that is used again
+    job: str  # job id of `ray job submit`; "" otherwise
+    machine: str  # boot id and pid namespace; "" if unknown
+    started: str  # start time of the process in clock ticks: detects a reused pid
     since_s: float
     beat_s: float
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @staticmethod
     def here() -> Holder:
-        """This process, now."""
+        """This process at this time."""
         now_s, pid = time.time(), os.getpid()
         return Holder(
             socket.gethostname(), pid, _job_id(), _machine(), _start_of(pid), now_s, now_s
         )
 
     def __str__(self) -> str:
-        """As messages show it."""
+        """The form of messages."""
         job = f", job {self.job}" if self.job else ""
         since = datetime.fromtimestamp(self.since_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"process {self.pid} on {self.host}{job}, since {since}"
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process is known to have ended: it ran on this machine."""
+        """Whether the process ran on this machine and has ended."""
         return bool(self.machine) and self.machine == _machine() and (
             not self.started or _start_of(self.pid) != self.started
         )  # fmt: skip
@@ -75,7 +75,7 @@ class Holder:
 
 
 class Lease:
-    """A context in which this process is the only one that works on `name` in a run folder."""
+    """A context in which only this process works on `name` in a run folder."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Lease:
         beat_s: float = BEAT_S,
         old_s: float = OLD_S,
     ) -> None:
-        """`folder` holds the leases; `take_over` ends the lease of another job that still works."""
+        """`folder` contains the leases; `take_over` ends the lease of another active job."""
         self.folder, self.name, self.take_over = folder, name, take_over
         self._beat_s, self._old_s = beat_s, old_s
         self._file = f"{name}.json"
@@ -95,10 +95,10 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def __enter__(self) -> Lease:
-        """Take the lease.
+        """Acquire the lease.
 
         Raises:
-            UserError: another job holds it and still works.
+            UserError: another active job holds it.
         """
         found = self._read()
         if found is not None and not self.take_over:
@@ -107,7 +107,7 @@ class Lease:
         with self._locked():
             now = self._read()
             if now is not None and (found is None or now.token != found.token):
-                raise self._held(now)  # a rival was faster
+                raise self._held(now)  # a rival wrote its lease first
             if now is not None:
                 logger.warning("lease     %s is taken over from %s", self.name, now)
             self._write()
@@ -125,10 +125,10 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the lease back.
+        """Release the lease.
 
         Raises:
-            UserError: another job has taken it over meanwhile.
+            UserError: another job has taken over the lease.
         """
         self._over.set()
         self._thread.join()
@@ -144,12 +144,12 @@ class Lease:
         return self.folder.uri.partition("?")[0].rpartition("/")[0]
 
     def _check_free(self, found: Holder) -> None:
-        """Raise UserError unless the holder has ended, or has given no sign of life for long."""
+        """Raise UserError unless the holder has ended, or its last heartbeat is too old."""
         if found.is_dead:
             return
         if -self._beat_s < found.age_s < self._old_s:
             raise self._held(found)
-        if found.machine != _machine():  # its clock may be wrong: watch whether the lease changes
+        if found.machine != _machine():  # its clock may be wrong: check for a new heartbeat
             time.sleep(self._beat_s * 1.5)
             now = self._read()
             if now is not None and now != found:
@@ -163,11 +163,11 @@ class Lease:
         )
 
     def _read(self) -> Holder | None:
-        """The lease; None where there is none, or one that is no lease."""
+        """The lease; None if there is none, or the file is no lease."""
         try:
             found = self.folder.read_json(self._file)
             return None if found is None else Holder(**found)
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):  # given back since the look
+        except (FileNotFoundError, json.JSONDecodeError, TypeError):  # or released during the read
             return None
 
     def _write(self) -> None:
@@ -176,7 +176,7 @@ class Lease:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """No other process of this disk is between its look and its write."""
+        """Exclude other processes on this disk between read and write of the lease."""
         if not self.folder.is_local:
             yield
             return
@@ -189,7 +189,7 @@ class Lease:
             yield
 
     def _keep(self) -> None:
-        """Write the heartbeat until the work is over, or the lease is another's."""
+        """Write the heartbeat until the work ends or another job holds the lease."""
         while not self._over.wait(self._beat_s):
             try:
                 with self._locked():
@@ -197,7 +197,7 @@ class Lease:
                     if found is not None and found.token == self._mine.token:
                         self._write()
                         continue
-            except (OSError, UserError) as error:  # of a disk, or of an object store
+            except (OSError, UserError) as error:  # from a disk, or from an object store
                 logger.warning("lease     no heartbeat of %s: %s", self.name, error)
                 continue
             self._lost_to = found or "another job, which has ended"
@@ -206,11 +206,11 @@ class Lease:
             return
 
     def _stop(self) -> None:
-        """End the job: as Ctrl-C does, and where something has taken that signal, at once."""
+        """Send SIGINT to the main thread; if the job does not end within 10 s, exit."""
         ident = threading.main_thread().ident
         if ident is not None:
             signal.pthread_kill(ident, signal.SIGINT)
-        if not self._over.wait(_STOP_S):  # ignored (`job &` in a script), or a handler of Ray's
+        if not self._over.wait(_STOP_S):  # SIGINT ignored (`job &` in a script), or handled by Ray
             logger.error("lease     %s; stopped at once", self._lost())
             os._exit(2)
 
@@ -219,7 +219,7 @@ class Lease:
 
 
 def _job_id() -> str:
-    """What `ray job submit` calls this job; "" where it did not start it."""
+    """The id of this job in `ray job submit`; "" if it was started otherwise."""
     try:
         content = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
         return str(content["metadata"]["job_submission_id"])
@@ -228,7 +228,7 @@ def _job_id() -> str:
 
 
 def _machine() -> str:
-    """Names a start of this machine and this container's process numbers; "" where unknown."""
+    """Boot id and pid namespace, in which a pid is unique; "" if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -237,9 +237,9 @@ def _machine() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """When a process of this machine started, in clock ticks since its boot; "" if it is gone."""
+    """Start time of a process of this machine, in clock ticks since boot; "" if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
-    return "" if fields[0] in ("Z", "X") else fields[19]  # a zombie works no more
+    return "" if fields[0] in ("Z", "X") else fields[19]  # a zombie has ended

@@ -1,4 +1,4 @@
-"""The lexicon of a run, as a file; and how the texts of the run become ids."""
+"""Read and write a run's lexicon file; the run's n-gram settings as a spec."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raydistill.serving.lexicon import Lexicon
 
 
 def spec_of(run: Run) -> NgramSpec:
-    """How texts become ids in this run."""
+    """The settings that map a run's texts to ids."""
     settings = run.config.ngrams
     return NgramSpec(
         settings.preset,
@@ -30,18 +30,18 @@ _FILE = "lexicon.npz"
 
 
 def load_lexicon(run: Run) -> Lexicon:
-    """What `train` knew of words; in memory the vectors are those of the file exactly."""
+    """The lexicon that `train` uses; vectors in memory equal those of the file exactly."""
     with np.load(io.BytesIO(run.lexicon.read_bytes(_FILE))) as arrays:
         return Lexicon.from_arrays(arrays)
 
 
 def has_lexicon(run: Run) -> bool:
-    """Whether the lexicon of the run is there."""
+    """Whether the run's lexicon file exists."""
     return run.lexicon.exists(_FILE)
 
 
 def save_lexicon(run: Run, lexicon: Lexicon) -> None:
-    """Write the lexicon of the run."""
+    """Write the run's lexicon file."""
     buffer = io.BytesIO()
     np.savez(buffer, **lexicon.to_arrays())  # type: ignore[arg-type]
     run.lexicon.write_bytes(_FILE, buffer.getvalue())

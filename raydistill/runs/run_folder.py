@@ -1,7 +1,7 @@
-"""One run: its configuration, its folder, and the name of every stage's output.
+"""One run: its configuration, its folder, and the path of each stage's output.
 
-The expensive outputs (teachers, logits, students) carry in their names the fingerprint of what
-made them, so that changed settings make another folder and nothing stale is trusted.
+Folder names of expensive outputs (teachers, logits, students) contain the fingerprint of their
+inputs: changed settings give a new folder, so no stale output is used.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from raydistill.runs.lease import Lease
 from raydistill.serving.bundle import BUNDLE, CURRENT
 
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
-RUN_FILE = "run.toml"  # the settings of the last stage that did something
-TUNED = "tune.json"  # what a search found, in tune/
+RUN_FILE = "run.toml"  # the settings of the last stage that did work
+TUNED = "tune.json"  # the result of a search, in tune/
 LEASES = "_leases"
 
 
 @dataclass(frozen=True)
 class Run(RunFingerprints):
-    """Where everything of a run lies."""
+    """The paths of a run's outputs."""
 
     @property
     def pairs(self) -> Folder:
@@ -46,7 +46,7 @@ class Run(RunFingerprints):
         return self.root / "judged" / split
 
     def teacher(self, name: str) -> Folder:
-        """The Hugging Face folder of a teacher, fine-tuned here or ready-made; or the trees'."""
+        """A teacher's Hugging Face folder, fine-tuned here or ready-made; or the trees' folder."""
         if name == TREES:
             return self.root / "teachers" / f"{TREES}-{self.trees_fingerprint()}"
         teacher = self.config.teachers[name]
@@ -56,10 +56,10 @@ class Run(RunFingerprints):
         return self.root / "teachers" / f"{name}-{self.finetune_fingerprint(name)}"
 
     def teacher_model(self, name: str) -> PinnedModel:
-        """The model of a teacher other than the trees, as those who score with it must find it.
+        """The pinned model of a teacher other than the trees: scoring checks its fingerprint.
 
         Raises:
-            UserError: it is not there, or not fine-tuned yet.
+            UserError: the model does not exist, or is not fine-tuned yet.
         """
         source = self.config.teachers[name].model
         if source is not None:
@@ -69,31 +69,31 @@ class Run(RunFingerprints):
         if done is None:
             raise UserError(f"teacher {name} is not fine-tuned yet: run `finetune` first")
         trusts_code = self.config.teachers[name].trust_remote_code
-        # A folder that was put there by hand is taken as it is now.
+        # A folder that a user copied there has no recorded fingerprint: pin its current content.
         found = done.get("model") or self.model(folder.uri, trusts_code=trusts_code).fingerprint
         return PinnedModel(folder.uri, found, trusts_code)
 
     def rejected_logits(self, name: str) -> Folder:
-        """Pairs that a teacher could not score, in files of their shards' names."""
+        """Pairs without a logit of a teacher, in files with the names of their shards."""
         folder = f"{name}-{self.label_fingerprint(name)}"
         return self.root / "quarantine" / "logits" / folder
 
     @property
     def lexicon(self) -> Folder:
-        """What is known of words before training."""
+        """The lexicon: word data computed before training."""
         return self.root / "lexicon" / self.lexicon_fingerprint()
 
     def student(self, role: str) -> Folder:
-        """Checkpoints of the student, or of the one trained on judged labels alone."""
+        """Checkpoints of the student, or of the baseline on judged labels only."""
         return self.root / "student" / f"{role}-{self.train_fingerprint(role)}"
 
     @property
     def bundle(self) -> Folder:
-        """The bundle of the newest student; cheap to make again, so its name is plain."""
+        """The newest student's bundle; quick to rebuild, so its name has no fingerprint."""
         return self.root / "bundle"
 
     def has_bundle(self) -> bool:
-        """Whether the newest bundle is whole, and of the student as it is now."""
+        """Whether the newest bundle is complete and made from the current student."""
         done, pointer = self.bundle.success(), self.bundle.read_json(CURRENT)
         if done is None or pointer is None or pointer["bundle"] != done["bundle"]:
             return False
@@ -102,7 +102,7 @@ class Run(RunFingerprints):
         return bool(is_of_student and (self.bundle / done["bundle"]).exists(BUNDLE))
 
     def weights_hash(self, role: str) -> str | None:
-        """The hash of a student's weights; None where it is not complete."""
+        """The hash of a student's weights; None: the student is not complete."""
         done = self.student(role).success()
         return None if done is None else done["weights"]
 
@@ -113,16 +113,16 @@ class Run(RunFingerprints):
 
     @property
     def tune(self) -> Folder:
-        """What the newest search found."""
+        """The newest search's results."""
         return self.root / "tune"
 
     def tune_fingerprint(self) -> str:
-        """What makes a search: the untuned student's settings, the judged pairs, `[tune]`."""
+        """Of a search: the untuned student's settings, the judged pairs, `[tune]`."""
         judged, settings = self.prepare_fingerprint("judged"), self.config.tune.fingerprint_fields()
         return fingerprint("tune", self.train_fingerprint("student"), judged, settings)
 
     def report_fingerprint(self) -> str:
-        """What makes the report: both students, the teachers' logits, and a search if any."""
+        """Of the report: both students, the teachers' logits, and the search if there is one."""
         teachers = {name: self.label_fingerprint(name) for name in self.config.teacher_names}
         students = [[self.train_fingerprint(role), self.weights_hash(role)] for role in ROLES]
         tuned = self.tune.success()
@@ -131,10 +131,10 @@ class Run(RunFingerprints):
 
     @contextmanager
     def begin(self, work: str) -> Iterator[None]:
-        """Work on the run folder: marked as a run's, nobody else does the same, run.toml written.
+        """Mark the folder as a run's, hold the lease of `work`, and write run.toml.
 
         Raises:
-            UserError: the folder is no run's, or another job does this work.
+            UserError: the folder is not a run's, or another job does this work.
         """
         self.check_folder()
         self.root.claim("run")
@@ -146,7 +146,7 @@ class Run(RunFingerprints):
                 log_counts(work)
 
     def check_folder(self) -> None:
-        """Raise UserError unless the run may write to its folder: no file of a user is in it."""
+        """Raise UserError if an input is in the run folder, or another tool made the folder."""
         for section, rules in self.rules.items():
             for given in rules.input:
                 if is_inside(given.path, self.root.uri):
@@ -162,7 +162,7 @@ class Run(RunFingerprints):
         self.root.check_claim("run")
 
     def check_owner(self) -> None:
-        """Raise UserError when the run folder is no run's, or was begun with other settings."""
+        """Raise UserError if the run folder is not a run's, or was prepared with other settings."""
         self.check_folder()
         manifest, mine = Manifest.read(self.root), self.prepare_settings()
         if manifest is None or manifest.settings == mine:

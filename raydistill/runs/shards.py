@@ -1,4 +1,4 @@
-"""Which shards a run has, and which of them a teacher has not scored: listings, no rows."""
+"""A run's shards, and those that a teacher has not scored: by listings, without reading rows."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.runs.run_folder import Run
 
-SCORED_SPLITS = ("dev", "test")  # what tune and evaluate compare the teachers on
+SCORED_SPLITS = ("dev", "test")  # on which tune and evaluate compare the teachers
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard of pairs and the name of its logits file below a teacher's folder."""
+    """A shard of pairs, and the name of its logits file in a teacher's folder."""
 
     folder: Folder
     name: str
@@ -22,7 +22,7 @@ class Shard:
 
 
 def pair_shards(run: Run) -> dict[str, int]:
-    """Name and rows of every shard of the transfer set.
+    """Name and number of rows of each shard of the transfer set.
 
     Raises:
         UserError: prepare is not complete.
@@ -31,7 +31,7 @@ def pair_shards(run: Run) -> dict[str, int]:
 
 
 def judged_shards(run: Run, split: str) -> dict[str, int]:
-    """Name and rows of every shard of a judged split.
+    """Name and number of rows of each shard of a judged split.
 
     Raises:
         UserError: prepare is not complete.
@@ -51,7 +51,7 @@ def _counted(run: Run, dataset: str) -> dict[str, int]:
 
 
 def shards_to_score(run: Run) -> list[Shard]:
-    """Every shard that a teacher scores: the transfer set, and the dev and test judged pairs."""
+    """All shards that a teacher scores: the transfer set, and the judged dev and test splits."""
     found = [Shard(run.pairs, name, rows, name) for name, rows in pair_shards(run).items()]
     for split in SCORED_SPLITS:
         found += [
@@ -62,7 +62,7 @@ def shards_to_score(run: Run) -> list[Shard]:
 
 
 def missing_shards(run: Run, teacher: str) -> list[Shard]:
-    """The shards without a logits file, by one listing of each folder."""
+    """The shards without a logits file; one listing a folder."""
     logits = run.logits(teacher)
     there = set(logits.shards())
     for split in SCORED_SPLITS:

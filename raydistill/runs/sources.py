@@ -1,4 +1,4 @@
-"""What a run is made of: its settings, the raw files that prepare takes, the models it names."""
+"""The inputs of a run: its settings, the raw files of prepare, the models it uses."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ DATASETS = ("judged", "pairs")
 
 @dataclass(frozen=True)
 class RunSources:
-    """Settings, raw files and models of a run; cheap to make, and to send to a worker."""
+    """Settings, raw files and models of a run; cheap to construct and to send to a worker."""
 
     config: RunConfig
-    take_over: bool = False  # leases of other jobs
-    # By source and whether its code may run: once a job.
+    take_over: bool = False  # take over leases of other jobs
+    # By source and whether its code may run; pinned once a job.
     _models: dict[tuple[str, bool], PinnedModel] = field(default_factory=dict)
     _manifest: list[Manifest] = field(default_factory=list)  # at most one: read once a process
-    _new: dict[str, list[RawFile]] = field(default_factory=dict)  # by dataset: found once
+    _new: dict[str, list[RawFile]] = field(default_factory=dict)  # by dataset, searched once
 
     @cached_property
     def root(self) -> Folder:
@@ -42,7 +42,7 @@ class RunSources:
 
     @property
     def manifest(self) -> Manifest:
-        """The raw files that prepare has taken; before it has begun, those that it will take."""
+        """The raw files that prepare has read; before prepare, the files that it will read."""
         if not self._manifest:
             manifest = Manifest.read(self.root)
             if manifest is None:
@@ -55,7 +55,7 @@ class RunSources:
         return self._manifest[0]
 
     def reread_manifest(self) -> bool:
-        """Take up what another job has prepared since this one looked; whether it has."""
+        """Read the manifest again; whether another job has changed it since the last read."""
         stored = Manifest.read(self.root)
         if stored is None or any(manifest.holds_what(stored) for manifest in self._manifest):
             return False
@@ -64,40 +64,40 @@ class RunSources:
         return True
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Record the raw files that prepare is about to take: what makes a folder a run's."""
+        """Record the raw files that prepare is about to read, and mark the folder as a run's."""
         self.root.claim("run")
         self.root.write_json(PREPARED, manifest.to_dict())
         self._manifest[:] = [manifest]
         self._new.clear()
 
     def unknown_files(self, dataset: str) -> list[RawFile]:
-        """Raw files of a dataset that came after prepare had begun.
+        """Raw files of a dataset that are not in the manifest.
 
         Raises:
-            UserError: files that have changed, or cannot be used.
+            UserError: a file has changed or cannot be used.
         """
         if dataset not in self._new:
             found = self.found_files(dataset)
             manifest = self.manifest
             current = [check_unchanged(files, found) for files in manifest.increments(dataset)]
-            # Written with the next increment: the files that were read now are not read then.
+            # Files read here get new stamps, stored with the next increment: then not read again.
             self._manifest[:] = [manifest.with_increments(dataset, current)]
             known = [file for files in current for file in files]
             self._new[dataset] = unknown_files(known, found)
         return self._new[dataset]
 
     def found_files(self, dataset: str) -> list[RawFile]:
-        """The raw files that the inputs name now; those of a prepared dataset may be gone.
+        """The raw files that the inputs match now; files of a prepared dataset may be deleted.
 
         Raises:
-            UserError: an input that names nothing.
+            UserError: an input matches nothing.
         """
         is_prepared = (self.root / dataset).success() is not None
         optional_patterns = self.manifest.patterns if is_prepared else ()
         return self._apart(find_files(self.rules[dataset], optional_patterns=optional_patterns))
 
     def _apart(self, files: list[RawFile]) -> list[RawFile]:
-        """The files, none of which lies in the run folder: not through a link either."""
+        """The files; raises UserError if one is in the run folder, directly or through a link."""
         for file in files:
             if is_inside(file.uri, self.root.uri):
                 raise UserError(
@@ -108,16 +108,16 @@ class RunSources:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The inputs of both datasets, as written."""
+        """The inputs of both datasets as in the run file."""
         return tuple(dict.fromkeys(g.path for rules in self.rules.values() for g in rules.input))
 
     @property
     def rules(self) -> dict[str, TextRules]:
-        """Where each dataset comes from and how it is cleaned."""
+        """The inputs and cleaning rules of each dataset."""
         return {"judged": self.config.judged, "pairs": self.config.pairs}
 
     def prepare_settings(self) -> dict[str, Any]:
-        """The settings that `prepare` stores when it begins, for `check_owner` of later runs."""
+        """The settings that `prepare` stores first, for `check_owner` of later runs."""
         return {
             "pairs": self.config.pairs.fingerprint_fields(),
             "judged": self._judged_settings(),
@@ -125,20 +125,20 @@ class RunSources:
         }
 
     def _key_settings(self) -> dict[str, Any]:
-        return {"extra_units": self.config.ngrams.extra_units}  # the query key knows them
+        return {"extra_units": self.config.ngrams.extra_units}  # the query key depends on them
 
     def _judged_settings(self) -> dict[str, Any]:
         settings = self.config.judged.fingerprint_fields()
-        del settings["relevant_at"]  # metrics and binary targets alone ask for it
+        del settings["relevant_at"]  # used only by metrics and binary targets
         return settings
 
     def model(self, source: str, *, trusts_code: bool | None = None) -> PinnedModel:
-        """What a `base` or `model` stands for: looked up once; whoever gets this run knows it.
+        """The model of a `base` or `model`: pinned once and sent to workers with this run.
 
-        `trusts_code`: whether code in its folder may run; None: as the teachers of that source say.
+        `trusts_code`: whether the folder's code may run; None: as its teachers' settings allow.
 
         Raises:
-            UserError: nothing of that name, or no model.
+            UserError: nothing has that name, or it is no model.
         """
         if trusts_code is None:
             teachers = self.config.teachers.values()
@@ -150,7 +150,7 @@ class RunSources:
 
     @property
     def word_encoder(self) -> str | None:
-        """Where word vectors come from; None: the student reads none."""
+        """The source of word vectors; None: the student uses none."""
         config = self.config
         if not config.ngrams.num_columns:
             return None
