@@ -1,1 +1,1 @@
-"""Stages of a run: with `cluster/` the only package that imports Ray."""
+"""The stages of a run; only `stages/` and `cluster/` import Ray."""

@@ -1,4 +1,4 @@
-"""distill: all stages one after the other; what is complete is skipped."""
+"""distill: run all stages in order and skip those that are complete."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from raydistill.cluster.connection import Cluster
 
 logger = logging.getLogger("raydistill")
-_NEED_TEACHERS = frozenset({"finetune", "label", "train"})  # they load models
+_NEED_TEACHERS = frozenset({"finetune", "label", "train"})  # stages that load models
 
 
 def run_stage(name: str, run: Run, *, verbose: bool = False) -> bool:
-    """Run one stage; False if nothing was left to do. Ray starts only where a stage needs it."""
+    """Run one stage; False if it is complete. Ray starts only if the stage needs it."""
     run.check_owner()
     if name == "prepare":
         _check_inputs(run)
@@ -32,7 +32,7 @@ def run_stage(name: str, run: Run, *, verbose: bool = False) -> bool:
 
 
 def run_all(run: Run, *, verbose: bool = False) -> bool:
-    """Run every stage that is not complete; False if none was left."""
+    """Run each stage that is not complete; False if all are complete."""
     run.check_owner()
     _check_inputs(run)
     left = tuple(name for name in STAGES if not is_complete(name, run))
@@ -43,21 +43,21 @@ def run_all(run: Run, *, verbose: bool = False) -> bool:
 
 
 def _check_inputs(run: Run) -> None:
-    """A wrong column or a changed file is found before Ray takes its seconds."""
+    """Report a wrong column or a changed file before Ray starts, which takes seconds."""
     from raydistill.stages import prepare
 
     prepare.check_inputs(run)
 
 
 def _check_teachers(run: Run, stages: tuple[str, ...], *, verbose: bool) -> None:
-    """A teacher that cannot do its work is found before others take their hours."""
+    """Report an unusable teacher before other teachers work for hours."""
     from raydistill.cluster import teacher_trial
 
     teacher_trial.check_teachers(run, stages, connect=lambda: _connect(run, verbose=verbose))
 
 
 def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
-    # Imported here: Ray, torch and transformers take seconds that a finished run need not pay.
+    # Imported here: Ray, torch and transformers take seconds, and a complete run needs none.
     if name == "prepare":
         from raydistill.stages import prepare
 
@@ -104,14 +104,14 @@ def _connect(run: Run, *, verbose: bool) -> Cluster:
 
 
 def is_complete(name: str, run: Run) -> bool:
-    """Whether every output of a stage is there and of the current settings."""
+    """Whether all outputs of a stage exist and match the current settings."""
     if not all(_has(folder, wanted) for folder, wanted in outputs(name, run).items()):
         return False
     if name == "prepare":
         return not any(run.unknown_files(dataset) for dataset in DATASETS)
     if name == "export":
         return run.has_bundle()
-    # A logits file that was lost or deleted is scored again.
+    # A logits file that was deleted is scored again.
     return name != "label" or not any(missing_shards(run, t) for t in run.config.teacher_names)
 
 
@@ -121,7 +121,7 @@ def _has(folder: Folder, fingerprint: str) -> bool:
 
 
 def outputs(name: str, run: Run) -> dict[Folder, str]:
-    """The folders that a stage makes, with the fingerprint each must carry."""
+    """The output folders of a stage, with the required fingerprint of each."""
     teachers = run.config.teachers
     if name == "prepare":
         return {run.root / dataset: run.prepare_fingerprint(dataset) for dataset in DATASETS}

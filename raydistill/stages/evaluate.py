@@ -35,10 +35,10 @@ _Scores = dict[str, NDArray[np.float32]]  # by split
 
 
 def evaluate_stage(run: Run) -> bool:
-    """Write `report/`; False if it is there and of the current students and logits.
+    """Write `report/`; False if it is complete for the current students and logits.
 
     Raises:
-        UserError: no bundle yet, or a test split without both relevant and other pairs.
+        UserError: there is no bundle yet, or the test split lacks relevant or other pairs.
     """
     wanted = run.report_fingerprint()
     done = run.report.success()
@@ -73,7 +73,7 @@ def _evaluate(run: Run, *, wanted: str) -> None:
 
 
 def _forget_plots(report: Folder, *, but: Sequence[str]) -> None:
-    """Remove the plots of an older report that the new one has not; no other file."""
+    """Delete plots of an older report that the new report does not have; no other file."""
     older = (report.read_json(METRICS) or {}).get("tune") or {}
     for name in set(older.get("plots", [])) - set(but):
         if report.exists(name):
@@ -81,7 +81,7 @@ def _forget_plots(report: Folder, *, but: Sequence[str]) -> None:
 
 
 def warn_if_behind(scorers: dict[str, dict[str, Any]]) -> None:
-    """Say so where the judged labels alone gave the better student."""
+    """Log a warning if the baseline on judged labels only has a higher AUC than the student."""
     student, judged_only = (
         scorers[name]["auc"] for name in ("student", "baseline on judged labels only")
     )
@@ -95,7 +95,7 @@ def warn_if_behind(scorers: dict[str, dict[str, Any]]) -> None:
 
 
 def figures(run: Run) -> dict[str, Any]:
-    """All the figures of the report."""
+    """All numbers of the report."""
     student = load_scorer(run.bundle.uri)
     judged_only = Scorer(bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only"))
     splits = ("dev", "test")
@@ -143,7 +143,7 @@ def figures(run: Run) -> dict[str, Any]:
 
 
 def _fitted(run: Run) -> FittedStack | None:
-    """The fitted stack; None, with a warning, where there is none and the student needs none."""
+    """The fitted stack; None, with a warning, if it cannot be fitted and is not configured."""
     try:
         return fitted_stack(run)
     except UserError as error:
@@ -154,7 +154,7 @@ def _fitted(run: Run) -> FittedStack | None:
 
 
 def leave_out_unscored(scored: dict[str, _Scores], labels: _Scores) -> dict[str, int]:
-    """Drop, for all scorers alike, the pairs without a finite score; how many of each split."""
+    """Drop pairs without a finite score from all scorers; returns the number in each split."""
     num_unscored = {}
     for split, label in labels.items():
         is_scored = np.logical_and.reduce([np.isfinite(found[split]) for found in scored.values()])
@@ -166,7 +166,10 @@ def leave_out_unscored(scored: dict[str, _Scores], labels: _Scores) -> dict[str,
 
 
 def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Scores]:
-    """Scores of every teacher; of several their stack, of several BERTs their mean; `fitted`."""
+    """Scores of each teacher, and of the stacks of several teachers.
+
+    The stacks: the student's, the mean of the BERTs if it differs, and `fitted` calibrated.
+    """
     names = run.config.teacher_names
     one_hot = {f"teacher {name}": Stack({name: 1.0}) for name in names}
     stacks = {label: (stack, 1.0) for label, stack in one_hot.items()}
@@ -201,13 +204,13 @@ def judged_column(run: Run, split: str, name: str) -> NDArray[Any]:
 
 
 def judged_texts(run: Run, split: str) -> list[str]:
-    """The query of each judged pair of a split; the title where there are single texts."""
+    """The query of each judged pair of a split; for single texts the title."""
     column = "query" if run.config.judged.query else "title"
     return [str(text) for text in judged_column(run, split, column)]
 
 
 def entry_of(run: Run, scores: _Scores, labels: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
-    """Metrics on the test split, with the threshold that was best on the dev split."""
+    """Metrics on the test split, with the threshold that is best on the dev split."""
     at = run.config.judged.relevant_at
     threshold = best_threshold(scores["dev"], labels["dev"], relevant_at=at)
     found = measure(scores["test"], labels["test"], relevant_at=at, threshold=threshold)
@@ -215,14 +218,14 @@ def entry_of(run: Run, scores: _Scores, labels: dict[str, NDArray[np.float32]]) 
 
 
 def reference_of(run: Run) -> str:
-    """Whom the student is measured against: the stack it learned from, else the one teacher."""
+    """The scorer that retention divides by: the student's stack, or the only teacher."""
     if len(run.config.teacher_names) > 1:
         return "teacher ensemble"
     return f"teacher {next(iter(run.config.teachers))}"
 
 
 def retentions(student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float]:
-    """What the student kept of the teacher, in three measures."""
+    """The student's retention in three measures."""
     return {
         "AUC": retention(student["auc"], teacher["auc"]),
         "AUC above chance": retention(student["auc"] - 0.5, teacher["auc"] - 0.5),
@@ -231,7 +234,7 @@ def retentions(student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, fl
 
 
 def time_scorer(run: Run, scorer: Scorer) -> tuple[float, float]:
-    """Microseconds a pair on one core, in a batch and in calls of one pair; from raw text."""
+    """Microseconds a pair on one core from raw text: in a batch, and in calls of one pair."""
     queries, titles = _timed_texts(run)
     batches, singles = [], []
     scorer.score_pairs(queries, titles)
@@ -255,7 +258,7 @@ def _timed_texts(run: Run) -> tuple[list[str], list[str]]:
 
 
 def _stage_counts(run: Run) -> dict[str, Any]:
-    """The counts of every stage that is complete, as its _SUCCESS.json has them."""
+    """The counts of each complete stage, from its _SUCCESS.json."""
     folders = {"prepare judged": run.root / "judged", "prepare pairs": run.pairs}
     for name, teacher in run.config.teachers.items():
         if teacher.base is not None:

@@ -1,4 +1,4 @@
-"""export: the best student becomes a bundle that needs no torch, checked against torch itself."""
+"""export: write the best student as a bundle without torch, checked against torch's scores."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from raydistill.serving.bundle import BUNDLE, CURRENT, bundle_name
 from raydistill.student.export import _NUM_GOLDEN, _bundle_files
 
 logger = logging.getLogger("raydistill")
-_NUM_PREVIOUS = 2  # bundles kept beside the newest: a server may be loading one of them
+_NUM_PREVIOUS = 2  # bundles kept besides the newest: a server may be loading one of them
 
 
 def export_stage(run: Run) -> bool:
-    """Write a bundle below `bundle/` and point to it; False if that of the student is there.
+    """Write a bundle below `bundle/` and point to it; False if the student's bundle exists.
 
     Raises:
-        UserError: no student yet.
+        UserError: there is no student yet.
     """
     if run.has_bundle():
         return False
@@ -30,7 +30,7 @@ def export_stage(run: Run) -> bool:
 def _export(run: Run) -> None:
     start_s = time.monotonic()
     name, files = _bundle_files(run)
-    if not (run.bundle / name).exists(BUNDLE):  # a bundle is never written again
+    if not (run.bundle / name).exists(BUNDLE):  # a complete bundle is never rewritten
         for file, data in files.items():
             (run.bundle / name).write_bytes(file, data)
     _point_to(run.bundle, name)
@@ -52,7 +52,7 @@ def _export(run: Run) -> None:
 
 
 def _point_to(bundles: Folder, name: str) -> None:
-    """Make a bundle the newest, in one step; then let go of the oldest."""
+    """Make a bundle the newest, atomically; then delete all but the last three."""
     pointer = bundles.read_json(CURRENT)
     listed = [pointer["bundle"], *pointer["previous"]] if pointer else []
     former = [bundle_name({"bundle": one}, where=f"{bundles}/{CURRENT}") for one in listed]

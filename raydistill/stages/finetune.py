@@ -1,6 +1,6 @@
-"""finetune: a Hugging Face encoder becomes a one-logit cross-encoder on the judged pairs.
+"""finetune: train a Hugging Face encoder as a one-logit cross-encoder on the judged pairs.
 
-The transformers Trainer inside Ray Train. The epoch with the best dev AUC is kept.
+Uses the transformers Trainer inside Ray Train. The result is the epoch with the best dev AUC.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ _LINE_EVERY_S = 10.0
 
 
 def finetune_stage(run: Run, cluster: Cluster) -> bool:
-    """Fine-tune every teacher that has a `base` and is not there yet; False if none was left."""
+    """Fine-tune each teacher that has a `base` and is not complete; False if all are complete."""
     did = False
     teachers = run.config.teachers
     left = [name for name, given in teachers.items() if given.base and not _is_there(run, name)]
-    for name in left:  # every base is tried before the first one works
+    for name in left:  # all bases are tried before the first fit
         check_base(run, name, connect=lambda: cluster)
     for name in left:
         with run.begin(f"finetune-{name}"):
-            if not _is_there(run, name):  # else another job has just made it
+            if not _is_there(run, name):  # false if another job has completed it
                 _finetune(run, name, cluster)
                 did = True
     return did
@@ -105,7 +105,7 @@ def _finetune(run: Run, name: str, cluster: Cluster) -> None:
 
 
 def finetune_loop(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+    """The training loop of each Ray Train worker."""
     quiet_transformers()
     run, name, log = config["run"], config["teacher"], config["log"]
     context, device = ray.train.get_context(), device_of_worker()
@@ -135,21 +135,21 @@ def finetune_loop(config: dict[str, Any]) -> None:
 
 
 class BestCheckpointCallback(TrainerCallback):
-    """Keeps the best epoch, sends checkpoints to Ray Train and lines to the driver."""
+    """Saves the best epoch, reports checkpoints to Ray Train and sends lines to the driver."""
 
     def __init__(self, best: Path, *, is_first: bool, log: Log) -> None:
-        """`best` is the folder of the best epoch; only the first worker writes it."""
+        """`best` is the folder of the best epoch; only the worker with `is_first` writes it."""
         self.best, self.is_first, self.log = best, is_first, log
         self.best_auc = float("nan")
         self.history: list[dict[str, float]] = []
         self.model: Any = None
         self.tokenizer: Any = None
-        self.has_code = False  # in the model's folder, and part of the model
+        self.has_code = False  # whether the model's folder has Python code of the model
         self._last_line_s = self._start_s = time.monotonic()
         self._start_step = 0
 
     def restore(self, checkpoint: ray.train.Checkpoint | None, scratch: str) -> str | None:
-        """Take up what an earlier attempt reported; the folder for the Trainer to resume from."""
+        """Restore an earlier attempt's state; returns the folder from which the Trainer resumes."""
         if checkpoint is None:
             return None
         restored = Path(checkpoint.to_directory(str(Path(scratch) / "restored")))
@@ -163,10 +163,10 @@ class BestCheckpointCallback(TrainerCallback):
         return str(restored / "trainer")
 
     def _note_epoch(self, entry: dict[str, float]) -> bool:
-        """Record an evaluation; whether it is the best so far."""
+        """Record an evaluation; returns whether it is the best so far."""
         auc_now = entry["eval_auc"]
         self.history.append({"epoch": entry["epoch"], "dev_auc": auc_now})
-        is_best = not auc_now <= self.best_auc  # also when there was none
+        is_best = not auc_now <= self.best_auc  # true for the first epoch: best_auc is NaN
         if is_best:
             self.best_auc = auc_now
         return is_best
@@ -177,7 +177,7 @@ class BestCheckpointCallback(TrainerCallback):
             self.tokenizer.save_pretrained(self.best)
 
     def pack(self, folder: Path, *, trained: Path) -> None:
-        """Copy the Trainer's last checkpoint and the best epoch: what `restore` takes up."""
+        """Copy the Trainer's last checkpoint and the best epoch, the input of `restore`."""
         last = get_last_checkpoint(str(trained))  # type: ignore[no-untyped-call]
         if last is None:
             raise RuntimeError(f"the Trainer has left no checkpoint in {trained}")
@@ -186,12 +186,12 @@ class BestCheckpointCallback(TrainerCallback):
             shutil.copytree(self.best, folder / "best")
 
     def finish(self) -> None:
-        """Without a dev split the last weights are the best."""
+        """Save the last weights if there is no best epoch, as without a dev split."""
         if not self.best.exists():
             self._save_best()
 
     def result(self) -> dict[str, Any]:
-        """What the fit gave, and the fingerprint of the model that it ended with."""
+        """The fit's results, and the fingerprint of the saved model."""
         return {
             "dev_auc": self.best_auc,
             "epochs": self.history,
@@ -258,7 +258,7 @@ def make_trainer(
     device: str,
     callbacks: list[TrainerCallback],
 ) -> Trainer:
-    """The Trainer of one teacher, ready to go; needs no Ray."""
+    """The configured Trainer of one teacher; needs no Ray."""
     settings = run.config.finetune
     model, tokenizer = _load_base(run, name)
     train, dev = (read_examples(run, split, tokenizer) for split in ("train", "dev"))
@@ -304,24 +304,24 @@ def make_trainer(
 
 
 def _load_base(run: Run, name: str) -> tuple[Any, Any]:
-    """A teacher's encoder with a new head in float32, and its tokenizer."""
+    """A teacher's encoder with a new head in float32, and the encoder's tokenizer."""
     base = run.config.teachers[name].base
     if base is None:
         raise ValueError(f"teacher {name} has no base: there is nothing to fine-tune")
     folder = load_model(run.model(base))
-    torch.manual_seed(run.config.finetune.seed)  # before the head gets its random weights
+    torch.manual_seed(run.config.finetune.seed)  # the head gets random weights below
     trusts_code = run.model(base).trusts_code
     model = load_classifier(folder, dtype=torch.float32, trusts_code=trusts_code, new_head=True)
-    if is_decoder(model.config):  # it learns pairs without a prompt here
+    if is_decoder(model.config):  # trained here on pairs without a prompt
         setattr(model.config, FINE_TUNED, "pairs")
     tokenizer = load_tokenizer(folder, trusts_code=trusts_code)
     set_padding(model.config, tokenizer)
-    load_model(run.model(base))  # still the same
+    load_model(run.model(base))  # verify that the files did not change during the load
     return model, tokenizer
 
 
 def read_examples(run: Run, split: str, tokenizer: Any) -> list[dict[str, Any]]:  # noqa: ANN401
-    """The tokenised pairs of a split with their targets, in the form the Trainer takes."""
+    """The tokenised pairs of a split with their targets, in the form of Trainer examples."""
     settings, judged = run.config.finetune, run.config.judged
     folder = run.judged(split)
     examples: list[dict[str, Any]] = []
@@ -341,7 +341,7 @@ def read_examples(run: Run, split: str, tokenizer: Any) -> list[dict[str, Any]]:
 
 
 def positive_weight(settings: FinetuneConfig, labels: Sequence[float]) -> float:
-    """What the loss of relevant pairs is multiplied with; of a graded label its relevant share."""
+    """Factor on the loss of relevant pairs; for a graded label, on its relevant part."""
     if settings.positive_weight == "balanced":
         return (len(labels) - sum(labels)) / sum(labels)
     return settings.positive_weight or 1.0
@@ -356,7 +356,8 @@ def _cross_entropy(
 ) -> torch.Tensor:
     """Sigmoid cross-entropy on graded labels, the mean over the batches of all workers.
 
-    The Trainer says how many pairs those are, and multiplies by the number of workers itself.
+    `num_items_in_batch`: the Trainer's count of those pairs; the Trainer itself multiplies the
+    loss by the number of workers.
     """
     logits = outputs.logits.float().squeeze(-1)
     weight = torch.tensor(positive_weight, device=logits.device)

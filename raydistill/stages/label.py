@@ -1,7 +1,7 @@
-"""label: every teacher scores the shards it has not scored yet; one logits file a shard.
+"""label: each teacher scores the shards that it has no logits for; one logits file a shard.
 
-A shard is the unit of commit: its logits are there, whole, or not at all. What is left is the list
-of shards minus the list of logits files.
+A shard is the unit of commit: its logits file is complete or does not exist. The remaining work is
+the list of shards minus the list of logits files.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ from raydistill.teachers.scoring_steps import (
 from raydistill.teachers.transformer.device import merge_uses, use_text
 
 logger = logging.getLogger("raydistill")
-_ATTEMPTS = 3  # at a shard, before it is given up and named
+_ATTEMPTS = 3  # at a shard, before the stage fails and names it
 
 
 def label_stage(run: Run, cluster: Cluster) -> bool:
-    """Score the missing shards of every teacher; False if none was missing.
+    """Score the missing shards of each teacher; False if none is missing.
 
-    The trees come first: they are fitted in seconds, and a mistake in what they read costs no GPU.
+    The trees run first: their fit takes seconds, and a mistake in their input costs no GPU time.
 
     Raises:
-        UserError: no pairs yet, a teacher that is not fine-tuned yet, is no cross-encoder or is
-            broken.
-        WorkError: shards that failed again and again; the others are done.
+        UserError: there are no pairs yet, or a teacher is not fine-tuned yet, is no cross-encoder
+            or is broken.
+        WorkError: shards failed 3 times; the other shards are complete.
     """
-    shards_to_score(run)  # prepare is complete
-    for name in run.config.teachers:  # every teacher is tried before the first one works
+    shards_to_score(run)  # raises unless prepare is complete
+    for name in run.config.teachers:  # all teachers are tried before the first one scores
         if not is_labeled(run, name):
             check_teacher(run, name, connect=lambda: cluster)
-    names = run.config.teacher_names  # the trees are the last of them
+    names = run.config.teacher_names  # the trees are last in this list
     left = [name for name in sorted(names, key=lambda n: n != TREES) if not is_labeled(run, name)]
     for name in left:
         with run.begin(f"label-{name}"):
-            if not is_labeled(run, name):  # else another job has just scored the last
+            if not is_labeled(run, name):  # false if another job has scored the last shard
                 _label(run, name, cluster)
     return bool(left)
 
@@ -104,11 +104,11 @@ def _label(run: Run, name: str, cluster: Cluster) -> None:
 
 
 def record_model(run: Run, name: str) -> None:
-    """Write whose logits a folder holds, before the first of them is there.
+    """Write the fingerprint of the model whose logits a folder gets, before the first shard.
 
     Raises:
-        UserError: it holds those of another model: one that was fitted again has other weights,
-            though what it is made of is the same.
+        UserError: the folder has logits of another model: a refitted teacher has other weights
+            although its inputs are the same.
     """
     logits = run.logits(name)
     if name == TREES:
@@ -130,10 +130,10 @@ def record_model(run: Run, name: str) -> None:
 
 
 def _load_trees_module() -> ModuleType:
-    """Imported where there are trees: LightGBM takes a second, and a library of the system.
+    """Imported only if the trees are enabled: LightGBM takes 1 s and needs OpenMP.
 
     Raises:
-        UserError: that library is missing.
+        UserError: OpenMP is missing.
     """
     try:
         from raydistill.stages import trees
@@ -146,10 +146,10 @@ def _load_trees_module() -> ModuleType:
 
 
 def count_rows(run: Run, name: str) -> tuple[int, int]:
-    """Pairs of all shards, and those of them that the teacher could not score.
+    """Number of pairs of all shards, and of those that the teacher has no logit for.
 
     Raises:
-        UserError: more than `label.max_bad_fraction` of them.
+        UserError: more than `label.max_bad_fraction` of the pairs have no logit.
     """
     shards, rejected = shards_to_score(run), run.rejected_logits(name)
     num_rows = sum(shard.num_rows for shard in shards)
@@ -165,7 +165,7 @@ def count_rows(run: Run, name: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Work:
-    """What is done with a shard, and by how many actors."""
+    """The steps for a shard, and the number of actors."""
 
     before: Step
     make: Callable[[], Step]
@@ -178,7 +178,7 @@ class _Work:
         if name == TREES:
             return _Work.of_trees(run, cluster)
         settings = run.config.label
-        # A ready-made teacher goes by its name: another machine has it in another folder.
+        # A ready-made teacher is passed by its name: its folder differs between machines.
         model, prompt = run.teacher_model(name), run.config.teachers[name].prompt
         return _Work(
             before=partial(read_tokens, model=model, max_length=settings.max_length, prompt=prompt),
@@ -214,10 +214,10 @@ def make_scorer(
     prompt: str | None = None,
     pads: bool | None = None,
 ) -> ScoreTokens:
-    """The teacher of an actor: on the GPU that Ray gave it, else on one core."""
+    """The scoring step of an actor: on the GPU that Ray assigned, else on one core."""
     device = "cuda" if has_gpu() else "cpu"
     if device == "cpu":
-        torch.set_num_threads(1)  # an actor a core does more than one actor on all of them
+        torch.set_num_threads(1)  # one actor a core is faster than one actor on all cores
     worker = f"{socket.gethostname()} {os.getpid()}"
     return ScoreTokens(
         model=model, settings=settings, device=device, worker=worker, prompt=prompt, pads=pads
@@ -225,10 +225,10 @@ def make_scorer(
 
 
 def _score(shards: list[Shard], work: _Work, tally: _Tally) -> None:
-    """Score the shards; those that fail are tried again when the others are done.
+    """Score the shards; failed shards are tried again after all others.
 
     Raises:
-        WorkError: shards that failed at every attempt, with the last error of the first.
+        WorkError: shards failed in all attempts; the message has the first shard's last error.
     """
     left = {s.target: {"folder": s.folder.uri, "name": s.name, "target": s.target} for s in shards}
     errors: dict[str, str] = {}
@@ -264,7 +264,7 @@ def _note_lost(errors: dict[str, str], item: Item, cause: str) -> None:
 
 @dataclass
 class _Tally:
-    """What this attempt has done so far, and its lines."""
+    """Counts of this attempt and its progress lines."""
 
     name: str
     shards: list[Shard]
@@ -274,23 +274,23 @@ class _Tally:
     busy_s: float = 0.0
     most_actors: int = 0
     out_of_memory: int = 0
-    uses: list[dict[str, str]] = field(default_factory=list)  # distinct ones
+    uses: list[dict[str, str]] = field(default_factory=list)  # distinct device uses
     _progress: Progress = field(init=False)
     _workers: deque[str] = field(init=False)
 
     def __post_init__(self) -> None:
         rows = sum(shard.num_rows for shard in self.shards)
         self._progress = Progress("label", num_items=len(self.shards), num_rows=rows, unit="shards")
-        # Whoever wrote one of the last shards is at work; two rounds of all, as some are slower.
+        # Actors that wrote one of the last shards are active; two rounds, as some are slower.
         self._workers = deque(maxlen=2 * self.num_actors)
 
     def add(self, result: Item) -> None:
-        """Count a shard that is done."""
+        """Count a completed shard."""
         self.tokens += result["tokens"]
         self.padded_tokens += result["padded_tokens"]
         self.busy_s += result["read_s"] + result["score_s"]
         self._note_memory(result)
-        use = result.get("use")  # the trees say none
+        use = result.get("use")  # not set by the trees
         if use and use not in self.uses:
             self.uses.append(use)
         self._workers.append(result["worker"])
@@ -302,7 +302,7 @@ class _Tally:
         )
 
     def _note_memory(self, result: Item) -> None:
-        num = result.get("out_of_memory", 0)  # the trees run no batches
+        num = result.get("out_of_memory", 0)  # not set by the trees: they have no batches
         self.out_of_memory += num
         if num:
             logger.warning(
@@ -313,7 +313,7 @@ class _Tally:
             )
 
     def _speed(self) -> str:
-        if not self.tokens:  # the trees read none
+        if not self.tokens:  # the trees count none
             return ""
         return f"{self._tokens_per_s():,.0f} tokens/s, {self._padding():.1%} padding, "
 
@@ -324,14 +324,14 @@ class _Tally:
         return 1 - self.tokens / max(self.padded_tokens, 1)
 
     def _tokens_per_s(self) -> float:
-        if not self._progress.rows:  # the first shard: there is no rate yet
+        if not self._progress.rows:  # the first shard: no rate yet
             return self.tokens / max(self._progress.seconds, 1e-9)
         return self._progress.rate() * self.tokens / self._progress.rows
 
     def summary(self) -> dict[str, Any]:
-        """What this attempt did, for _SUCCESS.json."""
+        """The attempt's counts for _SUCCESS.json."""
         rows, of_tokens = self._progress.rows, {}
-        if self.tokens:  # of the trees there are none
+        if self.tokens:  # the trees count none
             of_tokens = {
                 "tokens": self.tokens,
                 "tokens_per_s": round(self._tokens_per_s()),

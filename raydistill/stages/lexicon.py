@@ -1,7 +1,7 @@
-"""Before training: what is known of words and n-grams, made once a run and shared by its students.
+"""Make a run's lexicon before training: words and n-grams, shared by all students of the run.
 
-With `ngrams.vocabulary_rows`, Ray Data tasks count the n-grams of the whole transfer set, some
-shards a task; each task's counts are a file, and the ones that are there are not counted again.
+With `ngrams.vocabulary_rows`, Ray Data tasks count the n-grams of the whole transfer set. Each task
+counts some shards and writes one file; a resume skips the shards with a file.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from raydistill.student.lexicon_builder import make_lexicon
 
 logger = logging.getLogger("raydistill")
 _COUNTS = "counts"
-_ROWS_A_TASK = 1 << 19  # 524,288 pairs, some 3 s of a core; more where a shard alone has more
+_ROWS_A_TASK = 1 << 19  # 524,288 pairs, some 3 s of a core; a larger shard is one task
 
 
 def write_lexicon(run: Run) -> None:
-    """Make the run's lexicon, unless it is there."""
+    """Make the run's lexicon if it does not exist."""
     if has_lexicon(run):
         return
     encoder, settings = run.word_encoder, run.config.ngrams
@@ -50,14 +50,14 @@ def write_lexicon(run: Run) -> None:
         trusts_code=encoder is not None and run.model(encoder).trusts_code,
     )
     if encoder:
-        load_model(run.model(encoder))  # still the same
+        load_model(run.model(encoder))  # verify that the files did not change during the load
     if settings.vocabulary_rows:
         lexicon = lexicon.with_ngrams(_frequent_ngrams(run, lexicon))
     save_lexicon(run, lexicon)
 
 
 def _frequent_ngrams(run: Run, lexicon: Lexicon) -> NDArray[np.int32]:
-    """Ids of the most frequent n-grams of the transfer set, in rising order."""
+    """Ids of the most frequent n-grams of the transfer set, ascending."""
     groups = groups_of(pair_shards(run))
     folder = run.lexicon / _COUNTS
     done = set(folder.shards())
@@ -73,7 +73,7 @@ def _frequent_ngrams(run: Run, lexicon: Lexicon) -> NDArray[np.int32]:
 
 
 def groups_of(shards: Mapping[str, int]) -> list[dict[str, int]]:
-    """What the tasks count: sorted shards, one after the other, up to 524,288 rows or one shard."""
+    """Shards of each task in sorted order: at most 524,288 rows, or one larger shard."""
     groups: list[dict[str, int]] = []
     num_rows = 0
     for name in sorted(shards):
@@ -86,7 +86,7 @@ def groups_of(shards: Mapping[str, int]) -> list[dict[str, int]]:
 
 
 def _count(item: Item, *, folder: Folder, pairs: Folder, spec: NgramSpec, lexicon: Lexicon) -> Item:
-    """Write how often each n-gram id stands in some shards, under the first one's name."""
+    """Write the counts of the n-gram ids in some shards, to a file named after the first shard."""
     counts, num_rows = np.zeros(spec.num_rows, np.int64), 0
     pieces = pieces_of(item["shards"])
     for rows in read_pieces(pairs, pieces, columns=["query", "title"]):
@@ -100,7 +100,7 @@ def _count(item: Item, *, folder: Folder, pairs: Folder, spec: NgramSpec, lexico
 
 
 def most_frequent(folder: Folder, *, num: int) -> NDArray[np.int32]:
-    """The `num` ids with the largest counts over all files, in rising order."""
+    """The `num` ids with the largest counts summed over all files, ascending."""
     counts = np.zeros(1 << VOCABULARY_BITS, np.int64)
     for name in folder.shards():
         table = folder.read_table(name)
@@ -109,7 +109,7 @@ def most_frequent(folder: Folder, *, num: int) -> NDArray[np.int32]:
 
 
 def top_ids(counts: NDArray[np.int64] | Sequence[int], *, num: int) -> NDArray[np.int32]:
-    """Places of the `num` largest counts above 0, in rising order; of equal ones the lower."""
+    """Indices of the `num` largest counts above 0, ascending; of equal counts the lower index."""
     counts = np.asarray(counts)
     order = np.argsort(-counts, kind="stable")[:num]
     return np.sort(order[counts[order] > 0]).astype(np.int32)

@@ -1,9 +1,9 @@
 """prepare: raw files to `judged/`, `pairs/` and `quarantine/`.
 
-Two passes of Ray Data tasks. Scatter: a part of a raw file becomes clean chunks sorted by the key
-of the query. Gather: a range of keys is read from all chunks, made distinct, and written as
-shards. The result depends on neither the cluster nor the order of files. Without `dedupe` there
-is one pass: a part becomes shards. Files that come later are an increment: shards of new pairs.
+Two passes of Ray Data tasks. Scatter: a part of a raw file becomes clean chunks sorted by the query
+key. Gather: a task reads a range of keys from all chunks, removes duplicates and writes shards. The
+result depends on neither the cluster nor the order of files. Without `dedupe` there is one pass: a
+part becomes shards. Files added later form an increment: more shards with the new pairs.
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ from raydistill.progress import Progress
 from raydistill.runs.run_folder import Run
 
 logger = logging.getLogger("raydistill")
-_GATHER_ROWS = 1 << 21  # clean rows that a task that gathers holds: 200 to 400 MB
-_GATHER_TASKS = 16  # at least, where there are as many shards: a cluster has work for all
+_GATHER_ROWS = 1 << 21  # clean rows that a gather task has in memory: 200 to 400 MB
+_GATHER_TASKS = 16  # at least, if there are as many shards: for the cores of a cluster
 _NUM_THREADS = 16
 
 
 def prepare_stage(run: Run) -> bool:
-    """Make the judged splits and the shards of the transfer set; False if nothing was left to do.
+    """Make the judged splits and the shards of the transfer set; False if they are complete.
 
     Raises:
-        UserError: inputs that are missing, have other columns, have changed since, or of which
-            little can be used.
+        UserError: an input is missing, lacks a column, has changed since it was prepared, or has
+            too few usable rows.
     """
     check_inputs(run)
     with run.begin("prepare"):
-        if run.reread_manifest():  # another job has prepared since
+        if run.reread_manifest():  # another job has prepared meanwhile
             _forget_unfinished(run)
             _check_new(run)
         new, manifest = run.unknown_files("pairs"), run.manifest
         if new:
             manifest = manifest.with_increments("pairs", [*manifest.pairs, new])
         if Manifest.read(run.root) is None:
-            for dataset in _datasets(run):  # of files that could not be used
+            for dataset in _datasets(run):  # rows of files that could not be used
                 dataset.quarantine.delete()
         run.write_manifest(replace(manifest, patterns=tuple({*manifest.patterns, *run.patterns})))
         try:
@@ -83,7 +83,7 @@ def _build_all(run: Run) -> bool:
 
 
 def _forget_first(run: Run) -> None:
-    """Leave nothing but quarantine of a first increment: other settings may read it."""
+    """Delete a failed first increment except quarantine/: the settings may still change."""
     datasets = _datasets(run)
     if any(dataset.name == "pairs" and _num_done(dataset) for dataset in datasets):
         return
@@ -93,11 +93,11 @@ def _forget_first(run: Run) -> None:
 
 
 def check_inputs(run: Run) -> None:
-    """Look into every raw file that is new.
+    """Check each new raw file.
 
     Raises:
-        UserError: an input is missing, has other columns, or has changed since prepare was done
-            with it; labels that are not what the settings say.
+        UserError: an input is missing, lacks a column, or has changed since it was prepared; or
+            the labels do not match the settings.
     """
     run.check_owner()
     if Manifest.read(run.root) is not None and _has_pending(run):
@@ -119,14 +119,14 @@ def _check_new(run: Run) -> None:
 
 
 def _has_pending(run: Run) -> bool:
-    """Whether prepare has begun an increment that it has not finished."""
+    """Whether an increment in the manifest is not complete."""
     return any(len(run.manifest.increments(d.name)) > _num_done(d) for d in _datasets(run))
 
 
 def _forget_unfinished(run: Run) -> None:
-    """Begin an increment anew whose files are gone or have changed before prepare was done.
+    """Restart unfinished increments whose files were deleted or changed.
 
-    A file that was cut off, and is now mended, costs the work on the others and no more.
+    After the repair of a truncated file, only the unfinished increments are made again.
     """
     for dataset in _datasets(run):
         increments = run.manifest.increments(dataset.name)
@@ -146,7 +146,7 @@ def _forget_unfinished(run: Run) -> None:
 
 
 def check_splits(run: Run) -> None:
-    """Raise UserError unless every judged split has pairs, relevant ones and others."""
+    """Raise UserError unless each judged split has relevant pairs and other pairs."""
     at = run.config.judged.relevant_at
     for split in SPLITS:
         folder = run.judged(split)
@@ -176,12 +176,12 @@ def _datasets(run: Run) -> tuple[Dataset, Dataset]:
 
 
 def _build(dataset: Dataset, *, run: Run) -> bool:
-    """Make the increments that are not complete, one after the other; False if there was none."""
+    """Make the increments that are not complete, in order; False if all are complete."""
     increments = run.manifest.increments(dataset.name)
     done = dataset.folder.success() or {"increments": [], "shards": {}}
     num_done = len(done["increments"])
     if num_done == len(increments):
-        dataset.all_chunks.delete()  # of a job that was killed at its very end
+        dataset.all_chunks.delete()  # if a job was killed after it wrote _SUCCESS.json
         return False
     held_out = _held_out(run, dataset)
     for number, files in enumerate(increments[num_done:], num_done):
@@ -194,7 +194,7 @@ def _build(dataset: Dataset, *, run: Run) -> bool:
         fingerprint = run.prepare_fingerprint(dataset.name) if is_last else ""
         summary = _summary(done, fingerprint=fingerprint) | retry.for_success()
         dataset.folder.write_json(SUCCESS, summary)
-        dataset.all_chunks.delete()  # not before: a resume would take the rest for all
+        dataset.all_chunks.delete()  # after SUCCESS: a resume would miss the deleted chunks
     return True
 
 
@@ -204,10 +204,10 @@ def _num_done(dataset: Dataset) -> int:
 
 
 def _summary(done: dict[str, Any], *, fingerprint: str) -> dict[str, Any]:
-    """What _SUCCESS.json says: the sums over all increments, each increment, every shard's rows."""
+    """The content of _SUCCESS.json: sums over increments, each increment, rows of each shard."""
     increments = done["increments"]
     totals = {name: sum(one[name] for one in increments) for name in (*COUNTS, "seconds")}
-    # Without those of an increment that an older version made.
+    # An increment made by an older version lacks these counts.
     for name in EXTRAS:
         totals[name] = sum(one.get(name, 0) for one in increments)
     rate = round(totals["rows_in"] / max(totals["seconds"], 1e-9))
@@ -221,7 +221,7 @@ def _add(
     *,
     held_out: HeldOut,
 ) -> dict[str, Any]:
-    """Make one increment; its counts, its layouts and its shards."""
+    """Make one increment; returns its counts, layouts and shards."""
     start_s = time.monotonic()
     parts = plan_parts(files)
     counts, shards = _scatter(dataset, parts, held_out=held_out)
@@ -272,7 +272,7 @@ def _check_sum(dataset: Dataset, what: str, found: int, expected: int) -> None:
 
 
 def plan_parts(files: Sequence[RawFile]) -> list[Item]:
-    """What each task of the scatter reads: some row groups of a Parquet file, or a whole file."""
+    """The input of each scatter task: some row groups of a Parquet file, or a whole file."""
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         spans = threads.map(lambda f: row_group_spans(f.input, max_rows=PART_ROWS), files)
         found = [(file, span) for file, spans in zip(files, spans, strict=True) for span in spans]
@@ -285,7 +285,7 @@ def plan_parts(files: Sequence[RawFile]) -> list[Item]:
 def _scatter(
     dataset: Dataset, parts: list[Item], *, held_out: HeldOut
 ) -> tuple[Counter[str], dict[str, int]]:
-    """Clean every part into chunks, or shards where there is no dedupe; counts and shards."""
+    """Clean all parts into chunks, or into shards without dedupe; returns counts and shards."""
     progress = Progress("prepare", num_items=len(parts), num_rows=None, unit="parts")
     work = partial(scatter_part, dataset=dataset, held_out=held_out)
     totals: Counter[str] = Counter()
@@ -336,7 +336,7 @@ def _gather(
     *,
     counts: Counter[str],
 ) -> tuple[Counter[str], dict[str, int]]:
-    """Make the shards of every group; rows read from the chunks and written, and the shards."""
+    """Make the shards of all groups; returns rows read and written, and rows of each shard."""
     items = [
         {"split": split, "bucket_groups": groups}
         for split, layout in layouts.items()
@@ -360,7 +360,7 @@ def _gather(
 
 
 def _plan_groups(layout: BucketLayout, *, num_rows: int) -> Iterator[tuple[int, int]]:
-    """First and last group of each task: as many as a task may hold, fewer where few are there."""
+    """First and last group of each task: at most 2^21 rows, and 16 tasks if there are groups."""
     most = _GATHER_ROWS * layout.num_bucket_groups // max(num_rows, 1)
     step = max(1, min(most, layout.num_bucket_groups // _GATHER_TASKS))
     for first in range(0, layout.num_bucket_groups, step):
@@ -368,10 +368,10 @@ def _plan_groups(layout: BucketLayout, *, num_rows: int) -> Iterator[tuple[int, 
 
 
 def _held_out(run: Run, dataset: Dataset) -> HeldOut:
-    """What each file must do without: no query of dev or test is in anything that is learned from.
+    """The query keys to remove from each dataset's files: training data has no dev or test query.
 
-    Of judged pairs only files whose split is given can be in the way of others: test comes
-    before dev, dev before the rest.
+    Judged pairs: only files with a configured split reserve their queries; test has priority over
+    dev, dev over the rest.
     """
     if dataset.name == "pairs":
         return HeldOut({"": _split_keys(run)} if run.config.pairs.hold_out else {})

@@ -1,4 +1,4 @@
-"""The part of label that fits the trees on the judged pairs, and the step that scores with them."""
+"""The part of `label` that fits the trees on the judged pairs and reads pairs to score."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.trees import MODELS, described, fit_trees
 
 logger = logging.getLogger("raydistill")
-_MOST_THREADS = 8  # of the fit; more gain nothing on so few pairs
+_MOST_THREADS = 8  # of the fit; more are no faster on so few pairs
 
 
 def fit(run: Run) -> None:
-    """Fit the trees if they are not there.
+    """Fit the trees if they are not complete.
 
     Raises:
-        UserError: too few judged pairs.
+        UserError: there are too few judged pairs.
     """
     if run.teacher(TREES).success() is not None:
         return
@@ -50,7 +50,7 @@ def fit(run: Run) -> None:
 
 
 def _fit(item: Item, *, run: Run) -> Item:
-    """Fit the trees and write them; one core is asked for, as any machine has one."""
+    """Fit the trees and write them; the task requests one core, so that any machine can run it."""
     start_s = time.monotonic()
     lexicon, spec = load_lexicon(run.for_trees), spec_of(run.for_trees)
     features_BF, labels_B = _read(run, "train", spec=spec, lexicon=lexicon)
@@ -81,7 +81,7 @@ def _fit(item: Item, *, run: Run) -> Item:
 def _read(
     run: Run, split: str, *, spec: NgramSpec, lexicon: Lexicon
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What the trees read of a judged split, and its labels."""
+    """The trees' features of a judged split, and its labels."""
     loader = Loader(run.judged(split), Targets(), spec=spec, lexicon=lexicon)
     dense, labels = [np.empty((0, NUM_DENSE), np.float32)], [np.empty(0, np.float32)]
     for piece in pieces_of(judged_shards(run, split)):

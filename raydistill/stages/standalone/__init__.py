@@ -1,1 +1,1 @@
-"""Commands of their own: work that is no stage of a run."""
+"""Commands that are not a stage of a run."""

@@ -1,7 +1,7 @@
 """candidates: a query list and a title catalogue to pairs for `[pairs] input`.
 
-One task cleans both and makes the index; then every shard of queries is a task. A shard that
-exists is whole; the same files and settings give the same bytes, on any number of workers.
+One task cleans both and builds the index; then each shard of queries is a task. A shard that exists
+is complete. The same files and settings give the same bytes for any number of workers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _BEGUN, _KIND = "_candidates.json", "candidates"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made of what, and where."""
+    """Inputs, settings and output folder of one command."""
 
     output: Folder
     sources: Sources
@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def work(self) -> Folder:
-        """The catalogue, while candidates are made of it; hidden from `[pairs] input`."""
+        """The catalogue during the command; the name is hidden from `[pairs] input`."""
         return self.output / "_catalogue"
 
     @property
@@ -60,7 +60,7 @@ class Plan:
         return self.output / "_quarantine"
 
     def settings(self) -> dict[str, Any]:
-        """What decides the bytes of the output."""
+        """All settings that determine the bytes of the output."""
         return {
             **self.sources.settings(),
             **mix_settings(self.mix),
@@ -70,10 +70,10 @@ class Plan:
 
 
 def make_plan(output: str, *, sources: Sources, mix: Mix, shard_queries: int) -> Plan:
-    """Look into the files and the output folder.
+    """Check the input files and the output folder.
 
     Raises:
-        UserError: inputs that cannot be used, or an output that was begun with others.
+        UserError: an input cannot be used, or the output was begun with other inputs or settings.
     """
     files = {name: sources.files(name) for name in TEXTS}
     plan = Plan(Folder(output), sources, mix, files, shard_queries)
@@ -93,16 +93,16 @@ def make_plan(output: str, *, sources: Sources, mix: Mix, shard_queries: int) ->
 
 
 def is_there(plan: Plan) -> bool:
-    """Whether all candidates are there."""
+    """Whether all candidates are complete."""
     return plan.output.success() is not None
 
 
 def run(plan: Plan, *, take_over: bool = False) -> dict[str, Any]:
-    """Write `part-*.parquet` below the output; the counts.
+    """Write `part-*.parquet` to the output; returns the counts.
 
     Raises:
-        UserError: no query or no title is left after cleaning, or another job writes there, whose
-            lease is not to be taken over.
+        UserError: no query or no title is left after cleaning, or another job holds the lease and
+            `take_over` is not set.
     """
     plan.output.claim(_KIND)
     with Lease(plan.output / "_leases", "candidates", take_over=take_over):
@@ -135,7 +135,7 @@ def _make(plan: Plan) -> dict[str, Any]:
 
 
 def _catalogue_counts(plan: Plan) -> dict[str, dict[str, int]]:
-    """Make the catalogue, unless it is there; what became of the rows."""
+    """Make the catalogue if it does not exist; returns the row counts of both inputs."""
     done = plan.work.success()
     if done is not None:
         return done
@@ -152,7 +152,7 @@ def _catalogue_task(item: Item, *, plan: Plan) -> Item:
 
 
 def _make_shards(plan: Plan, *, num_queries: int) -> tuple[Counter[str], dict[str, int]]:
-    """Make the shards that are missing; pairs of each kind, and rows of each shard."""
+    """Make the missing shards; returns pairs of each kind, and rows of each shard."""
     there = set(plan.output.shards())
     items: list[Item] = []
     for number, start in enumerate(range(0, num_queries, plan.shard_queries)):
@@ -170,7 +170,7 @@ def _make_shards(plan: Plan, *, num_queries: int) -> tuple[Counter[str], dict[st
 
 
 def _shard_task(item: Item, *, plan: Plan) -> Item:
-    """Write one shard, unless it is there; how many pairs of each kind it holds."""
+    """Write one shard if it does not exist; returns its pairs of each kind."""
     name = item["name"]
     if item["is_there"]:
         table = plan.output.read_table(name, columns=["query", "source", "rank"])
@@ -184,7 +184,7 @@ def _shard_task(item: Item, *, plan: Plan) -> Item:
     return {"name": name, "counts": counts}
 
 
-_OPEN: dict[str, Catalogue] = {}  # by place: a worker opens the catalogue once, for all its shards
+_OPEN: dict[str, Catalogue] = {}  # by path: a worker process opens the catalogue once
 
 
 def _catalogue(folder: Folder) -> Catalogue:

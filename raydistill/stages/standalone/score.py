@@ -1,6 +1,6 @@
-"""A file of pairs in, the same file with a `score` column out, some rows at a time.
+"""score: a file of pairs to the same file with a `score` column, read in blocks of rows.
 
-As many rows come out as went in, in their order, with the columns of all input files.
+The output has the rows of the input in the same order, and the columns of all input files.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def score_file(
     title: str,
     csv: CsvOptions | None = None,
 ) -> tuple[int, int]:
-    """Score the pairs of `source` into `target`; rows written, and rows without a score.
+    """Score the pairs of `source` into `target`; returns rows written and rows without a score.
 
-    A row whose query or title is null, empty or not UTF-8 keeps its place with a null score, and so
-    does a line that cannot be parsed, with what is known of it. `csv`: how text is delimited.
+    A row whose query or title is null, empty or not UTF-8 stays in the output with a null score. So
+    does a line that cannot be parsed, with the fields that could be read. `csv`: the delimiters.
     """
     kind = file_format(target)
     if kind not in _WRITTEN or target.endswith(COMPRESSIONS) or "://" in target:
@@ -75,11 +75,11 @@ def score_file(
 
 
 def _output_schema(files: Iterable[InputFile]) -> pa.Schema:
-    """The columns of all files and the score, which takes the place of an older one."""
+    """The columns of all files plus `score`, which replaces a column of that name."""
     schemas = []
     for file in files:
         schema = read_schema(file)
-        if file.format in ("csv", "tsv"):  # they come as bytes, and go as text
+        if file.format in ("csv", "tsv"):  # read as bytes, written as text
             schema = pa.schema([(name, pa.string()) for name in schema.names])
         schemas.append(schema)
     columns = [
@@ -91,10 +91,10 @@ def _output_schema(files: Iterable[InputFile]) -> pa.Schema:
 
 
 def _scores_of(scorer: Scorer, raw: RawRows, *, query: str, title: str) -> pa.FloatArray:
-    """Scores of all rows; null of those that are bad."""
+    """Scores of all rows; null for bad rows."""
     table = raw.table
     for name in (query, title):
-        if name and name not in table.column_names:  # of JSON lines, in a part of the file
+        if name and name not in table.column_names:  # JSON lines: absent from this block
             table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
     scores = score_table(scorer, table, query=query, title=title)
     bad = np.isin(raw.rows, [row for row, _ in raw.bad])
@@ -102,7 +102,7 @@ def _scores_of(scorer: Scorer, raw: RawRows, *, query: str, title: str) -> pa.Fl
 
 
 def score_table(scorer: Scorer, table: pa.Table, *, query: str, title: str) -> pa.FloatArray:
-    """Scores of the rows of a table; null where a text is missing."""
+    """Scores of the rows of a table; null for a missing text."""
     titles, has_title = _texts(table[title], max_chars=scorer.max_title_chars)
     if not query:
         queries, usable = pa.array([""] * len(titles), pa.string()), has_title
@@ -114,10 +114,10 @@ def score_table(scorer: Scorer, table: pa.Table, *, query: str, title: str) -> p
 
 
 def score_lines(scorer: Scorer, lines: Iterable[bytes], output: TextIO) -> tuple[int, int]:
-    """Lines of query<TAB>title to query<TAB>title<TAB>score; lines, and those without a score.
+    """Lines query<TAB>title to query<TAB>title<TAB>score; returns lines, and those without score.
 
-    A student of single texts takes lines of one text. A line that is something else, or has no
-    text, keeps its place: what it holds, and an empty score.
+    A student of single texts takes lines of one text. Any other line, or a line without text, is
+    written with its fields and an empty score.
     """
     num_texts = 1 if scorer.settings.get("single_texts") else 2
     num_rows = num_null = 0
@@ -153,14 +153,14 @@ def _blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def _texts(column: pa.ChunkedArray, *, max_chars: int) -> tuple[pa.StringArray, pa.BooleanArray]:
-    """Texts as `prepare` would clean them, "" where there is none, and whether there is one."""
+    """Texts cleaned as by `prepare`, "" for a missing one; and whether each text exists."""
     decoded, _ = decode(one_chunk(column))
     texts = pc.utf8_slice_codeunits(normalise(pc.fill_null(decoded, "")), 0, max_chars)
     return texts, pc.not_equal(texts, "")
 
 
 def _with_scores(table: pa.Table, scores: pa.FloatArray, schema: pa.Schema) -> pa.Table:
-    """The table with its scores and all columns of the output, null where it has none."""
+    """The table with its scores and all columns of the output; absent columns are null."""
     columns = [
         _as_type(one_chunk(table[column.name]), column.type)
         if column.name in table.column_names
@@ -171,7 +171,7 @@ def _with_scores(table: pa.Table, scores: pa.FloatArray, schema: pa.Schema) -> p
 
 
 def _as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Values as the output has them; what is not UTF-8 with a sign in its place."""
+    """Values in the output's type; invalid UTF-8 becomes U+FFFD."""
     if column.type == kind:
         return column
     if pa.types.is_dictionary(column.type):
@@ -198,7 +198,7 @@ def _warn_bad(raw: RawRows, uri: str) -> None:
 
 @contextmanager
 def _writer(target: Path, kind: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    """What writes tables to `target`, which appears when it is complete."""
+    """A function that writes tables to `target`; the file appears when it is complete."""
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     writer = _Writer(temporary, kind)
     try:
@@ -210,14 +210,14 @@ def _writer(target: Path, kind: str, schema: pa.Schema) -> Iterator[Callable[[pa
 
 
 class _Writer:
-    """Appends tables to a file of one of the formats that are written."""
+    """Appends tables to a file in one of the output formats."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path, self.kind = path, kind
         self._open: pq.ParquetWriter | pacsv.CSVWriter | TextIO | None = None
 
     def start(self, schema: pa.Schema) -> Callable[[pa.Table], None]:
-        """Open the file; what writes a table to it."""
+        """Open the file; returns the function that writes a table to it."""
         if self.kind == "parquet":
             self._open = parquet = pq.ParquetWriter(str(self.path), schema)
             return parquet.write_table  # type: ignore[no-any-return]
@@ -251,7 +251,7 @@ class _Writer:
 
 
 def _tsv_field(value: object) -> str:
-    """A value as TSV has it: no quoting, so no tab and no line break."""
+    """A value as a TSV field: TSV has no quoting, so tabs and line breaks raise UserError."""
     text = "" if value is None else str(value)
     if "\t" in text or "\n" in text or "\r" in text:
         raise UserError(f"{text[:60]!r} has a tab or a line break: write .csv, .jsonl or .parquet")

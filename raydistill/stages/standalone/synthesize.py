@@ -1,4 +1,4 @@
-"""synthesize: raw files of a made-up shop, shard by shard, in constant memory."""
+"""synthesize: raw files of a fictitious shop, shard by shard, in constant memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JUDGED_FILE, _BEGUN, _KIND = "judged.parquet", "_shop.json", "shop"
 
 @dataclass(frozen=True)
 class ShopSize:
-    """How much to make; the same numbers make the same bytes."""
+    """The amount of data and the seed; equal values give equal bytes."""
 
     num_pairs: int
     num_judged: int
@@ -30,10 +30,10 @@ class ShopSize:
 
 
 def is_there(output: str, size: ShopSize) -> bool:
-    """Whether the shop is there, whole.
+    """Whether the shop is complete.
 
     Raises:
-        UserError: the folder holds a shop of other numbers.
+        UserError: the folder has a shop of another size or seed.
     """
     folder = Folder(output)
     folder.check_claim(_KIND)
@@ -44,7 +44,7 @@ def is_there(output: str, size: ShopSize) -> bool:
 
 
 def run(output: str, size: ShopSize) -> None:
-    """Write `pairs/part-*.parquet` and `judged.parquet` below `output`."""
+    """Write `pairs/part-*.parquet` and `judged.parquet` to `output`."""
     folder = Folder(output)
     folder.claim(_KIND)
     with Lease(folder / "_leases", "synthesize"):
@@ -76,7 +76,7 @@ def _write_shard(item: Item, *, uri: str, size: ShopSize) -> Item:
     return {"rows": pairs.num_rows}
 
 
-_SHOPS: dict[int, Shop] = {}  # by seed: a worker builds the shop once, for all its shards
+_SHOPS: dict[int, Shop] = {}  # by seed: a worker process builds the shop once
 
 
 def _shop(size: ShopSize) -> Shop:
