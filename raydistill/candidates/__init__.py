@@ -1,1 +1,1 @@
-"""A candidate pair: titles found for a query, where no log holds pairs."""
+"""Candidate pairs: titles found for a query, for users without a log of pairs."""

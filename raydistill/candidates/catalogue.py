@@ -1,8 +1,8 @@
-"""Raw files of queries and of titles to what candidates are made from; no Ray.
+"""Raw files of queries and of titles to the catalogue from which candidates are drawn; no Ray.
 
-Comes in: files. Goes out: a folder with the distinct clean texts of both, in the order of their
-hashes (a shard of queries is a random sample), and the index of the titles. All of it is mapped
-into memory, which the processes of a machine share.
+Input: files. Output: a folder with the distinct clean texts of both, in the order of their hashes
+(so a shard of queries is a random sample), and an index of the titles. Both are memory-mapped: the
+processes of a machine share one copy.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from raydistill.serving.text.hashing import hash_texts
 
 TEXTS = ("query", "title")
 _PLURAL = {"query": "queries", "title": "titles"}
-_TERM_ROWS = 65_536  # titles whose terms are Python strings at once
+_TERM_ROWS = 65_536  # titles whose terms are Python strings at the same time
 
 
 @dataclass(frozen=True)
 class Texts:
-    """One of the two inputs: files, the column, the longest text that is kept."""
+    """One of the two inputs: files, column, and the maximum length of a text."""
 
     input: tuple[str, ...]
     column: str
@@ -46,19 +46,19 @@ class Texts:
 
 @dataclass(frozen=True)
 class Sources:
-    """Queries and titles, and how both are cleaned."""
+    """The inputs of queries and titles, and how both are cleaned."""
 
     query: Texts
     title: Texts
     lowercase: bool = False
-    csv: Mapping[str, str] = field(default_factory=dict)  # how text is delimited
+    csv: Mapping[str, str] = field(default_factory=dict)  # delimiters of text files
 
     def of(self, name: str) -> Texts:
         """The input of "query" or "title"."""
         return self.query if name == "query" else self.title
 
     def settings(self) -> dict[str, Any]:
-        """What changes the candidates, besides the files' contents."""
+        """The settings that change the candidates, without the files' contents."""
         found: dict[str, Any] = {"lowercase": self.lowercase}
         if self.csv:
             found["csv"] = dict(self.csv)
@@ -68,10 +68,10 @@ class Sources:
         return found
 
     def files(self, name: str) -> list[RawFile]:
-        """The files of an input, with their digests.
+        """The files of an input with their digests.
 
         Raises:
-            UserError: an input that names nothing, or a file without the column.
+            UserError: an input matches nothing, or a file lacks the column.
         """
         texts = self.of(name)
         hint = f"name it with --{name}-column"
@@ -81,7 +81,7 @@ class Sources:
         return read_identities(raw, hint=hint)
 
     def rules(self) -> PairsConfig:
-        """The cleaning rules, as `prepare` has them."""
+        """The cleaning rules, as in `prepare`."""
         return PairsConfig.model_validate(
             {
                 "input": "",
@@ -99,12 +99,12 @@ def make_catalogue(
     sources: Sources,
     quarantine: Folder,
 ) -> dict[str, dict[str, int]]:
-    """Write the distinct queries and titles and the index; what became of the rows of both.
+    """Write the distinct queries and titles and the index; returns the row counts of both.
 
-    Memory: about three times the bytes of the titles, and 100 MB for 1.4 million of them.
+    Memory: about three times the bytes of the titles, plus 100 MB for 1.4 million titles.
 
     Raises:
-        UserError: no query or no title is left.
+        UserError: no query or no title is left after cleaning.
     """
     target.delete()
     counts = {}
@@ -124,7 +124,7 @@ def make_catalogue(
 def _read_texts(
     name: str, files: Sequence[RawFile], *, rules: PairsConfig, quarantine: Folder
 ) -> tuple[pa.LargeStringArray, dict[str, int]]:
-    """The distinct clean texts of all files, by their hashes; counts of rows."""
+    """The distinct clean texts of all files, sorted by their hashes; and row counts."""
     parts: list[pa.Table] = []
     rows_in = quarantined = 0
     for number, file in enumerate(files):
@@ -168,7 +168,7 @@ def _distinct(parts: Sequence[pa.Table]) -> pa.LargeStringArray:
 
 
 def _write_texts(path: Path, texts: pa.LargeStringArray) -> None:
-    """One batch: a text is then found without a look at the others."""
+    """Write one batch, so that a text is read by its index without reading others."""
     table = pa.record_batch([texts], names=["text"])
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_batch(table)
@@ -180,18 +180,18 @@ def _terms_of(titles: pa.LargeStringArray) -> Iterator[str]:
 
 
 class Catalogue:
-    """What `make_catalogue` has written, opened on this machine."""
+    """The output of `make_catalogue`, opened on this machine."""
 
     def __init__(self, folder: Folder) -> None:
-        """From an object store the files are copied to this machine's cache, once."""
+        """Files in an object store are copied to this machine's cache once."""
         place = folder.download()
         self.queries, self.titles = (_open_texts(place / f"{name}.arrow") for name in TEXTS)
         self._index = TitleIndex(place / "index")
 
     def pairs(self, start: int, stop: int, *, mix: Mix) -> tuple[pa.Table, int]:
-        """Candidates of the queries start..stop, stop not among them; queries with a hit.
+        """Candidates of the queries start..stop (exclusive); and the number of queries with a hit.
 
-        What is drawn for a query depends on its text and the seed, not on other queries.
+        The random draw for a query depends on its text and the seed, not on other queries.
         """
         queries = self.queries[start:stop].cast(pa.string())
         seeds = hash_texts(queries)
@@ -219,10 +219,10 @@ def _open_texts(path: Path) -> pa.LargeStringArray:
 
 
 def identities(files: Mapping[str, Sequence[RawFile]]) -> dict[str, list[list[Any]]]:
-    """What the files are, wherever they lie, for a fingerprint."""
+    """The files' names and digests without their paths, for a fingerprint."""
     return {name: sorted(list(file.identity) for file in those) for name, those in files.items()}
 
 
 def mix_settings(mix: Mix) -> dict[str, int]:
-    """The numbers of a mix, for a fingerprint."""
+    """The settings of a mix, for a fingerprint."""
     return asdict(mix)

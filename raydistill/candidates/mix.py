@@ -1,4 +1,4 @@
-"""Which of the titles found for a query become pairs: top ranks, middle ranks, random titles."""
+"""Choose which of a query's ranked titles become pairs: top ranks, middle ranks, random titles."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from raydistill.errors import UserError
 KINDS = ("top", "middle", "random")
 
 
-_FEW_TITLES = 10_000  # so many that are left can be listed; of more, random ones are tried
+_FEW_TITLES = 10_000  # up to so many rows are listed; of more, rows are drawn until they differ
 
 
 @dataclass(frozen=True)
 class Mix:
-    """How many titles of each kind a query gets; `max_rank` is the last of the middle ranks."""
+    """Titles of each kind a query; `max_rank` is the last of the middle ranks."""
 
     top: int = 20
     middle: int = 20
@@ -26,7 +26,7 @@ class Mix:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a mix without a title, or with a middle that holds no rank."""
+        """Raise UserError for a mix without titles, or with too few middle ranks."""
         for name in ("top", "middle", "random"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} = {getattr(self, name)}: give 0 or more")
@@ -40,17 +40,17 @@ class Mix:
 
     @property
     def num_ranks(self) -> int:
-        """How far down the ranks titles are taken."""
+        """The number of ranks to search for."""
         return self.max_rank if self.middle else self.top
 
 
 def choose(
     ranked: NDArray[np.int64], *, num_titles: int, mix: Mix, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int8], NDArray[np.int32]]:
-    """Row, kind (its place in KINDS) and rank from 1 (0: none) of a query's titles.
+    """Row, kind (index into KINDS) and rank from 1 (0: random title) of a query's titles.
 
-    The first ranks are taken as they are, the middle ones drawn from those that follow, the random
-    ones from all titles that are not among `ranked`. Fewer where there are no more.
+    The first ranks are all taken. Middle titles are drawn from the ranks that follow, random titles
+    from all titles that are not in `ranked`. If there are fewer titles, fewer are returned.
     """
     num_top = min(mix.top, len(ranked))
     rest = np.arange(num_top, len(ranked))
@@ -66,7 +66,7 @@ def choose(
 def _others(
     ranked: NDArray[np.int64], *, num_titles: int, num: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Distinct rows that are not among `ranked`, each as likely as any other."""
+    """Distinct rows that are not in `ranked`, drawn uniformly."""
     num = min(num, num_titles - len(ranked))
     if num_titles <= _FEW_TITLES:
         left = np.setdiff1d(np.arange(num_titles), ranked, assume_unique=True)

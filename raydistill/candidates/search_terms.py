@@ -1,8 +1,8 @@
-"""Texts to search terms, compiled: folded words without their plural.
+"""Texts to search terms, compiled: case-folded words without plural endings.
 
-Comes in: an Arrow array of strings without nulls. Goes out: for each text its terms with single
-spaces between them. Words are those of `tokenizer.py`; where a script has no spaces, a term is a
-character, and two neighbouring ones are a term too.
+Input: an Arrow array of strings without nulls. Output: each text's terms, joined by single spaces.
+Words are those of `tokenizer.py`. In a script without spaces each character is a term, and so are
+two adjacent characters.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from raydistill.serving.text.characters import (
 )
 from raydistill.serving.text.tokenizer import classify, decode
 
-_BLOCK_ROWS = 65_536  # rows whose terms are laid out at once: some MB
-_BLOCK_BYTES = 2**26  # of long ones: terms may have four times as many
+_BLOCK_ROWS = 65_536  # rows whose terms are in memory at the same time: some MB
+_BLOCK_BYTES = 2**26  # limit for long rows: terms may take four times the bytes
 _SPACE_BYTE = np.uint8(32)
 
 
 def search_terms(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The terms of each text; "" for a text of signs alone.
+    """The terms of each text; "" for a text without words.
 
-    They are `string`, or `large_string` where they have more than 2 GB. `texts.to_arrow` says what
-    is taken and what raises.
+    The type is `string`, or `large_string` for more than 2 GB of terms. Accepted types and errors:
+    see `arrow_text.to_arrow`.
     """
     blocks = row_blocks(to_texts(texts), max_rows=_BLOCK_ROWS, max_bytes=_BLOCK_BYTES)
     return narrowed(pa.concat_arrays([_block(block) for block in blocks]))
@@ -51,7 +51,7 @@ def _terms(
     offsets: NDArray[np.int32],
     tables: Tables,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    # The longest is a character of three bytes that is a term and the end of one: 3 + 1 + 6 + 1.
+    # Worst case: a 3-byte character is a term and ends a pair: 3 + 1 + 6 + 1 bytes.
     out = np.empty(4 * (offsets[-1] - offsets[0]) + 16, np.uint8)
     stops = np.zeros(len(offsets), np.int64)
     longest = 0
@@ -92,7 +92,7 @@ def _terms(
 def _write(
     word: NDArray[np.uint32], length: int, out: NDArray[np.uint8], at: int, begin: int
 ) -> int:
-    """Write a term as UTF-8, after a space unless it is the first of its text; where it ends."""
+    """Write a term as UTF-8, after a space unless it is the text's first; returns its end."""
     if at > begin:
         out[at] = _SPACE_BYTE
         at += 1

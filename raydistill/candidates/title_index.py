@@ -1,7 +1,7 @@
-"""Titles that share words with a query, best first.
+"""An index of titles: titles that share words with a query, best first.
 
-The index is tantivy's: BM25 with k1 = 1.2 and b = 0.75 over the terms of `search_terms.py`. It is
-one segment, made by one thread, so that the same titles in the same order give the same ranks.
+Uses tantivy's BM25 with k1 = 1.2 and b = 0.75 over the terms of `search_terms.py`. One thread
+writes one segment, so that the same titles in the same order give the same ranks.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from raydistill.errors import UserError
 
-# The most that tantivy takes for one thread; only what is needed is used: 100 MB for 1.4 million
-# titles of 10 words. A second segment would begin after some 40 million.
+# tantivy's maximum for one thread. Only the memory needed is used: 100 MB for 1.4 million titles of
+# 10 words. A second segment would start after some 40 million titles.
 _HEAP_BYTES = 4_000_000_000
 _FIELD = "terms"
 
 
 def build_index(folder: Path, texts: Iterable[str]) -> None:
-    """Write an index of texts, terms with spaces between, to an empty folder.
+    """Write an index of texts (terms joined by spaces) to an empty folder.
 
     Raises:
-        UserError: too many texts for one segment.
+        UserError: the texts do not fit in one segment.
     """
     index = tantivy.Index(_schema(), path=str(folder))
     writer = index.writer(heap_size=_HEAP_BYTES, num_threads=1)
@@ -45,15 +45,15 @@ def _schema() -> tantivy.Schema:
 
 
 class TitleIndex:
-    """An index that `build_index` has written, mapped into memory: processes share its pages."""
+    """An index written by `build_index`, memory-mapped: processes share its pages."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is local."""
+        """`folder` is a local path."""
         index = tantivy.Index.open(str(folder))
         self._schema, self._searcher = index.schema, index.searcher()
 
     def search(self, terms: str, *, limit: int) -> NDArray[np.int64]:
-        """Rows of the texts that share a term, best first; of equals the first."""
+        """Rows of texts that share a term with `terms`, best first; ties in row order."""
         words = dict.fromkeys(terms.split())
         if not words or not limit:
             return np.empty(0, np.int64)
