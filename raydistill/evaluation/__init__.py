@@ -1,1 +1,1 @@
-"""A figure: metrics, tables, the report."""
+"""Metrics, tables and the report."""

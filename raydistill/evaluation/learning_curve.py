@@ -1,6 +1,6 @@
-"""How much of the teacher a student keeps by the number of labeled pairs: subsets, table, plot.
+"""Retention by the number of labeled pairs: subsets of the transfer set, table and plot.
 
-No Ray, no torch: `stages/curve.py` fits the students.
+No Ray, no torch: `stages/standalone/curve.py` fits the students.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 from raydistill.evaluation.markup import drawn, escaped, markdown_table, text_table
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
-MEASURES = ("AUC", "AUC above chance", "accuracy")  # the names that retention goes by
-_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")  # one a preset
+MEASURES = ("AUC", "AUC above chance", "accuracy")  # keys of `retention`
+_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")  # one for each preset
 
 
 def in_share(pair_ids: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Which pairs are in a share of the transfer set; a larger share holds every smaller one.
+    """Which pairs are in a share of the transfer set; a larger share contains each smaller one.
 
-    A pair's id is a hash: read as a fraction of 2^64 it is uniform, and the same in every run.
+    A pair's id is a hash: as a fraction of 2^64 it is uniform, and equal in each run.
     """
     position = pair_ids.view(np.uint64).astype(np.float64) / 2.0**64
     return np.asarray(position < share) if share < 1 else np.ones(len(pair_ids), bool)
 
 
 def plan_subset(shards: Sequence[str], share: float) -> list[list[str]]:
-    """Which shards become one of the subset: so many that theirs together fill one."""
+    """Groups of shards: the subset's pairs of one group together fill about one shard."""
     step = max(1, round(1 / share))
     names = sorted(shards)
     return [names[at : at + step] for at in range(0, len(names), step)]
 
 
 def curve_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Head and rows of the table: points by preset and pairs, then what needs none."""
+    """Head and rows of the table: points by preset and share, then scorers without a share."""
     head = ("", "pairs", "AUC", "accuracy", *(f"{name} kept" for name in MEASURES))
     rows = [head]
     for (preset, share), points in _grouped(found["points"]):
@@ -52,7 +52,7 @@ def curve_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def _grouped(
     points: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[tuple[str, float], list[Mapping[str, Any]]]]:
-    """The points of all seeds together, in the order of presets and shares."""
+    """The points of all seeds grouped, in the order of presets and shares."""
     groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
     for point in points:
         groups.setdefault((point["preset"], point["share"]), []).append(point)
@@ -75,7 +75,7 @@ def console_curve(found: Mapping[str, Any]) -> str:
 
 
 def curve_markdown(found: Mapping[str, Any], *, plot: str) -> str:
-    """The table with what it is of, and the plot."""
+    """The table with its explanation, and the plot."""
     seeds = ", ".join(str(seed) for seed in found["seeds"])
     return f"""# Retention by number of labeled pairs
 
@@ -93,7 +93,7 @@ the threshold of the accuracy is the dev split's. Seeds: {seeds}\
 
 
 def curve_svg(found: Mapping[str, Any]) -> bytes:
-    """AUC and accuracy kept against pairs, as SVG; the same figures give the same bytes."""
+    """Retention of AUC and accuracy against pairs, as SVG; equal numbers give equal bytes."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -129,5 +129,5 @@ def _draw(axes: Any, found: Mapping[str, Any], measure: str) -> None:  # noqa: A
 
 
 def _references(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """What needs no labeled pair and is no teacher."""
+    """Scorers that need no labeled pair and are no teacher."""
     return [(name, one) for name, one in found["others"].items() if "retention" in one]

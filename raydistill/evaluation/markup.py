@@ -1,7 +1,7 @@
-"""Texts of users as text: in Markdown and the HTML made of it, in pictures, and on a terminal.
+"""Escape users' texts for Markdown and its HTML, for plots and for a terminal.
 
-A title may hold `<script>`, `a | b` or a terminal's escape sequence. Every such text goes through
-one of these functions on its way out; markup of our own does not.
+A title may contain `<script>`, `a | b` or a terminal's escape sequence. Each such text passes
+through one of these functions before output; our own markup does not.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# What a terminal or an XML reader obeys or refuses: control characters, the marks that turn the
+# Characters that a terminal executes or an XML parser rejects: control characters, marks for the
 # direction of writing, halves of surrogate pairs, noncharacters.
 _MARKS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _CONTROLS = f"\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f{_MARKS}\ufffe\uffff"
@@ -17,55 +17,55 @@ _UNSEEN = re.compile(f"[{_CONTROLS}\ud800-\udfff]")
 _BREAKS = re.compile("[\t\r\n\v\f\x85\u2028\u2029]+")
 _RAW_BREAKS = re.compile("[\r\v\f\x85\u2028\u2029]")
 _NOT_FOR_JSON = re.compile(f"[\x7f-\x9f{_MARKS}\u2028\u2029\ud800-\udfff]")
-# Punctuation that is markup within a line of Markdown, GitHub's extensions among it: `:` and `@` of
-# addresses, `$` of formulas, `:` of emoji. Brackets need no parentheses then.
+# Punctuation that is markup inside a line of Markdown, with GitHub's extensions: `:` and `@` of
+# addresses, `$` of formulas, `:` of emoji. Parentheses need no escape if brackets have one.
 _INSIDE = re.compile(r"[\\`*_{}\[\]#!|~$@^]|:(?=//)|:(?=[\w+-]+:)")
-# And at the start of one: lists, headings, quotations, lines.
+# Markup at the start of a line: lists, headings, quotations, rules.
 _FIRST = re.compile(r"^(?:[-+](?= |$)|-(?=[- ]*$)|=(?==*$)|[0-9]{1,9}(?=[.)](?: |$)))")
 _WEB = re.compile(r"(www)\.", re.IGNORECASE)
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def plain(text: str) -> str:
-    """One line without control characters: line breaks are spaces, other ones U+FFFD."""
+    """One line without control characters: line breaks become spaces, others U+FFFD."""
     return _UNSEEN.sub("\ufffd", _BREAKS.sub(" ", text))
 
 
 def plain_lines(text: str) -> str:
-    """The same for a text of several lines, which stay."""
+    """As `plain`, for a text of several lines: line feeds stay."""
     return _UNSEEN.sub("\ufffd", _RAW_BREAKS.sub(" ", text))
 
 
 def plain_json(text: str) -> str:
-    """JSON that says the same without characters that a terminal obeys."""
+    """Equivalent JSON in which characters that a terminal executes are escaped."""
     return _NOT_FOR_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def drawn(text: str) -> str:
-    """A text as matplotlib draws it: no `$` begins a formula."""
+    """A text for matplotlib: `$` does not start a formula."""
     return plain(text).replace("$", r"\$")
 
 
 def escaped(text: str) -> str:
-    """A text as Markdown that shows it: one line, no character of it markup, no tag in the HTML."""
+    """A text as one line of Markdown that renders as the text: no markup, no HTML tag."""
     text = plain(text).strip(" ")
     text = "".join(_ENTITIES.get(char, char) for char in _INSIDE.sub(r"\\\g<0>", text))
     text = _WEB.sub(r"\1\\.", text)
     first = _FIRST.match(text)
     if first is None:
         return text
-    end = first.end()  # 1. is 1\. and - is \-
+    end = first.end()  # `1.` becomes `1\.`, `-` becomes `\-`
     return f"{text[:end]}\\{text[end:]}" if text[0].isdigit() else f"\\{text}"
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of texts, of which the first is the head, as a Markdown table."""
+    """Rows of texts as a Markdown table; the first row is the head."""
     head, *body = ("| " + " | ".join(map(escaped, row)) + " |" for row in rows)
     return "\n".join([head, "|---|" + "---:|" * (len(rows[0]) - 1), *body])
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of texts, the first the head, aligned: first column left, others right."""
+    """Rows of texts, the first is the head, aligned: first column left, others right."""
     rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = []

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_TINY = 1e-7  # scores are clipped to [1e-7, 1 - 1e-7]: float32 sigmoids saturate beyond it
+_TINY = 1e-7  # scores are clipped to [1e-7, 1 - 1e-7], where float32 sigmoids saturate
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """How well scores agree with labels, over `num_pairs` pairs."""
+    """Agreement of scores and labels over `num_pairs` pairs."""
 
     auc: float
     accuracy: float
@@ -21,7 +21,7 @@ class Metrics:
     num_pairs: int
 
     def to_dict(self) -> dict[str, float]:
-        """Plain numbers, as metrics.json holds them."""
+        """The fields as plain numbers, for metrics.json."""
         return asdict(self)
 
 
@@ -34,9 +34,9 @@ def measure(
 ) -> Metrics:
     """Metrics of scores in 0..1 against graded labels in 0..1.
 
-    AUC and accuracy ask whether a pair is relevant (label >= `relevant_at`); a pair is predicted
-    relevant when its score is >= `threshold`. Log loss and the calibration error compare the score
-    with the label itself, since a graded label is what teacher and student were fitted to.
+    AUC and accuracy use binary relevance (label >= `relevant_at`); a pair is predicted relevant if
+    its score is >= `threshold`. Log loss and calibration error compare the score with the graded
+    label itself, as teacher and student are fitted to graded labels.
     """
     relevant = labels >= relevant_at
     return Metrics(
@@ -49,16 +49,16 @@ def measure(
 
 
 def auc(scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float) -> float:
-    """Chance that a relevant pair outranks another; scores may be logits. NaN for one class.
+    """Probability that a relevant pair outranks another; scores may be logits. NaN for one class.
 
-    The area under the ROC curve is Mann and Whitney's U over the number of such couples
-    (Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747).
+    The area under the ROC curve is the Mann-Whitney U divided by the number of (relevant, other)
+    combinations (Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747).
     """
     relevant = labels >= relevant_at
     if relevant.all() or not relevant.any():
         return float("nan")
     _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group]  # from 1; ties share their mean
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group]  # from 1; ties get their mean rank
     num_relevant = int(relevant.sum())
     num_right = ranks[relevant].sum() - num_relevant * (num_relevant + 1) / 2
     return float(num_right / (num_relevant * (len(scores) - num_relevant)))
@@ -73,7 +73,7 @@ def log_loss(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
 def calibration_error(
     scores: NDArray[np.float32], labels: NDArray[np.float32], *, num_bins: int = 15
 ) -> float:
-    """Expected calibration error over equally wide bins (Guo et al. 2017, arXiv 1706.04599)."""
+    """Expected calibration error over bins of equal width (Guo et al. 2017, arXiv 1706.04599)."""
     bins = np.minimum((scores * num_bins).astype(np.int64), num_bins - 1)
     gaps = np.bincount(bins, weights=scores - labels, minlength=num_bins)
     return float(np.abs(gaps).sum() / len(scores))
@@ -82,11 +82,11 @@ def calibration_error(
 def best_threshold(
     scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float
 ) -> float:
-    """The score at which accuracy is highest; chosen on the dev split, used on the test split."""
+    """The threshold of highest accuracy; chosen on the dev split, applied to the test split."""
     order = np.argsort(-scores, kind="stable")
     relevant = (labels >= relevant_at)[order]
     ranked = scores[order]
-    # Predicting the first k as relevant: the relevant among them, and the others among the rest.
+    # With the first k predicted relevant: relevant pairs among them plus others among the rest.
     correct = np.concatenate([[0], np.cumsum(relevant)]) + np.concatenate(
         [np.cumsum(~relevant[::-1])[::-1], [0]]
     )

@@ -1,4 +1,4 @@
-"""Figures to a Markdown report and to the short table at the end of `distill`."""
+"""Numbers to a Markdown report and to the short table at the end of `distill`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _stage_rows(stages: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def stack_section(stack: dict[str, Any]) -> list[str]:
-    """The fitted stack and its standard errors, as lines of Markdown."""
+    """The fitted stack and its standard errors, as Markdown lines."""
     rows: list[tuple[str, ...]] = [("", "fitted", "standard error")]
     for name, weight in stack["weights"].items():
         error = stack["weight_errors"][name]
@@ -94,7 +94,7 @@ def stack_section(stack: dict[str, Any]) -> list[str]:
 
 
 def tune_markdown(found: dict[str, Any]) -> str:
-    """What a search found, as Markdown below a heading of the caller's."""
+    """A search's results as Markdown, without the section's heading."""
     metric = found["metric"]
     states = ", ".join(f"{num} {escaped(state)}" for state, num in sorted(found["states"].items()))
     lines = [

@@ -1,4 +1,4 @@
-"""What inspect found, as tables of text or Markdown."""
+"""The results of `inspect` as tables of text or Markdown."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _MAX_SHOWN = 60  # characters of a text in a table
 
 
 def data_text(found: dict[str, Any]) -> str:
-    """What `dataset_stats` found, for the console."""
+    """The results of `dataset_stats` for the console."""
     parts = [f"{title}\n{text_table(rows)}" for title, rows in _data_tables(found)]
     return "\n\n".join([*parts, *_data_notes(found)])
 
 
 def data_markdown(found: dict[str, Any]) -> str:
-    """What `dataset_stats` found, as a section of the report."""
+    """The results of `dataset_stats` as a section of the report."""
     parts = [f"### {title}\n\n{markdown_table(rows)}" for title, rows in _data_tables(found)]
     return "\n\n".join(["## The data", *parts, *_data_notes(found)])
 
 
-_Table = tuple[str, list[tuple[str, ...]]]  # a title; rows, of which the first is the head
+_Table = tuple[str, list[tuple[str, ...]]]  # (title, rows); the first row is the head
 
 
 def _data_tables(found: dict[str, Any]) -> list[_Table]:
