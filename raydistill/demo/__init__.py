@@ -1,1 +1,1 @@
-"""A made-up shop: raw files for the demo and the tests."""
+"""A fictitious shop: raw files for the demo and the tests."""

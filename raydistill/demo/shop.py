@@ -1,8 +1,8 @@
-"""A made-up shop: a seed goes in; catalogue, query log, judged and transfer pairs come out.
+"""A fictitious shop: from a seed to a catalogue, a query log, judged pairs and transfer pairs.
 
-Relevance follows from what a query asks for and what a product is (`relevance`), never from the
-words they share: synonyms, units and accessories pull the two apart, as in a real shop. All words
-and shares are in shop_words.toml. It imitates no real shop's figures.
+Relevance is a function of the query's intent and the product (`relevance`), never of shared words:
+synonyms, units and accessories make the two differ, as in a real shop. All words and shares are in
+shop_words.toml. The numbers imitate no real shop.
 """
 
 import random
@@ -31,20 +31,20 @@ Ids = NDArray[np.int32]
 
 NONE = -1  # attribute not stated
 
-# Quarters of a grade lost when a stated attribute is not met.
+# Quarters of a grade subtracted for a stated attribute that differs.
 PENALTIES = {"brand": 2, "colour": 2, "material": 2, "style": 2, "pack": 2, "size": 3, "model": 3}
 NEAR_SHADE_PENALTY = 1
 
-# Last words of a random stream's seed. None is 0: numpy gives [seed] and [seed, 0] one stream.
+# Last element of a random stream's seed. Never 0: numpy gives [seed] and [seed, 0] one stream.
 _BUILD, _JUDGED, _TRANSFER = 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Facts:
-    """What queries ask for, or what products are: ids, one array a column; NONE is not stated.
+    """Intents of queries, or products: ids, one array a column; NONE means not stated.
 
-    `kind` is the product type; `group` the types that a shopper half accepts for it (an accessory
-    is alone in its group, an id below NONE); `shade` the family of near colours.
+    `kind` is the product type. `group` contains the types that are partly acceptable for it (an
+    accessory is alone in its group, with an id below NONE). `shade` is the family of near colours.
     """
 
     kind: Ids | int
@@ -59,15 +59,15 @@ class Facts:
     model: Ids | int = NONE
 
     def take(self, rows: NDArray[np.int64]) -> "Facts":
-        """Rows by index, in the shape of `rows`."""
+        """The given rows, in the shape of `rows`."""
         return Facts(**{f.name: np.asarray(getattr(self, f.name))[rows] for f in fields(self)})
 
 
 def relevance(intent: Facts, product: Facts) -> NDArray[np.float32]:
     """True grade of products for intents, row by row (shapes broadcast).
 
-    1 when the type and all that is stated agree; a quarter to three quarters less for each miss
-    (`PENALTIES`), but 0.25 at least for the right type; 0.25 for a type of the same group; else 0.
+    1 if the type and all stated attributes agree. Each mismatch subtracts one to three quarters
+    (`PENALTIES`), down to 0.25 for the right type. 0.25 for another type of the group; else 0.
     """
     lost: Any = 0
     for attribute, penalty in PENALTIES.items():
@@ -85,7 +85,7 @@ def relevance(intent: Facts, product: Facts) -> NDArray[np.float32]:
 
 
 def _to_facts(items: Sequence[Item], kinds: Sequence[Kind], catalog: AttributeCatalog) -> Facts:
-    # An accessory is no substitute for anything: alone in its group.
+    # An accessory substitutes for nothing: it is alone in its group.
     groups = [NONE - 1 - k if kind.part else kind.group for k, kind in enumerate(kinds)]
     columns = {a: [item.stated.get(a, NONE) for item in items] for a in ATTRIBUTES}
     columns["shade"] = [catalog.shades.get(colour, NONE) for colour in columns["colour"]]
@@ -97,11 +97,11 @@ def _to_facts(items: Sequence[Item], kinds: Sequence[Kind], catalog: AttributeCa
 def _make_catalogue(
     writer: Writer, kinds: Sequence[Kind], *, num_products: int, rng: np.random.Generator
 ) -> list[Item]:
-    """Products in the order of their kinds; some types sell a lot more than others."""
+    """Products in the order of their kinds; the popularity of types varies."""
     popularity = np.exp(0.7 * rng.standard_normal(len(kinds)))
     num_parts = np.bincount([kind.main for kind in kinds]) - 1
     for k, kind in enumerate(kinds):
-        if kind.part:  # all accessories of a type together sell 0.4 times as often as the type
+        if kind.part:  # all accessories of a type together have 0.4 times the type's popularity
             popularity[k] = popularity[kind.main] * 0.4 / num_parts[kind.main]
     counts = rng.multinomial(num_products, popularity / popularity.sum())
     made: list[Item] = []
@@ -126,15 +126,15 @@ def _make_queries(
 ) -> dict[str, Item]:
     """Distinct queries with their intents, most frequent first.
 
-    The less a query asks for the more people ask it; misspelt ones and accessories are rarer.
+    A query with fewer attributes is more frequent; misspelt queries and accessories are rarer.
     """
     found: dict[str, tuple[float, str, Item]] = {}
-    # Two of three draws are new; the limit stops a catalogue too small for so many queries.
+    # Two of three draws are new; the limit ends the loop if the catalogue is too small.
     for row in chance.choices(range(len(products)), k=10 * num_queries + 1000):
         text, intent = writer.query(writer.intent(products[row]))
         typed = misspell(text, chance) if chance.random() < 0.1 else text
         rank = len(intent.stated) + 1.5 * (typed != text) + 0.7 * bool(kinds[intent.kind].part)
-        # Lower-cased: Sofa and sofa are one query once the pairs are prepared.
+        # Lower-cased: after prepare Sofa and sofa are one query.
         found.setdefault(typed.lower(), (chance.gauss(rank, 0.5), typed, intent))
         if len(found) == num_queries:
             return {
@@ -148,7 +148,7 @@ def _make_queries(
 
 @dataclass(frozen=True, eq=False)
 class _Shelves:
-    """Where the titles for a query come from: `pool[start : start + size]` by query and source."""
+    """Products to draw for a query: `pool[start : start + size]` by query and source."""
 
     pool: NDArray[np.int32]
     start: NDArray[np.int64]
@@ -157,7 +157,7 @@ class _Shelves:
     def draw(
         self, queries: NDArray[np.int64], *, shares: Sequence[float], rng: np.random.Generator
     ) -> NDArray[np.int32]:
-        """A product for each query; each source has its share, sum 1."""
+        """A product for each query; `shares` are the sources' probabilities, sum 1."""
         source = np.searchsorted(np.cumsum(shares)[:-1], rng.random(len(queries)))
         size = self.size[queries, source]
         at = self.start[queries, source] + (rng.random(len(queries)) * size).astype(np.int64)
@@ -167,7 +167,7 @@ class _Shelves:
 def _ranges(
     kinds: Sequence[Kind], intents: Facts, products: Facts
 ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Start and size by query: products lie in the order of their kinds, so a type is a range."""
+    """Start and size by query: products are sorted by kind, so a type is a range of products."""
     keys_by_source: dict[str, list[Any]] = {
         "kind": list(range(len(kinds))),
         "family": [kind.main for kind in kinds],
@@ -181,16 +181,16 @@ def _ranges(
         last = {key: k for k, key in enumerate(keys)}
         begin = np.searchsorted(products.kind, [keys.index(key) for key in keys])
         end = np.searchsorted(products.kind, [last[key] for key in keys], side="right")
-        if source == "family":  # of a main product only its accessories: they lie behind it
+        if source == "family":  # for a main product only its accessories, which follow it
             begin = np.where([not kind.part for kind in kinds], found["kind"][1], begin)
         found[source] = (begin, end)
     return {s: (begin[of_query], (end - begin)[of_query]) for s, (begin, end) in found.items()}
 
 
 def _relevant_products(intents: Facts, products: Facts) -> list[NDArray[np.int64]]:
-    """Products of grade 1 for each query; only its own type can have them."""
+    """Products of grade 1 for each query; they all have the query's type."""
     found = [np.empty(0, dtype=np.int64)] * len(np.asarray(intents.kind))
-    for kind in np.unique(intents.kind):  # a block of a type's queries by its products at a time
+    for kind in np.unique(intents.kind):  # one block of queries x products for each type
         queries = np.flatnonzero(np.equal(intents.kind, kind))
         sold = np.flatnonzero(np.equal(products.kind, kind))
         grades = relevance(intents.take(queries[:, None]), products.take(sold[None, :]))
@@ -220,27 +220,27 @@ def _arrange(
     lists: list[Any] = _relevant_products(intents, products)
     place = {"relevant": np.arange(len(queries))}
     by_word = _products_by_word(titles)
-    # A list that is empty stands for a word that no title has.
+    # The empty list is for words that no title has.
     of_word = {word: len(lists) + i for i, word in enumerate([*by_word, ""])}
     lists += [*by_word.values(), []]
     for n in range(3):
         words = [(words := query.lower().split())[n % len(words)] for query in queries]
         place[f"word_{n}"] = np.array([of_word.get(word, of_word[""]) for word in words])
     sizes = np.array([len(rows) for rows in lists])
-    starts = len(titles) + np.cumsum(sizes) - sizes  # behind the catalogue, which comes first
+    starts = len(titles) + np.cumsum(sizes) - sizes  # after the catalogue, the pool's first part
     ranges |= {source: (starts[at], sizes[at]) for source, at in place.items()}
     start = np.stack([ranges[source][0] for source in sources], axis=1)
     size = np.stack([ranges[source][1] for source in sources], axis=1)
     pool = np.concatenate([np.arange(len(titles)), *lists]).astype(np.int32)
-    # An empty list, of a misspelt word for instance: any product instead.
+    # An empty list, for instance of a misspelt word: draw from all products instead.
     return _Shelves(pool, np.where(size > 0, start, 0), np.where(size > 0, size, len(titles)))
 
 
 def _rate(grades: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Mean of three raters who give 0, 0.25 .. 1 and err in 8 %, mostly by one step."""
+    """Mean of three raters who give 0, 0.25 .. 1 and err in 8 % of cases, mostly by one step."""
     quarters = np.repeat(np.rint(grades * 4).astype(np.int64)[:, None], 3, axis=1)
     steps = rng.choice([-2, -1, 0, 1, 2], size=quarters.shape, p=[0.005, 0.035, 0.92, 0.035, 0.005])
-    # Reflected at the ends: clipped, half of the errors would vanish where most grades are.
+    # Reflected at the ends: clipping would remove half of the errors at the most frequent grades.
     rated = 4 - np.abs(4 - np.abs(quarters + steps))
     return np.asarray(rated.mean(axis=1) / 4, dtype=np.float32)
 
@@ -250,12 +250,12 @@ class Shop:
     """Catalogue and query log.
 
     Attributes:
-        seed: what it was built from.
+        seed: the seed of all random choices.
         queries: distinct query texts, the most frequent first.
-        query_shares: how often each is asked, sum 1.
-        intents: what each query asks for.
+        query_shares: relative frequency of each query, sum 1.
+        intents: the intent of each query.
         titles: product titles, by type.
-        products: what each product is.
+        products: the facts of each product.
     """
 
     seed: int
@@ -268,13 +268,13 @@ class Shop:
     _mixtures: Mapping[str, Sequence[float]]
 
     def __repr__(self) -> str:
-        """One line, so that a failing test does not print the catalogue."""
+        """One line: a failing test must not print the catalogue."""
         sizes = f"{len(self.titles)} products, {len(self.queries)} queries"
         return f"Shop(seed={self.seed}, {sizes})"
 
     @classmethod
     def build(cls, *, seed: int = 0, num_products: int = 20_000, num_queries: int = 6_000) -> Self:
-        """Make the shop, in about 1 s; the same arguments (and numpy) give the same shop."""
+        """Make the shop in about 1 s; equal arguments (and numpy version) give an equal shop."""
         if min(num_products, num_queries) < 1:
             raise ValueError(
                 f"num_products is {num_products} and num_queries {num_queries}; give 1 or more"
@@ -290,7 +290,7 @@ class Shop:
         queries = list(asked)
         products = _to_facts(items, kinds, catalog)
         intents = _to_facts(list(asked.values()), kinds, catalog)
-        # Zipf with Mandelbrot's shift: without it the first few queries would be half of the log.
+        # Zipf with Mandelbrot's shift: without the shift a few queries would be half of the log.
         shares = (np.arange(num_queries) + 10.0) ** -0.82
         mixtures = dict(catalog.words["mixtures"])
         sources = mixtures.pop("sources")
@@ -313,9 +313,9 @@ class Shop:
         )
 
     def transfer_pairs(self, shard: int, *, num_rows: int) -> pa.Table:
-        """One shard of the log, `query` and `title`: depends on nothing but its arguments.
+        """One shard of the log, columns `query` and `title`; a function of its arguments only.
 
-        A frequent query comes with the same title more than once, as in a log.
+        A frequent query has the same title more than once, as in a log.
         """
         rng = np.random.default_rng([self.seed, _TRANSFER, shard])
         edges = np.cumsum(self.query_shares)[:-1]
@@ -324,8 +324,8 @@ class Shop:
         return pa.table({"query": self.queries.take(queries), "title": self.titles.take(products)})
 
     def judged_pairs(self, *, num_rows: int) -> pa.Table:
-        """Different pairs with their `label`, 5 to 8 titles a query; more if queries run out."""
-        # Beyond a hundredth of the catalogue a query finds little that it did not have before.
+        """Distinct pairs with their `label`, 5 to 8 titles a query; more if queries run out."""
+        # Beyond 1 % of the catalogue a query gets few new products from a draw.
         limit = len(self.queries) * min(len(self.titles), max(16, len(self.titles) // 100))
         if num_rows > limit:
             raise ValueError(
@@ -334,7 +334,7 @@ class Shop:
             )
         rng = np.random.default_rng([self.seed, _JUDGED])
         pairs = np.empty(0, dtype=np.int64)
-        while len(pairs) < num_rows:  # a turn takes every query once
+        while len(pairs) < num_rows:  # each turn uses every query once
             turn = rng.permutation(len(self.queries)).repeat(rng.integers(5, 9, len(self.queries)))
             drawn = turn * len(self.titles) + self._shelves.draw(
                 turn, shares=self._mixtures["judged"], rng=rng

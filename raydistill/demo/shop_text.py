@@ -1,7 +1,7 @@
-"""How a made-up shop writes: word lists and a random stream go in; titles and queries come out.
+"""The texts of a fictitious shop: word lists and a random stream to titles and queries.
 
-With each text goes what it states, as ids (`Item`). Whether a product suits a query is not
-known here.
+Each text comes with the ids of what it states (`Item`). Relevance is computed elsewhere
+(`shop.relevance`).
 """
 
 import random
@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# What a product may state besides its type.
+# Attributes that a product may state besides its type.
 ATTRIBUTES = ("brand", "colour", "material", "style", "pack", "size", "model")
 
-# Words of a title format that stand for something; the others are written as they are.
+# Placeholders in a title format; other words are written as they are.
 _FIELDS = {*ATTRIBUTES, "name", "filler", "part", "main", "maker"}
 
 _MAX_QUERY_WORDS = 6
@@ -30,12 +30,12 @@ def spell_number(value: float) -> list[str]:
 
 
 def spell_size(unit: str, value: float | str, *, units: Mapping[str, Sequence[str]]) -> list[str]:
-    """Spellings of a measure; 6 ft is also 72 in, and the other way round.
+    """Spellings of a measure; 6 ft is also 72 in, and the reverse.
 
     Args:
         unit: a key of `units`.
         value: a number, or a word such as queen.
-        units: spellings of each unit, {} being the number.
+        units: spellings of each unit; {} is replaced by the number.
     """
     if isinstance(value, str):
         return [form.format(value) for form in units[unit]]
@@ -48,7 +48,7 @@ def spell_size(unit: str, value: float | str, *, units: Mapping[str, Sequence[st
 
 
 def misspell(text: str, chance: random.Random) -> str:
-    """Drop, swap or double one letter of a word of five letters or more, if there is one."""
+    """Drop, swap or double one letter of a word with five or more letters, if there is one."""
     words = text.split(" ")
     long = [i for i, word in enumerate(words) if len(word) >= 5 and word.isalpha()]
     if long:
@@ -66,44 +66,44 @@ def _plural(name: str) -> str:
 
 
 def _capitalised(text: str) -> str:
-    # str.title would lower the rest: LED -> Led, 5000mAh -> 5000Mah.
+    # str.title would lowercase the rest: LED -> Led, 5000mAh -> 5000Mah.
     return " ".join(word[:1].upper() + word[1:] for word in text.split(" "))
 
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """A product type. An accessory has a `part`, what it is called beside its `main` kind."""
+    """A product type. An accessory has a `part`: its name beside the name of its `main` kind."""
 
     names: tuple[str, ...]
-    group: int  # id of the first kind in it; accessories are with their main kind
+    group: int  # id of the group's first kind; accessories are in the group of their main kind
     main: int
     department: str
     part: str
-    options: Mapping[str, Sequence[int]]  # attribute ids it may have
+    options: Mapping[str, Sequence[int]]  # ids of its possible attributes
     has_models: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A product, or what a query means: its kind and the attribute ids it states."""
+    """A product, or a query's intent: its kind and the ids of its stated attributes."""
 
     kind: int
     stated: dict[str, int]
 
 
 class AttributeCatalog:
-    """Attribute values: an id for each, and all the ways to write it."""
+    """Attribute values: an id for each, and all its spellings."""
 
     def __init__(self, words: dict[str, Any], chance: random.Random) -> None:
-        """`words` as in shop_words.toml; `chance` gives each department its brands."""
+        """`words` as in shop_words.toml; `chance` draws the brands of each department."""
         self.words = words
         self.spellings: list[Sequence[str]] = []
-        self.shades: dict[int, int] = {}  # of each colour
+        self.shades: dict[int, int] = {}  # by colour
         self._ids: dict[str, int] = {}
         self._brands = {d: chance.sample(words["brands"], 12) for d in words["types"]}
 
     def add(self, key: str, spellings: Sequence[str]) -> int:
-        """Id of a value, the same for the same key."""
+        """The id of a value; equal keys have one id."""
         known = self._ids.setdefault(key, len(self.spellings))
         if known == len(self.spellings):
             self.spellings.append(spellings)
@@ -118,10 +118,10 @@ class AttributeCatalog:
         return [self.add(f"{unit}/{v}", spell_size(unit, v, units=units)) for v in values]
 
     def options(self, entry: Mapping[str, Any], department: str) -> dict[str, list[int]]:
-        """Attribute ids that a type of shop_words.toml may have."""
+        """Ids of the possible attributes of a type in shop_words.toml."""
         palette = entry.get("palette", "")
         families = self.words["palettes"].get(palette, [])
-        # By palette: silver is near gray among plastics, near nickel on taps.
+        # Shades differ by palette: silver is near gray for plastics, near nickel for taps.
         shades = [self._words(palette, family) for family in families]
         self.shades |= {colour: shade for shade, ids in enumerate(shades) for colour in ids}
         unit, *sizes = entry.get("size", ["in"])
@@ -135,7 +135,7 @@ class AttributeCatalog:
         }
 
     def new_model(self, brand: int, chance: random.Random) -> int:
-        """A model number nobody has yet, such as DX-4021."""
+        """A model number that is not used yet, such as DX-4021."""
         prefix = "".join(c for c in self.spellings[brand][0].upper() if c not in "AEIOU ")[:2]
         while True:
             number = f"{chance.randrange(100, 10_000)}{chance.choice(['', '', 'B', 'S', 'X'])}"
@@ -145,7 +145,7 @@ class AttributeCatalog:
 
 
 def load_kinds(catalog: AttributeCatalog) -> list[Kind]:
-    """All types, each followed by its accessories, so groups and departments are also runs."""
+    """All types, each followed by its accessories: groups and departments are contiguous too."""
     kinds: list[Kind] = []
     for department, groups in catalog.words["types"].items():
         for types in groups.values():
@@ -164,12 +164,12 @@ def load_kinds(catalog: AttributeCatalog) -> list[Kind]:
 
 
 class Writer:
-    """Draws products and queries and writes them down."""
+    """Draws products and queries, and writes their texts."""
 
     def __init__(
         self, catalog: AttributeCatalog, kinds: Sequence[Kind], chance: random.Random
     ) -> None:
-        """`kinds` are those that `load_kinds` put in the catalog; `chance` makes every choice."""
+        """`kinds` is the result of `load_kinds(catalog)`; `chance` makes all random choices."""
         self._lexicon, self._kinds, self._chance = catalog, kinds, chance
         self._formats = {
             form: [[part.split() for part in text.split("|")] for text in catalog.words[form]]
@@ -181,7 +181,7 @@ class Writer:
         return self._chance.random() < share
 
     def draw_main(self, kind: int) -> Item:
-        """A product of a main type: a choice of each attribute that its title will state."""
+        """A product of a main type: a value for each attribute that its title states."""
         stated = {
             attribute: self._chance.choice(ids)
             for attribute, ids in self._kinds[kind].options.items()
@@ -193,7 +193,7 @@ class Writer:
         return Item(kind, stated)
 
     def draw_part(self, kind: int, fits: Item) -> Item:
-        """An accessory: what its title states is what it fits, besides its own colour."""
+        """An accessory: it states attributes of the product it fits, and its own colour."""
         stated = {a: i for a, i in fits.stated.items() if self._states("part_states", a)}
         colours = self._kinds[kind].options["colour"]
         if colours and self._states("title_states", "colour"):
@@ -201,7 +201,7 @@ class Writer:
         return Item(kind, stated)
 
     def title(self, item: Item) -> str:
-        """A title that states all that the item states, in one of the formats."""
+        """A title with all stated attributes, in one of the formats."""
         chance, kind = self._chance, self._kinds[item.kind]
         text = {a: chance.choice(self._lexicon.spellings[i]) for a, i in item.stated.items()}
         names = kind.names
@@ -210,7 +210,7 @@ class Writer:
             text["filler"] = chance.choice(self._lexicon.words["fillers"])
         if kind.part:
             text["part"], text["main"] = kind.part, chance.choice(self._kinds[kind.main].names)
-            # A maker only beside the brand it fits: alone it would read as that brand.
+            # A maker only beside the brand that the accessory fits: alone it reads as that brand.
             if "brand" in text and chance.random() < 0.4:
                 text["maker"] = chance.choice(self._lexicon.words["brands"])
         elif chance.random() < 0.15 or "pack" in text:
@@ -229,14 +229,14 @@ class Writer:
         return title if case < 0.15 else title.upper() if case < 0.18 else _capitalised(title)
 
     def intent(self, product: Item) -> Item:
-        """What a buyer of this product asks for: its type and up to three attributes."""
+        """A buyer's intent for this product: its type and up to three attributes."""
         chance = self._chance
         if "model" in product.stated and chance.random() < 0.08:
             also_brand = chance.random() < 0.5 and "brand" in product.stated
             asked = ["brand", "model"] if also_brand else ["model"]
         else:
             weights = self._lexicon.words["query_asks"]
-            # Weighted draw without replacement: the largest random ** (1 / weight) first.
+            # Weighted draw without replacement: order by random ** (1 / weight), largest first.
             asked = sorted(
                 (a for a in product.stated if a in weights),
                 key=lambda a: -(chance.random() ** (1 / weights[a])),
@@ -244,7 +244,7 @@ class Writer:
         return Item(product.kind, {a: product.stated[a] for a in asked})
 
     def query(self, intent: Item) -> tuple[str, Item]:
-        """Words for an intent, and the intent without what did not fit in a query."""
+        """A query for an intent, and the intent without attributes that did not fit."""
         chance, kind = self._chance, self._kinds[intent.kind]
         name = kind.names[0] if chance.random() < 0.2 else chance.choice(kind.names)
         name = _plural(name) if chance.random() < 0.15 and not kind.part else name
@@ -257,7 +257,7 @@ class Writer:
         phrases = list(text.values())
         chance.shuffle(phrases)
         if not kind.part and "model" in stated and chance.random() < 0.6:
-            words = " ".join(phrases)  # the number says it all
+            words = " ".join(phrases)  # the model number identifies the product
         elif kind.part and chance.random() < 0.35:
             main = name.removesuffix(" " + kind.part)
             words = " ".join([kind.part, "for", *phrases, main])
