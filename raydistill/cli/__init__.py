@@ -1,1 +1,1 @@
-"""Commands: `raydistill COMMAND`, and what a job file calls."""
+"""The command line: `raydistill COMMAND`, and the entry points of job files."""

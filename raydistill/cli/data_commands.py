@@ -1,4 +1,4 @@
-"""Commands on data beside a run: `inspect`, `synthesize`, `candidates`."""
+"""Commands that are not a stage of a run: `inspect`, `synthesize`, `candidates`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     if folder.exists("run.toml"):
         name = f"{folder}/run.toml"
         config = parse_config(decode_text(folder.read_bytes("run.toml"), name=name), name=name)
-        # A run folder that was moved is still the run.
+        # run_dir is replaced, as the run folder may have been moved.
         found = inspect_run(Run(config.model_copy(update={"run_dir": folder.uri})))
     else:
         csv = csv_settings(arguments)

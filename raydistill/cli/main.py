@@ -1,7 +1,7 @@
 """`raydistill COMMAND ...`: the parser, the console, exit codes.
 
-Exit codes: 0 done or nothing to do, 1 a failure (one line says of what), 2 a mistake that the
-message says how to correct, 130 stopped by Ctrl-C, 141 when the reader of the output has left
+Exit codes: 0 success or nothing to do; 1 a failure, described in one line; 2 a user's mistake, with
+the remedy in the message; 130 stopped by Ctrl-C; 141 the reader of the output has closed the pipe
 (`| head`).
 """
 
@@ -30,14 +30,14 @@ logger = logging.getLogger("raydistill")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     _set_up_console(verbose=arguments.verbose)
     try:
         command: Callable[[argparse.Namespace], int] = arguments.command
         code = command(arguments)
-        if sys.stdout is not None:  # it is where it was closed
-            sys.stdout.flush()  # here, where the end of a pipe is noticed
+        if sys.stdout is not None:  # None if the caller closed it
+            sys.stdout.flush()  # a closed pipe raises here, not at exit
         return code
     except BrokenPipeError:
         if not _nobody_reads():
@@ -64,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _nobody_reads() -> bool:
-    """Whether who read our output has left (`| head`); what is still to be written then goes."""
+    """Whether the pipe's reader has closed it (`| head`); then stdout is sent to /dev/null."""
     watch = select.poll()
-    watch.register(sys.stdout.fileno(), 0)  # errors alone
+    watch.register(sys.stdout.fileno(), 0)  # error events only
     if not watch.poll(0):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,7 +74,7 @@ def _nobody_reads() -> bool:
 
 
 def stage_main(stage: str) -> None:
-    """What a job file calls: the stage with the job's own arguments; exits with its code."""
+    """The entry point of a job file: run the stage with its arguments, exit with its code."""
     sys.exit(main([stage, *sys.argv[1:]]))
 
 
@@ -99,15 +99,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _PlainFormatter(logging.Formatter):
-    """Log lines without what a terminal obeys: they quote names and texts of users."""
+    """Log lines without characters that a terminal executes: lines may quote users' texts."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as text."""
+        """The record as plain text."""
         return plain_lines(super().format(record))
 
 
 def _set_up_console(*, verbose: bool) -> None:
-    """One log line a fact, on stderr; what libraries say only when asked for."""
+    """Send our log lines to stderr and hide libraries' progress bars."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))

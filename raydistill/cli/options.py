@@ -16,20 +16,20 @@ _Value = TypeVar("_Value")
 
 
 def add_take_over(parser: argparse.ArgumentParser) -> None:
-    """`--take-over`."""
+    """Add `--take-over`."""
     text = "take this work from another job that still holds it, and that then stops"
     parser.add_argument("--take-over", action="store_true", help=text)
 
 
 def add_csv(parser: argparse.ArgumentParser) -> None:
-    """`--csv-delimiter` and the others: how delimited text is read."""
+    """Add `--csv-delimiter`, `--csv-quote`, `--csv-escape` and `--csv-encoding`."""
     for name in _CSV:
         text = f"of CSV and TSV, as csv.{name} of the run file (default: found out)"
         parser.add_argument(f"--csv-{name}", metavar=name.upper(), help=text)
 
 
 def csv_settings(arguments: argparse.Namespace) -> dict[str, str]:
-    """What was given of how text is delimited, as the run file has it."""
+    """The `--csv-*` options in the form of the run file."""
     from raydistill.config.data import to_csv_config
 
     given = {name: getattr(arguments, f"csv_{name}") for name in _CSV}
@@ -37,14 +37,14 @@ def csv_settings(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def csv_options(arguments: argparse.Namespace) -> CsvOptions:
-    """What was given of how text is delimited, as readers take it."""
+    """The `--csv-*` options in the form that readers take."""
     from raydistill.files.inputs.csv_dialect import CsvOptions
 
     return CsvOptions(**csv_settings(arguments))
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on; underscores may part its digits."""
+    """An integer of at least 1; underscores may separate its digits."""
     number = int(text.replace("_", ""))
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
@@ -54,7 +54,7 @@ def positive(text: str) -> int:
 def split_values(
     option: str, text: str | None, kind: Callable[[str], _Value]
 ) -> tuple[_Value, ...]:
-    """The values of an option, parted by commas; none where it was not given."""
+    """The comma-separated values of an option; none if it was not given."""
     try:
         return tuple(kind(part.strip()) for part in text.split(",")) if text else ()
     except ValueError as error:

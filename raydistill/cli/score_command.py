@@ -1,4 +1,4 @@
-"""The command `score`: a bundle and a file of pairs to a file of scores."""
+"""The command `score`: a bundle and a file of pairs to a file with scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that run stages of a run: `prepare` to `evaluate`, `tune`, `distill`, and the curve."""
+"""Commands on a run: `prepare` to `evaluate`, `tune`, `distill`, and the learning curve."""
 
 from __future__ import annotations
 
