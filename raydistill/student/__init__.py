@@ -1,1 +1,1 @@
-"""A student: its network, its training, and the arrays that a bundle holds."""
+"""The student: its network, its training, and the arrays of its bundle."""

@@ -1,8 +1,8 @@
-"""Shards to training batches: the plan, soft labels and n-gram ids; no Ray, no torch.
+"""Shards to training batches: the plan, targets and n-gram ids; no Ray, no torch.
 
-The plan is a pure function of row counts, seed, epoch and number of workers: all workers take the
-same number of steps, no row is dropped, none is seen twice. A window (some pieces of shards,
-shuffled together) is the unit of resuming, and does not depend on the number of workers.
+The plan is a pure function of row counts, seed, epoch and number of workers. All workers have the
+same number of steps; each row is in exactly one batch of an epoch. A window (some pieces of shards,
+shuffled together) is the unit of resuming; windows do not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -43,15 +43,16 @@ class Window:
 
     @property
     def num_rows(self) -> int:
-        """Rows of all pieces of the window."""
+        """Number of rows of the window's pieces."""
         return sum(piece.num_rows for piece in self.pieces)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """This worker's share of one step, and how many pairs all workers have in it.
+    """This worker's share of one step, and the number of pairs that all workers have in the step.
 
-    `num_global` counts those without a target too: they have no weight, and change no plan.
+    `num_global` includes pairs without a target, which have weight 0: the plan needs only row
+    counts.
     """
 
     lookup: Lookup
@@ -59,15 +60,16 @@ class Batch:
     targets_B: NDArray[np.float32]
     num_global: int
     window: Window
-    is_last: bool  # of its window
+    is_last: bool  # the last batch of its window
 
 
 def plan_windows(
     shards: Mapping[str, int], *, seed: int, epoch: int, window_rows: int
 ) -> list[Window]:
-    """The windows of one epoch: every piece with rows in exactly one of them, in a random order.
+    """The windows of one epoch: each piece with rows is in exactly one, in random order.
 
-    A window has at most `window_rows` rows, or one piece; epochs may have unlike numbers of them.
+    A window has at most `window_rows` rows, or one larger piece. The number of windows may differ
+    between epochs.
     """
     pieces = [piece for piece in pieces_of(shards) if piece.num_rows]
     order = np.random.default_rng([seed, epoch]).permutation(len(pieces))
@@ -76,23 +78,23 @@ def plan_windows(
 
 
 def rank_range(num_rows: int, *, rank: int, num_workers: int) -> tuple[int, int]:
-    """First and last-plus-one row of a window that a worker takes; sizes differ by one at most."""
+    """A worker's rows start..stop (exclusive) of a window; the sizes differ by at most one."""
     return num_rows * rank // num_workers, num_rows * (rank + 1) // num_workers
 
 
 def step_sizes(num_rows: int, *, num_steps: int) -> list[int]:
-    """How many of a worker's rows go to each step of a window: as even as can be."""
+    """A worker's rows in each step of a window; the sizes differ by at most one."""
     edges = [num_rows * step // num_steps for step in range(num_steps + 1)]
     return [stop - start for start, stop in pairwise(edges)]
 
 
 class Loader:
-    """Batches of one worker, made from shards."""
+    """Makes one worker's batches from shards."""
 
     def __init__(
         self, folder: Folder, targets: Targets, *, spec: NgramSpec, lexicon: Lexicon
     ) -> None:
-        """`folder` holds the shards of pairs; `targets` says what the student is to learn."""
+        """`folder` has the shards of pairs; `targets` defines the student's targets."""
         self.folder, self.targets, self.spec, self.lexicon = folder, targets, spec, lexicon
 
     def piece(
@@ -103,10 +105,10 @@ class Loader:
         stop: int | None = None,
         reader: PieceReader | None = None,
     ) -> tuple[Features, NDArray[np.float32]]:
-        """Features and targets of a piece, or of its rows start..stop, counted within it.
+        """Features and targets of a piece, or of its rows start..stop, relative to the piece.
 
         Raises:
-            ValueError: the shard has another number of rows than the piece says.
+            ValueError: the shard's number of rows differs from the piece's record of it.
         """
         reader = reader or PieceReader()
         pairs = reader.read(self.folder, piece, columns=self.targets.columns)
@@ -115,14 +117,14 @@ class Loader:
         return features_of(part, spec=self.spec, lexicon=self.lexicon), targets
 
     def read_all(self, shards: Mapping[str, int]) -> tuple[Features, NDArray[np.float32]]:
-        """Features and targets of all rows of some shards, in the order given."""
+        """Features and targets of all rows of some shards, in the given order."""
         pieces = [piece for name, rows in shards.items() for piece in shard_pieces(name, rows)]
         return self._joined([(piece, 0, piece.num_rows) for piece in pieces])
 
     def _joined(
         self, parts: Sequence[tuple[Piece, int, int]]
     ) -> tuple[Features, NDArray[np.float32]]:
-        """Features and targets of rows start..stop of pieces, read one piece at a time."""
+        """Features and targets of rows start..stop of each piece, read one piece at a time."""
         reader, targets = PieceReader(), [np.empty(0, np.float32)]
 
         def features() -> Iterator[Features]:
@@ -143,9 +145,9 @@ class Loader:
         batch_rows: int,
         seed: int,
     ) -> Iterator[Batch]:
-        """The batches of window after window; `batch_rows` counts the pairs of all workers.
+        """The batches of all windows in order; `batch_rows` counts the pairs of all workers.
 
-        A window is read while the one before it is cut up.
+        The next window is read while the current one is split into batches.
         """
         shares = prefetch(
             (self._window(window, rank=rank, num_workers=num_workers) for window in windows),
@@ -158,7 +160,7 @@ class Loader:
             at = 0
             for step, size in enumerate(sizes[rank]):
                 rows = order[at : at + size]
-                rows = rows[~np.isnan(targets[rows])]  # no logit, no say
+                rows = rows[~np.isnan(targets[rows])]  # pairs without a logit have no target
                 at += size
                 part = features.take(rows)
                 yield Batch(
@@ -180,22 +182,22 @@ class Loader:
             if start < stop:
                 parts.append((piece, start, stop))
             at += piece.num_rows
-        if not parts:  # fewer rows than workers: an empty share, of the right shape
+        if not parts:  # fewer rows than workers: an empty share with the right columns
             parts.append((window.pieces[0], 0, 0))
         return self._joined(parts)
 
 
 def worker_steps(num_rows: int, *, num_workers: int, batch_rows: int) -> list[list[int]]:
-    """For each worker, the rows it gives to each step of a window; all have as many steps."""
+    """Rows of each worker in each step of a window; all workers have the same number of steps."""
     num_steps = -(-num_rows // batch_rows)
     ranges = [rank_range(num_rows, rank=r, num_workers=num_workers) for r in range(num_workers)]
     return [step_sizes(stop - start, num_steps=num_steps) for start, stop in ranges]
 
 
 def scale_features(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
-    """The scale of the dense features, from at most `PIECE_ROWS` rows of the largest shard.
+    """Mean and deviation of the dense features, from at most 65,536 rows of the largest shard.
 
-    They are all of its rows, or every n-th: a large shard is sorted by query.
+    The sample is the whole shard, or every n-th row of it, as a large shard is sorted by query.
     """
     name = max(shards, key=lambda name: shards[name])
     step = max(1, -(-shards[name] // PIECE_ROWS))
@@ -210,10 +212,10 @@ def scale_features(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArr
 
 
 def dense_scale(dense_BF: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Mean and deviation by which dense features are standardised, from those of some pairs."""
+    """Mean and standard deviation of each dense feature, for standardisation."""
     dense = dense_BF.astype(np.float64)
     std = dense.std(axis=0)
     return {
         "dense_mean": dense.mean(axis=0).astype(np.float32),
-        "dense_std": np.where(std > 1e-6, std, 1.0).astype(np.float32),  # a constant stays 0
+        "dense_std": np.where(std > 1e-6, std, 1.0).astype(np.float32),  # a constant becomes 0
     }

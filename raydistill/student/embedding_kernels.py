@@ -1,6 +1,6 @@
-"""Rows of the embedding table in training: which a batch reads, and their gradients (numba).
+"""Embedding rows in training: the distinct rows of a batch, and their gradients (numba).
 
-A batch asks for U distinct rows N times. Everything here grows with U and N and not with the table.
+A batch has N ids of U distinct rows. Time and memory grow with U and N, not with the table.
 
 Shapes: B pairs, G bags a pair, N ids laid flat, U distinct rows, V rows of the table, D embedding,
 X columns of the network's input, of which the first G * D are bags.
@@ -21,10 +21,10 @@ _EPSILON = np.float32(1e-10)  # as torch.optim.Adagrad
 
 @dataclass(frozen=True)
 class Lookup:
-    """What a batch asks of the table.
+    """The ids of a batch, as distinct rows of the table.
 
-    `rows_U` int32, each once; `slots_N` int32, the place in `rows_U` of every id; `offsets` int32
-    of B * G + 1, where each bag starts in `slots_N`.
+    `rows_U` int32: the distinct rows. `slots_N` int32: for each id its index in `rows_U`. `offsets`
+    int32, length B * G + 1: the start of each bag in `slots_N`.
     """
 
     rows_U: NDArray[np.int32]
@@ -33,14 +33,14 @@ class Lookup:
 
 
 def look_up(ids_N: NDArray[np.int32], offsets: NDArray[np.int64]) -> Lookup:
-    """The distinct rows of a batch, in the order in which they first come."""
+    """The distinct rows of a batch, in order of first occurrence."""
     rows, slots = distinct(ids_N)
     return Lookup(rows, slots, offsets.astype(np.int32))
 
 
 @compiled
 def distinct(ids_N: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """`rows_U` and `slots_N` of a Lookup: a hash table with open addresses, at most half full."""
+    """`rows_U` and `slots_N` of a Lookup; an open-addressing hash table, at most half full."""
     bits = 1
     while (1 << bits) < 2 * len(ids_N):
         bits += 1
@@ -69,7 +69,7 @@ def row_gradients(
     num_bags: int,
     out_UD: NDArray[np.float32],
 ) -> None:
-    """Gradient of every distinct row, from that of the bags: `sum_bags` backwards."""
+    """Gradient of each distinct row from the gradients of the bags: the backward of `sum_bags`."""
     width = out_UD.shape[1]
     scaled = np.empty(width, np.float32)
     out_UD[:] = 0
@@ -87,7 +87,7 @@ def row_gradients(
 def add_rows(
     slots_N: NDArray[np.int32], grads_ND: NDArray[np.float32], out_UD: NDArray[np.float32]
 ) -> None:
-    """Add every gradient to that of its row, in the order given."""
+    """Add each gradient to that of its row, in the given order."""
     for at in range(len(slots_N)):
         out_UD[slots_N[at]] += grads_ND[at]
 
@@ -102,7 +102,7 @@ def adagrad_rows(
 ) -> None:
     """Row-wise Adagrad in place: one sum of mean squared gradients a row, not one a weight.
 
-    Source: Facebook's DLRM trains its tables so (Naumov et al. 2019, arXiv 1906.00091).
+    Source: the optimizer of Facebook's DLRM tables (Naumov et al. 2019, arXiv 1906.00091).
     """
     width = table_VD.shape[1]
     for at in range(len(rows_U)):

@@ -32,7 +32,7 @@ _TOLERANCE = 1e-4  # of a score: float32 sums in another order differ by less th
 
 
 def bundle_settings(run: Run, role: str) -> dict[str, Any]:
-    """What bundle.json says of a student; the judged-only one has no temperature."""
+    """The content of bundle.json; the baseline on judged labels only has temperature 1."""
     config = run.config
     return {
         "format": FORMAT,
@@ -57,7 +57,11 @@ def _bundle_files(run: Run) -> tuple[str, dict[str, bytes]]:
 
 
 def bundle_arrays(run: Run, role: str) -> dict[str, NDArray[np.float32]]:
-    """The arrays of a student, named as the scorer reads them."""
+    """The arrays of a student under the scorer's names for them.
+
+    Raises:
+        UserError: the student is not trained yet.
+    """
     folder = run.student(role)
     if folder.success() is None:
         raise UserError(f"no student in {folder} yet: run `train` first")
@@ -65,13 +69,13 @@ def bundle_arrays(run: Run, role: str) -> dict[str, NDArray[np.float32]]:
 
 
 def student_arrays(run: Run, folder: Folder) -> dict[str, NDArray[np.float32]]:
-    """The arrays of the student in a folder of the run, named as the scorer reads them."""
+    """The arrays of the student in a folder of the run, under the scorer's names for them."""
     arrays = {name: value.numpy() for name, value in load_student(folder).items()}
     return {**arrays, **load_lexicon(run).to_arrays()}
 
 
 def _dev_threshold(run: Run, scorer: Scorer) -> float:
-    """The score from which a pair is called relevant: the most accurate on the dev split."""
+    """The score from which a pair counts as relevant: the most accurate one on the dev split."""
     scores, labels = score_split(run, scorer, "dev")
     return best_threshold(scores, labels, relevant_at=run.config.judged.relevant_at)
 
@@ -79,7 +83,7 @@ def _dev_threshold(run: Run, scorer: Scorer) -> float:
 def score_split(
     run: Run, scorer: Scorer, split: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scores and labels of a judged split, shard by shard in their order."""
+    """Scores and labels of a judged split, in shard order."""
     scores, labels = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
     folder: Folder = run.judged(split)
     for rows in read_pieces(folder, pieces_of(judged_shards(run, split))):
@@ -113,7 +117,7 @@ def _check_alike(
     queries: Sequence[str],
     titles: Sequence[str],
 ) -> None:
-    """Raise RuntimeError unless student and bundle give every golden pair the same score."""
+    """Raise RuntimeError unless student and bundle give equal scores for the golden pairs."""
     apart = np.abs(by_torch - by_bundle)
     row = int(np.argmax(np.nan_to_num(apart, nan=np.inf)))
     if apart[row] <= _TOLERANCE:

@@ -1,4 +1,4 @@
-"""The files of a student in a run folder: scale of its features, weights, figures; no Ray."""
+"""The files of a student in a run folder: feature scale, weights, metrics of the fit; no Ray."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ WEIGHTS, LAST, FEATURES, RESULT = "weights.pt", "last.pt", "features.npz", "resu
 
 
 def student_fit(run: Run, role: str) -> StudentFit:
-    """Find the shards and the targets of a student.
+    """The shards and the targets of a student's fit.
 
     Raises:
-        UserError: nothing to train on, or shards that a teacher has not scored.
+        UserError: there is nothing to train on, no dev pair, or a teacher has not scored a shard.
     """
     settings = run.config.train
     if not judged_shards(run, "dev"):
@@ -53,7 +53,7 @@ def student_fit(run: Run, role: str) -> StudentFit:
 
 
 def write_success(fit: StudentFit, *, seconds: float) -> None:
-    """Say that the student is complete, and what the fit came to."""
+    """Mark the student as complete, with the results of the fit."""
     result = fit.output.require_json(RESULT, stage="train")
     rows = sum(fit.shards.values())
     summary = {
@@ -76,7 +76,7 @@ def write_success(fit: StudentFit, *, seconds: float) -> None:
 
 
 def measure_features(fit: StudentFit) -> None:
-    """Write the scale of the dense features; the lexicon of the run must be there."""
+    """Write the scale of the dense features; requires the run's lexicon."""
     loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=load_lexicon(fit.run))
     buffer = io.BytesIO()
     np.savez(buffer, **scale_features(loader, fit.shards))  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def load_features(folder: Folder) -> dict[str, NDArray[np.float32]]:
 
 
 def write_student(fit: StudentFit, state: FitState, *, use: dict[str, str]) -> None:
-    """The best weights, the last ones where they are kept; the fit's course, and its devices."""
+    """Write the best weights, the last ones if `keeps_last`, the fit's history and its devices."""
     if fit.keeps_last:
         fit.output.write_bytes(LAST, _to_bytes(copy_arrays(state.student)))
     best = _to_bytes(state.best)
@@ -107,7 +107,7 @@ def _to_bytes(arrays: dict[str, torch.Tensor]) -> memoryview:
 
 
 def load_student(folder: Folder) -> dict[str, torch.Tensor]:
-    """The best weights of a student, as `Student.load` takes them."""
+    """The best weights of a student, in the form of `Student.load`."""
     found: dict[str, torch.Tensor]
     found = torch.load(io.BytesIO(folder.read_bytes(WEIGHTS)), weights_only=True)
     return found

@@ -1,13 +1,13 @@
-"""Gradients between workers: of the embedding table only the touched rows travel (torch).
+"""Sum gradients over workers; of the embedding table only the touched rows are sent (torch).
 
-Works on gloo and on NCCL, which has no sparse all-reduce. Every worker adds up the same numbers in
-the same order, so that replicas stay the same to the last bit.
+Works with gloo and with NCCL, which has no sparse all-reduce. Each worker adds the same numbers in
+the same order, so that replicas stay bitwise equal.
 
-Three messages a step. The counts of rows are under way during the forward and backward pass, the
-network's gradients while those of the rows are made and joined. Bytes that a worker hands over: 8
-for its count, s P for the network (P weights of s bytes: 4 in float32, 2 in bfloat16), and
-M * (4 + s D) for M ids and rows of D, M being the most rows that any worker touched. Nothing
-follows the rows of the table.
+Three messages a step. The row counts are sent during the forward and backward pass, the network's
+gradients while the row gradients are computed and packed. Bytes that a worker sends: 8 for its
+count, s P for the network (P weights of s bytes: 4 in float32, 2 in bfloat16), and M * (4 + s D)
+for M ids and rows of D, where M is the most rows that any worker touched. No term depends on the
+number of rows of the table.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from raydistill.student.embedding_kernels import add_rows, distinct
 
 @dataclass(frozen=True)
 class PendingAllGather:
-    """The same tensor of every worker, under way."""
+    """An all-gather of a tensor that is in progress."""
 
     found: Tensor
     work: dist.Work
 
     def wait(self) -> Tensor:
-        """All of them, the worker as the first dimension."""
+        """The tensors of all workers; the first dimension is the worker."""
         self.work.wait()
         return self.found
 
@@ -39,18 +39,18 @@ class GradientSync:
     """The sum of gradients over the workers of torch's default process group."""
 
     def __init__(self, *, device: str = "cpu") -> None:
-        """The process group must be there; `device` is where the student is."""
+        """Requires an initialised process group; `device` is the student's device."""
         self.num_workers, self._device = dist.get_world_size(), device
-        self.num_bytes = 0  # handed over by this worker so far
+        self.num_bytes = 0  # sent by this worker so far
 
     def all_gather_counts(self, rows_U: Tensor) -> PendingAllGather:
-        """Begin to tell the others how many rows there are: known long before their gradients."""
+        """Start sending the number of rows, which is available before the gradients."""
         return self._gather(torch.tensor([len(rows_U)], device=rows_U.device))
 
     def all_reduce_dense(self, grads_P: Tensor) -> dist.Work:
-        """Begin to put the sum of all workers' flat gradients in the place of this one's.
+        """Start replacing `grads_P` by the sum of all workers' flat gradients.
 
-        It is there after a `wait()` on what comes back.
+        The sum is in place after `wait()` on the result.
         """
         self.num_bytes += grads_P.nbytes
         work: dist.Work = dist.all_reduce(grads_P, async_op=True)
@@ -61,10 +61,10 @@ class GradientSync:
     ) -> tuple[Tensor, Tensor]:
         """The distinct rows of all workers, and the sums of their gradients in float32.
 
-        `counts` is what `all_gather_counts` gave for the same rows.
+        `counts` is the result of `all_gather_counts` for the same rows.
         """
         nums = counts.wait().flatten().tolist()
-        # The bits of an id are one or two more columns: one message in place of two.
+        # An id's bits become one or two more columns: one message instead of two.
         packed = torch.cat([grads_UD, rows_U.unsqueeze(1).view(grads_UD.dtype)], 1)
         parts = self._gather(functional.pad(packed, (0, 0, 0, max(nums) - len(packed)))).wait()
         joined = torch.cat([part[:num] for part, num in zip(parts, nums, strict=True)])
@@ -74,7 +74,7 @@ class GradientSync:
         if not rows.is_cpu:
             all_U, slots = torch.unique(rows, return_inverse=True)
             sums = grads.new_zeros(len(all_U), dim)
-            # Not index_add_, which adds in any order on a GPU: replicas would part.
+            # index_add_ adds in random order on a GPU, and replicas would differ.
             for part, grad in zip(torch.split(slots, nums), torch.split(grads, nums), strict=True):
                 sums[part] += grad
             return all_U, sums
@@ -84,7 +84,7 @@ class GradientSync:
         return torch.from_numpy(all_rows), sums
 
     def broadcast_first(self, values: list[float]) -> list[float]:
-        """The values of the first worker, so that all decide alike."""
+        """The values of worker 0, so that all workers decide equally."""
         found = torch.tensor(values, dtype=torch.float64, device=self._device)
         dist.broadcast(found, src=0)
         return [float(value) for value in found]

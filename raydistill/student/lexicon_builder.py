@@ -1,10 +1,10 @@
-"""The words of the transfer set and their vectors from an encoder: how a Lexicon is made.
+"""Build a Lexicon: the words of the transfer set, their IDF, and their vectors from an encoder.
 
-A word alone goes through the encoder; the mean of its wordpieces' outputs, brought down to a few
-dozen columns by principal components, is its vector (after model2vec, MinishLab 2024, which does
-so for wordpieces). No Ray.
+Each word is encoded alone. Its vector is the mean of its wordpieces' outputs, reduced to a few
+dozen columns by principal components (after model2vec, MinishLab 2024, which does so for
+wordpieces). No Ray.
 
-Shapes: K words, H columns of the encoder, E columns that are kept.
+Shapes: K words, H columns of the encoder, E columns of a vector.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer, one_l
 from raydistill.teachers.transformer.tokenizer_check import check_ids
 
 logger = logging.getLogger("raydistill")
-_INSIDE = "'\u2019./"  # may stand within a word
+_INSIDE = "'\u2019./"  # characters that may be inside a word
 _NO_WORD = rf"[^\p{{L}}\p{{N}}\p{{M}}{_INSIDE}]+"
 _LETTERS = r"[^\p{L}\p{N}\p{M}]+"
-# As `tokenizer.classify` reads them: don't is do n't, and women 's is women's.
+# As in `tokenizer.classify`: don't becomes do n't, and women 's becomes women's.
 _NOT = (r"([\p{L}\p{N}\p{M}])(n['\x{2019}]t)($|[^\p{L}\p{N}\p{M}])", r"\1 \2\3")
 _TAIL = (r"(\p{L}) (['\x{2019}](?:d|m|s|ll|re|ve))($|[^\p{L}\p{N}\p{M}'\x{2019}])", r"\1\2\3")
-_LEAST_TIMES = 2  # a word that came once is as often a slip
+_LEAST_TIMES = 2  # a word with one occurrence is often a typing error
 _MOST_CHARS = 40
 _MOST_WORDPIECES = 24
 _BATCH_WORDS = 1_024
 _TRIED = ("sofa", "cordless drill", "18")
-_SAMPLE_WORDS = 20_000  # the most frequent ones, whose principal components are taken
+_SAMPLE_WORDS = 20_000  # the most frequent words, on which the principal components are fitted
 
 
 def make_lexicon(
@@ -65,7 +65,7 @@ def make_lexicon(
     device: str,
     trusts_code: bool = False,
 ) -> Lexicon:
-    """The lexicon of the pairs in `shards`; without an `encoder` it holds the IDF alone."""
+    """The lexicon of the pairs in `shards`; without an `encoder` it has IDF values only."""
     idf_I = count_idf(folder, shards, units=units, extra_units=extra_units)
     if encoder is None:
         return Lexicon.from_idf(idf_I)
@@ -82,16 +82,16 @@ def make_lexicon(
 def frequent_words(
     tables: Iterable[pa.Table], *, most: int
 ) -> tuple[list[str], NDArray[np.uint64]]:
-    """The most frequent words of queries and titles, and their hashes; at least two times."""
+    """The most frequent words of queries and titles, 2 or more occurrences, and their hashes."""
     times: Counter[str] = Counter()
     for table in tables:
         for name in ("query", "title"):
             _count_words(table[name].combine_chunks(), times)
-    # Equally frequent ones in the order of their letters: shards may come in any order.
+    # Ties are ordered by letters, as the order of shards may vary.
     ranked = sorted(times.items(), key=lambda item: (-item[1], item[0]))
     words = [word for word, num in ranked if num >= _LEAST_TIMES][:most]
     hashes = single_words(words)[0]
-    _, firsts = np.unique(hashes, return_index=True)  # womens and women's are one word
+    _, firsts = np.unique(hashes, return_index=True)  # womens and women's have one hash
     firsts.sort()
     return [words[at] for at in firsts], hashes[firsts]
 
@@ -113,7 +113,7 @@ def _count_words(texts: pa.StringArray, times: Counter[str]) -> None:
 
 
 def _words_of(tokens: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each token with its words: itself, its parts (and/or), or their characters (沙发)."""
+    """Each token with its words: the token, its parts (and/or) or their characters (沙发)."""
     is_word = single_words(tokens)[1]
     yield from ((token, [token]) for token, good in zip(tokens, is_word, strict=True) if good)
     others = [token for token, good in zip(tokens, is_word, strict=True) if not good]
@@ -131,13 +131,13 @@ def check_encoder(folder: Path, *, trusts_code: bool = False) -> None:
     """Encode a few words with the model in a folder.
 
     Raises:
-        UserError: it cannot be loaded, is not whole, or gives no finite vectors.
+        UserError: the model cannot be loaded, lacks weights, or gives vectors that are not finite.
     """
     try:
         vectors_KH = encode_words(_TRIED, folder, device="cpu", trusts_code=trusts_code)
     except UserError:
         raise
-    except Exception as error:  # whatever its code raises, also that of the folder
+    except Exception as error:  # the folder's own code may raise any class
         raise UserError(f"the model in {folder} encodes no words: {one_line(error)}") from error
     if not np.isfinite(vectors_KH).all():
         raise UserError(f"the model in {folder} gives words vectors that are not finite")
@@ -146,10 +146,10 @@ def check_encoder(folder: Path, *, trusts_code: bool = False) -> None:
 def encode_words(
     words: Sequence[str], folder: Path, *, device: str, trusts_code: bool = False
 ) -> NDArray[np.float32]:
-    """Mean of the outputs of each word's wordpieces, marks included; shape K, H.
+    """Mean of the outputs of each word's wordpieces and special tokens; shape K, H.
 
     Raises:
-        UserError: as `load_encoder` and `load_tokenizer`.
+        UserError: see `load_encoder` and `load_tokenizer`.
     """
     if not words:
         return np.empty((0, 1), np.float32)
@@ -180,13 +180,13 @@ def encode_words(
 
 
 def principal_components(vectors_KH: NDArray[np.float32], *, num: int) -> NDArray[np.float32]:
-    """The vectors less their mean along their first `num` principal components, shape K, num.
+    """The centred vectors projected on their first `num` principal components, shape K, num.
 
-    Vectors of fewer columns, or fewer words, are filled up with 0.
+    With fewer columns or fewer words than `num`, the last columns are 0.
     """
     centred = vectors_KH - vectors_KH.mean(axis=0)
     sample = centred[:_SAMPLE_WORDS]
-    # Eigenvectors of H x H: the same directions as the singular vectors of K x H, and cheaper.
+    # The eigenvectors of H x H equal the right singular vectors of K x H and cost less.
     _, directions = np.linalg.eigh(sample.T.astype(np.float64) @ sample)
     kept = directions[:, ::-1][:, :num].astype(np.float32)
     out = np.zeros((len(vectors_KH), num), np.float32)
@@ -197,9 +197,9 @@ def principal_components(vectors_KH: NDArray[np.float32], *, num: int) -> NDArra
 def count_idf(
     folder: Folder, shards: Mapping[str, int], *, units: bool, extra_units: Names = ()
 ) -> NDArray[np.float32]:
-    """IDF of all words, from the titles of a sample of the pieces, as a Lexicon holds it.
+    """IDF of all words from the titles of a sample of the pieces, in the form of a Lexicon.
 
-    `units` and `extra_units` as in the NgramSpec that reads it.
+    `units` and `extra_units` as in the NgramSpec of the run.
     """
     counts, num_titles = np.zeros(1 << IDF_BITS, np.int64), 0
     for table in read_pieces(folder, sample_pieces(shards), columns=["title"]):

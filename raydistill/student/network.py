@@ -1,8 +1,8 @@
 """N-gram ids to a logit: the feed-forward network, forward and backward (torch).
 
-The backward pass of five linear layers is written out: it leaves the gradients in one flat vector,
-which is what optimizer and workers want, and costs no graph. Tests hold it against autograd.
-
+The backward pass of five linear layers is written by hand: it builds no autograd graph and puts the
+gradients into one flat vector, the form that optimizer and workers use. Tests compare it with
+autograd.
 Shapes: B pairs, N n-gram ids laid flat, U distinct rows, V rows of the table, G bags a pair,
 D embedding, F dense features, X = G * D + F, P weights of the network laid flat.
 """
@@ -29,7 +29,7 @@ _PREDICT_ROWS = 4_096
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch on the device: what the student reads."""
+    """A batch's inputs of the student, on the device."""
 
     rows_U: Tensor
     slots_N: Tensor
@@ -62,7 +62,7 @@ class Student:
         sizes = [spec.num_bags * dim + spec.num_dense, *hidden, 1]
         self._shapes = [(size_out, size_in) for size_in, size_out in pairwise(sizes)]
         self.weights_P = _random_weights(self._shapes).to(device)
-        # The matrix work reads a copy of its own type, renewed after each step.
+        # Matrix products use a copy in `dtype`, updated after each step.
         self._low_P = self.weights_P if dtype == torch.float32 else self.weights_P.to(dtype)
         self.dense_mean = torch.zeros(spec.num_dense, device=device)
         self.dense_std = torch.ones(spec.num_dense, device=device)
@@ -73,32 +73,33 @@ class Student:
         return self.spec.num_bags * self.table_VD.shape[1]
 
     def arrays(self) -> dict[str, Tensor]:
-        """The weights under the names that the scorer reads; views, not copies."""
+        """The weights under the scorer's names for them; views, not copies."""
         found = {"embedding": self.table_VD}
         for at, (weight, bias) in enumerate(self.layers(self.weights_P)):
             found |= {f"weight_{at}": weight, f"bias_{at}": bias}
         return found | {"dense_mean": self.dense_mean, "dense_std": self.dense_std}
 
     def load(self, arrays: dict[str, Tensor]) -> None:
-        """Take up weights that `arrays` gave."""
+        """Copy weights in the form of `arrays`."""
         for name, value in self.arrays().items():
             value.copy_(arrays[name])
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring the copy that the matrix work reads up to date with the weights."""
+        """Update the copy in `dtype` from the weights."""
         if self._low_P is not self.weights_P:
             self._low_P.copy_(self.weights_P)
 
     def standardise(self, *, mean_F: NDArray[np.float32], std_F: NDArray[np.float32]) -> None:
-        """Take the mean and the deviation by which the dense features are standardised."""
+        """Set the mean and deviation that standardise the dense features."""
         self.dense_mean.copy_(torch.from_numpy(mean_F))
         self.dense_std.copy_(torch.from_numpy(std_F))
 
     def start_rows(self, rows_K: NDArray[np.int64], vectors_KE: NDArray[np.float32]) -> None:
-        """Begin with the words' vectors, of length 1 as random rows are on average; -1: no row.
+        """Initialise rows with word vectors, of length 1 as random rows on average; -1: no row.
 
-        Of words that share a row the first has it. Columns that only one side has stay as they are.
+        If words share a row, the first word's vector is used. Columns that only the table has stay
+        random; columns that only the vectors have are dropped.
         """
         rows_U, firsts = np.unique(rows_K, return_index=True)
         rows_U, firsts = rows_U[rows_U >= 0], firsts[rows_U >= 0]
@@ -117,7 +118,7 @@ class Student:
         return found
 
     def forward(self, inputs: Inputs, *, dropout: float = 0.0) -> tuple[Tensor, list[Tensor]]:
-        """Logits, shape B, and what every layer read."""
+        """Logits, shape B, and the input of each layer."""
         x = self._input(inputs).to(self._low_P.dtype)
         read = []
         *hidden, last = self.layers(self._low_P)
@@ -132,12 +133,12 @@ class Student:
     def backward(
         self, grads_B: Tensor, read: list[Tensor], *, out_P: Tensor, dropout: float = 0.0
     ) -> Tensor:
-        """Fill `out_P` with the gradients of the network; those of the bags, shape B, G * D."""
+        """Fill `out_P` with the network's gradients; returns those of the bags, shape B, G * D."""
         grad = grads_B.unsqueeze(1).to(self._low_P.dtype)
         first, *later = zip(self.layers(self._low_P), self.layers(out_P), read, strict=True)
         for (weight, _), out, x in reversed(later):
             _fill_layer(grad, x, out)
-            # What ReLU or dropout put to 0 passes nothing back.
+            # Outputs that ReLU or dropout set to 0 have gradient 0.
             grad = torch.ops.aten.threshold_backward(torch.mm(grad, weight), x, 0)
             if dropout:
                 grad = grad.div_(1 - dropout)
@@ -171,13 +172,13 @@ class Student:
 
 
 def _fill_layer(grad: Tensor, x: Tensor, out: tuple[Tensor, Tensor]) -> None:
-    """Gradients of a layer's weight and bias, from that of its output and from what it read."""
+    """Gradients of a layer's weight and bias, from its output's gradient and its input."""
     torch.mm(grad.t(), x, out=out[0])
     torch.sum(grad, 0, out=out[1])
 
 
 def _random_weights(shapes: list[tuple[int, int]]) -> Tensor:
-    """Uniform in +-1 / sqrt(inputs), weights and biases: as torch.nn.Linear starts."""
+    """Uniform in +-1 / sqrt(inputs) for weights and biases, as torch.nn.Linear initialises."""
     parts = []
     for size_out, size_in in shapes:
         bound = 1 / math.sqrt(size_in)
@@ -186,7 +187,7 @@ def _random_weights(shapes: list[tuple[int, int]]) -> Tensor:
 
 
 def sum_bags_torch(inputs: Inputs, rows_UD: Tensor) -> Tensor:
-    """Sum / sqrt(count) of every bag, shape B * G, D, on any device."""
+    """Sum / sqrt(count) of each bag, shape B * G, D, on any device."""
     bags = functional.embedding_bag(
         inputs.slots_N, rows_UD, inputs.offsets, mode="sum", include_last_offset=True
     )
@@ -195,7 +196,7 @@ def sum_bags_torch(inputs: Inputs, rows_UD: Tensor) -> Tensor:
 
 
 def row_gradients_torch(inputs: Inputs, grads_bag_D: Tensor) -> Tensor:
-    """`sum_bags_torch` backwards: gradients of the distinct rows, shape U, D."""
+    """The backward of `sum_bags_torch`: gradients of the distinct rows, shape U, D."""
     counts = inputs.offsets.diff()
     scaled = grads_bag_D * counts.clamp(min=1).to(grads_bag_D.dtype).rsqrt().unsqueeze(1)
     bag_of_N = torch.repeat_interleave(counts)
