@@ -12,7 +12,7 @@ from raydistill.errors import UserError
 KINDS = ("top", "middle", "random")
 
 
-_FEW_TITLES = 10_000  # up to so many rows are listed; of more, rows are drawn until they differ
+_FEW_TITLES = 10_000  # up to so many rows are listed; of more, rows are drawn and repeats dropped
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ class _Attempt:
             return self._in_task(cluster)
 
     def _dtype_here(self) -> str | None:
-        """The dtype in which the model fits in the driver's memory, float32 first; None: none."""
+        """The dtype in which the model fits in the driver's memory, float32 first; else None."""
         num_bytes, room = model_bytes(load_model(self.model)), _SHARE * free_memory_bytes()
         if 2 * num_bytes < room:  # the file may hold 2 bytes a weight, float32 takes 4
             return "float32"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_TINY = 1e-7  # scores are clipped to [1e-7, 1 - 1e-7], where float32 sigmoids saturate
+_TINY = 1e-7  # scores are clipped to [1e-7, 1 - 1e-7]: float32 sigmoids saturate beyond
 
 
 @dataclass(frozen=True)

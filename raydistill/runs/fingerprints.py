@@ -30,7 +30,7 @@ class RunFingerprints(RunSources):
     _labeled: dict[str, str] = field(default_factory=dict)  # by teacher, read once a process
 
     def prepare_fingerprint(self, dataset: str) -> str:
-        """Of `judged/` or `pairs/`: settings, and sizes and digests of the raw files."""
+        """Fingerprint of `judged/` or `pairs/`: settings, sizes and digests of the raw files."""
         settings, manifest = self.prepare_settings(), self.manifest
         if dataset == "judged":
             read = settings["judged"], settings["ngrams"]
@@ -38,7 +38,7 @@ class RunFingerprints(RunSources):
         return fingerprint("prepare", settings, *map(manifest.identities, DATASETS))
 
     def finetune_fingerprint(self, name: str) -> str:
-        """Of a fine-tuned teacher: encoder, judged pairs, settings."""
+        """Fingerprint of a fine-tuned teacher: encoder, judged pairs, settings."""
         base = self.config.teachers[name].base
         if base is None:
             raise ValueError(f"teacher {name} has no base: it is not fine-tuned")
@@ -50,7 +50,7 @@ class RunFingerprints(RunSources):
 
     @property
     def for_trees(self) -> Self:
-        """This run with the trees' features: the default ones, whatever a search changes.
+        """This run with the trees' features: those of preset `match`, independent of a search.
 
         So the trees' logits stay valid when the student's features change.
         """
@@ -63,12 +63,12 @@ class RunFingerprints(RunSources):
         return replace(self, config=self.config.model_copy(update={"ngrams": ngrams}))
 
     def trees_fingerprint(self) -> str:
-        """Of the trees: judged pairs, lexicon, settings."""
+        """Fingerprint of the trees: judged pairs, lexicon, settings."""
         judged, lexicon = self.prepare_fingerprint("judged"), self.for_trees.lexicon_fingerprint()
         return fingerprint("trees", judged, lexicon, self.config.trees.fingerprint_fields())
 
     def label_fingerprint(self, name: str) -> str:
-        """Of a teacher's logits: the model, its reading of pairs, our code; not pairs or speed."""
+        """Fingerprint of logits: the model, its reading of pairs, our code; not pairs or speed."""
         if name == TREES:
             return fingerprint("label", ENGINE, self.trees_fingerprint())
         teacher = self.config.teachers[name]
@@ -82,7 +82,7 @@ class RunFingerprints(RunSources):
         )
 
     def lexicon_fingerprint(self) -> str:
-        """Of the lexicon: the pairs and their parsing, the word vectors, the feature format."""
+        """Fingerprint of the lexicon: pairs and their parsing, word vectors, feature format."""
         encoder, ngrams = self.word_encoder, self.config.ngrams
         vectors = encoder and [self.model(encoder).fingerprint, ngrams.num_words, ngrams.word_dim]
         counted = (
@@ -105,7 +105,7 @@ class RunFingerprints(RunSources):
         return self._labeled[name]
 
     def train_fingerprint(self, role: str) -> str:
-        """Of a student: pairs, targets, features, network, schedule."""
+        """Fingerprint of a student: pairs, targets, features, network, schedule."""
         if role not in ROLES:
             raise ValueError(f"no student {role!r}; there are {ROLES}")
         config = self.config

@@ -117,12 +117,12 @@ class Run(RunFingerprints):
         return self.root / "tune"
 
     def tune_fingerprint(self) -> str:
-        """Of a search: the untuned student's settings, the judged pairs, `[tune]`."""
+        """Fingerprint of a search: the untuned student's settings, the judged pairs, `[tune]`."""
         judged, settings = self.prepare_fingerprint("judged"), self.config.tune.fingerprint_fields()
         return fingerprint("tune", self.train_fingerprint("student"), judged, settings)
 
     def report_fingerprint(self) -> str:
-        """Of the report: both students, the teachers' logits, and the search if there is one."""
+        """Fingerprint of the report: both students, the teachers' logits, and any search."""
         teachers = {name: self.label_fingerprint(name) for name in self.config.teacher_names}
         students = [[self.train_fingerprint(role), self.weights_hash(role)] for role in ROLES]
         tuned = self.tune.success()

@@ -360,7 +360,7 @@ def _gather(
 
 
 def _plan_groups(layout: BucketLayout, *, num_rows: int) -> Iterator[tuple[int, int]]:
-    """First and last group of each task: at most 2^21 rows, and 16 tasks if there are groups."""
+    """First and last group of each task: at most 2^21 rows a task, 16 or more tasks if possible."""
     most = _GATHER_ROWS * layout.num_bucket_groups // max(num_rows, 1)
     step = max(1, min(most, layout.num_bucket_groups // _GATHER_TASKS))
     for first in range(0, layout.num_bucket_groups, step):

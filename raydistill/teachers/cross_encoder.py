@@ -142,7 +142,7 @@ def _check_types(folder: Path, tokens: Tokens, config: Any) -> None:  # noqa: AN
 
 
 def check_config(folder: Path, config: Any, *, max_length: int) -> None:  # noqa: ANN401
-    """Raise UserError if the config is no cross-encoder's with 1 or 2 outputs, or is too short."""
+    """Raise UserError unless the config is a cross-encoder's: 1 or 2 outputs, long enough."""
     if config.num_labels not in (1, 2):
         raise UserError(f"{folder} has {config.num_labels} outputs; a teacher has 1 or 2")
     check_positions(folder, config, max_length=max_length)

@@ -1,7 +1,7 @@
 """Boosted trees on the match features: a teacher fitted on the judged pairs alone.
 
 Input: dense features, labels and queries of judged pairs. Output: models as text, and logits. A
-BERT scores meaning and the trees score word overlap; their errors differ, so a stack of both is
+BERT scores what words mean, the trees how they match; their errors differ, so a stack of both is
 better than either. No Ray.
 
 Shapes: B pairs, F features.

@@ -106,8 +106,8 @@ def device_use(device: str, *, dtype: torch.dtype) -> dict[str, str]:
 def merge_uses(uses: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """The device use of several workers: a value that all share once, else all joined by ` + `.
 
-    `NVIDIA A10G + Tesla T4` with `bfloat16 + float16`: position i of every value is the i-th
-    distinct combination.
+    `NVIDIA A10G + Tesla T4` with `bfloat16 + float16`: the i-th parts of the values are the
+    i-th distinct combination.
     """
     names = ("device", "device_name", "dtype")
     kinds = sorted({tuple(use[name] for name in names) for use in uses})

@@ -74,7 +74,7 @@ class PackedEncoder:
 
     def _row(self, values: np.ndarray[Any, Any]) -> Tensor:
         row = torch.from_numpy(values.astype(np.int64))
-        if self.device.type == "cuda":  # a copy from pageable memory waits for the batch before
+        if self.device.type == "cuda":  # a copy from pageable memory waits for the last batch
             row = row.pin_memory()
         return row.to(self.device, non_blocking=True)[None]
 

@@ -111,7 +111,7 @@ def unused_id(ids_T: NDArray[np.int32]) -> int:
 
 
 def settle_padding(run: PaddedModel, tokens: Tokens, *, dtype: torch.dtype, what: str) -> None:
-    """Set `run.pads`: whether padding leaves the logits of these pairs of different length alone.
+    """Set `run.pads`: test on pairs of different length whether padding changes their logits.
 
     Raises:
         UserError: without padding the logits still fail `check_steady`.

@@ -54,7 +54,7 @@ def check_texts(folder: Path, tokenizer: Any, texts: Sequence[str]) -> None:  # 
 
 
 def lost_share(tokenizer: Any, texts: Sequence[str]) -> float:  # noqa: ANN401
-    """The share of characters other than spaces that are in no known token."""
+    """The share of characters other than spaces that belong to no known token."""
     if not tokenizer.is_fast:
         return _lost_tokens(tokenizer, texts)
     encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
