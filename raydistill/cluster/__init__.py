@@ -1,1 +1,1 @@
-"""Everything that calls Ray Core, Train and Tune: connection, tasks, fits and trials."""
+"""Ray Core, Data, Train and Tune: connection, tasks, fits and trials."""
