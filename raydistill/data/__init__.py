@@ -1,1 +1,1 @@
-"""A pair: raw rows to clean, distinct pairs in shards."""
+"""A pair: raw rows become clean, distinct pairs in shards."""

@@ -1,9 +1,9 @@
-"""Which shard holds which pairs: equal ranges of the query keys, as buckets.
+"""The assignment of pairs to shards by ranges of the query key, and the lookup of existing pairs.
 
-A query's pairs lie in one *bucket*: an equal range of the query keys, as many as the rows of the
-first increment ask for. A bucket of a later increment holds only pairs that no earlier one has, and
-several buckets of few new pairs make one shard. Shards are sorted by query and title, and never
-written again. No Ray.
+The query keys are divided into equal ranges, the *buckets*; their number follows from the rows of
+the first increment. All pairs of a query are in one bucket. A later increment adds only pairs that
+no earlier one has, several buckets to a shard if they are few. Shards are sorted by query and title
+and never rewritten. Does not use Ray.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import WEIGHTS
 from raydistill.serving.text.unit_names import Names
 
-FILL = 0.75  # buckets differ in size; aimed lower, few are cut into a whole shard and a rest
-_HALF = 32  # buckets divide the high half of the keys; the low half decides splits
+FILL = 0.75  # mean fill of a shard: bucket sizes vary, and few then exceed one shard
+_HALF = 32  # buckets divide the high half of the keys; the low half determines the split
 _32 = np.uint64(32)
 
 
 @dataclass(frozen=True)
 class BucketLayout:
-    """How an increment's shards divide the query keys: groups of whole buckets."""
+    """The division of the query keys into the shards of an increment: groups of whole buckets."""
 
-    num_buckets: int  # of the store
-    num_bucket_groups: int  # of the increment; in the first, each bucket is a bucket group
+    num_buckets: int  # the same in all increments
+    num_bucket_groups: int  # in this increment; in the first, each bucket is a bucket group
     increment: int
 
     def name(self, bucket_group: int) -> str:
-        """The first part of the names of a bucket group's shards."""
+        """The common prefix of the names of a bucket group's shards."""
         return (
             f"part-a{self.increment:03d}-{bucket_group:05d}"
             if self.increment
@@ -45,7 +45,7 @@ class BucketLayout:
         )
 
     def first_bucket(self, bucket_group: int) -> int:
-        """The bucket at which a bucket group begins; that of the last but one ends the last."""
+        """The first bucket of a bucket group; `num_buckets` for the group after the last."""
         return self.num_buckets * bucket_group // self.num_bucket_groups
 
     def key_range(self, first: int, last: int) -> tuple[int, int]:
@@ -54,7 +54,7 @@ class BucketLayout:
         return _first_key(low, self.num_buckets), _first_key(high, self.num_buckets) - 1
 
     def overlapping(self, buckets: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
-        """Number, first and last bucket of each bucket group that holds one of first..last."""
+        """Number, first and last bucket of each bucket group that overlaps buckets first..last."""
         first, last = (
             ((at + 1) * self.num_bucket_groups - 1) // self.num_buckets for at in buckets
         )
@@ -69,7 +69,7 @@ class BucketLayout:
 def make_layout(
     num_rows: int, *, shard_rows: int, first: BucketLayout | None, increment: int
 ) -> BucketLayout:
-    """The layout of an increment of so many clean rows."""
+    """The layout of an increment of `num_rows` clean rows; `first`: that of the first increment."""
     num = max(1, round(num_rows / (shard_rows * FILL)))
     if first is None:
         return BucketLayout(num, num, increment)
@@ -81,34 +81,31 @@ def _first_key(bucket: int, num_buckets: int) -> int:
 
 
 def bucket_of(keys: NDArray[np.uint64], num_buckets: int) -> NDArray[np.uint64]:
-    """The bucket of each query key: the last whose first key is not above it."""
+    """The bucket of each query key: the last bucket whose first key is <= the key."""
     return (((keys >> _32) + np.uint64(1)) * np.uint64(num_buckets) - np.uint64(1)) >> _32
 
 
 def bucket_group_of(name: str) -> str:
-    """What BucketLayout.name gave: a shard's name without its piece and its ending."""
+    """The prefix that BucketLayout.name gave: a shard's name without its number and suffix."""
     parts = name.removesuffix(SHARD_SUFFIX).split("-")
     return "-".join(parts[: 3 if parts[1:2] and parts[1].startswith("a") else 2])
 
 
 def shard_name(bucket_group: str, piece: int) -> str:
-    """The name of a bucket group's shard; one of more rows than a shard holds has several."""
+    """The name of a bucket group's shard; `piece` > 0 if the group needs several shards."""
     return f"{bucket_group}-{piece:03d}{SHARD_SUFFIX}" if piece else f"{bucket_group}{SHARD_SUFFIX}"
 
 
-# --- chunks: what a raw file leaves, sorted by key
-
-
-# --- shards
+# --- existing shards
 
 
 @dataclass(frozen=True)
 class ExistingPairs:
-    """The shards that earlier increments have written, by their layouts."""
+    """The shards of earlier increments, with their layouts."""
 
     folder: Folder
     layouts: tuple[BucketLayout, ...]
-    extra_units: Names = ()  # that the keys of the pairs know
+    extra_units: Names = ()  # the configured units, which query keys depend on
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
@@ -118,7 +115,7 @@ class ExistingPairs:
         return bucket_groups
 
     def shards(self, pairs: pa.Table, *, buckets: tuple[int, int]) -> Iterator[str]:
-        """Names of the shards that may hold any of the pairs, which lie in buckets first..last."""
+        """Names of the shards that may contain the given pairs, all from buckets first..last."""
         keys = group_keys(pairs, extra_units=self.extra_units)
         wanted = np.unique(bucket_of(keys, self.layouts[0].num_buckets))
         for names, low, high in self.bucket_groups(buckets):
@@ -126,16 +123,16 @@ class ExistingPairs:
                 yield from names
 
     def bucket_groups(self, buckets: tuple[int, int]) -> Iterator[tuple[list[str], int, int]]:
-        """Shards, first and last bucket of each bucket group that holds one of first..last."""
+        """Shards, first and last bucket of each bucket group that overlaps buckets first..last."""
         for layout in self.layouts:
             for bucket_group, low, high in layout.overlapping(buckets):
                 yield self._names.get(layout.name(bucket_group), []), low, high
 
     def split(self, pairs: pa.Table, *, buckets: tuple[int, int]) -> tuple[pa.Table, pa.Table]:
-        """Pairs that no shard has yet; and WEIGHTS rows for those that one has.
+        """The pairs that no shard has yet, and WEIGHTS rows for the pairs that a shard has.
 
-        Pairs are known by their ids and then by their texts: an id is a hash, and two of 10^9
-        pairs share one with a chance of 3 %.
+        Pairs are compared by id and then by text: an id is a 64-bit hash, and among 10^9 pairs two
+        share an id with a probability of 3 %.
         """
         ids = pairs["pair_id"].to_numpy()
         is_known = np.zeros(len(ids), bool)
@@ -160,7 +157,7 @@ class ExistingPairs:
 def _same_pairs(
     pairs: pa.Table, shard: pa.Table, there: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row of each pair that the shard has, and its row in the shard, in the shard's order."""
+    """For each pair that the shard has: its row in `pairs` and in the shard, in shard order."""
     left = pairs.select(["query", "title"]).append_column("here", pa.array(np.arange(len(pairs))))
     hit = np.flatnonzero(np.isin(there, pairs["pair_id"].to_numpy()))
     right = shard.select(["query", "title"]).take(pa.array(hit))

@@ -1,4 +1,4 @@
-"""Chunks: what a raw file leaves, sorted by key, and the rows of a key range out of them."""
+"""Chunks: the clean rows of a raw file, sorted by key, and reads of a key range from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from raydistill.files.inputs.raw_rows import one_chunk
 _BATCH_ROWS = 1 << 12  # a gather reads only the batches of a chunk that overlap its range
 
 
-_NUM_THREADS = 16  # a look into a chunk in a bucket is four requests, each 20 ms of waiting
+_NUM_THREADS = 16  # a range read of a chunk on S3 is four requests of 20 ms each
 
 
 _INDEX = b"first_keys"
@@ -28,11 +28,11 @@ _32 = np.uint64(32)
 
 
 def sort_rows(rows: pa.Table, keys: NDArray[np.uint64], *, dedupe: bool) -> pa.Table:
-    """Clean rows with `key`, sorted by it; equal pairs, if `dedupe`, become one with a weight.
+    """Clean rows with a column `key`, sorted by it; with `dedupe`, equal pairs become one row.
 
-    The low half of the key is replaced by one of the pair, so that equal pairs become neighbours:
-    a pair that occurs ten million times leaves its chunks as a few rows. Pairs with a label or a
-    source stay as they are: those are settled when all of them are together.
+    That row has the number of its pairs as weight. The low half of its key is the high half of the
+    pair id, so that equal pairs are adjacent: a pair that occurs ten million times takes a few rows
+    of chunks. Pairs with a label or a source are not merged here: that takes all of them at once.
     """
     dedupe = dedupe and not {"label", "source"} & set(rows.column_names)
     if dedupe:
@@ -49,7 +49,7 @@ def sort_rows(rows: pa.Table, keys: NDArray[np.uint64], *, dedupe: bool) -> pa.T
 
 
 def write_chunk(folder: Folder, name: str, rows: pa.Table) -> None:
-    """Write sorted rows as an Arrow file whose footer says with which key each batch begins."""
+    """Write sorted rows as an Arrow file whose schema metadata has the first key of each batch."""
     firsts = rows["key"].to_numpy()[::_BATCH_ROWS]
     schema = rows.schema.with_metadata({_INDEX: firsts.tobytes()})
     sink = pa.BufferOutputStream()
@@ -60,7 +60,7 @@ def write_chunk(folder: Folder, name: str, rows: pa.Table) -> None:
 
 
 def read_range(folder: Folder, names: Sequence[str], low: int, high: int) -> list[pa.Table]:
-    """The rows with low <= key <= high of each chunk that has some, sorted by key."""
+    """One table per chunk that has rows with low <= key <= high: those rows, sorted by key."""
 
     def read(name: str) -> pa.Table | None:
         return folder.tried(lambda: _read_chunk(folder, name, low, high))
@@ -92,7 +92,10 @@ def _between(table: pa.Table, low: int, high: int) -> pa.Table:
 def gather(
     tables: Sequence[pa.Table], low: int, high: int, *, dedupe: bool
 ) -> tuple[pa.Table, int] | None:
-    """PAIRS or JUDGED rows of a key range out of sorted tables, and how many raw rows they were."""
+    """PAIRS or JUDGED rows of a key range from sorted tables, and the raw rows that they stand for.
+
+    None if there are no rows in the range.
+    """
     parts = [part for part in (_between(table, low, high) for table in tables) if part.num_rows]
     if not parts:
         return None

@@ -1,4 +1,4 @@
-"""A raw file to clean rows, some at a time: its readers and the rules of its dataset together."""
+"""A raw file to clean rows, block by block: its reader, then the rules of its dataset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raydistill.files.inputs.readers import read_raw
 
 @dataclass(frozen=True)
 class CleanRows:
-    """Some rows of a file: clean pairs, and quarantine rows of all that is none of them."""
+    """A block of rows of a file: clean pairs, and quarantine rows for all other rows."""
 
     raw: RawRows
     pairs: pa.Table
@@ -24,14 +24,14 @@ class CleanRows:
 
     @property
     def num_rows(self) -> int:
-        """Rows that were read."""
+        """Raw rows of the block, bad ones included."""
         return len(self.raw.rows) + len(self.raw.bad)
 
 
 def read_clean(
     file: RawFile, rules: TextRules, *, span: tuple[int, int] = (0, 0)
 ) -> Iterator[CleanRows]:
-    """The rows of a raw file, or of one of its `row_group_spans`.
+    """The clean and rejected rows of a raw file, or of one of its `row_group_spans`.
 
     Raises:
         UserError: as `read_raw`.

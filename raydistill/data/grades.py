@@ -1,6 +1,6 @@
-"""Labels as people write them to numbers in 0..1: scales, grades, truth values; and what is wrong.
+"""Labels of raw files to numbers in 0..1: scales, grades and truth values, with error reasons.
 
-Comes in: a column of any type. Goes out: float32 labels, and for each row its problem or null.
+Input: a column of any type. Output: float32 labels, and for each row its problem or null.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _TRUTH = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 _INFINITE = {"inf", "infinity"}
-_MISSING = {"nan", "null", "none", "na", "n/a", "\\n"}  # how programs write that there is none
-_MAX_WORDS = 1_000  # distinct ones that are counted
+_MISSING = {"nan", "null", "none", "na", "n/a", "\\n"}  # how programs write a missing value
+_MAX_WORDS = 1_000  # distinct words that are counted
 _MAX_SHOWN = 8
-_ROUNDING = 1e-6  # of the range: the mean of float32 labels may be 1.0000001
+_ROUNDING = 1e-6  # relative to the range: the mean of float32 labels may be 1.0000001
 NO_NUMBER = "label is null or not a number"
 PERCENTAGE = "label is a percentage, not a number in 0..1"
 COMMA = "label has a decimal comma, not a point"
@@ -35,14 +35,14 @@ NO_GRADE = "label is not among the grades"
 
 @dataclass(frozen=True)
 class LabelRule:
-    """What a file's labels stand for: ends of a scale, or a value for each grade."""
+    """How to read the labels of a file: the ends of a scale, or a value for each grade."""
 
     scale: tuple[float, float] | None = None
     grades: tuple[tuple[str, float], ...] = ()
 
     @staticmethod
     def of(given: Mapping[str, object]) -> LabelRule:
-        """From `scale` and `grades` as prepare.json has them."""
+        """The rule with `scale` and `grades` as stored in prepare.json."""
         scale, grades = given.get("scale"), given.get("grades")
         ends = (float(scale[0]), float(scale[1])) if isinstance(scale, (list, tuple)) else None
         items = grades.items() if isinstance(grades, Mapping) else ()
@@ -50,19 +50,19 @@ class LabelRule:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The least and the largest label that may be in the file."""
+        """The smallest and the largest label that the file may contain."""
         return (min(self.scale), max(self.scale)) if self.scale else (0.0, 1.0)
 
     @property
     def outside(self) -> str:
-        """What is said of a label that is not in the range."""
+        """The quarantine reason of a label outside the range."""
         low, high = self.range
         return f"label is outside {low:g}..{high:g}"
 
 
 @lru_cache
 def _known_grades(grades: tuple[tuple[str, float], ...]) -> dict[str | float, float]:
-    """Values by grade: without case, and by number too where the grade is one."""
+    """Values by grade: by case-folded text, and also by number if the grade is a number."""
     found: dict[str | float, float] = {}
     for name, value in grades:
         text = name.strip().casefold()
@@ -73,7 +73,7 @@ def _known_grades(grades: tuple[tuple[str, float], ...]) -> dict[str | float, fl
 
 
 def read_labels(column: pa.Array, rule: LabelRule) -> tuple[pa.FloatArray, pa.StringArray]:
-    """Labels in 0..1 (null where there is none) and each row's problem or null."""
+    """Labels in 0..1 (null for a row with a problem), and the problem of each row or null."""
     raw, problems = _numbers(column, rule)
     values = raw.to_numpy(zero_copy_only=False)
     low, high = rule.range
@@ -94,13 +94,13 @@ def read_labels(column: pa.Array, rule: LabelRule) -> tuple[pa.FloatArray, pa.St
 
 
 def _inside(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.bool_]:
-    """Which values lie in a range, or so near that rounding may have put them outside."""
+    """Which values are in low..high, with a margin for the rounding of float32."""
     margin = _ROUNDING * (high - low)
     return (values >= low - margin) & (values <= high + margin)
 
 
 def _numbers(column: pa.Array, rule: LabelRule) -> tuple[pa.DoubleArray, pa.StringArray]:
-    """Numbers as they stand in the file (of grades, their values), and problems of the others."""
+    """Numbers as written in the file (for grades, their values), and problems of the other rows."""
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
@@ -116,7 +116,7 @@ def _numbers(column: pa.Array, rule: LabelRule) -> tuple[pa.DoubleArray, pa.Stri
 
 
 def _number_of(given: str, rule: LabelRule) -> tuple[float | None, str | None]:
-    """The number that a text stands for, or what is wrong with it."""
+    """The number that a text represents and None, or None and its problem."""
     text = given.strip().casefold()
     is_number = bool(_NUMBER.fullmatch(text))
     if rule.grades:
@@ -136,7 +136,7 @@ def _number_of(given: str, rule: LabelRule) -> tuple[float | None, str | None]:
 
 @dataclass
 class LabelTally:
-    """Counts the labels of files that are read by one rule."""
+    """Counts of the labels of all files with one rule."""
 
     rule: LabelRule
     num_rows: int = 0
@@ -144,11 +144,11 @@ class LabelTally:
     least: float = math.inf
     most: float = -math.inf
     problems: Counter[str] = field(default_factory=Counter)
-    words: Counter[str] = field(default_factory=Counter)  # that are no number and no grade
+    words: Counter[str] = field(default_factory=Counter)  # neither number nor grade
     num_words: int = 0
 
     def add(self, column: pa.Array) -> None:
-        """Count some labels."""
+        """Count the labels of a column."""
         self.num_rows += len(column)
         numbers, problems = _numbers(column, self.rule)
         values = numbers.drop_null().to_numpy()
@@ -172,7 +172,7 @@ class LabelTally:
                 self.words[word] += 1
 
     def problem(self, *, name: str, max_bad_fraction: float) -> str | None:
-        """What is wrong with all these labels together; None: a few may be."""
+        """The message for all counted labels; None if at most a few are unreadable."""
         if self.num_outside:
             return self._out_of_range(name)
         unread = (PERCENTAGE, COMMA, NO_NUMBER, NO_GRADE)

@@ -1,7 +1,7 @@
-"""What tells a raw file from any other: a digest of it, and a stamp that spares another look.
+"""The identity of a raw file: its digest, and a stamp that avoids computing the digest again.
 
-A digest names how it was made: digests of two kinds are never equal by accident. A stamp is what
-the disk or the store says of a file that is not read; "" is a stamp that tells nothing.
+A digest begins with its kind, so that digests of different kinds are never equal. A stamp comes
+from file metadata alone, without reading the file; "" is a stamp that cannot be trusted.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from raydistill.files.folder import open_uri
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.retry import tried
 
-WHOLE_BYTES = 64 << 20  # a local file up to this size is read whole: 0.1 s
-# Of a larger one these are read, evenly spread, the head and the tail among them: a Parquet file's
-# statistics, a gzip file's checksum.
+WHOLE_BYTES = 64 << 20  # a local file up to this size is hashed completely: 0.1 s
+# Blocks of a larger file that are hashed, evenly spaced from head to tail: the tail has the
+# statistics of a Parquet file and the checksum of a gzip file.
 _NUM_BLOCKS, _BLOCK_BYTES = 8, 8 << 10
 _READ_BYTES = 1 << 20
-# A file that changed so shortly before it was read may change again within the same tick of the
-# clock of its disk: 4 ms on most, 2 s on FAT. Git's "racy" files are the same.
+# A file that changed less than this before it was read may change again with the same time stamp:
+# the resolution is 4 ms on most file systems, 2 s on FAT (compare "racy" entries in Git's index).
 _TICK_NS = 2_000_000_000
-# A store's times are those of its own clock. S3 refuses requests from clocks 15 minutes apart.
+# Times of objects come from the store's clock; S3 rejects requests if clocks differ by 15 minutes.
 _CLOCKS_APART_NS = 15 * 60 * 1_000_000_000
 _CONTENT, _BLOCKS = "content", "blocks"
-# Names of an object's state, the best first. An ETag stays with the content when it is copied.
+# Metadata that identify the state of an object, the best first; a copy of an object keeps its ETag.
 _TAGS = {"ETag": "etag", "VersionId": "version", "Last-Modified": "modified"}
 _new_hash = partial(hashlib.blake2b, digest_size=16)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a look into a file gave: `kind:hex digits`, and the stamp it had ("": none to trust)."""
+    """The digest of a file, `kind:hex digits`, and its stamp then ("": not to be trusted)."""
 
     digest: str
     stamp: str
 
 
 def look_at(file: InputFile, *, whole: bool) -> Look:
-    """The digest of a file; `whole`: of all its bytes, whatever its size and wherever it lies.
+    """The digest and stamp of a file; `whole`: the digest covers all bytes of any file.
 
-    Otherwise a local file up to WHOLE_BYTES is read whole, a larger one is known by its size, its
-    time and some blocks, and an object of a store by its ETag, its version or its time. Memory is
+    Otherwise the digest covers all bytes of a local file up to WHOLE_BYTES; modification time and
+    some blocks of a larger one; ETag, version or modification time of an object. Memory is
     constant.
 
     Raises:
@@ -60,23 +60,23 @@ def look_at(file: InputFile, *, whole: bool) -> Look:
 
 
 def stamp_of(file: InputFile) -> str:
-    """The stamp that a listed file has now; no request to a store."""
+    """The current stamp of a listed file; sends no request to an object store."""
     filesystem, path = open_uri(file.uri)
     if not isinstance(filesystem, fs.LocalFileSystem):
         return str(file.mtime_ns)
     try:
         return _local_stamp(os.stat(path))
-    except OSError:  # gone since it was listed: whoever reads it will say so
+    except OSError:  # removed since the listing: reading it will raise
         return ""
 
 
 def is_known_by_time(digest: str) -> bool:
-    """Whether a file of another time has another digest, even if its content is the same."""
+    """Whether the digest covers the modification time: equal contents may differ in digest."""
     return digest.startswith(f"{_BLOCKS}:")
 
 
 def _local_stamp(info: os.stat_result) -> str:
-    """Times of the content and of the inode, and its number; a user cannot set the second time."""
+    """mtime, ctime and inode number; unlike mtime, a user cannot set ctime."""
     return f"{info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}"
 
 
@@ -113,7 +113,7 @@ def _look_at_object(filesystem: fs.FileSystem, path: str, *, file: InputFile, wh
 
 
 def _tag(metadata: dict[str, bytes]) -> str | None:
-    """What the store calls the object's state; None where it has no name for it."""
+    """The identifier of the object's state in the store; None without one."""
     for name, kind in _TAGS.items():
         if metadata.get(name):
             return f"{kind}:{metadata[name].decode().strip(chr(34))}"

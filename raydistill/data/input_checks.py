@@ -1,4 +1,4 @@
-"""Whether raw files are what was meant: their labels before anything is made, their rows after."""
+"""Checks of raw files: their labels before `prepare` writes anything, their rejected rows after."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _MAX_REJECT_FILES = 64
 
 
 class UnusableInput(UserError):
-    """Files of which so little can be used that other settings must read them."""
+    """Too few rows of the files can be used: the files or the settings must be corrected."""
 
 
 def check_labels(files: Sequence[RawFile], rules: JudgedConfig) -> None:
-    """Look at every label of the judged files.
+    """Read every label of the judged files.
 
     Raises:
-        UserError: one is outside the scale, or more than a few are no numbers.
+        UserError: a label is outside the scale, or too many are neither numbers nor grades.
     """
     tallies: dict[LabelRule, LabelTally] = {}
     for file in files:
@@ -46,10 +46,10 @@ def check_labels(files: Sequence[RawFile], rules: JudgedConfig) -> None:
 
 
 def check_usable(dataset: Dataset, counts: Counter[str], *, num_kept: int) -> None:
-    """Look at what became of the rows of an increment.
+    """Check the row counts of an increment; warn if quotes or escapes are not RFC 4180.
 
     Raises:
-        UnusableInput: too many are in quarantine, or no pair is left of the first increment.
+        UnusableInput: too many rows are in quarantine, or the first increment has no clean pair.
     """
     num_rows, num_bad = counts["rows_in"], counts["quarantined"]
     most = dataset.rules.max_bad_fraction
@@ -89,11 +89,11 @@ _MOST_REASONS = 10
 _SHOWN_CHARS = 60
 
 
-_FEW = 5  # so many bad rows stop nothing, unless they are most of a small file
+_FEW = 5  # up to 5 bad rows are accepted, unless they are more than half of the rows
 
 
 def count_reasons(tables: Iterable[pa.Table]) -> list[dict[str, Any]]:
-    """Each reason with its number of rows and one example, most frequent first."""
+    """The 10 most frequent reasons with their numbers of rows and one example row each."""
     counts: Counter[str] = Counter()
     examples: dict[str, dict[str, Any]] = {}
     for table in tables:
@@ -107,13 +107,13 @@ def count_reasons(tables: Iterable[pa.Table]) -> list[dict[str, Any]]:
 
 
 def are_too_many(num_bad: int, num_rows: int, max_bad_fraction: float) -> bool:
-    """Whether so many rows cannot be used that the file must be another than was meant."""
+    """Whether the bad rows exceed `max_bad_fraction`, and are more than 5 or more than half."""
     is_more = num_bad > max_bad_fraction * num_rows
     return is_more and (num_bad > _FEW or 2 * num_bad > num_rows)
 
 
 def commonest(reasons: list[dict[str, Any]]) -> str:
-    """The commonest reason, with the row that is its example; "" where there is none."""
+    """One line: the most frequent reason with its example row; "" without reasons."""
     if not reasons:
         return ""
     first = reasons[0]

@@ -1,7 +1,7 @@
-"""Raw rows to clean pairs: reject with a reason, pair_id, split, make distinct; no row in Python.
+"""Raw rows to clean pairs: rejection reasons, pair ids, splits, deduplication; no Python row loops.
 
-A clean pair has NFKC text with single spaces and no control characters. Everything here is a pure
-function of its rows, so that the result does not depend on files, blocks or the cluster.
+A clean pair has NFKC text with single spaces and no control characters. All functions are pure
+functions of their rows, so the result does not depend on files, blocks or the cluster.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from raydistill.serving.text.cleaning import normalise
 from raydistill.serving.text.hashing import hash_texts
 from raydistill.serving.text.unit_names import Names
 
-_SEPARATOR = "\x1f"  # a control character: no clean text holds it
+_SEPARATOR = "\x1f"  # a control character: clean text does not contain it
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """`pairs`: query, title (, label, source); `rejects`: quarantine rows. Together all the rows.
+    """`pairs`: query, title (, label, source); `rejects`: quarantine rows for all other rows.
 
-    `kept` are the places of the pairs among the rows that came in.
+    `kept`: the input row index of each pair.
     """
 
     pairs: pa.Table
@@ -51,14 +51,14 @@ def clean(
     columns: Mapping[str, str],
     rules: TextRules,
     source: str,
-    labels: LabelRule = LabelRule(),  # noqa: B008 - it cannot change
+    labels: LabelRule = LabelRule(),  # noqa: B008 - it is immutable
     lines: NDArray[np.int64] | None = None,
 ) -> Cleaned:
     """Normalise the texts of raw rows; rows that cannot be used are rejected with a reason.
 
-    `columns` gives the name in `table` of each of query, title, label and source that is there;
-    `rows` and `lines` are the rows' numbers and lines in the file `source`, `labels` says what its
-    labels stand for.
+    `columns` maps query, title, label and source to their names in `table`, without those that are
+    absent. `rows` and `lines`: numbers and lines of the rows in the file `source`. `labels`: how to
+    read its labels.
     """
     found: dict[str, pa.Array] = {}
     reasons = pa.nulls(table.num_rows, pa.string())
@@ -96,7 +96,7 @@ def clean(
 
 
 def unparsed(bad: Sequence[tuple[int, str]], *, source: str, lines: Sequence[int] = ()) -> pa.Table:
-    """Quarantine rows of rows that never were in a table: numbers, reasons, lines if any."""
+    """Quarantine rows for rows that could not be parsed: `bad` has their numbers and reasons."""
     found = [
         {"source": source, "row": row, "reason": reason, "line": line}
         for (row, reason), line in zip_longest(bad, lines)
@@ -105,7 +105,7 @@ def unparsed(bad: Sequence[tuple[int, str]], *, source: str, lines: Sequence[int
 
 
 def pair_ids(queries: pa.Array, titles: pa.Array) -> pa.Int64Array:
-    """64-bit ids of clean pairs: the hash of query, U+001F, title, as a signed integer."""
+    """64-bit ids of clean pairs: the hash of query, U+001F and title, as a signed integer."""
     texts = [to_arrow(queries), to_arrow(titles)]
     if texts[0].type != texts[1].type or sum(part.nbytes for part in texts) > MAX_BYTES:
         texts = [part.cast(pa.large_string()) for part in texts]
@@ -116,31 +116,31 @@ def pair_ids(queries: pa.Array, titles: pa.Array) -> pa.Int64Array:
 def query_keys(
     queries: pa.Array | pa.ChunkedArray, *, extra_units: Names = ()
 ) -> NDArray[np.uint64]:
-    """64-bit key of each query, one for near-identical ones: what splits and buckets go by."""
+    """64-bit key of each query, equal for near-identical queries; splits and buckets use it."""
     return keys_of_texts(to_texts(queries), extra_units=extra_units)
 
 
 def group_keys(table: pa.Table, *, extra_units: Names = ()) -> NDArray[np.uint64]:
-    """The query key of each clean pair; the title's where the task has single texts."""
+    """The query key of each clean pair; in a task of single texts, the key of its title."""
     has_query = table.num_rows and table["query"][0].as_py()
     return query_keys(table["query" if has_query else "title"], extra_units=extra_units)
 
 
 def split_of(keys: NDArray[np.uint64], *, dev_share: float, test_share: float) -> NDArray[np.int8]:
-    """0 train, 1 dev, 2 test for each query key; the low 32 bits decide, buckets take the high."""
+    """0 train, 1 dev, 2 test for each query key, from its low 32 bits; buckets use the high."""
     position = (keys & np.uint64(0xFFFFFFFF)).astype(np.float64) / 2.0**32
     return np.where(position < test_share, 2, position < test_share + dev_share).astype(np.int8)
 
 
 def collapse(table: pa.Table, *, dedupe: bool) -> pa.Table:
-    """Clean pairs of whole queries, sorted by query and title, as PAIRS or JUDGED rows.
+    """Clean pairs of complete queries, sorted by query and title, as PAIRS or JUDGED rows.
 
-    Equal pairs (compared as texts, not by their ids) become one whose weight is the sum of theirs,
-    whose label is their mean and whose source is the first by the alphabet, if one has any.
-    Without `dedupe` every row stays. Rows without a weight count once.
+    Equal pairs (compared as texts, not by id) become one row: weight = sum of the weights, label =
+    mean of the labels, source = the first in sort order, null if none has one. Without `dedupe`
+    every row stays. A row without a weight has weight 1.
     """
     keys = [name for name in ("query", "title", "label", "source") if name in table.column_names]
-    # One chunk: Arrow sorts a hundred small ones at a third of the speed.
+    # One chunk first: Arrow sorts a hundred small chunks at a third of the speed.
     table = table.combine_chunks().sort_by([(key, "ascending") for key in keys]).combine_chunks()
     starts = run_starts(table) if dedupe else np.arange(table.num_rows)
     return to_pairs(
@@ -151,7 +151,7 @@ def collapse(table: pa.Table, *, dedupe: bool) -> pa.Table:
 def to_pairs(
     table: pa.Table, *, weights: NDArray[np.float32], labels: NDArray[np.float32] | None = None
 ) -> pa.Table:
-    """Clean pairs with their ids: PAIRS, or JUDGED where there are labels, and their source."""
+    """Clean pairs with their ids: PAIRS, or JUDGED with labels; and the source column if any."""
     queries, titles = one_chunk(table["query"]), one_chunk(table["title"])
     schema = PAIRS if labels is None else JUDGED
     columns = [pair_ids(queries, titles), queries, titles, pa.array(weights)]
@@ -163,7 +163,7 @@ def to_pairs(
 
 
 def run_starts(table: pa.Table) -> NDArray[np.int64]:
-    """Where, in rows of which equal pairs are neighbours, another pair begins."""
+    """The first row of each run of equal pairs, in a table in which equal pairs are adjacent."""
     if table.num_rows == 0:
         return np.empty(0, np.int64)
     here, before = table.slice(1), table.slice(0, table.num_rows - 1)
@@ -193,7 +193,7 @@ def _labels(table: pa.Table, starts: NDArray[np.int64]) -> NDArray[np.float32] |
 def _clean_text(
     column: pa.ChunkedArray, *, name: str, max_chars: int
 ) -> tuple[pa.StringArray, pa.StringArray]:
-    """Normalised texts ("" where there is none) and, for each row, its problem or null."""
+    """Normalised texts ("" for a missing one), and for each row its problem or null."""
     raw = one_chunk(column)
     decoded, not_utf8 = decode(raw)
     texts = normalise(pc.fill_null(decoded, ""))
@@ -214,7 +214,7 @@ def _clean_text(
 
 
 def _not_utf8(raw: pa.Array, mask: pa.BooleanArray, *, name: str) -> pa.Array:
-    """The problem of the rows of a mask, with the encoding that their bytes are likely in."""
+    """The problem of the rows in `mask`, with the likely encoding of their bytes."""
     problem = f"{name} is not UTF-8"
     if not pc.any(mask).as_py():
         return pa.scalar(problem)
@@ -226,6 +226,6 @@ def _not_utf8(raw: pa.Array, mask: pa.BooleanArray, *, name: str) -> pa.Array:
 
 
 def features_of(pairs: pa.Table, *, spec: NgramSpec, lexicon: Lexicon) -> Features:
-    """Features of a table with `query` and `title`."""
+    """Features of the pairs of a table with `query` and `title`."""
     queries, titles = to_texts(pairs["query"]), to_texts(pairs["title"])
     return featurize(queries, titles, spec=spec, lexicon=lexicon)

@@ -1,8 +1,8 @@
-"""One increment to a dataset: what a Ray task of prepare does to a part, or to a range of keys.
+"""The work of a Ray task of `prepare`: scatter one part of a raw file, or gather a range of keys.
 
-Scatter: a part of a raw file becomes chunks sorted by key (shards, without `dedupe`), and
-quarantine rows. Gather: groups of buckets are read from all chunks and become shards. Each is
-done again after a kill, to the same bytes, unless its last file is there. No Ray.
+Scatter: a part of a raw file becomes chunks sorted by key (without `dedupe`, shards) and quarantine
+rows. Gather: bucket groups are read from all chunks and become shards. After a kill a step runs
+again and writes the same bytes, unless its last file exists. Does not use Ray.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from raydistill.data.pairs import collapse, group_keys, split_of
 from raydistill.files.folder import SHARD_SUFFIX, Folder
 from raydistill.serving.text.unit_names import Names
 
-PART_ROWS = 1 << 20  # of a Parquet file for one task; clean rows that a task holds: 100 to 200 MB
-_MOST_BYTES = 1 << 30  # an Arrow array of texts ends at 2 GiB
-_FLOAT_EXACT = 1 << 24  # a float32 holds every whole number below
+PART_ROWS = 1 << 20  # Parquet rows per task, and clean rows in memory per task: 100 to 200 MB
+_MOST_BYTES = 1 << 30  # half of the 2 GiB that an Arrow string array can hold
+_FLOAT_EXACT = 1 << 24  # float32 represents every integer below it exactly
 _CHUNK_SUFFIX = ".arrow"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One increment to one of the two datasets, as a worker needs it."""
+    """One increment of one of the two datasets: the settings and folders that a worker needs."""
 
     name: str  # "pairs" or "judged"
     rules: TextRules
@@ -43,11 +43,11 @@ class Dataset:
     shard_rows: int
     dedupe: bool
     increment: int = 0
-    extra_units: Names = ()  # that the keys of its queries know
+    extra_units: Names = ()  # the configured units, which query keys depend on
 
     @property
     def all_chunks(self) -> Folder:
-        """What scatters leave for their gathers; gone when an increment is complete."""
+        """Chunks that scatter tasks write for gather tasks; deleted when an increment completes."""
         return self.folder / "_chunks"
 
     @property
@@ -57,15 +57,15 @@ class Dataset:
 
     @property
     def weights(self) -> Folder:
-        """How often pairs of earlier increments came again."""
+        """Additional weights of pairs of earlier increments that this one repeats."""
         return self.folder / "_weights"
 
     def split_folder(self, split: str) -> Folder:
-        """Where the shards of a split lie."""
+        """The folder of the shards of a split."""
         return self.folder / split if split else self.folder
 
     def delete(self) -> None:
-        """Remove what this increment, which is not complete, has written."""
+        """Remove all files of this increment, which is not complete."""
         if self.increment == 0:
             self.folder.delete()
             self.quarantine.delete()
@@ -78,18 +78,18 @@ class Dataset:
                     place.delete_file(name)
 
     def part_name(self, number: int) -> str:
-        """What a part of the raw files is called, in quarantine and, if not gathered, as shard."""
+        """The name of a part of the raw files: of its quarantine file and, if any, its shard."""
         return BucketLayout(1, 1, self.increment).name(number)
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Query keys that other splits own, by the `split` of the file that must do without them."""
+    """Query keys to exclude, by the `split` of the file: those of queries in other splits."""
 
     keys: Mapping[str, NDArray[np.uint64]]
 
     def free(self, keys: NDArray[np.uint64], *, split: str) -> NDArray[np.bool_]:
-        """Which of a file's rows may stay."""
+        """Mask of the rows of a file of `split` that are not excluded."""
         held = self.keys.get(split, np.empty(0, np.uint64))
         return ~np.isin(keys, held) if len(held) else np.ones(len(keys), bool)
 
@@ -103,9 +103,9 @@ def file_keys(file: RawFile, rules: TextRules, *, extra_units: Names = ()) -> ND
 
 
 def scatter_part(item: dict[str, Any], *, dataset: Dataset, held_out: HeldOut) -> dict[str, Any]:
-    """Clean one part into sorted chunks (or shards) and quarantine rows; counts and shards.
+    """Clean one part into sorted chunks (or shards) and quarantine rows; return counts and shards.
 
-    They are written last: a part that has them was finished, and is not read again.
+    That result is written last, as JSON: a part that has it is complete and is not read again.
     """
     name = dataset.part_name(item["number"])
     found = dataset.chunks.read_json(f"{name}.json")
@@ -130,14 +130,14 @@ def scatter_part(item: dict[str, Any], *, dataset: Dataset, held_out: HeldOut) -
 def _free_rows(
     pairs: pa.Table, *, file: RawFile, dataset: Dataset, held_out: HeldOut
 ) -> tuple[pa.Table, NDArray[np.uint64]]:
-    """Clean rows without those of held-out queries, and the query key of each."""
+    """Clean rows without those of held-out queries, and their query keys."""
     keys = group_keys(pairs, extra_units=dataset.extra_units)
     free = held_out.free(keys, split=file.split)
     return (pairs, keys) if free.all() else (pairs.filter(pa.array(free)), keys[free])
 
 
 class _PartWriter:
-    """Holds a part's clean rows and rejects until they are many, then writes them."""
+    """Buffers the clean rows and rejects of a part and writes them in files of limited size."""
 
     def __init__(
         self,
@@ -149,13 +149,13 @@ class _PartWriter:
         split: str,
     ) -> None:
         self.dataset, self.name, self.counts, self.shards = dataset, name, counts, shards
-        self.split = split  # of all rows; "": by their keys
+        self.split = split  # of all rows; "": determined by their keys
         self.max_rows = PART_ROWS if dataset.dedupe else dataset.shard_rows
         self.num_chunks = self.num_rows = self.num_rejects = self.num_bytes = 0
         self.waiting: list[tuple[pa.Table, pa.Table, NDArray[np.uint64]]] = []
 
     def add(self, good: pa.Table, bad: pa.Table, keys: NDArray[np.uint64]) -> None:
-        """Take some rows; write when there are as many as a task may hold, or a shard takes."""
+        """Add rows; write a file whenever `max_rows` rows are buffered."""
         while self.num_rows + good.num_rows >= self.max_rows:
             room = self.max_rows - self.num_rows
             self._hold(good.slice(0, room), bad, keys[:room])
@@ -174,12 +174,12 @@ class _PartWriter:
             self.write()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         if self.waiting:
             self.write()
 
     def write(self) -> None:
-        """Write the rows that wait: a chunk of each split, or a shard; and the rejects."""
+        """Write the buffered rows: one chunk per split, or a shard; and the rejects."""
         good, bad, all_keys = zip(*self.waiting, strict=True)
         rows, rejects, keys = (
             pa.concat_tables(good), pa.concat_tables(bad), np.concatenate(all_keys),
@@ -225,7 +225,10 @@ def gather_groups(
     layouts: dict[str, BucketLayout],
     known: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Read bucket groups from all chunks, make them distinct, write their shards; the shards."""
+    """Read bucket groups from all chunks, deduplicate them and write their shards.
+
+    Returns the raw rows, the rows of each shard, and whether the number of raw rows is exact.
+    """
     split, (first, last) = item["split"], item["bucket_groups"]
     layout, folder = layouts[split], dataset.split_folder(item["split"])
     chunks = dataset.chunks / (split or "all")
@@ -258,9 +261,9 @@ def _write_group(
     split: str,
     known: ExistingPairs,
 ) -> dict[str, int]:
-    """Write the pairs that are new as shards; of the known ones, their weights. The shards' rows.
+    """Write new pairs as shards and the weights of known pairs; return the rows of each shard.
 
-    The first shard is written last: a bucket group that has it was finished.
+    The first shard is written last: a bucket group that has it is complete.
     """
     if known.layouts:
         buckets = layout.first_bucket(bucket_group), layout.first_bucket(bucket_group + 1) - 1
@@ -280,9 +283,9 @@ def _write_group(
 def _count_groups(
     bucket_groups: Iterable[int], layout: BucketLayout, dataset: Dataset, split: str
 ) -> tuple[int, dict[str, int], bool]:
-    """Of bucket groups finished before a kill: raw rows (the sum of the weights), and shards.
+    """Raw rows (sum of weights) and shards of bucket groups that were complete before a kill.
 
-    And whether the sum is exact: a pair that came 2^24 times has a rounded weight.
+    Also whether the sum is exact: the weight of a pair that occurs 2^24 times or more is rounded.
     """
     is_exact = True
     wanted = {layout.name(bucket_group) for bucket_group in bucket_groups}

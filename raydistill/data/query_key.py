@@ -1,6 +1,6 @@
-"""The key of a query, by which spellings of one query stay together, and a word without its plural.
+"""The query key, equal for different spellings of one query; and the stem of an English plural.
 
-Comes in: texts as `tokenizer.encode` gives them. Goes out: 64 bits a text. Compiled.
+Input: texts as `tokenizer.encode` returns them. Output: 64 bits per text. Compiled.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from raydistill.serving.text.units import normalize_units
 
 
 def query_keys(texts: Texts, *, extra_units: Names = ()) -> NDArray[np.uint64]:
-    """A 64-bit key of each text: what the features hold for one query has one key.
+    """A 64-bit key of each text; texts that the features treat as one query have the same key.
 
-    It is made from the words of the features, with sizes and units in one spelling, and knows
-    neither their order nor their plurals: the sum of the hashes of letters and whole numbers, each
-    word without its plural. `Sofa beds`, `bed sofa` and `sofabed` have one key, and so have `2"
-    pan` and `2 inch pan`. That some other texts share it does no harm where keys decide which
-    queries stay together. A text of signs alone has the key of its bytes.
+    The key is the sum of the hashes of all letters and complete numbers, after sizes and units are
+    normalized and plurals removed. It does not depend on word order or spaces: `Sofa beds`, `bed
+    sofa` and `sofabed` have one key, as have `2" pan` and `2 inch pan`. Unrelated texts may share a
+    key: harmless, since keys only keep queries together. A text without words has the key of its
+    bytes.
     """
     tables, table = character_tables(), unit_table(extra_units)
     blocks = row_blocks(texts)
@@ -67,12 +67,12 @@ def _query_keys(texts: Block, tables: Tables, table: UnitTable) -> NDArray[np.ui
 @compiled
 def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num: int) -> np.uint64:
     total = np.uint64(0)
-    length = 0  # of the word so far, whose letters lie at the front of `points`
+    length = 0  # of the current word, whose letters are copied to the front of `points`
     for at in range(num + 1):
         kind = classes[at] if at < num else np.uint8(SPACE)
         if kind == SKIP:
             continue
-        if kind in (WORD, WORD_START):  # the key of a query is that of its letters
+        if kind in (WORD, WORD_START):  # WORD_START does not end a word
             code = points[at]
             if length and is_digit(code) and not _is_of_number(points[length - 1]):
                 total += _sum_of_word(points, stem(points, length))  # iphone13 is iphone 13
@@ -89,7 +89,7 @@ def _sum_of_letters(points: NDArray[np.uint32], classes: NDArray[np.uint8], num:
 
 @compiled
 def _is_of_number(code: int) -> bool:
-    """Whether a code point is a digit, a point or a slash between two of them."""
+    """Whether a code point of a word is part of a number: a digit, a point or a slash."""
     return is_digit(code) or code in (46, 47)
 
 
@@ -98,7 +98,7 @@ def _sum_of_word(points: NDArray[np.uint32], length: int) -> np.uint64:
     total, number = np.uint64(0), FNV_OFFSET
     for at in range(length):
         code = points[at]
-        if _is_of_number(code):  # 12, 1.5, 1/2: their order counts
+        if _is_of_number(code):  # 12, 1.5, 1/2: the order of their characters counts
             number = (number ^ np.uint64(code)) * FNV_PRIME
             if at + 1 < length and _is_of_number(points[at + 1]):
                 continue
@@ -111,9 +111,9 @@ def _sum_of_word(points: NDArray[np.uint32], length: int) -> np.uint64:
 
 @compiled
 def stem(points: NDArray[np.uint32], length: int) -> int:
-    """Length of a word without its English plural; its last letter in `points` may be changed.
+    """Length of a word without its English plural; may change its last letter in `points`.
 
-    Box and boxes, house and houses, knife and knives, battery and batteries become one.
+    Box and boxes, house and houses, knife and knives, battery and batteries have equal stems.
     """
     e, f, i, s, u, v, y = 101, 102, 105, 115, 117, 118, 121
     if length > 1 and is_digit(points[length - 2]):  # 12v

@@ -1,1 +1,1 @@
-"""A file: folders on a disk or an object store, and whole files in them."""
+"""A file: folders on a local disk or an object store, and complete files in them."""

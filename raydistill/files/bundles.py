@@ -1,4 +1,4 @@
-"""Bundles on an object store: copied to this machine, then read as any local one."""
+"""Load a bundle from a local folder or an object store; a remote bundle is copied here first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raydistill.serving.scorer import Scorer
 def load_scorer(bundle: str | Path) -> Scorer:
     """The Scorer of a bundle in a local folder or at an `s3://` URI.
 
-    Of a folder that holds bundles, as `bundle/` of a run does, the newest one.
+    In a folder of several bundles, such as `bundle/` of a run, the newest one is loaded.
 
     Raises:
         UserError: as `Scorer.load`.

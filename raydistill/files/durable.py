@@ -1,4 +1,4 @@
-"""Local files that are whole or not there, after a loss of power too."""
+"""Atomic writes of local files: also after a power loss, a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 import uuid
 from pathlib import Path
 
-# What a file system says that cannot sync a folder (some network mounts): nothing more can be done.
+# Errors of file systems that cannot sync a folder (some network mounts): there is no alternative.
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EISDIR}
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file under another name, sync it, rename it, and sync its folder.
+    """Write a file under a temporary name, sync it, rename it, and sync its folder.
 
-    Without the first sync a rename may survive a loss of power that the content does not; without
-    the last one the name may be lost. Folders that are missing are made, and synced as well.
+    Without the first sync, a power loss may keep the new name and lose the content; without the
+    last one, it may lose the name. Missing folders are created and synced.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -27,7 +27,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
 
 def move_whole(source: Path, target: Path) -> None:
-    """Give a written file its name in the same folder: sync it, rename it, sync the folder."""
+    """Sync `source`, rename it to `target` in the same folder, and sync the folder."""
     with source.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(source, target)
@@ -35,7 +35,7 @@ def move_whole(source: Path, target: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each with its name on the disk."""
+    """Create a folder and its missing parents; sync the parent of each new folder."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -44,7 +44,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Bring all files below a folder, and their names, to the disk."""
+    """Sync all files and folders below a folder, and the folder itself, to the disk."""
     for place, _, names in os.walk(folder):
         for name in names:
             with open(os.path.join(place, name), "rb") as file:
@@ -53,7 +53,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
+    """Sync the names in a folder to the disk; no error where the file system cannot."""
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:

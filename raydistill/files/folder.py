@@ -1,7 +1,8 @@
-"""Where things are and whether they are whole: folders, local or S3; atomic writes; listings.
+"""Folders on a local disk or on S3: atomic writes, reads, listings, and deletion.
 
-A file that exists is complete: it is written under another name and renamed (local disk), or in
-one PUT after its bytes are complete (object store). A stage that is complete has _SUCCESS.json.
+A file that exists is complete: it is written under a temporary name and renamed (local disk), or
+written in one PUT after its bytes are complete (object store). The folder of a complete stage has
+_SUCCESS.json.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from raydistill.files.retry import tried, tried_at
 
 _T = TypeVar("_T")
 SUCCESS = "_SUCCESS.json"
-MARKER = "_RAYDISTILL.json"  # in a folder that raydistill made: the only ones it deletes from
-_LAYOUT = 1  # of such a folder; raised when an older one can no longer be read
-_NO_CONTENT = {"lost+found"}  # of an empty disk; hidden files are no content either
+MARKER = "_RAYDISTILL.json"  # in each folder that raydistill created; it deletes in no other
+_LAYOUT = 1  # version of a marked folder; raised when older folders can no longer be read
+_NO_CONTENT = {"lost+found"}  # an empty disk has it; hidden files do not count as content either
 SHARD_SUFFIX = ".parquet"
-_MARKED: set[str] = set()  # folders whose marker this process has seen: one look each
+_MARKED: set[str] = set()  # folders in which this process found the marker: one request each
 
 
 class Folder:
-    """A folder at a URI: a local path or `s3://bucket/prefix`; cheap to make and to pickle."""
+    """A folder at a URI: a local path or `s3://bucket/prefix`; cheap to create and to pickle."""
 
     def __init__(self, uri: str) -> None:
-        """`uri` may be relative: it is made absolute, since Ray's workers run elsewhere."""
+        """A relative `uri` is made absolute: Ray's workers have another working directory."""
         uri = without_scheme(uri)
         self.is_local = "://" not in uri
         base, mark, options = uri.partition("?")
@@ -54,11 +55,11 @@ class Folder:
         return Folder(f"{base}/{name}{mark}{options}")
 
     def __repr__(self) -> str:
-        """The URI, as error messages show it."""
+        """The URI: error messages print it."""
         return self.uri
 
     def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
-        """File systems do not travel between processes; the URI does."""
+        """Pickle the URI alone; each process opens its own file system."""
         return Folder, (self.uri,)
 
     @cached_property
@@ -71,19 +72,19 @@ class Folder:
         return self._place[0]
 
     def path(self, name: str = "") -> str:
-        """Where `name` lies on `filesystem`."""
+        """The path of `name` on `filesystem`; without a name, of the folder."""
         return f"{self._place[1]}/{name}" if name else self._place[1]
 
     def tried(self, call: Callable[[], _T]) -> _T:
-        """`call()`, a request to the folder's file system; of an object store again if it fails.
+        """The result of `call()`, a request to the folder's file system; S3 requests are retried.
 
         Raises:
-            StoreError: the store failed at every try.
+            StoreError: every try failed.
         """
         return tried_at(self.uri, call)
 
     def write_bytes(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
-        """Write the file `name`, whole or not at all."""
+        """Write the file `name` atomically."""
         if not self.is_local:
             tried(lambda: _uninterrupted(lambda: self._put(name, data)))
             return
@@ -102,12 +103,12 @@ class Folder:
             return bytes(stream.read())
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Write `table` as the Parquet file `name`, whole or not at all; same rows, same bytes.
+        """Write `table` as the Parquet file `name` atomically; the same rows give the same bytes.
 
         A row group is a piece of `PIECE_ROWS` rows.
         """
         sink = pa.BufferOutputStream()
-        # Titles seldom repeat: a dictionary of them is built and then thrown away.
+        # Titles seldom repeat: Parquet would build a dictionary of them and discard it.
         repeating = [name for name in table.column_names if name in ("query", "source")]
         pq.write_table(
             table, sink, compression="zstd", use_dictionary=repeating, row_group_size=PIECE_ROWS
@@ -115,23 +116,23 @@ class Folder:
         self.write_bytes(name, sink.getvalue())
 
     def read_table(self, name: str, *, columns: list[str] | None = None) -> pa.Table:
-        """The Parquet file `name`, or some of its columns."""
+        """The rows of the Parquet file `name`; all columns if `columns` is None."""
         return self.open_table(name).read(columns=columns)
 
     def open_table(self, name: str) -> pq.ParquetFile:
-        """The Parquet file `name`, to read some columns of now and others later.
+        """The Parquet file `name`, opened so that columns can be read one after the other.
 
-        From an object store it is fetched in one GET.
+        On an object store one GET fetches the whole file.
         """
         return pq.ParquetFile(
             self.path(name) if self.is_local else io.BytesIO(self.read_bytes(name))
         )
 
     def open_rows(self, name: str, *, by_range: bool) -> Rows:
-        """The rows of the Parquet file `name`, to read some of them.
+        """The rows of the Parquet file `name`, of which parts can be read.
 
-        From an object store the file is fetched in one GET, or `by_range`: its footer now, then one
-        or two GETs for each piece that is read (5 MB, of a file of 16 pieces 80 MB).
+        On an object store one GET fetches the whole file. With `by_range` the footer is fetched
+        now, and each piece with one or two GETs when it is read: 5 MB, not the 80 MB of 16 pieces.
         """
         if self.is_local or not by_range:
             return ParquetRows(self.open_table(name))
@@ -144,7 +145,7 @@ class Folder:
     def read_rows(
         self, name: str, start: int, stop: int, *, columns: list[str] | None = None
     ) -> pa.Table:
-        """The rows start..stop of the Parquet file `name`, or fewer where it ends before."""
+        """The rows start..stop of the Parquet file `name`, fewer at the end of the file."""
         return self.open_rows(name, by_range=True).read(start, stop, columns)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
@@ -152,7 +153,7 @@ class Folder:
         self.write_bytes(name, (json.dumps(content, indent=2) + "\n").encode())
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """The content of the JSON file `name`; None where there is none."""
+        """The content of the JSON file `name`; None if it does not exist."""
         if not self.exists(name):
             return None
         content: dict[str, Any] = json.loads(self.read_bytes(name))
@@ -162,7 +163,7 @@ class Folder:
         """The content of the JSON file `name`, which `stage` writes.
 
         Raises:
-            UserError: there is none.
+            UserError: the file does not exist.
         """
         content = self.read_json(name)
         if content is None:
@@ -173,26 +174,26 @@ class Folder:
         return content
 
     def exists(self, name: str = "") -> bool:
-        """Whether the file or folder `name` is there."""
+        """Whether the file or folder `name` exists."""
         info = self.tried(lambda: self.filesystem.get_file_info(self.path(name)))
         return bool(info.type != fs.FileType.NotFound)
 
     def success(self) -> dict[str, Any] | None:
-        """What the stage that made this folder wrote when it was complete; None before."""
+        """The _SUCCESS.json of the stage that wrote this folder; None if it is not complete."""
         return self.read_json(SUCCESS)
 
     def files(self) -> list[str]:
-        """Names of the whole files, sorted: one listing."""
+        """Names of the complete files, sorted: one listing request."""
         selector = fs.FileSelector(self.path(), allow_not_found=True)
         infos = self.tried(lambda: self.filesystem.get_file_info(selector))
         return sorted(i.base_name for i in infos if i.is_file and not i.base_name.startswith("."))
 
     def shards(self) -> list[str]:
-        """Names of the whole shards, sorted: one listing."""
+        """Names of the complete shards, sorted: one listing request."""
         return [name for name in self.files() if name.endswith(SHARD_SUFFIX)]
 
     def claim(self, kind: str) -> None:
-        """Mark the folder as one that raydistill made, a `kind` of "run", say.
+        """Mark the folder as created by raydistill, with a `kind` such as "run".
 
         Raises:
             UserError: as `check_claim`.
@@ -202,10 +203,10 @@ class Folder:
             self.write_json(MARKER, {"kind": kind, "layout": _LAYOUT})
 
     def check_claim(self, kind: str) -> None:
-        """Raise UserError unless the folder is marked as a `kind`, is empty or is not there.
+        """Raise UserError unless the folder is marked as a `kind`, is empty or does not exist.
 
-        On a disk it must not lie in another marked folder either; who may write to a part of a
-        bucket may often look at no other.
+        A local folder must not be inside another marked folder either. On an object store the
+        parents are not checked: credentials often cover one prefix of a bucket only.
         """
         above = self._marked_parent() if self.is_local else None
         if above is not None:
@@ -233,7 +234,11 @@ class Folder:
             )
 
     def _content(self) -> list[str]:
-        """Names of what lies in the folder, sorted, without hidden ones."""
+        """Names of the files and folders in this folder, sorted, without hidden ones.
+
+        Raises:
+            UserError: the path is a file.
+        """
         place = self.tried(lambda: self.filesystem.get_file_info(self.path()))
         if place.type == fs.FileType.File:
             raise UserError(f"{self.uri} is a file; give a folder")
@@ -243,17 +248,17 @@ class Folder:
         return sorted(name for name in names if name and not name.startswith("."))
 
     def delete(self) -> None:
-        """Remove the folder and all it holds, if it is there.
+        """Remove the folder and its content, if it exists.
 
         Raises:
-            UserError: it lies in no folder that raydistill made.
+            UserError: no folder above it was created by raydistill.
         """
         if self.exists():
             self._check_ours()
             self.tried(self._delete)
 
     def _delete(self) -> None:
-        # The look is part of each try: one that failed may have removed the folder.
+        # Each try checks again: an earlier try that failed may have removed the folder.
         if self.filesystem.get_file_info(self.path()).type != fs.FileType.NotFound:
             self.filesystem.delete_dir(self.path())
 
@@ -261,8 +266,8 @@ class Folder:
         """Remove the file `name`.
 
         Raises:
-            UserError: it lies in no folder that raydistill made.
-            FileNotFoundError: there is none.
+            UserError: no folder above it was created by raydistill.
+            FileNotFoundError: it does not exist.
         """
         (self / name)._check_ours()
         num_tries = 0
@@ -272,14 +277,14 @@ class Folder:
             num_tries += 1
             try:
                 self.filesystem.delete_file(self.path(name))
-            except FileNotFoundError:  # a try whose answer was lost may have removed it
+            except FileNotFoundError:  # an earlier try whose response was lost may have removed it
                 if num_tries == 1:
                     raise
 
         self.tried(delete)
 
     def _check_ours(self) -> None:
-        """Raise UserError unless the folder lies in a marked one."""
+        """Raise UserError unless a folder above this one is marked."""
         if self._marked_parent() is None:
             raise UserError(
                 f"{self.uri} is not deleted: it lies in no folder that raydistill made (none above "
@@ -287,7 +292,7 @@ class Folder:
             )
 
     def _marked_parent(self) -> Folder | None:
-        """The nearest folder above this one that is marked; links are followed."""
+        """The nearest marked folder above this one, None without one; local links are resolved."""
         real = Folder(os.path.realpath(self.uri)) if self.is_local else self
         marked = (one for one in real._parents() if one.uri in _MARKED or one._is_marked())
         return next(marked, None)
@@ -299,7 +304,7 @@ class Folder:
         return is_marked
 
     def _parents(self) -> Iterator[Folder]:
-        """The folders that hold this one, the nearest first; a bucket is the last."""
+        """The folders above this one, the nearest first, up to the root or the bucket."""
         if self.is_local:
             yield from (Folder(str(parent)) for parent in Path(self.uri).parents)
             return
@@ -310,7 +315,7 @@ class Folder:
             yield Folder(f"{scheme}://{path}{mark}{options}")
 
     def upload(self, source: Path) -> None:
-        """Copy every file of a local folder in here, each whole or not at all."""
+        """Copy every file of a local folder into this folder, each file atomically."""
         for file in sorted(p for p in source.rglob("*") if p.is_file()):
             self.write_bytes(file.relative_to(source).as_posix(), file.read_bytes())
 
@@ -326,7 +331,7 @@ class Folder:
         """Copy all files to a local folder.
 
         Raises:
-            UserError: the folder was written to meanwhile, so that the copy may be a mixture.
+            UserError: the folder changed during the copy, which may mix two versions.
         """
         source = self.filesystem
         tried(lambda: fs.copy_files(self.path(), str(target), source_filesystem=source))
@@ -334,7 +339,11 @@ class Folder:
             raise UserError(f"{self.uri} changed while it was copied; try again")
 
     def _signature(self) -> str:
-        """URI, names, sizes and times: a copy of a folder that changed is never reused."""
+        """URI, paths, sizes and modification times: a changed folder gets a new copy.
+
+        Raises:
+            UserError: the folder has no files.
+        """
         selector = fs.FileSelector(self.path(), recursive=True)
         infos = self.tried(lambda: self.filesystem.get_file_info(selector))
         files = sorted((info.path, info.size, info.mtime_ns) for info in infos if info.is_file)
@@ -344,7 +353,7 @@ class Folder:
 
 
 def _uninterrupted(call: Callable[[], _T]) -> _T:
-    """`call()` to its end: Ctrl-C, which the main thread alone gets, would publish half a file."""
+    """Run `call` outside the main thread, where Ctrl-C would publish half a file."""
     if threading.current_thread() is not threading.main_thread():
         return call()
     with ThreadPoolExecutor(1) as thread:
@@ -352,7 +361,7 @@ def _uninterrupted(call: Callable[[], _T]) -> _T:
 
 
 def _parsed(marker: bytes) -> dict[str, Any]:
-    """The content of a marker; {} where it is damaged."""
+    """The content of a marker file; {} if it is damaged."""
     try:
         content = json.loads(marker)
     except ValueError:
@@ -361,7 +370,7 @@ def _parsed(marker: bytes) -> dict[str, Any]:
 
 
 class _RemoteRows:
-    """The rows of a file in an object store: each part is read by requests of its own."""
+    """The rows of a file on an object store; each read sends its own requests."""
 
     def __init__(self, rows: ParquetRows) -> None:
         self._rows = rows
@@ -375,20 +384,24 @@ class _RemoteRows:
 
 
 def without_scheme(uri: str) -> str:
-    """The path of a `file://` URI, or with the home for its `~`; any other URI as it is."""
+    """The path of a `file://` URI, or a path with `~` expanded; any other URI unchanged."""
     if uri.startswith("file://"):
         return unquote(uri.removeprefix("file://"))
     return os.path.expanduser(uri)
 
 
 def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
-    """File system and path of a local path or an `s3://` URI."""
+    """File system and path of a local path or an `s3://` URI.
+
+    Raises:
+        UserError: the URI cannot be parsed or opened.
+    """
     uri = without_scheme(uri)
     if "://" not in uri:
         return fs.LocalFileSystem(), str(Path(uri).absolute())
     try:
-        # It may ask the store in which region a bucket lies. A URI holds no brackets; a pattern of
-        # names may.
+        # Retried, since it may send a request for the bucket's region. Brackets are quoted: a URI
+        # must not hold them, but a pattern of names may.
         quoted = uri.replace("[", "%5B").replace("]", "%5D")
         filesystem, path = tried(lambda: fs.FileSystem.from_uri(quoted))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:

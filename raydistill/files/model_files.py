@@ -1,7 +1,8 @@
-"""Which model a name stands for: found once by the driver, and checked wherever it is loaded.
+"""Model names to local folders: resolved once by the driver, verified wherever a model is loaded.
 
-Comes in: a folder, a package's folder, `s3://` or a name of the hub. Goes out: a local folder whose
-files are those that the driver hashed. No torch, no transformers.
+Input: a local folder, the folder of an installed package, an `s3://` URI or a name on the Hugging
+Face hub. Output: a local folder whose files have the fingerprint that the driver computed. Imports
+neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from pathlib import Path
 from raydistill.errors import UserError
 from raydistill.files.folder import SUCCESS, Folder
 
-# Of the files that transformers reads: settings and tokenizer.json, weights, vocabularies
+# Suffixes of the files that transformers reads: settings and tokenizer.json, weights, vocabularies
 # (vocab.txt, spiece.model, bpe.codes, prophetnet.tokenizer, qwen.tiktoken), chat templates. Weights
-# of other libraries are not read.
+# of other libraries are excluded.
 MODEL_SUFFIXES = frozenset(
     {".json", ".safetensors", ".bin"}
     | {".txt", ".model", ".codes", ".tokenizer", ".tiktoken", ".jinja"}
 )
-CODE_SUFFIX = ".py"  # read where the run file says trust_remote_code = true
+CODE_SUFFIX = ".py"  # read only with trust_remote_code = true in the run file
 EXPORTS = ("onnx", "openvino")  # folders with the same model for other libraries
-# What trainings leave beside a model.
+# Files that a training run writes beside the model; they do not change its output.
 _NOT_READ = {SUCCESS, "result.json", "trainer_state.json", "training_args.bin", "optimizer.bin"}
-# owner/name, at a commit if it is pinned; anything else is a path
+# owner/name, with @commit if pinned; anything else is a path
 _HUB_NAME = re.compile(r"([\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@([0-9a-f]{40}))?")
 _WEIGHTS = {"model.safetensors", "model.safetensors.index.json"}
 _OLD_WEIGHTS = ".bin"
@@ -38,9 +39,10 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 @dataclass(frozen=True)
 class PinnedModel:
-    """A model as the driver found it: its place (of the hub, with the commit) and fingerprint.
+    """A model as the driver resolved it: source (for a hub model, with its commit) and fingerprint.
 
-    `trusts_code`: the run file allows to run the code in its folder, which is then part of it.
+    `trusts_code`: the run file allows the code in the model's folder to run; the fingerprint then
+    covers that code.
     """
 
     source: str
@@ -49,23 +51,26 @@ class PinnedModel:
 
 
 def pin_source(source: str, *, trusts_code: bool = False) -> str:
-    """A name of the hub with the commit that it stands for now; any other source as it is.
+    """The source with its current commit if it is a hub name; a folder as an absolute path.
+
+    Other sources are returned unchanged.
 
     Raises:
-        UserError: nothing of that name.
+        UserError: no model has that name.
     """
     if "://" not in source and Path(source).is_dir():
-        return str(Path(source).absolute())  # workers run in other folders
+        return str(Path(source).absolute())  # workers have another working directory
     if _local_folder(source) is not None or "@" in source:
         return source
     return f"{source}@{Path(_hub_snapshot(source, trusts_code=trusts_code)).name}"
 
 
 def pin_model(source: str, *, trusts_code: bool = False) -> PinnedModel:
-    """The model that a source stands for now.
+    """The model that a source names now, downloaded if need be.
 
     Raises:
-        UserError: nothing of that name, no model, or files that Git LFS has not fetched.
+        UserError: no model has that name, the folder is not a model, or a file is a Git LFS
+            pointer.
     """
     pinned = pin_source(source, trusts_code=trusts_code)
     folder = model_folder(pinned, trusts_code=trusts_code).download()
@@ -76,7 +81,7 @@ def pin_model(source: str, *, trusts_code: bool = False) -> PinnedModel:
 
 
 def _check_no_pointers(folder: Path) -> None:
-    """Raise UserError where a file of the model is what Git LFS leaves in its place."""
+    """Raise UserError if a file of the model is a Git LFS pointer."""
     for file in model_files(folder):
         with file.open("rb") as stream:
             if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
@@ -87,21 +92,21 @@ def _check_no_pointers(folder: Path) -> None:
 
 
 def model_folder(source: str, *, trusts_code: bool = False) -> Folder:
-    """The folder that a source names: local, a package's, `s3://` or of the hub.
+    """The folder that a source names: local, in a package, on S3, or a snapshot of the hub.
 
     Raises:
-        UserError: nothing of that name.
+        UserError: no model has that name.
     """
     return _local_folder(source) or Folder(_hub_snapshot(source, trusts_code=trusts_code))
 
 
 def load_model(model: PinnedModel) -> Path:
-    """The local folder of a model, downloaded if need be; its files are hashed once a process.
+    """The local folder of a model, downloaded if need be; its files are hashed once per process.
 
-    Call it again when they are loaded: it costs a look at their times.
+    Call it again just before the files are loaded: it then compares only their sizes and times.
 
     Raises:
-        UserError: nothing of that name, or its files are not those that the driver saw.
+        UserError: no model has that name, or its fingerprint is not the one the driver computed.
     """
     folder = model_folder(model.source, trusts_code=model.trusts_code).download()
     found = _fingerprint(folder, trusts_code=model.trusts_code)
@@ -115,12 +120,12 @@ def load_model(model: PinnedModel) -> Path:
     return folder
 
 
-# By folder and whether its code counts: what its files were like, fingerprint.
+# (folder, with code) -> (state of its files, fingerprint)
 _hashed: dict[tuple[str, bool], tuple[object, str]] = {}
 
 
 def _fingerprint(folder: Path, *, trusts_code: bool) -> str:
-    """The fingerprint of a folder; the files are read again only where one was touched."""
+    """The fingerprint of a folder; its files are read again only if one has changed."""
     infos = [(file, file.stat()) for file in model_files(folder, with_code=trusts_code)]
     state = [(f, i.st_size, i.st_mtime_ns, i.st_ctime_ns, i.st_ino) for f, i in infos]
     key = (str(folder), trusts_code)
@@ -131,10 +136,10 @@ def _fingerprint(folder: Path, *, trusts_code: bool) -> str:
 
 
 def _local_folder(source: str) -> Folder | None:
-    """A folder on this machine, of an installed package, or in a bucket; None: of the hub.
+    """The local folder, package folder or S3 folder of a source; None for a name on the hub.
 
     Raises:
-        UserError: a path at which nothing is.
+        UserError: the source is a path that does not exist.
     """
     if "://" in source or Path(source).is_dir():
         return Folder(source)
@@ -150,7 +155,11 @@ def _local_folder(source: str) -> Folder | None:
 
 
 def _hub_snapshot(source: str, *, trusts_code: bool) -> str:
-    """The local copy of a hub's model, at its commit or, without one, as it is now."""
+    """The local copy of a hub model, at its commit or else at the latest one.
+
+    Raises:
+        UserError: the hub has no such model or cannot be reached.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -174,7 +183,7 @@ def _hub_snapshot(source: str, *, trusts_code: bool) -> str:
 
 
 def model_fingerprint(folder: Path, *, with_code: bool = False) -> str:
-    """16 hex digits from the names and contents of the weights, settings and vocabulary in it."""
+    """16 hex digits: BLAKE2b over the names and contents of the files of `model_files`."""
     digest = hashlib.blake2b(digest_size=8)
     for file in model_files(folder, with_code=with_code):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
@@ -184,18 +193,18 @@ def model_fingerprint(folder: Path, *, with_code: bool = False) -> str:
 
 
 def model_bytes(folder: Path) -> int:
-    """What the files of a model take, nearly all of it weights."""
+    """Size of the files of a model in bytes; nearly all of it is weights."""
     return sum(file.stat().st_size for file in model_files(folder))
 
 
 def model_files(folder: Path, *, with_code: bool = False) -> list[Path]:
-    """The files that decide the output of the model in a folder, sorted; links are followed.
+    """The files that determine the output of the model in a folder, sorted; links are followed.
 
-    Beside `model.safetensors` no `.bin` is read: of the copies of a hub's model, which other
-    programs add to, some have both.
+    If there is a `model.safetensors`, `.bin` files are ignored: other programs add files to the
+    local copy of a hub model, so some copies have both.
 
     Raises:
-        UserError: a link to a file that is not there.
+        UserError: a link to a file that does not exist.
     """
     has_safetensors = any(folder.glob("model.safetensors*"))
     suffixes = MODEL_SUFFIXES | ({CODE_SUFFIX} if with_code else set())

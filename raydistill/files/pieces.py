@@ -1,7 +1,7 @@
-"""Pieces of shards: the most rows that are read, decoded and made into features at once.
+"""Pieces of shards: the most rows that are read, decoded and featurized at once.
 
-A shard is a unit of work and commit, and may have millions of rows; memory goes by the piece. A
-piece is a row group of the shard's Parquet file, so that it is read without the others.
+A shard is a unit of work and commit, and may have millions of rows; the piece bounds the memory. A
+piece is a row group of the shard's Parquet file, so it can be read alone.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import pyarrow.parquet as pq
 if TYPE_CHECKING:
     from raydistill.files.folder import Folder
 
-# Of a pair preset `match` makes 0.85 kB (170 dense float32 = 680 bytes, some 34 ids of 4 bytes, 28
-# bytes of offsets, target and place), and its texts take 0.1 kB: a piece is 56 MB of features, and
-# 5 MB in its file, one range request.
+# Preset `match` takes 0.85 kB of features per pair (170 dense float32 = 680 bytes, about 34 ids of
+# 4 bytes, 28 bytes of offsets, target and position), and 0.1 kB of text. A piece is 56 MB of
+# features in memory and 5 MB in its file, one range request.
 PIECE_ROWS = 65_536
-_MOST_OPEN = 64  # files of a reader: a process may have 1,024, often fewer
-_SAMPLE_ROWS = 1 << 20  # 1,048,576 pairs are sample enough for counts of words
-_SAMPLE_SHARDS = 1 << 14  # looked at for them; of 64 rows each they have as many
+_MOST_OPEN = 64  # open files per reader; the limit per process is 1,024, often less
+_SAMPLE_ROWS = 1 << 20  # 1,048,576 pairs are a large enough sample for word counts
+_SAMPLE_SHARDS = 1 << 14  # shards to sample from: 16,384 x 64 rows = 1,048,576 rows
 
 
 @dataclass(frozen=True, order=True)
 class Piece:
-    """The rows start..stop of a shard of `shard_rows` rows, stop not among them."""
+    """The rows start..stop, without stop, of a shard of `shard_rows` rows."""
 
     shard: str
     start: int
@@ -46,23 +46,23 @@ class Piece:
         return self.num_rows == self.shard_rows
 
     def __str__(self) -> str:
-        """The shard's name, with the rows where they are not all of them."""
+        """The name of the shard, followed by [start:stop] unless the piece is the whole shard."""
         return self.shard if self.is_whole else f"{self.shard}[{self.start}:{self.stop}]"
 
 
 def shard_pieces(shard: str, num_rows: int) -> list[Piece]:
-    """The pieces of one shard, in order; a shard without rows is one empty piece."""
+    """The pieces of one shard, in row order; a shard without rows is one empty piece."""
     starts = range(0, max(num_rows, 1), PIECE_ROWS)
     return [Piece(shard, at, min(at + PIECE_ROWS, num_rows), num_rows) for at in starts]
 
 
 def pieces_of(shards: Mapping[str, int]) -> list[Piece]:
-    """The pieces of all shards, by name of the shard and row."""
+    """The pieces of all shards (name: rows), sorted by shard name and row."""
     return [piece for shard in sorted(shards) for piece in shard_pieces(shard, shards[shard])]
 
 
 def groups_by_rows(pieces: Sequence[Piece], *, most_rows: int) -> Iterator[list[Piece]]:
-    """The pieces in their order, as many together as have `most_rows` rows; at least one."""
+    """Groups of consecutive pieces with at most `most_rows` rows, or of one larger piece."""
     group: list[Piece] = []
     num_rows = 0
     for piece in pieces:
@@ -76,11 +76,11 @@ def groups_by_rows(pieces: Sequence[Piece], *, most_rows: int) -> Iterator[list[
 
 
 def sample_pieces(shards: Mapping[str, int]) -> list[Piece]:
-    """Pieces of at most 1,048,576 rows, from which words are counted; the same for the same shards.
+    """A deterministic sample of pieces with at most 1,048,576 rows, for word counts.
 
-    The first shards hold random queries, and give a piece each; where there are few shards, they
-    give several. A large shard is sorted by query: a random piece of it stands for more than its
-    first one.
+    The first shards hold random queries: the sample takes one piece of each, then a second of each,
+    up to the limit. A large shard is sorted by query, so the piece is drawn at random: it
+    represents the shard better than its first piece.
     """
     turns: list[tuple[int, Piece]] = []
     for number, shard in enumerate(sorted(shards)[:_SAMPLE_SHARDS]):
@@ -92,21 +92,21 @@ def sample_pieces(shards: Mapping[str, int]) -> list[Piece]:
 
 
 class Rows(Protocol):
-    """A table of which parts are read."""
+    """A table of which parts can be read."""
 
     @property
     def num_rows(self) -> int:
-        """Rows in all."""
+        """Rows of the table."""
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows start..stop, stop not among them, or some of their columns."""
+        """The rows start..stop, without stop; all columns if `columns` is None."""
 
 
 class ParquetRows:
-    """The rows of an open Parquet file; only the row groups that hold wanted rows are decoded."""
+    """The rows of an open Parquet file; `read` decodes only the row groups that it needs."""
 
     def __init__(self, file: pq.ParquetFile) -> None:
-        """`file` is left open."""
+        """`file` is not closed."""
         self._file = file
         metadata = file.metadata
         sizes = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
@@ -118,7 +118,7 @@ class ParquetRows:
         return int(self._edges[-1])
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows start..stop, or fewer where the file ends before."""
+        """The rows start..stop, fewer at the end of the file."""
         first = int(np.searchsorted(self._edges, start, side="right")) - 1
         last = int(np.searchsorted(self._edges, stop))
         groups = list(range(first, min(last, len(self._edges) - 1)))
@@ -140,20 +140,20 @@ class TableRows:
         return int(self._table.num_rows)
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows start..stop, or fewer where the table ends before."""
+        """The rows start..stop, fewer at the end of the table."""
         part = self._table.slice(start, max(0, stop - start))
         return part if columns is None else part.select(list(columns))
 
 
 class PieceReader:
-    """Reads pieces of the shards of a few folders; a shard of several pieces is opened once."""
+    """Reads pieces of shards in one or more folders; a shard of several pieces is opened once."""
 
     def __init__(self) -> None:
-        """It keeps files open: make one for a window or a sample, not for a whole run."""
+        """A reader keeps files open: create one per window or sample, not one per run."""
         self._opened: dict[tuple[Folder, str], Rows] = {}
 
     def open(self, folder: Folder, piece: Piece) -> Rows:
-        """The shard of a piece in `folder`; not looked at, how many rows it has."""
+        """The rows of the shard of a piece in `folder`; their number is not checked."""
         key = folder, piece.shard
         rows = self._opened.get(key) or folder.open_rows(piece.shard, by_range=not piece.is_whole)
         if not piece.is_whole:
@@ -163,10 +163,10 @@ class PieceReader:
         return rows
 
     def read(self, folder: Folder, piece: Piece, *, columns: Sequence[str] | None) -> pa.Table:
-        """The rows of a piece, or some of their columns.
+        """The rows of a piece; all columns if `columns` is None.
 
         Raises:
-            ValueError: the shard has another number of rows than the piece says.
+            ValueError: the shard does not have `piece.shard_rows` rows.
         """
         rows = self.open(folder, piece)
         if rows.num_rows != piece.shard_rows:
@@ -179,6 +179,6 @@ class PieceReader:
 def read_pieces(
     folder: Folder, pieces: Sequence[Piece], *, columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The rows of one piece after the other."""
+    """The rows of each piece, in the order of `pieces`."""
     reader = PieceReader()
     return (reader.read(folder, piece, columns=columns) for piece in pieces)

@@ -1,4 +1,4 @@
-"""Items of an iterator, made ahead of their use by a thread."""
+"""Prefetching: a thread computes the items of an iterator before they are used."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _T = TypeVar("_T")
 
 
 def prefetch(items: Iterable[_T], *, depth: int) -> Iterator[_T]:
-    """The same items in the same order, at most `depth` of them made before they are asked for.
+    """The same items in the same order, at most `depth` of them computed ahead.
 
-    What making an item raises is raised here, in its place.
+    An error of the source is raised here, at the position of its item.
     """
     source, end = iter(items), object()
     with ThreadPoolExecutor(max_workers=1) as pool:

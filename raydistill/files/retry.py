@@ -1,7 +1,7 @@
-"""Requests to an object store that are tried again: which, how often, after what wait; and counts.
+"""Retries of object-store requests: which errors, how often, after which wait; and their counts.
 
-Arrow's S3 client tries a busy store again by itself, every 0.2 s for 6 s, and all clients in step:
-some of its errors at once it does not (429, 403). What it gives up is tried again here.
+Arrow's S3 client retries a busy store itself, every 0.2 s for 6 s, all clients in lockstep; some
+errors it does not retry (429, 403). The requests that it gives up are retried here.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from raydistill.errors import UserError
 
 logger = logging.getLogger("raydistill")
 _T = TypeVar("_T")
-# Four waits of at most 1 + 2 + 4 + 8 = 15 s, half of it on average, beside Arrow's 5 x 6 s.
+# Four waits of at most 1 + 2 + 4 + 8 = 15 s, 7.5 s on average, in addition to Arrow's 5 x 6 s.
 TRIES = 5
 FIRST_WAIT_S = 1.0
-# Of an item of work whose requests failed so, or whose stream broke: a stream cannot go on where it
-# was, and an item done again ends with the same bytes.
+# Tries of an item of work whose requests failed with such an error or whose stream broke: a stream
+# cannot be resumed, and a repeated item gives the same bytes.
 ITEM_TRIES = 3
 _DENIED = "ACCESS_DENIED"
-_DENIED_TRIES = 2  # under load it can stand for "slow down" (ray#55065); mostly it is what it says
+_DENIED_TRIES = 2  # under load it can mean "slow down" (ray#55065); usually access is denied
 _TRANSIENT = {
     "SLOW_DOWN",
     "SERVICE_UNAVAILABLE",
@@ -41,16 +41,16 @@ _AWS_ERROR = re.compile(r"AWS Error ([A-Z_]+)(?: \(HTTP status (\d+)\))?")
 
 
 class StoreError(UserError):
-    """An object store that gives an error still, or a stream of its that broke; one line."""
+    """An object-store request that still fails after its retries, or a broken stream; one line."""
 
     def __init__(self, message: str, *, code: str = "", is_final: bool = True) -> None:
-        """`is_final`: it is no use to try again what failed so."""
+        """`is_final`: a further try would fail too."""
         super().__init__(message)
         self.code, self.is_final = code, is_final
 
 
 def transient_code(error: Exception) -> str | None:
-    """The name of an error that may pass by; None: another try would end the same way."""
+    """The name of a transient error; None if another try would fail the same way."""
     if isinstance(error, StoreError):
         return None if error.is_final else error.code
     if isinstance(error, ConnectionError | TimeoutError):
@@ -65,9 +65,9 @@ def transient_code(error: Exception) -> str | None:
 
 
 def store_error(error: Exception, *, num_tries: int = 1) -> StoreError | None:
-    """What to raise in place of an error of the object store; None: it is of something else.
+    """The StoreError to raise for an error of the object store; None for any other error.
 
-    After one try only an error that does not pass by is final; after more "denied" is too.
+    A permanent error is final; "access denied" is final after more than one try.
     """
     code = transient_code(error)
     if code is None and not _AWS_ERROR.search(str(error)):
@@ -87,7 +87,7 @@ def store_error(error: Exception, *, num_tries: int = 1) -> StoreError | None:
 
 
 def tried_at(uri: str, call: Callable[[], _T]) -> _T:
-    """`call()`, which needs what lies at `uri`: made again if that is no path on a disk.
+    """The result of `call()`, which reads or writes at `uri`; not retried for a local path.
 
     Raises:
         StoreError: as `tried`.
@@ -96,14 +96,14 @@ def tried_at(uri: str, call: Callable[[], _T]) -> _T:
 
 
 def tried(call: Callable[[], _T], *, tries: int = TRIES) -> _T:
-    """`call()`; where it ends in an error that may pass by, again after a random wait.
+    """The result of `call()`, retried after a random wait if it fails with a transient error.
 
-    `call` must be one that can be made twice. The wait is between 0 and twice as long each time
-    ("full jitter", M. Brooker, AWS Architecture Blog 2015): clients that failed together come back
-    one after the other. A file that is not there is no such error.
+    `call` must be safe to repeat. The wait is uniform between 0 and a maximum that doubles with
+    each try ("full jitter", M. Brooker, AWS Architecture Blog 2015), so that clients that failed
+    together do not retry together. A missing file is not a transient error.
 
     Raises:
-        StoreError: the store gave an error every time, or one that does not pass by.
+        StoreError: every try failed, or the store gave a permanent error.
     """
     attempt = 0
     while True:
@@ -133,14 +133,14 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-# --- counts: of this process, and on the driver of what its workers sent
+# --- counts of retries: of this process, and on the driver also those that its workers report
 
 _counts: Counter[str] = Counter()
 _lock = threading.Lock()
 
 
 def take() -> dict[str, int]:
-    """How often each error was followed by another try since the last call."""
+    """Retries by error since the last call; sets the counts to zero."""
     with _lock:
         found = dict(_counts)
         _counts.clear()
@@ -148,7 +148,7 @@ def take() -> dict[str, int]:
 
 
 def add(counts: Mapping[str, int]) -> None:
-    """Count what another process took; warn now and then."""
+    """Add counts, such as those that `take` returned in another process; warn at powers of two."""
     with _lock:
         before = _counts.total()
         _counts.update(counts)
@@ -158,7 +158,7 @@ def add(counts: Mapping[str, int]) -> None:
 
 
 def for_success() -> dict[str, dict[str, int]]:
-    """What a stage writes of it in _SUCCESS.json: nothing where nothing was tried again."""
+    """The entry of the retry counts in _SUCCESS.json; {} without retries."""
     with _lock:
         return {"tried_again": dict(sorted(_counts.items()))} if _counts else {}
 
@@ -169,7 +169,7 @@ def _note(code: str, error: Exception) -> None:
 
 
 def describe_counts() -> str | None:
-    """A line about the tries since the last `take`; None if there was none."""
+    """One line on the retries since the last `take`; None without retries."""
     return _describe(_counts) if _counts else None
 
 
@@ -182,7 +182,7 @@ def _describe(counts: Mapping[str, int]) -> str:
 
 
 def log_counts(stage: str) -> None:
-    """Log what was tried again since the last call, if anything, and count from zero."""
+    """Log the retries since the last call, if any, and set the counts to zero."""
     line = describe_counts()
     if line:
         logger.info("%-9s %s", stage, line)

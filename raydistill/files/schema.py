@@ -1,4 +1,4 @@
-"""What a row is: column names and Arrow schemas of every dataset, written once."""
+"""Column names and Arrow schemas of every dataset; no other module defines them."""
 
 import pyarrow as pa
 
@@ -12,7 +12,7 @@ PAIRS = pa.schema(
 )
 JUDGED = PAIRS.append(pa.field("label", pa.float32()))  # 0..1, the mean over duplicates
 LOGITS = pa.schema([("pair_id", pa.int64()), ("logit", pa.float32())])
-# Made-up pairs of `candidates`: raw rows that [pairs] reads.
+# Generated pairs of `candidates`: raw rows that [pairs] reads.
 CANDIDATES = pa.schema(
     [
         ("query", pa.string()),
@@ -21,32 +21,33 @@ CANDIDATES = pa.schema(
         ("rank", pa.int32()),  # among the titles found for the query, from 1; null for random
     ]
 )
-SOURCE = pa.field("source", pa.string())  # the last column, where `source` names one
-# How much more often known pairs occurred in files that came later: rows of shards, by position.
+SOURCE = pa.field("source", pa.string())  # the last column, if the run file sets `source`
+# Additional weight of pairs that later input files repeat: rows of shards, by position.
 WEIGHTS = pa.schema([("shard", pa.string()), ("row", pa.int32()), ("weight", pa.float32())])
 QUARANTINE = pa.schema(
     [
         ("source", pa.string()),  # the input file
-        ("row", pa.int64()),  # counted from 0 in that file, the header not counted
+        ("row", pa.int64()),  # from 0 in that file, without the header
         ("reason", pa.string()),
-        ("query", pa.string()),  # the first 200 characters of what was found
+        ("query", pa.string()),  # the first 200 characters of the value
         ("title", pa.string()),
     ]
 )
-# Of raw files: with the line of the file, from 1 as editors count; null where it has no lines.
+# Quarantine of raw files: also the line in the file, from 1 as editors count; null without lines.
 RAW_QUARANTINE = QUARANTINE.append(pa.field("line", pa.int64()))
-# What becomes of a stage's rows: the first is the sum of the others.
+# Row counts of a stage: rows_in is the sum of the others.
 COUNTS = ("rows_in", "rows_out", "duplicates", "quarantined", "held_out")
-# And of prepare's: the lines of text files (a row of any other file counts as one), without the
-# header and blank ones; rows whose quotes or escapes are not RFC 4180, read as they are meant.
+# More counts of `prepare`. lines_in: lines of text files, without headers and blank lines (a row of
+# any other file counts as one line). mended: rows with quotes or escapes outside RFC 4180 that were
+# read as intended.
 EXTRAS = ("lines_in", "mended")
 SPLITS = ("train", "dev", "test")
 
 
 def check_schema(found: pa.Schema, expected: pa.Schema, *, what: str) -> None:
-    """Raise ValueError, with both schemas, when a file does not hold what its folder promises.
+    """Raise ValueError, with both schemas, unless `found` begins with the fields of `expected`.
 
-    Columns beyond those expected (`source`) may follow.
+    Further columns (`source`) may follow; metadata is ignored.
     """
     first = pa.schema(list(found)[: len(expected)])
     if not first.equals(expected, check_metadata=False):

@@ -1,1 +1,1 @@
-"""A score: a bundle on a CPU, with numpy and numba alone."""
+"""A score: load a bundle and score pairs on a CPU, with numpy and numba only."""

@@ -1,7 +1,7 @@
-"""The settings and arrays of a bundle, checked against each other before compiled code reads them.
+"""Read the settings and arrays of a bundle, and check that they match before compiled code runs.
 
-numba reads past the end of a table that is too short: what is wrong is a UserError that names the
-array, what it is and what it should be. Needs NumPy alone.
+Compiled code does not check bounds and would read past the end of a short array. An error names the
+setting or array, its actual and its expected value. Imports only NumPy.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _AGAIN = "export the bundle again, or copy it whole"
 EXTRA_UNITS = "extra_units"
 _MAX_HASH_BITS = 30  # ids are int32
 _MOST_CHARS = 2**31 - 1
-_LEAST_DEVIATION = 1e-30  # below it a float32 overflows when it is divided by
+_LEAST_DEVIATION = 1e-30  # division by less overflows float32
 _CHAR_NGRAMS = (0, 2, 3, 4, 5, 6)
 _LAYER = re.compile(r"(weight|bias)_([0-9]+)")
-# A damaged archive ends in one of many errors, by where the damage is.
+# The error of a damaged archive depends on where the damage is.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, MemoryError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, NotImplementedError),
@@ -42,7 +42,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     """The settings in a `bundle.json`.
 
     Raises:
-        UserError: there is none, or it is no JSON object.
+        UserError: the file does not exist, or is not a JSON object.
     """
     try:
         settings = json.loads(file.read_bytes())
@@ -54,7 +54,7 @@ def read_settings(file: Path) -> dict[str, Any]:
 
 
 def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an `arrays.npz`; objects (pickles) are never loaded.
+    """All arrays of an `arrays.npz`; pickled objects are never loaded.
 
     Raises:
         UserError: the file or one of its arrays cannot be read.
@@ -73,10 +73,10 @@ def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
 
 
 def check_settings(settings: Mapping[str, Any]) -> NgramSpec:
-    """The spec that the settings of a bundle name, after a check of all that a scorer reads.
+    """Check all settings of a bundle that a scorer reads, and return the NgramSpec in them.
 
     Raises:
-        UserError: a setting that is missing, of another type or out of range.
+        UserError: a setting is missing, has the wrong type or is out of range.
     """
     _number(
         settings,
@@ -95,12 +95,10 @@ def check_settings(settings: Mapping[str, Any]) -> NgramSpec:
 
 
 def check_arrays(arrays: Arrays, spec: NgramSpec) -> int:
-    """How many layers there are, after a check of all arrays against `spec`.
-
-    Each is there, finite, and of the type and the shape that `spec` makes it.
+    """Check all arrays against `spec`, and return the number of layers.
 
     Raises:
-        UserError: one is not.
+        UserError: an array is missing, is not finite, or has the wrong type or shape.
     """
     table = _array(arrays, "embedding", np.float32, (spec.num_rows, None))
     _check_dense(arrays, spec)
@@ -116,7 +114,7 @@ def _check_dense(arrays: Arrays, spec: NgramSpec) -> None:
 
 
 def _check_layers(arrays: Arrays, *, num_inputs: int) -> int:
-    """The number of layers; each reads what the one before gives, and the last gives one logit."""
+    """Check that layer sizes match and that the last layer has one output; the number of layers."""
     numbers = [int(match[2]) for name in arrays if (match := _LAYER.fullmatch(name))]
     num_layers = 1 + max(numbers, default=0)
     for at in range(num_layers):
@@ -129,10 +127,10 @@ def _check_layers(arrays: Arrays, *, num_inputs: int) -> int:
 
 def _check_lexicon(arrays: Arrays, spec: NgramSpec) -> None:
     rarity = _array(arrays, IDF, np.float32, (None,))
-    if len(rarity) & (len(rarity) - 1):  # the highest bits of a word's hash are the row
+    if len(rarity) & (len(rarity) - 1):  # the row is the highest bits of a hash
         raise _bad(IDF, f"of {len(rarity):,} numbers", "a power of two of them")
     words = _array(arrays, WORDS, np.uint64, (None,), may_be_empty=True)
-    num_columns = spec.word_dim if spec.has_match else None  # which nothing else reads
+    num_columns = spec.word_dim if spec.has_match else None  # None: not read, any size
     kind = np.float32 if _dtype(arrays, VECTORS) == np.float32 else np.float16
     _array(arrays, VECTORS, kind, (len(words), num_columns), may_be_empty=True)
     ids = _array(arrays, NGRAMS, np.int32, (None,), may_be_empty=True)
@@ -160,7 +158,10 @@ def _array(
     *,
     may_be_empty: bool = False,
 ) -> NDArray[Any]:
-    """The array `name`; None in `shape` is any size above 0, or any at all."""
+    """Check and return the array `name`.
+
+    None in `shape`: any size above 0 (`may_be_empty`: or 0).
+    """
     wanted = (
         f"{np.dtype(dtype)} of shape ({', '.join('n' if n is None else str(n) for n in shape)})"
     )
@@ -180,15 +181,15 @@ def _array(
 
 
 def _is_finite(values: NDArray[Any]) -> bool:
-    """In one pass without a copy: a bundle's load is not to take longer for the check."""
+    """Whether all values are finite: in one pass without a copy, so that loading stays fast."""
     if values.dtype.kind != "f" or values.size == 0:
         return True
-    if values.dtype == np.float16:  # inf and NaN have the largest exponent: bits of 31 << 10
+    if values.dtype == np.float16:  # inf and NaN have the largest exponent, 31 << 10
         largest = values.view(np.int16).max(), values.view(np.uint16).max()
-        return bool(largest[0] < 0x7C00 and largest[1] < 0xFC00)  # without and with their sign
+        return bool(largest[0] < 0x7C00 and largest[1] < 0xFC00)  # without and with sign
     if values.dtype == np.float32 and values.flags.c_contiguous:
         flat = values.reshape(-1)
-        # A sum of squares is finite unless a number is not, or is huge.
+        # The sum of squares is finite unless a value is not finite or is huge.
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(np.dot(flat, flat)):
                 return True
@@ -213,7 +214,7 @@ def _spec(content: object) -> NgramSpec:
 
 
 def _extra_units(content: object) -> Names:
-    """Pairs of short name and other names, as the spec has them or as JSON does."""
+    """The units of the spec from (short name, other names) pairs: tuples, or lists from JSON."""
     try:
         units = {short: names for short, names in content}  # type: ignore[attr-defined]
         return checked_units(units)
@@ -222,11 +223,11 @@ def _extra_units(content: object) -> Names:
         raise _wrong(f"ngrams.{EXTRA_UNITS}", content, wanted) from error
 
 
-def _check_type(name: str, value: object, kind: Any) -> None:  # noqa: ANN401 - a type's hint
+def _check_type(name: str, value: object, kind: Any) -> None:  # noqa: ANN401 - a type hint
     if getattr(kind, "__origin__", None) is Literal:
         if value not in get_args(kind):
             raise _wrong(name, value, f"one of {get_args(kind)}")
-    elif type(value) is not kind:  # True is an int to isinstance
+    elif type(value) is not kind:  # isinstance(True, int) is true
         raise _wrong(name, value, f"of type {kind.__name__}")
 
 

@@ -1,7 +1,7 @@
-"""Bags of rows of the embedding table to their sums (numba).
+"""Embedding bags (numba): each bag of table rows to its sum / sqrt(count).
 
-Shapes: B pairs, G bags a pair, N ids laid flat, V rows of the table, D embedding, X columns of the
-network's input, of which the first G * D are bags.
+Shapes: B pairs, G bags per pair, N flat ids, V rows of the table, D embedding size, X columns of
+the network's input, of which the first G * D are bags.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def sum_bags(
     num_bags: int,
     out_BX: NDArray[np.float32],
 ) -> None:
-    """Sum of each bag's rows / sqrt(count), the bags of a pair side by side in `out_BX`."""
+    """Write sum / sqrt(count) of each bag's rows to `out_BX`, the bags of a pair side by side."""
     width = table_VD.shape[1]
     for bag in range(len(offsets) - 1):
         start, stop = offsets[bag], offsets[bag + 1]

@@ -1,6 +1,6 @@
-"""What the features of pairs are: the settings that decide them, and they themselves in memory.
+"""The features of pairs: the settings that determine them, and their arrays in memory.
 
-`featurize.py` makes them. Needs numpy and numba alone, as a bundle does.
+`featurize.py` computes them. Imports only numpy and numba, like all code that serves a bundle.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.serving.text.unit_names import Names
 
-# Of bundles, and of the features that students and trees read: a model of others is stale.
+# Version of bundles and of the features of students and trees: models of another version are stale.
 FORMAT = 9
-VOCABULARY_BITS = 24  # of a hash make an id: 150,000 kept ones take 1 % of the others for their own
+VOCABULARY_BITS = 24  # bits of an id: 150,000 / 2^24 = 1 % of other n-grams collide with a kept id
 
 
 @dataclass(frozen=True)
 class NgramSpec:
-    """What decides the ids; stored in the bundle."""
+    """The settings that determine ids and dense features; stored in the bundle."""
 
     preset: Literal["match", "bert2dnn"]
     hash_bits: int
     bags: Literal["one", "separate"] = "one"  # n-grams of query and title in one bag, or in two
-    char_ngrams: int = 0  # letters of the character n-grams, in a bag a side; 0: none
+    char_ngrams: int = 0  # length of the character n-grams, one bag per side; 0: none
     word_dim: int = 0  # columns of the word vectors; 0: none
-    vocabulary_rows: int = 0  # the table holds so many n-grams and no others; 0: hash_bits decides
-    units: bool = False  # sizes and units in one spelling
+    vocabulary_rows: int = 0  # size of a vocabulary of n-grams; 0: 2^hash_bits rows, all hashed
+    units: bool = False  # normalize sizes and units
     extra_units: Names = ()  # (short name, other names) of units besides the built-in ones
 
     @property
@@ -41,12 +41,12 @@ class NgramSpec:
 
     @property
     def id_bits(self) -> int:
-        """Bits of an id, before a vocabulary makes it a row."""
+        """Bits of an id; with a vocabulary, before the id is mapped to a row."""
         return VOCABULARY_BITS if self.vocabulary_rows else self.hash_bits
 
     @property
     def uncut(self) -> NgramSpec:
-        """The spec whose rows are the ids from which a vocabulary is chosen."""
+        """The spec without a vocabulary, whose rows are the ids from which one is chosen."""
         return replace(self, hash_bits=VOCABULARY_BITS, vocabulary_rows=0)
 
     @property
@@ -56,22 +56,22 @@ class NgramSpec:
 
     @property
     def num_bags(self) -> int:
-        """Bags a pair: n-grams, words tagged matched or unmatched, character n-grams."""
+        """Bags per pair: n-grams, words tagged matched or unmatched, character n-grams."""
         num_ngrams = 2 if self.bags == "separate" else 1
         return num_ngrams + (2 if self.char_ngrams else 0) + int(self.has_match)
 
     @property
     def num_dense(self) -> int:
-        """Dense features a pair."""
+        """Dense features per pair."""
         return NUM_DENSE + 2 * self.word_dim if self.has_match else 0
 
 
 @dataclass(frozen=True)
 class Features:
-    """B pairs as the student reads them.
+    """The input of the student for B pairs.
 
-    `ids_N` int32; `offsets` int64 of B * num_bags + 1 (pair r, bag b starts at r * num_bags + b);
-    `dense_BF` float32, not yet standardised.
+    `ids_N` int32; `offsets` int64, B * num_bags + 1 (bag b of pair r is entry r * num_bags + b);
+    `dense_BF` float32, not standardised.
     """
 
     ids_N: NDArray[np.int32]
@@ -92,13 +92,13 @@ class Features:
 
 
 def concatenate(parts: Iterable[Features]) -> Features:
-    """The pairs of several Features, one after the other.
+    """The concatenation of several Features, in order.
 
-    The arrays grow by one part at a time, without a copy of what they hold: the peak is the result
-    and one part, if `parts` makes each when it is asked for.
+    The arrays grow by one part at a time without a copy: with lazy `parts` the peak of memory is
+    the result and one part.
 
     Raises:
-        ValueError: no parts; the shape of nothing is not known.
+        ValueError: there are no parts, so the shapes are unknown.
     """
     arrays: list[NDArray[Any]] | None = None
     for part in parts:
@@ -114,9 +114,9 @@ def concatenate(parts: Iterable[Features]) -> Features:
 
 
 def _append(array: NDArray[Any], more: NDArray[Any]) -> None:
-    """Put rows at the end of an array that nothing else refers to.
+    """Append rows in place to an array without other references.
 
-    `resize` calls realloc, which moves the pages of a large array and copies no data.
+    `resize` calls realloc, which remaps the pages of a large array and copies no data.
     """
     start = len(array)
     array.resize((start + len(more), *array.shape[1:]), refcheck=False)

@@ -1,10 +1,10 @@
-"""What is known of words before training: how rare each is, and what it is near to in meaning.
+"""The lexicon: IDF, word vectors and a vocabulary of n-grams, all from before training.
 
-Word vectors come from a teacher's encoder (`lexicon_builder.py`), so that a student that never saw
-`couch` beside `sofa` still sees that they are close. Needs numpy and numba alone: it goes into the
-bundle.
+Word vectors come from a teacher's encoder (`lexicon_builder.py`), so `couch` and `sofa` are close
+even if no training pair has both. Imports only numpy and numba: the lexicon is part of a bundle.
 
-Shapes: I values of a word's highest bits, K known words, E their vectors' size.
+Shapes: I values of a word's highest bits, K known words, E size of their vectors, R n-grams of the
+vocabulary.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ IDF, WORDS, VECTORS, NGRAMS = "idf", "words", "word_vectors", "ngrams"  # names 
 
 
 class Lexicon(NamedTuple):
-    """IDF of all words, unit vectors of the known ones, and a vocabulary of n-grams if wanted.
+    """IDF of all words, unit vectors of the known words, and an optional vocabulary of n-grams.
 
-    `idf_I` float32, by the highest bits of a word's hash; `words_K` uint64, the hashes of the
-    words; `vectors_KE` float32, each of length 1, or of no columns where none are wanted.
+    `idf_I` float32, indexed by the highest bits of a word's hash; `words_K` uint64, the hashes of
+    the words; `vectors_KE` float32, of length 1 each, E = 0 without word vectors.
     """
 
     idf_I: NDArray[np.float32]
     words_K: NDArray[np.uint64]
     vectors_KE: NDArray[np.float32]
-    places: NDArray[np.int32]  # open addresses by a word's lowest bits: its K, or -1
-    ngrams_R: NDArray[np.uint64]  # ids that have a row of the table; none: every id is a row
-    ngram_places: NDArray[np.int32]
+    places: NDArray[np.int32]  # hash table by a word's lowest bits: its index in words_K, or -1
+    ngrams_R: NDArray[np.uint64]  # ids with a row of the table; empty: every id is a row
+    ngram_places: NDArray[np.int32]  # hash table of ngrams_R
 
     @classmethod
     def from_idf(
@@ -42,7 +42,11 @@ class Lexicon(NamedTuple):
         words_K: NDArray[np.uint64] | None = None,
         vectors_KE: NDArray[np.float32] | None = None,
     ) -> Lexicon:
-        """A lexicon of these words; without words it holds the IDF alone."""
+        """A lexicon of the given words and vectors; without words, of the IDF alone.
+
+        Raises:
+            ValueError: words and vectors differ in number.
+        """
         words = np.empty(0, np.uint64) if words_K is None else words_K
         vectors = np.empty((len(words), 0), np.float32) if vectors_KE is None else vectors_KE
         if len(words) != len(vectors):
@@ -52,24 +56,24 @@ class Lexicon(NamedTuple):
         return cls(idf_I, words, vectors, _places(words), none, _places(none))
 
     def with_ngrams(self, ids_R: NDArray[np.int32]) -> Lexicon:
-        """The same with a vocabulary of n-grams: the id in place r has row r, others have none."""
+        """The lexicon with a vocabulary of n-grams: id ids_R[r] has row r, other ids have none."""
         ngrams = ids_R.astype(np.uint64)
         return self._replace(ngrams_R=ngrams, ngram_places=_places(ngrams))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Lexicon:
-        """The lexicon that `to_arrays` gave."""
+        """The lexicon stored by `to_arrays`."""
         lexicon = cls.from_idf(arrays[IDF], words_K=arrays[WORDS], vectors_KE=arrays[VECTORS])
         return lexicon.with_ngrams(arrays[NGRAMS])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """What a file holds: vectors as float16, which is how every reader sees them."""
+        """The arrays to store; vectors as float16, so every reader has the same values."""
         vectors = self.vectors_KE.astype(np.float16)
         ngrams = self.ngrams_R.astype(np.int32)
         return {IDF: self.idf_I, WORDS: self.words_K, VECTORS: vectors, NGRAMS: ngrams}
 
     def narrowed(self, dim: int) -> Lexicon:
-        """The same with the first `dim` columns of the vectors, which are principal components."""
+        """The lexicon with the first `dim` columns of its vectors (principal components)."""
         if dim == self.dim:
             return self
         kept = unit_rows(self.vectors_KE[:, :dim])
@@ -82,14 +86,14 @@ class Lexicon(NamedTuple):
 
 
 def unit_rows(vectors_KE: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row over its length; a row of zeros stays."""
+    """Each row divided by its length; a row of zeros is unchanged."""
     lengths = np.linalg.norm(vectors_KE, axis=1, keepdims=True)
     return np.asarray(vectors_KE / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 @compiled
 def find_word(word: np.uint64, words_K: NDArray[np.uint64], places: NDArray[np.int32]) -> int:
-    """The place of a word among the known ones, or -1."""
+    """The index of a word in `words_K`, or -1; `places` is its hash table."""
     mask = len(places) - 1
     at = np.int64(word) & mask
     while places[at] >= 0:
@@ -101,7 +105,7 @@ def find_word(word: np.uint64, words_K: NDArray[np.uint64], places: NDArray[np.i
 
 @compiled
 def _places(words_K: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """Open addresses, at most half full."""
+    """A hash table of word indices with open addressing, at most half full; -1 is empty."""
     size = 2
     while size < 2 * len(words_K):
         size *= 2

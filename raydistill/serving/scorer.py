@@ -1,4 +1,4 @@
-"""Load a bundle, score (query, titles). Needs numpy and numba only."""
+"""Load a bundle from a local folder and score (query, title) pairs. Needs numpy and numba only."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from raydistill.serving.text.tokenizer import encode
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 floats stay in the cache of a core
+_BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 float32 = 4 MB stay in the cache of a core
 
 
 class Scorer:
-    """A student on a CPU; safe to share between threads."""
+    """Scores pairs with a student on a CPU; thread-safe."""
 
     def __init__(self, settings: dict[str, Any], arrays: dict[str, NDArray[np.float32]]) -> None:
-        """`settings` as in bundle.json, `arrays` as in arrays.npz, the fingerprint left out.
+        """`settings` as in bundle.json, `arrays` as in arrays.npz without the fingerprint.
 
         Raises:
-            UserError: settings or arrays that do not go together: see `bundle_check.py`.
+            UserError: another format, or settings and arrays that do not match: `bundle_check.py`.
         """
         if settings.get("format") != FORMAT:
             raise UserError(
@@ -61,11 +61,11 @@ class Scorer:
     def load(cls, bundle: str | Path) -> Scorer:
         """Load a bundle from a local folder; `raydistill.files.bundles` reads object stores.
 
-        Of a folder that holds bundles, as `bundle/` of a run does, the newest one.
+        In a folder of several bundles, such as `bundle/` of a run, the newest one is loaded.
 
         Raises:
-            UserError: there is no bundle, it is of another format or damaged, or its files are of
-                more than one.
+            UserError: there is no bundle, it has another format or is damaged, or its files come
+                from different bundles.
         """
         if "://" in str(bundle):
             raise UserError(
@@ -78,7 +78,7 @@ class Scorer:
         """Scores in 0..1 of one query's titles, in the order given.
 
         Raises:
-            TypeError: a query that is no string, or titles that are no list of strings.
+            TypeError: the query is not a string, or the titles are not a list of strings.
         """
         check_strings("titles", titles)
         if not isinstance(query, str):
@@ -89,8 +89,8 @@ class Scorer:
         """Scores in 0..1 of pairs, in the order given; for single texts every query is "".
 
         Raises:
-            TypeError: a side that is no list of strings: the first that is none is named.
-            ValueError: sides of unlike length.
+            TypeError: a side is not a list of strings; the message gives the first other element.
+            ValueError: the sides differ in length.
         """
         check_strings("queries", queries)
         check_strings("titles", titles)
@@ -109,14 +109,15 @@ class Scorer:
         queries: Texts | pa.Array | pa.ChunkedArray,
         titles: Texts | pa.Array | pa.ChunkedArray,
     ) -> NDArray[np.float32]:
-        """Scores in 0..1 of pairs of clean texts, as `prepare` leaves them; none is cut.
+        """Scores in 0..1 of pairs of clean texts, as `prepare` writes them; no text is truncated.
 
-        A side is an Arrow array of strings, or its memory: a tuple of the UTF-8 bytes (uint8) and
-        R + 1 rising offsets (int32 or int64).
+        A side is an Arrow array of strings, or a tuple of UTF-8 bytes (uint8) and R + 1
+        non-decreasing offsets (int32 or int64).
 
         Raises:
-            TypeError: a side of another type.
-            ValueError: a null, offsets that fall or lie outside the bytes, sides of unlike length.
+            TypeError: a side has another type.
+            ValueError: a null, decreasing offsets, offsets outside the bytes, or sides of different
+                length.
         """
         return self._score(to_texts(queries), to_texts(titles))
 
@@ -125,8 +126,8 @@ class Scorer:
         return self.scores_of(self.logits(features))
 
     def scores_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Student logits to scores: the probability given back at temperature 1."""
-        with np.errstate(over="ignore"):  # exp overflows to inf, and the score to 0: as it should
+        """Student logits to scores: sigmoid(temperature * logit), probability at temperature 1."""
+        with np.errstate(over="ignore"):  # exp overflows to inf, which gives the correct score 0
             return np.asarray(1 / (1 + np.exp(-self.temperature * logits)), np.float32)
 
     def logits(self, features: Features) -> NDArray[np.float32]:

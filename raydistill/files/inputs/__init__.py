@@ -1,1 +1,1 @@
-"""A raw file: what kind it is, and its rows as tables."""
+"""A raw input file: its format, and its rows as Arrow tables."""

@@ -1,7 +1,7 @@
-"""How a file of delimited text is written: delimiter, quote, escape, header; from its head.
+"""The dialect of a file of delimited text: delimiter, quote, escape and header.
 
-Comes in: what the run file says and the head of a file. Nothing else of the file is looked at, so
-that every task that reads it finds the same.
+Input: the settings of the run file and the head of the data file. The rest of the file is not read,
+so every task that reads the file finds the same dialect.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from raydistill.files.inputs.decoding import likely_encoding
 
 _DELIMITERS = b",;\t|"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_SEP_LINE = re.compile(rb'"?sep=(.)"?(?:\r\n|\n|\r)', re.IGNORECASE)  # Excel's
+_SEP_LINE = re.compile(rb'"?sep=(.)"?(?:\r\n|\n|\r)', re.IGNORECASE)  # Excel writes it
 _MAX_HEADER_LINES = 50
-_NUM_TRIED = 100  # lines by which a delimiter is chosen
+_NUM_TRIED = 100  # lines from which the delimiter is guessed
 
 
 @dataclass(frozen=True)
 class CsvOptions:
-    """What the run file says of delimited text; None: found out, quotes as the suffix says."""
+    """Settings of the run file for delimited text; None: detected; the quote follows the suffix."""
 
     quote: str | None = None  # "": quotes are text
     escape: str | None = None  # "": a backslash is text
@@ -34,22 +34,22 @@ class CsvOptions:
 
 @dataclass(frozen=True)
 class Dialect:
-    """A file's delimited text: marks, columns, and where the rows begin."""
+    """The dialect of a file: marks, columns, and where the rows begin."""
 
     marks: Marks
-    can_escape: bool  # whether a backslash before a quote may be tried as its escape
+    can_escape: bool  # whether a backslash may be tried as escape of a quote
     shape: Shape
     names: tuple[str, ...]  # unique; a second `x` is `x (2)`
-    repeated: frozenset[str]
-    first_byte: int  # of the rows, in the head
-    first_line: int  # of the rows, from 0
+    repeated: frozenset[str]  # names that the header has more than once
+    first_byte: int  # offset of the first row in the head
+    first_line: int  # line of the first row, from 0
 
 
 def settle(head: bytes, options: CsvOptions, *, is_tsv: bool) -> Dialect | None:
-    """The dialect of a file; None where it is empty.
+    """The dialect of a file that begins with `head`; None for an empty file.
 
     Raises:
-        UserError: a header that is not UTF-8.
+        UserError: the header is not UTF-8.
     """
     at, line = _blank_lines(head)
     sep = _SEP_LINE.match(head, at)
@@ -59,7 +59,7 @@ def settle(head: bytes, options: CsvOptions, *, is_tsv: bool) -> Dialect | None:
         return None
     quote = _code(options.quote, default=NOTHING if is_tsv else ord('"'))
     escape = _code(options.escape, default=NOTHING)
-    escape = NOTHING if escape == quote else escape  # doubled quotes, as they are anyway
+    escape = NOTHING if escape == quote else escape  # a doubled quote: the default already
     delimiter = _delimiter(head[at:], options, sep=sep, quote=quote, is_tsv=is_tsv)
     marks = (delimiter, quote, escape)
     fields, end, num_lines = _header(head, at, marks)
@@ -81,7 +81,7 @@ def settle(head: bytes, options: CsvOptions, *, is_tsv: bool) -> Dialect | None:
 
 
 def _blank_lines(head: bytes) -> tuple[int, int]:
-    """The bytes and the number of blank lines at the head."""
+    """The blank lines at the head: their bytes and their number."""
     rest = head.lstrip(b"\r\n")
     blank = head[: len(head) - len(rest)]
     return len(blank), len(_LINE_END.findall(blank))
@@ -104,7 +104,7 @@ def _delimiter(
 
 
 def _guess_delimiter(head: bytes, quote: int) -> int:
-    """The one that parts the header, and as many of the first lines into as many fields."""
+    """The delimiter that splits the header and gives the most lines as many fields as it has."""
     lines = _LINE_END.split(head, _NUM_TRIED)[:_NUM_TRIED]
     best = (0, ord(","))
     for delimiter in _DELIMITERS:
@@ -116,7 +116,7 @@ def _guess_delimiter(head: bytes, quote: int) -> int:
 
 
 def _header(head: bytes, at: int, marks: Marks) -> tuple[list[bytes], int, int]:
-    """Fields of the header, where it ends, and its lines: a quoted name may hold line breaks."""
+    """Fields, end and number of lines of the header; a quoted name may contain line breaks."""
     quote = bytes([marks[1]]) if marks[1] != NOTHING else b""
     ends = [found.end() for found in _LINE_END.finditer(head, at)][:_MAX_HEADER_LINES]
     ends = ends or [len(head)]
@@ -139,7 +139,7 @@ def _decoded(fields: Sequence[bytes]) -> list[str]:
 
 
 def _unique(names: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The names, each once, and those that came more than once; a column without one gets one."""
+    """Unique column names, and the names given more than once; an empty name becomes `column N`."""
     found: dict[str, None] = {}
     repeated: set[str] = set()
     for number, given in enumerate(names, 1):

@@ -1,7 +1,7 @@
-"""One record of delimited text to its fields: those that are no plain RFC 4180, read as meant.
+"""One record of delimited text to its fields, for records that are not plain RFC 4180.
 
-What is meant: a field whose quotes are no quoting is text with quotes in it. The number of fields
-decides which reading is taken; where none has as many as the header, the record is bad.
+Quotes that do not enclose a field are read as text. A record is split in several ways; the first
+split with as many fields as the header is taken, and without one the record is bad.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from raydistill.files.inputs.csv_scan import ESCAPED, LINE, NOTHING, Marks, with
 
 
 def read_record(record: bytes, kind: int, marks: Marks, num_fields: int) -> tuple[list[bytes], str]:
-    """The fields of a record without its line end, and what is wrong with it, or "".
+    """The fields of a record without its line end, and the reason why it is bad, or "".
 
-    `kind` is one of `csv_scan`: how far its quotes can be trusted.
+    `kind` is a kind of record of `csv_scan`: how its quotes are to be read.
     """
     tries = [with_backslash(marks)] if kind == ESCAPED else [marks]
     found = [split_record(record, one) for one in tries]
@@ -32,11 +32,11 @@ def read_record(record: bytes, kind: int, marks: Marks, num_fields: int) -> tupl
 def split_record(
     record: bytes, marks: Marks, *, is_spaced: bool = False, is_lenient: bool = False
 ) -> list[bytes]:
-    """The fields of one record, without its line end.
+    """The fields of one record without its line end.
 
-    A field is quoted if it begins with a quote (`is_spaced`: or with spaces and one), and a quote
-    that a delimiter or the end follows closes it; any other is text up to the next delimiter.
-    `is_lenient`: quotes within it need not be doubled.
+    A field is quoted if it begins with a quote (`is_spaced`: or with spaces and a quote) and a
+    quote before a delimiter or the end closes it. Any other field is text up to the next delimiter.
+    `is_lenient`: quotes inside a quoted field need not be doubled.
     """
     delimiter, quote, escape = marks
     mark = bytes([quote]) if quote != NOTHING else b""
@@ -47,7 +47,7 @@ def split_record(
     at = 0
     while True:
         match = pattern.match(record, at)
-        if match is None:  # the pattern takes an empty field too
+        if match is None:  # cannot happen: the pattern also matches an empty field
             raise ValueError(f"no field at byte {at} of {record[:80]!r}")
         fields.append(_field(match, marks))
         at = match.end() + 1
@@ -82,6 +82,6 @@ def _field(match: re.Match[bytes], marks: Marks) -> bytes:
 
 
 def _own_text(text: bytes, quote: bytes) -> bytes:
-    """Text as it is; of an odd number of quotes, the first and the last are quoting: `"55" tv"`."""
+    """The text; if it is in quotes and their number is odd (`"55" tv"`), without the outer two."""
     is_wrapped = len(text) > 1 and text.startswith(quote) and text.endswith(quote)
     return text[1:-1] if quote and is_wrapped and text.count(quote) % 2 else text

@@ -1,8 +1,8 @@
 """Bytes of a CSV file to its records: where each ends, and whether it is plain RFC 4180.
 
-A plain record has the header's number of fields, and every field that begins with a quote ends
-with one. Arrow reads those; any other is read by `csv_fields.py`. A quoted value that swallows
-whole records is no value: its first line becomes a record of its own, and so do the others.
+A plain record has the header's number of fields, and every field that begins with a quote ends with
+one. Arrow reads plain records, `csv_fields.py` all others. A quoted value that encloses complete
+records is taken as an unclosed quote: each of its lines becomes a record.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 
 from raydistill.serving.machine_code.compiled import compiled
 
-# Kinds of records. OTHER: to be read with all its lines; LINE: one line, whose quotes are no
-# quoting; ESCAPED: its inner quotes have a backslash each.
+# Kinds of records. OTHER: not plain, with all its lines; LINE: a single line whose quotes are text;
+# ESCAPED: its inner quotes are escaped by backslashes.
 PLAIN, OTHER, LINE, ESCAPED = 0, 1, 2, 3
-MAX_RECORD_BYTES = 1 << 20  # a quoted value that is longer is a quote that was never closed
+MAX_RECORD_BYTES = 1 << 20  # a longer quoted value is taken as a quote that was never closed
 NOTHING = -1  # no quote, no escape
 _LF, _CR, _SPACE, _BACKSLASH = 10, 13, 32, 92
 _WHOLE, _CUT, _OPEN, _BROKEN = 0, 1, 2, 3
 _IN_TEXT, _IN_QUOTES, _ENDS_FIELD = 1, 2, 4
 _ONE = np.uint64(1)
-_MANY_ALIKE = 3  # lines like records behind a first line that is none
+_MANY_ALIKE = 3  # record-like lines that are required if the first line is not record-like
 
-# Delimiter, quote, escape. Fields of the header; whether spaces follow delimiters, lines end in
-# CR LF, records begin with a quote: what `_holds_records` tells lines by.
+# Marks: delimiter, quote, escape. Shape: number of fields of the header; whether spaces follow
+# delimiters, lines end in CR LF, records begin with a quote: how `_holds_records` recognises lines.
 Marks = tuple[int, int, int]
 Shape = tuple[int, bool, bool, bool]
 
 
 def byte_kinds(marks: Marks) -> NDArray[np.uint8]:
-    """For each byte where it matters: in text without quotes, in quotes, behind a field."""
+    """For each byte value, bits for where it is special: in text, in quotes, after a field."""
     delimiter, quote, escape = marks
     kinds = np.zeros(256, np.uint8)
     kinds[[delimiter, _LF, _CR]] |= _IN_TEXT | _ENDS_FIELD
@@ -43,7 +43,7 @@ def byte_kinds(marks: Marks) -> NDArray[np.uint8]:
 
 
 def with_backslash(marks: Marks) -> Marks:
-    """The marks with a backslash as escape, to be tried; as they are where they settle that."""
+    """The marks with a backslash as escape; unchanged without a quote, or if either is in use."""
     delimiter, quote, escape = marks
     can_try = quote not in (NOTHING, _BACKSLASH) and delimiter != _BACKSLASH
     return (delimiter, quote, _BACKSLASH) if escape == NOTHING and can_try else marks
@@ -53,9 +53,9 @@ def with_backslash(marks: Marks) -> Marks:
 def _skip(
     data: NDArray[np.uint8], start: int, stop: int, kinds: NDArray[np.uint8], kind: np.uint8
 ) -> int:
-    """The first place from `start` on whose byte is of a kind; `stop` where there is none.
+    """The first offset from `start` whose byte is of a kind; `stop` without one.
 
-    Unsigned places: numba looks at each signed one for a negative, at half the speed.
+    The offsets are unsigned: numba tests each signed index for a negative value, at half the speed.
     """
     at, last = np.uint64(start), np.uint64(stop)
     while at < last and not kinds[data[at]] & kind:
@@ -67,9 +67,9 @@ def _skip(
 def _quoted(
     data: NDArray[np.uint8], at: int, stop: int, marks: Marks, kinds: NDArray[np.uint8]
 ) -> tuple[int, int, bool]:
-    """Behind the closing quote of a value that begins at `at`, line breaks in it, escapes in it.
+    """Offset after the closing quote of a value at `at`, line breaks in it, whether it has escapes.
 
-    Behind `stop` where no quote closes it.
+    The offset is `stop` + 1 if no quote closes the value.
     """
     _, quote, escape = marks
     breaks, has_escape = 0, False
@@ -94,9 +94,9 @@ def _quoted(
 def _record(
     data: NDArray[np.uint8], at: int, stop: int, marks: Marks, kinds: NDArray[np.uint8]
 ) -> tuple[int, int, int, int, bool]:
-    """End, fields, line breaks within, state, whether the escape occurs.
+    """End, fields, line breaks inside, state, and whether an escape occurs, of the record at `at`.
 
-    _CUT: no line end before `stop`; _OPEN: neither a closing quote; _BROKEN: text behind one.
+    _CUT: no line end before `stop`; _OPEN: no closing quote either; _BROKEN: text follows one.
     """
     delimiter, quote, escape = marks
     fields, breaks, has_escape = 1, 0, False
@@ -124,7 +124,7 @@ def _record(
 
 @compiled
 def _line_end(data: NDArray[np.uint8], at: int, stop: int) -> int:
-    """Behind the end of the line that `at` is in; `stop` where it has none."""
+    """Offset after the end of the line that contains `at`; `stop` if the line has no end."""
     while at < stop and data[at] != _LF and data[at] != _CR:
         at += 1
     if at + 1 < stop and data[at] == _CR and data[at + 1] == _LF:
@@ -136,10 +136,11 @@ def _line_end(data: NDArray[np.uint8], at: int, stop: int) -> int:
 def _looks_whole(
     data: NDArray[np.uint8], at: int, end: int, marks: Marks, shape: Shape
 ) -> tuple[int, bool]:
-    """Behind a line, and whether it looks like a record of the file, its quotes being text.
+    """Offset after a line, and whether the line looks like a record, with its quotes as text.
 
-    It has the header's number of delimiters, without those that a space follows ("soft, warm")
-    unless the file has them so, ends as the file's lines do, and begins with a quote if they do.
+    Such a line has the header's number of delimiters, ends in CR LF if the header does, and begins
+    with a quote if the first record does. A delimiter before a space ("soft, warm") counts only if
+    spaces follow all delimiters of the header.
     """
     num_fields, is_spaced, is_crlf, is_quoted = shape
     after = _line_end(data, at, end)
@@ -156,7 +157,7 @@ def _looks_whole(
 
 @compiled
 def _holds_records(data: NDArray[np.uint8], at: int, end: int, marks: Marks, shape: Shape) -> bool:
-    """Whether most lines of a record of several lines look like records of their own."""
+    """Whether most lines of a multi-line record, after its first, look like records."""
     at, is_first_alike = _looks_whole(data, at, end, marks, shape)
     num_lines, num_alike = 0, 0
     while at < end:
@@ -176,7 +177,7 @@ def _value(
     kinds: NDArray[np.uint8],
     shape: Shape,
 ) -> tuple[int, int, int, int, bool]:
-    """As `_record`; _BROKEN too where the record swallows others, or is too long to be one."""
+    """As `_record`; also _BROKEN if the record encloses others or is longer than the maximum."""
     end, fields, breaks, state, has_escape = _record(data, at, stop, marks, kinds)
     if state == _WHOLE and breaks:
         if end - at > MAX_RECORD_BYTES or _holds_records(data, at, end, marks, shape):
@@ -197,11 +198,11 @@ def scan(
     spans: NDArray[np.int64],
     found: NDArray[np.uint8],
 ) -> tuple[int, int, int]:
-    """Fill in begin, end, first line (from 0) and lines of each record, and its kind.
+    """Write begin, end, first line (from 0) and lines of each record to `spans`, kinds to `found`.
 
-    Returns the number of records, where the rest begins, and the lines before it; blank lines are
-    no records. The last data end with a line feed. A record that cannot be read with the first
-    marks is tried with the others.
+    Returns the number of records, the offset of the unread rest, and the lines before it. Blank
+    lines are not records. The last data must end in a line feed. A record that is not plain with
+    the first marks is tried with the second.
     """
     stop, num, line = len(data), 0, 0
     while at < stop and num < len(found):
@@ -225,7 +226,7 @@ def scan(
             break
         if state != _WHOLE:
             end, breaks, kind = _line_end(data, at, stop), 0, LINE
-            if end == stop and not is_last:  # its line may go on
+            if end == stop and not is_last:  # the line may continue
                 break
         spans[num, 0], spans[num, 1], spans[num, 2], spans[num, 3] = at, end, line, breaks + 1
         found[num] = kind

@@ -1,7 +1,7 @@
-"""Delimited text to tables: CSV and TSV, some rows at a time, in constant memory.
+"""CSV and TSV to Arrow tables, block by block, in constant memory.
 
-`csv_scan` finds the records, Arrow reads the plain ones, `csv_fields` the others. Every column
-comes out as bytes: Arrow would guess types from the first block and fail on the next.
+`csv_scan` finds the records, Arrow reads the plain ones, `csv_fields` the others. Every column is
+binary: Arrow would infer types from the first block and fail on a later one.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from raydistill.files.inputs.decoding import Joined, Readable, read_full
 from raydistill.files.inputs.raw_rows import RawRows
 from raydistill.files.prefetch import prefetch
 
-_HEAD_BYTES = 1 << 18  # the header lies in it
+_HEAD_BYTES = 1 << 18  # contains the header
 _MAX_LINE_BYTES = 1 << 28
-_MAX_RECORDS = 1 << 17  # of a block
+_MAX_RECORDS = 1 << 17  # per block
 _TEXT = pa.binary()
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Records of a piece of the file: begin, end, first line and lines of each; and its kind."""
+    """Records of a part of the file: begin, end, first line and lines of each; and its kind.
+
+    R: records of the block; 4: those four values.
+    """
 
     data: bytes
     spans_R4: NDArray[np.int64]
@@ -43,10 +46,10 @@ class _Block:
 
 
 def read_dialect(stream: Readable, options: CsvOptions, *, is_tsv: bool) -> Dialect | None:
-    """How a file is written, from its head alone; None where it is empty.
+    """The dialect of a file, from its head alone; None for an empty file.
 
     Raises:
-        UserError: a header that is not UTF-8.
+        UserError: the header is not UTF-8.
     """
     return settle(read_full(stream, _HEAD_BYTES), options, is_tsv=is_tsv)
 
@@ -60,10 +63,12 @@ def read_delimited(
     block_bytes: int,
     keep_bad: bool,
 ) -> Iterator[RawRows]:
-    """The rows of a stream of UTF-8, some columns or all; `keep_bad`: bad rows in the table too.
+    """The rows of a UTF-8 stream, block by block.
+
+    `columns` None: all columns. `keep_bad`: the table contains the bad rows too.
 
     Raises:
-        UserError: a header that is not UTF-8, or a line without an end.
+        UserError: the header is not UTF-8, or a line has more than 268,435,456 bytes.
     """
     head = read_full(stream, _HEAD_BYTES)
     dialect = settle(head, options, is_tsv=is_tsv)
@@ -73,7 +78,7 @@ def read_delimited(
     first_row = 0
     rows = Joined(head[dialect.first_byte :], stream)
     blocks = _blocks(rows, dialect, block_bytes=block_bytes)
-    for block in prefetch(blocks, depth=1):  # found while Arrow reads the one before
+    for block in prefetch(blocks, depth=1):  # scanned while Arrow reads the previous one
         numbered = replace(block, first_row=first_row)
         first_row += len(block.kinds_R)
         yield _to_rows(numbered, dialect, wanted, keep_bad=keep_bad)
@@ -138,7 +143,7 @@ def _to_rows(block: _Block, dialect: Dialect, columns: Sequence[str], *, keep_ba
 
 
 def _read_plain(block: _Block, dialect: Dialect, columns: Sequence[str]) -> pa.Table:
-    """The plain records, by Arrow, in one piece."""
+    """The plain records as a table, read by Arrow as one block."""
     is_plain = block.kinds_R == PLAIN
     num_plain = int(is_plain.sum())
     if not num_plain:
@@ -168,7 +173,7 @@ def _read_plain(block: _Block, dialect: Dialect, columns: Sequence[str]) -> pa.T
 
 
 def _plain_bytes(block: _Block, is_plain: NDArray[np.bool_]) -> pa.Buffer:
-    """The bytes of the plain records; without a copy where all are."""
+    """The bytes of the plain records; not copied if all records are plain."""
     if is_plain.all():
         begin, end = int(block.spans_R4[0, 0]), int(block.spans_R4[-1, 1])
         return pa.py_buffer(block.data).slice(begin, end - begin)
@@ -179,7 +184,7 @@ def _plain_bytes(block: _Block, is_plain: NDArray[np.bool_]) -> pa.Buffer:
 
 
 def _as_long(fields: list[bytes], dialect: Dialect) -> list[bytes | None]:
-    """As many fields as the header has: the last takes those that are too many."""
+    """As many fields as the header has: missing ones are null, extra ones join the last."""
     num = len(dialect.names)
     if len(fields) <= num:
         return [*fields, *[None] * (num - len(fields))]

@@ -1,6 +1,7 @@
-"""Bytes that should be text: byte-order marks, UTF-16 and UTF-32, and a name for what is no text.
+"""Decode input text: byte-order marks, UTF-16 and UTF-32; name the kind of binary files.
 
-Comes in: the bytes of a file, or a stream of them. Goes out: UTF-8 without a mark, or a string.
+Input: the bytes of a file, or a stream of them. Output: UTF-8 without a byte-order mark, or a
+string.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from typing import Protocol
 from raydistill.errors import UserError
 
 HEAD_BYTES = 1 << 16
-_MARKS = {  # of the two that begin with FF FE the longer one comes first
+_MARKS = {  # UTF-32-LE before UTF-16-LE: both begin with FF FE, and the longer must match first
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-# What a file of another kind begins with.
+# The first bytes of files that are not plain text, and the text for the error message.
 _KINDS = {
     b"\x1f\x8b": "gzip data; give its name the suffix .gz",
     b"BZh": "bzip2 data; give its name the suffix .bz2",
@@ -40,18 +41,21 @@ _KINDS = {
     b"\x89HDF": "an HDF5 file",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file with `git lfs pull`",
 }
-_PLAIN_MARKS = (b"%PDF-", b"version https://git-lfs")  # no header of a table begins so
+_PLAIN_MARKS = (b"%PDF-", b"version https://git-lfs")  # text, but not the header of a table
 
 
 class Readable(Protocol):
-    """A stream of bytes; none at its end."""
+    """A stream of bytes; `read` returns no bytes at its end."""
 
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes."""
 
 
 def encoding_of(head: bytes) -> tuple[str, int]:
-    """The Unicode encoding that the head of a file shows, and the bytes of its mark."""
+    """The Unicode encoding of a file from its head, and the length of its byte-order mark.
+
+    Without a mark, UTF-16 is recognised by its share of zero bytes; the default is UTF-8.
+    """
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             return encoding, len(mark)
@@ -63,7 +67,7 @@ def encoding_of(head: bytes) -> tuple[str, int]:
 
 
 def binary_kind(head: bytes) -> str | None:
-    """What a file is that should be text; None where it may be text."""
+    """The kind of a binary file, from its head; None if the file may be text."""
     kind = next((name for mark, name in _KINDS.items() if head.startswith(mark)), None)
     is_sure = b"\0" in head or head.startswith(_PLAIN_MARKS)
     if kind is not None and (is_sure or _has_controls(head[:8]) or not _is_utf8(head[:512])):
@@ -84,7 +88,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def likely_encoding(data: bytes) -> str | None:
-    """A name for the encoding of text that is not UTF-8, where one is likely."""
+    """The likely encoding of text that is not UTF-8, for a message; None without a guess."""
     letters = sum(byte < 128 for byte in data)
     try:
         data.decode("cp1252")
@@ -94,10 +98,10 @@ def likely_encoding(data: bytes) -> str | None:
 
 
 def decode_text(data: bytes, *, name: str) -> str:
-    """The text of a small file, whatever Unicode encoding it has.
+    """The text of a small file in any Unicode encoding.
 
     Raises:
-        UserError: no text; `name` is what the message calls it.
+        UserError: the data is not text; the message calls it `name`.
     """
     encoding, skip = encoding_of(data)
     kind = binary_kind(data[:HEAD_BYTES]) if encoding == "utf-8" else None
@@ -114,7 +118,7 @@ def decode_text(data: bytes, *, name: str) -> str:
 
 
 def read_full(stream: Readable, size: int) -> bytes:
-    """`size` bytes of a stream, fewer at its end alone."""
+    """`size` bytes of a stream, fewer only at its end."""
     parts, left = [], size
     while left and (part := stream.read(left)):
         parts.append(part)
@@ -123,10 +127,10 @@ def read_full(stream: Readable, size: int) -> bytes:
 
 
 class Joined:
-    """What was read of a stream already, and the rest of it."""
+    """A stream that returns the bytes already read from another one, then the rest of it."""
 
     def __init__(self, head: bytes, stream: Readable) -> None:
-        """`head` comes first."""
+        """`head`: the bytes already read; `stream`: the rest."""
         self._head, self._stream = head, stream
 
     def read(self, size: int, /) -> bytes:
@@ -136,16 +140,16 @@ class Joined:
 
 
 class TextStream:
-    """A stream of UTF-8 without a byte-order mark, from one of any Unicode encoding.
+    """A UTF-8 stream without a byte-order mark, from a stream in any encoding.
 
-    What cannot be decoded is no UTF-8 in what goes out either: whoever reads the rows finds it.
+    Bytes that cannot be decoded become invalid UTF-8: the code that reads the rows detects them.
     """
 
     def __init__(self, source: Readable, *, encoding: str | None = None) -> None:
-        """`encoding` where the file does not show it.
+        """`encoding` is used if the file has no byte-order mark.
 
         Raises:
-            UserError: the head is no text.
+            UserError: the head is not text.
         """
         head = read_full(source, HEAD_BYTES)
         found, skip = encoding_of(head)

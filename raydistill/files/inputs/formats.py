@@ -1,4 +1,4 @@
-"""What kind of file a name or the first bytes of a file show, and how it is compressed."""
+"""Format and compression of a raw file, from its name or its first bytes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _CODEC_MARKS = {
     b"\xfd7zXZ\x00": "xz",
 }
 _MARKS = {b"PAR1": "parquet", b"ORC": "orc", b"ARROW1": "arrow"}
-# What Hadoop, Spark and Hive call the parts of a table: part-00000, part-r-00001, 000000_0.
+# Names that Hadoop, Spark and Hive give the parts of a table: part-00000, part-r-00001, 000000_0.
 _PART = re.compile(r"part-[\w-]+|\d{6}_\d+")
 
 
 def file_format(uri: str) -> str | None:
-    """One of the values of FORMATS by the file's ending; None for anything else."""
+    """One of the values of FORMATS, from the suffix of the name; None for any other suffix."""
     name = uri.lower()
     codec = codec_of(name)
     if codec:
@@ -51,22 +51,22 @@ def file_format(uri: str) -> str | None:
 
 
 def codec_of(uri: str) -> str | None:
-    """How a file is compressed by its ending; None for anything else."""
+    """One of the values of CODECS, from the suffix of the name; None for any other suffix."""
     return next((codec for end, codec in CODECS.items() if uri.lower().endswith(end)), None)
 
 
 def has_no_suffix(uri: str) -> bool:
-    """Whether a name says nothing of the format of its file."""
+    """Whether a name has no suffix other than that of a compression."""
     return "." not in _base_name(uri)
 
 
 def is_part(uri: str) -> bool:
-    """Whether a name without a suffix is what programs call a part of a table."""
+    """Whether a name without a suffix is one that Hadoop, Spark or Hive gives a part of a table."""
     return bool(_PART.fullmatch(_base_name(uri)))
 
 
 def suffix_of(uri: str) -> str:
-    """What a name ends in, as messages count it."""
+    """The suffix of a name, or "without a suffix", for counts in messages."""
     stem, dot, suffix = uri.rpartition("/")[2].rpartition(".")
     return f".{suffix.lower()}" if dot and stem else "without a suffix"
 
@@ -77,14 +77,14 @@ def _base_name(uri: str) -> str:
 
 
 def sniff_codec(head: bytes) -> str | None:
-    """How the file that begins with `head` is compressed."""
+    """The compression of the file that begins with `head`; None for any other file."""
     is_text = binary_kind(head) is None
     found = (codec for mark, codec in _CODEC_MARKS.items() if head.startswith(mark))
     return None if is_text else next(found, None)
 
 
 def sniff_format(head: bytes) -> str | None:
-    """The format of the file that begins with `head`, not compressed; None: none that is known."""
+    """The format of the file that begins with `head` (decompressed); None if it is not known."""
     for mark, kind in _MARKS.items():
         if head.startswith(mark) and b"\0" in head:
             return kind
@@ -105,7 +105,7 @@ def open_stream(uri: str, *, codec: str | None) -> Iterator[Any]:
     """The bytes of a file, decompressed: `gzip`, `bz2`, `zstd`, `lz4` by Arrow, `xz` by Python.
 
     Raises:
-        OSError: no such file, or data that are cut off or of another kind.
+        OSError: the file does not exist, is truncated, or is not compressed in this way.
     """
     filesystem, path = open_uri(uri)
     is_xz = codec == "xz"

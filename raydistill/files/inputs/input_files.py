@@ -1,4 +1,4 @@
-"""Names of raw files, folders, globs and `s3://` URIs to files of a known format."""
+"""Inputs of the run file (files, folders, globs, `s3://` URIs) to files of a known format."""
 
 from __future__ import annotations
 
@@ -43,26 +43,30 @@ _WAYS_OUT = {
 
 
 class MissingInput(UserError):
-    """An input that names nothing; unlike one that cannot be looked into."""
+    """An input that matches no file; inputs that cannot be listed raise UserError."""
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One raw file; size and time are part of what tells whether it has changed."""
+    """One raw file; its size and modification time serve to detect changes."""
 
     uri: str
     size_bytes: int
     mtime_ns: int = 0
-    csv: CsvOptions = field(default_factory=CsvOptions)  # how its text is delimited, if it is
+    csv: CsvOptions = field(default_factory=CsvOptions)  # used for delimited text only
 
     @property
     def format(self) -> str:
-        """One of the values of `FORMATS`; a file without a suffix is looked into."""
+        """One of the values of `FORMATS`; without a suffix, from the first bytes of the file.
+
+        Raises:
+            UserError: the format is not known, or the file cannot be read.
+        """
         return self._kind[0]
 
     @property
     def codec(self) -> str | None:
-        """How the file is compressed."""
+        """One of the values of `CODECS`; None if the file is not compressed."""
         return self._kind[1]
 
     @property
@@ -78,7 +82,7 @@ class InputFile:
 
 @lru_cache(maxsize=4096)
 def _sniff(uri: str, size_bytes: int, mtime_ns: int) -> tuple[str | None, str | None]:
-    """Format and compression of a file of this size and time, by its first bytes."""
+    """Format and compression of a file, from its first bytes; size and time are for the cache."""
     try:
         head = tried_at(uri, lambda: _head(uri, None))
         codec = codec_of(uri) or sniff_codec(head)
@@ -95,13 +99,13 @@ def _head(uri: str, codec: str | None) -> bytes:
 
 
 def expand_inputs(patterns: Sequence[str], *, csv: CsvOptions | None = None) -> list[InputFile]:
-    """Every file that files, folders, globs and `s3://` URIs name, sorted, each once.
+    """Every file that the inputs (files, folders, globs, `s3://` URIs) match, sorted, each once.
 
-    A folder's files of other kinds are counted on the log. `csv` says how text is delimited.
+    Other files of a folder are counted in a warning. `csv`: settings for delimited text.
 
     Raises:
-        MissingInput: a pattern that names nothing, or no file of a known format.
-        UserError: a place that cannot be looked into.
+        MissingInput: a pattern matches nothing, or no file of a known format.
+        UserError: a path cannot be accessed.
     """
     options = csv or CsvOptions()
     found = {file.uri: file for pattern in patterns for file in _expand(pattern, options)}
@@ -133,7 +137,7 @@ def _expand(pattern: str, csv: CsvOptions) -> list[InputFile]:
         for one in infos
         if one.is_file
         and not _is_hidden(one.path.removeprefix(base))
-        and one.size > 0  # an hour without traffic
+        and one.size > 0  # empty: such as the log of an hour without traffic
         and (not rest or matches(one.path.removeprefix(base).strip("/").split("/"), rest))
     ]
     files = [file for file in named if _is_read(file, is_named=not is_folder)]
@@ -155,12 +159,15 @@ def _exists(info: fs.FileInfo) -> bool:
 
 
 def _path(uri: str) -> str:
-    """A URI without its options."""
+    """A URI without its query string."""
     return uri.partition("?")[0] if "://" in uri else uri
 
 
 def _is_read(file: InputFile, *, is_named: bool) -> bool:
-    """Whether a file is of a known format; one without a suffix, if it is named or a part."""
+    """Whether a file is of a known format.
+
+    A file without a suffix must be named in the input or have the name of a part of a table.
+    """
     path = _path(file.uri)
     if file_format(path):
         return True
@@ -170,7 +177,7 @@ def _is_read(file: InputFile, *, is_named: bool) -> bool:
 
 
 def _without_records(files: Sequence[InputFile]) -> list[InputFile]:
-    """Without `.json` files beside files of data: what programs write about those data."""
+    """The files without `.json` beside other data files: those hold metadata about the data."""
     data = [file for file in files if suffix_of(_path(file.uri)) != ".json"]
     return data or list(files)
 
@@ -179,13 +186,13 @@ def _counted(others: Counter[str]) -> str:
     return ", ".join(f"{num:,} {suffix}" for suffix, num in others.most_common())
 
 
-@lru_cache(maxsize=1024)  # an input is looked up several times in a job, and named once
+@lru_cache(maxsize=1024)  # a job expands an input several times, and warns once
 def _warn_others(pattern: str, counted: str) -> None:
     logger.warning("%s: %s are not read; give %s", pattern, counted, SHOWN)
 
 
 def _not_read(pattern: str, info: fs.FileInfo) -> str:
-    """Why a single file is not read."""
+    """The message for a single file that is not read."""
     suffix = suffix_of(info.path)
     if info.size == 0:
         return f"{pattern} is empty"
@@ -198,7 +205,7 @@ def _with(suffix: str) -> str:
 
 
 def _nothing_read(pattern: str, rest: Sequence[str], others: Counter[str]) -> str:
-    """What an input holds that gives no file."""
+    """The message for an input without a file of a known format: its other files, and advice."""
     deeper = ""
     if any("*" in name for name in rest):
         deeper = "; * stands for one name, ** for folders too"
@@ -215,9 +222,9 @@ def _nothing_read(pattern: str, rest: Sequence[str], others: Counter[str]) -> st
 def split_pattern(
     path: str, *, is_there: Callable[[str], bool] = os.path.lexists
 ) -> tuple[str, list[str]]:
-    """The folder or file before the first wildcard, and the names behind it, with wildcards.
+    """The path before the first wildcard, and the names from the first wildcard on.
 
-    A name that is there is that file or folder, whatever characters it has.
+    A name that exists is that file or folder, even if it contains wildcard characters.
     """
     if not any(char in path for char in "*?["):
         return path, []
@@ -229,10 +236,10 @@ def split_pattern(
 
 
 def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the names on the way to a file are those of a pattern.
+    """Whether the names of a path match those of a pattern.
 
-    `*`, `?` and `[...]` stand for characters of one name; `**` alone stands for any number of
-    names, none too, and at the end for every file below.
+    `*`, `?` and `[...]` match characters within one name. `**` as a name matches any number of
+    names, including none; at the end it matches every file below.
     """
     if not pattern:
         return not names
@@ -243,7 +250,7 @@ def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def may_hold(pattern: str, folder: str) -> bool:
-    """Whether an input may take files of a folder, as far as their names tell; both are URIs."""
+    """Whether an input can match files in a folder, judged by the names; both are URIs."""
     base, rest = split_pattern(place_of(pattern))
     inside = _below(place_of(folder), base)
     if inside is None:
@@ -253,16 +260,16 @@ def may_hold(pattern: str, folder: str) -> bool:
             return True
         if not fnmatch.fnmatchcase(inside[at], name):
             return False
-    return not rest  # a folder is read with all that lies below it
+    return not rest  # a folder is read with all files below it
 
 
 def is_inside(place: str, folder: str) -> bool:
-    """Whether what an input names before its first wildcard is a folder or lies in it."""
+    """Whether the path of an input, before its first wildcard, is `folder` or inside it."""
     return _below(split_pattern(place_of(place))[0], place_of(folder)) is not None
 
 
 def place_of(uri: str) -> str:
-    """A place by its one name: links of a disk are followed, options of a URI left out."""
+    """The canonical form of a path or URI: local links resolved, options of a URI removed."""
     if "://" in without_scheme(uri):
         base, mark, options = uri.partition("?")
         return (base if "=" in options else base + mark + options).rstrip("/")
@@ -271,7 +278,7 @@ def place_of(uri: str) -> str:
 
 
 def _below(place: str, folder: str) -> list[str] | None:
-    """The names that lead from a folder to a place in it; None where it is elsewhere."""
+    """The names from a folder to a path inside it; None if the path is elsewhere."""
     if place == folder:
         return []
     start = f"{folder.rstrip('/')}/"
@@ -279,12 +286,12 @@ def _below(place: str, folder: str) -> list[str] | None:
 
 
 def _is_hidden(path: str) -> bool:
-    """Whether a file, or a folder on the way to it, is the work of another program."""
+    """Whether a name on the path begins with `.` or `_`: other programs write such files."""
     return any(part.startswith((".", "_")) for part in path.split("/"))
 
 
 def _uri_maker(pattern: str) -> Callable[[str], str]:
-    """How a path on the pattern's file system is written as a URI of the same kind."""
+    """A function that turns a path on the pattern's file system into a URI with its options."""
     if "://" not in without_scheme(pattern):
         return lambda path: path
     scheme, _, rest = pattern.partition("://")

@@ -1,6 +1,7 @@
-"""JSON to tables: an object a line, or an array of objects; some rows at a time.
+"""JSON to Arrow tables, block by block: one object per line, or an array of objects.
 
-A line or an element that is no object is bad, and so is a list or an object where a text should be.
+A line or element that is not an object is bad, and so is a row with a list or an object in a text
+column.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from raydistill.errors import UserError
 from raydistill.files.inputs.decoding import Joined, Readable
 from raydistill.files.inputs.raw_rows import RawRows
 
-_ARRAY_ROWS = 1 << 16  # elements of an array in one table
+_ARRAY_ROWS = 1 << 16  # elements of an array per table
 _MAX_ELEMENT_CHARS = 1 << 26
 _SPACE = " \t\r\n"
 
@@ -30,7 +31,10 @@ def read_json_lines(
     block_bytes: int,
     keep_bad: bool,
 ) -> Iterator[RawRows]:
-    """One row a line; blank lines are none. `texts`: the columns that no list may be in."""
+    """One row per line, without blank lines.
+
+    `texts`: the columns in which a list or an object makes the row bad.
+    """
     reader = _Lines(columns, texts, keep_bad=keep_bad)
     start, rest = 0, b""
     while block := stream.read(block_bytes):
@@ -43,7 +47,7 @@ def read_json_lines(
 
 
 class _Lines:
-    """Blocks of whole lines to rows: by Arrow where all hold strings, else line by line."""
+    """Blocks of complete lines to rows: by Arrow if all values are strings, else line by line."""
 
     def __init__(
         self, columns: Sequence[str] | None, texts: Sequence[str], *, keep_bad: bool
@@ -64,7 +68,7 @@ class _Lines:
         return self.to_rows(parsed, has_lines=True)
 
     def to_rows(self, parsed: Sequence[tuple[int, Any, str]], *, has_lines: bool) -> RawRows:
-        """Row numbers, contents and what is wrong with them, as a table."""
+        """`parsed`, (row number, content, problem or "") for each row, as RawRows."""
         kept: list[dict[str, Any]] = []
         rows: list[int] = []
         bad: list[tuple[int, str]] = []
@@ -85,14 +89,14 @@ class _Lines:
 
 
 def _table(arrays: dict[str, pa.Array], num_rows: int) -> pa.Table:
-    """A table that has its rows without a column too."""
+    """A table of the arrays; it has `num_rows` rows even without columns."""
     if arrays or not num_rows:
         return pa.table(arrays)
     return pa.table({"": pa.nulls(num_rows)}).select([])
 
 
 def _parse_texts(block: bytes, columns: Sequence[str]) -> pa.Table | None:
-    """One row a line with the columns as strings; None where a line is anything else."""
+    """One row per line with the columns as strings; None if any line does not fit."""
     schema = pa.schema([(name, pa.string()) for name in columns])
     parse = pajson.ParseOptions(
         explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior="ignore"
@@ -101,21 +105,21 @@ def _parse_texts(block: bytes, columns: Sequence[str]) -> pa.Table | None:
     try:
         table = pajson.read_json(pa.BufferReader(block), read_options=read, parse_options=parse)
         table.validate(full=True)
-    except pa.ArrowInvalid:  # a number, a list, a line that is no JSON: which, Arrow does not say
+    except pa.ArrowInvalid:  # a number, a list or invalid JSON; Arrow does not name the line
         return None
     is_line_by_line = table.num_rows == block.count(b"\n") and b"\n\n" not in block
     return table if is_line_by_line else None
 
 
 def _parse(line: bytes) -> tuple[Any, str]:
-    """The content of a line, and what is wrong with it, or ""."""
+    """The content of a line, and the reason why it is bad, or ""."""
     try:
         content = json.loads(line)
     except json.JSONDecodeError as error:
         return None, f"not JSON: {error.msg}"
     except UnicodeDecodeError:
         return None, "not JSON: not UTF-8"
-    except (ValueError, RecursionError) as error:  # too many digits, too deep
+    except (ValueError, RecursionError) as error:  # too many digits, or nested too deeply
         return None, f"not JSON: {error}"
     if b"\\ud" in line.lower() and not _is_text(content):
         return None, "not UTF-8: half of a surrogate pair"
@@ -123,7 +127,7 @@ def _parse(line: bytes) -> tuple[Any, str]:
 
 
 def _nested(content: dict[str, Any], texts: Sequence[str]) -> str:
-    """What is wrong with a row that has a list or an object where a text should be."""
+    """The reason why a row is bad if a text column has a list or an object, or ""."""
     for name in texts:
         value = content.get(name)
         if isinstance(value, (list, dict)):
@@ -141,7 +145,7 @@ def _is_text(content: object) -> bool:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Numbers stay what they are when all are of a kind; anything mixed becomes its JSON text."""
+    """Values of one type (int64, float64, bool) as that type; mixed values as JSON text."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
         return pa.array(values, pa.int64())
@@ -166,10 +170,10 @@ def read_json(
     block_bytes: int,
     keep_bad: bool,
 ) -> Iterator[RawRows]:
-    """One row an object: those of an array, or one after the other, over any number of lines.
+    """One row per object of an array, or of a sequence of objects over any number of lines.
 
     Raises:
-        UserError: the file is cut off, or is no JSON from some place on.
+        UserError: the file is truncated or contains invalid JSON.
     """
     first = _first_line(stream, block_bytes)
     rest = Joined(first, stream)
@@ -194,7 +198,7 @@ def read_json(
 
 
 def _first_line(stream: Readable, block_bytes: int) -> bytes:
-    """The first line that is not blank, with what was read behind it; all of a file without one."""
+    """The bytes up to at least the end of the first line that is not blank, or of the file."""
     head = b""
     while block := stream.read(block_bytes):
         head += block
@@ -204,7 +208,7 @@ def _first_line(stream: Readable, block_bytes: int) -> bytes:
 
 
 def _elements(stream: Readable, block_bytes: int) -> Iterator[Any]:
-    """The elements of the array that a stream holds, or its values, one after the other."""
+    """The elements of the array in a stream, or its consecutive values without an array."""
     text = _Window(stream, block_bytes)
     is_array = text.take("[")
     while not text.is_at_end():
@@ -217,7 +221,7 @@ def _elements(stream: Readable, block_bytes: int) -> Iterator[Any]:
 
 
 class _Window:
-    """The characters of a stream around the place that is read."""
+    """The characters of a stream from the parse position on, as far as they have been read."""
 
     def __init__(self, stream: Readable, block_bytes: int) -> None:
         self._stream, self._block_bytes = stream, block_bytes
@@ -228,7 +232,7 @@ class _Window:
         block = self._stream.read(self._block_bytes)
         self._is_end = not block
         data = self._bytes + block
-        # Not through a character; what is no UTF-8 at all is found where it is decoded.
+        # Cut at an ASCII mark, never inside a character; invalid UTF-8 fails in `decode`.
         cut = (
             len(data) if self._is_end else max(data.rfind(mark) for mark in (b",", b"}", b"\n")) + 1
         )
@@ -236,7 +240,7 @@ class _Window:
         self._bytes, self._at = data[cut:], 0
 
     def is_at_end(self) -> bool:
-        """Skip spaces; whether nothing follows."""
+        """Skip whitespace; return whether the stream ends there."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in _SPACE:
                 self._at += 1
@@ -247,13 +251,17 @@ class _Window:
             self._more()
 
     def take(self, mark: str) -> bool:
-        """Go behind a mark, if it follows."""
+        """Skip whitespace and then `mark` if it follows; return whether it did."""
         is_there = not self.is_at_end() and self._text[self._at] == mark
         self._at += is_there
         return is_there
 
     def value(self) -> Any:  # noqa: ANN401 - any JSON
-        """The value that begins here."""
+        """Parse the JSON value at the current position.
+
+        Raises:
+            UserError: it is not JSON, or the file is truncated.
+        """
         while True:
             try:
                 content, after = self._decode(self._text, self._at)
@@ -263,12 +271,12 @@ class _Window:
                     raise UserError(f"not JSON, or cut off: {problem}: {self.shown()!r}") from error
                 self._more()
                 continue
-            if after == len(self._text) and not self._is_end:  # a number may go on
+            if after == len(self._text) and not self._is_end:  # a number may continue
                 self._more()
                 continue
             self._at = after
             return content
 
     def shown(self) -> str:
-        """The characters that follow, for a message."""
+        """The next 60 characters, for a message."""
         return self._text[self._at : self._at + 60]

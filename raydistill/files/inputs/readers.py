@@ -1,7 +1,7 @@
 """Raw files to Arrow tables: Parquet, ORC, Arrow, CSV, TSV and JSON, local or S3.
 
-Text may be compressed, and of any Unicode encoding. A line that cannot be parsed is not an error:
-it comes out beside the table, with its row number.
+Text may be compressed, and in any Unicode encoding. A line that cannot be parsed is not an error:
+it is listed beside the table, with its row number and the reason.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _BATCH_ROWS = 131_072
 
 
 def column_names(file: InputFile) -> list[str]:
-    """The columns of a file that hold texts or numbers, read from its head alone.
+    """The columns of a file that hold texts or numbers, from its head alone.
 
-    A name that a header has twice is there twice.
+    A repeated name of a CSV header is listed twice.
     """
     if file.format in ("csv", "tsv"):
         with _open_text(file) as stream:
@@ -49,7 +49,7 @@ def column_names(file: InputFile) -> list[str]:
 
 
 def read_schema(file: InputFile) -> pa.Schema:
-    """Names and types of all columns, as `read_raw` gives them; JSON is read to its end for them.
+    """Names and types of all columns, as `read_raw` returns them; a JSON file is read completely.
 
     Raises:
         UserError: as `read_raw`.
@@ -70,10 +70,10 @@ def read_schema(file: InputFile) -> pa.Schema:
 
 
 def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """All columns of some schemas; one of several types is a number, or a text.
+    """All columns of several schemas; a column of different types becomes a number or a string.
 
     Raises:
-        UserError: a list or a structure in one, and something else in the other.
+        UserError: a column is a list or a struct in one schema and has another type in the other.
     """
     types: dict[str, pa.DataType] = {}
     for schema in schemas:
@@ -110,7 +110,7 @@ def _stored_schema(file: InputFile) -> pa.Schema:
 
 
 def _holds_text(kind: pa.DataType) -> bool:
-    """Whether values of a type can be written as text: not lists, not intervals."""
+    """Whether values of a type can be cast to text: lists and intervals cannot."""
     try:
         pa.nulls(0, kind).cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
@@ -119,7 +119,7 @@ def _holds_text(kind: pa.DataType) -> bool:
 
 
 def check_columns(file: InputFile, columns: Sequence[str], *, hint: str = COLUMNS_HINT) -> None:
-    """Raise UserError when a named column is not in the file, with those that are."""
+    """Raise UserError, with the file's columns, if a column is missing or its name is repeated."""
     with _named_errors(file):
         found = tried_at(file.uri, lambda: column_names(file))
     for column in columns:
@@ -134,9 +134,9 @@ def check_columns(file: InputFile, columns: Sequence[str], *, hint: str = COLUMN
 
 
 def row_group_spans(file: InputFile, *, max_rows: int) -> list[tuple[int, int]]:
-    """A Parquet file cut into spans [first, stop) of row groups; (0, 0), all, for other formats.
+    """The spans [first, stop) of row groups of a Parquet file; other formats: (0, 0), all rows.
 
-    A span has at most `max_rows` rows, or one row group.
+    A span has at most `max_rows` rows, or is a single row group.
     """
     if file.format != "parquet":
         return [(0, 0)]
@@ -161,14 +161,14 @@ def read_raw(
     texts: Sequence[str] | None = None,
     keep_bad: bool = False,
 ) -> Iterator[RawRows]:
-    """The rows of a file, some at a time, in constant memory; all columns unless told.
+    """The rows of a file, block by block, in constant memory; `columns` None: all columns.
 
-    `span` is one of `row_group_spans`. `texts` are the columns in which a list or an object makes a
-    row bad: those that are read unless told. `keep_bad`: the table has the bad rows too.
+    `span` is one of `row_group_spans`. `texts`: the columns in which a list or an object makes a
+    row bad; None: `columns`. `keep_bad`: the table contains the bad rows too.
 
     Raises:
-        UserError: the file is not what its name says, or is cut off.
-        StoreError: its stream broke; whoever reads it may begin again.
+        UserError: the file is not of its format, or is truncated.
+        StoreError: the stream broke; the caller may read the file again from the start.
     """
     wanted = list(dict.fromkeys(columns)) if columns is not None else None
     flat = tuple(columns or ()) if texts is None else tuple(texts)
@@ -183,7 +183,7 @@ def read_raw(
 
 @contextmanager
 def _named_errors(file: InputFile) -> Iterator[None]:
-    """What readers raise, as one line that names the file."""
+    """Turn errors of the readers into a UserError or StoreError; a UserError names the file."""
     try:
         yield
     except StoreError:
@@ -235,7 +235,7 @@ def _read_text(
 def _read_stored(
     file: InputFile, columns: list[str] | None, span: tuple[int, int]
 ) -> Iterator[RawRows]:
-    """Parquet, ORC and Arrow files: what they hold has types, and no row of them is bad."""
+    """The rows of Parquet, ORC and Arrow files: columns are typed, and no row is bad."""
     filesystem, path = open_uri(file.uri)
     readers = {"parquet": _parquet_batches, "orc": _orc_batches, "arrow": _arrow_batches}
     with filesystem.open_input_file(path) as source:
@@ -244,7 +244,7 @@ def _read_stored(
             yield RawRows(pa.Table.from_batches([batch]), rows)
 
 
-_Batches = Iterator[tuple[int, pa.RecordBatch]]  # with the number of its first row
+_Batches = Iterator[tuple[int, pa.RecordBatch]]  # (number of its first row, batch)
 
 
 def _parquet_batches(

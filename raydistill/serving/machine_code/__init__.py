@@ -1,1 +1,1 @@
-"""Machine code: functions compiled by numba, and the folder that keeps them."""
+"""Machine code: functions compiled by numba, and the folder that caches them."""

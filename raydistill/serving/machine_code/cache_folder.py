@@ -1,4 +1,4 @@
-"""The user's folder of caches: what can be made again. Needs the standard library alone."""
+"""The user's cache folder, for files that can be created again. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 logger = logging.getLogger("raydistill")
 
 
-_WARNED: set[str] = set()  # of what this process has said that it lies elsewhere
+_WARNED: set[str] = set()  # caches for which this process logged the warning below
 
 
 def user_folder(name: str, *, what: str, base: Path | None = None) -> Path | None:
-    """A folder of this user's caches, made and writable; None where nothing can be written at all.
+    """The writable cache folder `name` of this user; None if no folder can be written.
 
-    It lies in `base`, else in `raydistill` below XDG_CACHE_HOME or `~/.cache`. Where that cannot be
-    written it is in a temporary folder, and a warning says so; `what` is what it will hold.
+    It is created in `base`, by default `raydistill` in XDG_CACHE_HOME or `~/.cache`. If that is not
+    writable, it is created in a temporary folder, with a warning that names its content, `what`.
     """
     try:
         return _made((base or _base()) / name)
@@ -34,13 +34,13 @@ def user_folder(name: str, *, what: str, base: Path | None = None) -> Path | Non
 
 
 def _base() -> Path:
-    """The folder that the user, or the system, means for what can be made again.
+    """The cache folder of raydistill: in XDG_CACHE_HOME, by default `~/.cache`.
 
     Raises:
         OSError: there is no home folder.
     """
     caches = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(caches):  # a relative one is to be ignored, by its specification
+    if os.path.isabs(caches):  # the XDG specification ignores a relative path
         return Path(caches) / "raydistill"
     home = os.path.expanduser("~") if os.environ.get("HOME", "unset") else ""
     if not os.path.isabs(home):
@@ -49,7 +49,7 @@ def _base() -> Path:
 
 
 def _made(folder: Path) -> Path:
-    """The folder, made if need be, marked as used now; OSError where it cannot be written."""
+    """Create the folder if need be and set its modification time; OSError if not writable."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
     os.utime(folder)
@@ -57,7 +57,7 @@ def _made(folder: Path) -> Path:
 
 
 def _temporary(name: str) -> Path | None:
-    """A folder for this user's processes alone, or for this process alone; None: there is none."""
+    """A temporary folder for this user, or else for this process only; None if neither works."""
     try:
         base = Path(tempfile.gettempdir()) / f"raydistill-{os.getuid()}"
         base.mkdir(mode=0o700, exist_ok=True)
@@ -74,7 +74,10 @@ def _temporary(name: str) -> Path | None:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether it is ours and no link: machine code that another user wrote would run as us."""
+    """Whether the folder is no link and only this user may access it.
+
+    Otherwise machine code written by another user could run as this user.
+    """
     info = folder.lstat()
     return (
         stat.S_ISDIR(info.st_mode)

@@ -1,8 +1,8 @@
-"""Compiled functions: numba's `njit` with a cache that follows all of their sources.
+"""Compiled functions: numba's `njit` with a cache that depends on all of their source files.
 
-numba's own cache of a function looks at that function's file alone, and would run old code where
-another file has changed. This one lies in a folder named by a hash of every file that compiled
-code is made from. Needs NumPy and numba alone; numba's settings stay as the process has them.
+numba's own cache checks only the file of the function, and would run old code after a change in
+another file. This cache is in a folder named by a hash of every file that compiled code is made
+from. Imports only NumPy and numba; does not change numba's settings for other code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PACKAGE = Path(__file__).parents[2]
 _MARK = b"raydistill.serving.machine_code.compiled import"
 _IMPORTED = re.compile(rb"\braydistill((?:\.[a-z_0-9]+)*)")
 _FOLDER = re.compile(r"compiled-[0-9a-f]{16}")
-_NUM_KEPT, _UNUSED_S = 4, 24 * 3600  # of other versions: a few branches, and what runs today
+_NUM_KEPT, _UNUSED_S = 4, 24 * 3600  # other versions: the 4 newest and any used within a day stay
 _LOCK = threading.RLock()
 
 
@@ -54,16 +54,17 @@ def compiled(
     fastmath: bool | set[str] = False,
     inline: str = "never",
 ) -> Any:
-    """`numba.njit` without the GIL, its machine code kept between processes.
+    """`numba.njit` that releases the GIL and caches its machine code between processes.
 
-    The file of the function names this module in a `from ... import`: so the hash finds it.
+    The file of the function must import this module by `from ... import`: `sources` searches for
+    that text.
     """
     if function is None:
         return partial(compiled, fastmath=fastmath, inline=inline)
     options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "inline": inline}
     with _LOCK:
         folder = cache_folder()
-        # A package without sources (a zip, .pyc files) has nothing that could be hashed.
+        # Without source files (a zip, .pyc files) there is nothing to hash, so no cache.
         if folder is not None and os.path.isfile(inspect.getfile(function)):
             with _numba_cache_in(folder):
                 found = njit(cache=True, **options)(function)
@@ -74,7 +75,7 @@ def compiled(
 
 @contextmanager
 def _numba_cache_in(folder: Path) -> Iterator[None]:
-    """Numba chooses a function's cache when it is decorated, by these two settings."""
+    """Set numba's cache folder: numba reads these two settings when a function is decorated."""
     wanted = {"CACHE_DIR": str(folder), "CACHE_LOCATOR_CLASSES": ""}
     before = {name: getattr(numba.config, name) for name in wanted if hasattr(numba.config, name)}
     for name in before:
@@ -86,16 +87,16 @@ def _numba_cache_in(folder: Path) -> Iterator[None]:
             setattr(numba.config, name, value)
 
 
-def _is_kept_in(function: Any, folder: Path) -> bool:  # noqa: ANN401 - one that numba has made
-    stats = getattr(function, "stats", None)  # none with NUMBA_DISABLE_JIT
+def _is_kept_in(function: Any, folder: Path) -> bool:  # noqa: ANN401 - numba's dispatcher
+    stats = getattr(function, "stats", None)  # absent with NUMBA_DISABLE_JIT
     return stats is None or Path(stats.cache_path).is_relative_to(folder)
 
 
 @cache
 def cache_folder() -> Path | None:
-    """Where this version's machine code is kept; None where nothing can be written at all.
+    """The folder of this version's machine code; None if no folder can be written.
 
-    It is `compiled-<hash>` in NUMBA_CACHE_DIR, or else in the user's folder of caches.
+    It is `compiled-<hash>` in NUMBA_CACHE_DIR, or else in the user's cache folder.
     """
     given = os.environ.get("NUMBA_CACHE_DIR") or getattr(numba.config, "CACHE_DIR", "")
     base = Path(given).absolute() if given else None
@@ -106,7 +107,7 @@ def cache_folder() -> Path | None:
 
 
 def fingerprint() -> str:
-    """16 hexadecimal digits: of the sources of compiled functions, Python and numba."""
+    """16 hex digits: SHA-256 of the versions of Python and numba and of all `sources`."""
     digest = hashlib.sha256(f"{sys.version} {numba.__version__}".encode())
     for name, content in sorted(sources().items()):
         digest.update(f"\n{name} {len(content)}\n".encode() + content)
@@ -114,10 +115,10 @@ def fingerprint() -> str:
 
 
 def sources() -> dict[str, bytes]:
-    """Path in the package and content of each file that holds a compiled function or is used there.
+    """Path in the package and content of each file that compiled code depends on.
 
-    Compiled code freezes constants and functions of other files, so that all files count that
-    those name, and those that these name.
+    Compiled code contains constants and functions of other files, so these are the files with
+    compiled functions, all files that they import, and so on.
     """
     files = {
         path.relative_to(_PACKAGE).as_posix(): path.read_bytes() for path in _PACKAGE.rglob("*.py")
@@ -136,7 +137,7 @@ def sources() -> dict[str, bytes]:
 
 
 def _trim(folder: Path) -> None:
-    """Remove the folders of other versions but the newest few, and those used within a day."""
+    """Remove the folders of other versions, except the 4 newest and those used within a day."""
     try:
         others = [
             (entry.stat(follow_symlinks=False).st_mtime, entry.path)
@@ -145,7 +146,7 @@ def _trim(folder: Path) -> None:
             and entry.name != folder.name
             and entry.is_dir(follow_symlinks=False)
         ]
-    except OSError:  # another process removes them at the same time
+    except OSError:  # another process is removing them
         return
     for used_s, path in sorted(others, reverse=True)[_NUM_KEPT:]:
         if time.time() - used_s > _UNUSED_S:

@@ -1,1 +1,1 @@
-"""Text to words, sizes and hashes, in compiled functions: what training and serving share."""
+"""Text to words, sizes and hashes, in compiled functions that training and serving share."""

@@ -1,9 +1,9 @@
-"""Texts as the compiled functions read them: UTF-8 bytes and offsets, from Arrow or from NumPy.
+"""Texts for compiled functions: UTF-8 bytes and offsets, from Arrow or from NumPy.
 
-The one place that looks into Arrow's memory. Comes in: an Arrow array of any kind of string, or
-bytes and offsets. Goes out: `Texts`, checked, and blocks of rows of one numba type: read-only uint8
-and read-only int32 offsets (another type would be compiled anew, for half a minute). Needs NumPy
-alone; whoever passes an Arrow array has pyarrow.
+Input: an Arrow array of any string type, or bytes and offsets. Output: checked `Texts`, and blocks
+of rows of one numba type: read-only uint8 bytes and read-only int32 offsets (compiling for another
+type takes half a minute). The only module that reads Arrow's buffers. Imports only NumPy: a caller
+with an Arrow array has imported pyarrow.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# UTF-8 bytes, R + 1 rising offsets; read-only.
+# UTF-8 bytes, R + 1 non-decreasing offsets; read-only.
 Texts = tuple[NDArray[np.uint8], NDArray[np.int32] | NDArray[np.int64]]
 Block = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
-MAX_BYTES = 2**31 - 1  # what int32 offsets reach, in Arrow's `string` and in compiled code
+MAX_BYTES = 2**31 - 1  # limit of int32 offsets, in Arrow's `string` and in compiled code
 _ALLOWED = "string, large_string, string_view or a dictionary of them, chunked or not"
 
 
 def to_texts(values: pa.Array | pa.ChunkedArray | Texts) -> Texts:
-    """Bytes and offsets of R texts: without a copy from `string`, `large_string` and NumPy.
+    """Bytes and offsets of R texts; `string`, `large_string` and NumPy arrays are not copied.
 
     Raises:
         TypeError: not an Arrow array of strings, and not a tuple of uint8 bytes and int32 or int64
             offsets.
-        ValueError: a null; offsets that fall, or that point outside the bytes.
+        ValueError: a null; decreasing offsets, or offsets outside the bytes.
     """
     data, offsets = _from_numpy(values) if isinstance(values, tuple) else _from_arrow(values)
     if len(offsets) == 0:
@@ -53,7 +53,7 @@ def to_texts(values: pa.Array | pa.ChunkedArray | Texts) -> Texts:
 
 
 def to_arrow(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The texts as one array: `string`, or `large_string` where it came so or is over 2 GB.
+    """The texts as one array: `large_string` if they are `large_string` or over 2 GB, or `string`.
 
     Raises:
         TypeError: not an Arrow array of strings.
@@ -75,7 +75,7 @@ def to_arrow(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def narrowed(texts: pa.LargeStringArray) -> pa.Array:
-    """The texts as `string` where they have less than 2 GB."""
+    """The texts as `string`; unchanged if they have more than 2 GB."""
     pa = sys.modules["pyarrow"]
     return texts if texts.nbytes > MAX_BYTES else texts.cast(pa.string())
 
@@ -83,19 +83,19 @@ def narrowed(texts: pa.LargeStringArray) -> pa.Array:
 def row_spans(
     *columns: Texts, max_rows: int | None = None, max_bytes: int = MAX_BYTES
 ) -> Iterator[tuple[int, int]]:
-    """First and last-plus-one row of block after block; one empty block where there is no row.
+    """Start and stop row of consecutive blocks; without rows, one empty block.
 
-    No block has more than `max_rows` rows, nor more than `max_bytes` in any of the columns, which
-    have as many rows as each other; a single longer text is a block of its own.
+    A block has at most `max_rows` rows and at most `max_bytes` in each column; a single longer text
+    is a block of its own. All columns must have equally many rows.
 
     Raises:
-        ValueError: a text of more than MAX_BYTES.
+        ValueError: a text has more than MAX_BYTES.
     """
     num_rows = len(columns[0][1]) - 1
     if (max_rows is None or num_rows <= max_rows) and all(
         int(offsets[-1]) - int(offsets[0]) <= max_bytes for _, offsets in columns
     ):
-        yield 0, num_rows  # a single query's titles: served in microseconds
+        yield 0, num_rows  # the fast path for the titles of a single query: microseconds
         return
     start = 0
     while start < num_rows:
@@ -106,7 +106,7 @@ def row_spans(
 
 
 def row_block(texts: Texts, start: int, stop: int) -> Block:
-    """Some rows with int32 offsets, from one of the spans that `row_spans` gives."""
+    """The rows start..stop, a span of `row_spans`, with int32 offsets."""
     data, offsets = texts
     part = offsets[start : stop + 1]
     if part.dtype == np.int32:
@@ -119,15 +119,15 @@ def row_block(texts: Texts, start: int, stop: int) -> Block:
 def row_blocks(
     texts: Texts, *, max_rows: int | None = None, max_bytes: int = MAX_BYTES
 ) -> Iterator[Block]:
-    """All rows, some at a time: see `row_spans`."""
+    """All rows, block by block: see `row_spans`."""
     for start, stop in row_spans(texts, max_rows=max_rows, max_bytes=max_bytes):
         yield row_block(texts, start, stop)
 
 
 def check_strings(name: str, texts: object) -> None:
-    """Raise TypeError unless `texts` are strings in an order: a list, a tuple, a Series, an array.
+    """Raise TypeError unless `texts` is a list, tuple, Series or 1-dimensional array of strings.
 
-    The first that is none is named with its place, as `titles[3] is None`.
+    The message gives the index of the first element that is not a string: `titles[3] is None`.
     """
     is_one = isinstance(texts, (str, bytes, bytearray))
     is_unordered = isinstance(texts, (set, frozenset, Mapping))
@@ -145,7 +145,7 @@ def check_strings(name: str, texts: object) -> None:
 
 
 def shown(value: object) -> str:
-    """A value that is no text, for a message: its type, and what it is where that is short."""
+    """A value that is not a string, for a message: its type; a number with its value."""
     if value is None:
         return "None"
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
@@ -155,8 +155,12 @@ def shown(value: object) -> str:
 
 
 def _rows_within(offsets: NDArray[Any], start: int, last: int, max_bytes: int) -> int:
-    """The row before which `max_bytes` from row `start` on are used up; at least one row on."""
-    # As a number of the offsets' own type: NumPy would copy all of them to a wider one.
+    """The largest stop such that rows start..stop have at most `max_bytes`; at least `start` + 1.
+
+    Raises:
+        ValueError: row `start` has more than MAX_BYTES.
+    """
+    # Search in the type of the offsets: for a wider one NumPy would copy all of them.
     most = min(int(offsets[start]) + max_bytes, int(np.iinfo(offsets.dtype).max))
     part = offsets[start : last + 1]
     num_rows = int(np.searchsorted(part, offsets.dtype.type(most), side="right")) - 1
@@ -212,7 +216,7 @@ def _check_type(pa: Any, kind: pa.DataType) -> None:  # noqa: ANN401 - the modul
     words = kind.value_type if types.is_dictionary(kind) else kind
     if types.is_string(words) or types.is_large_string(words) or types.is_string_view(words):
         return
-    if types.is_null(kind):  # of a list without a text
+    if types.is_null(kind):  # the type of an empty list
         return
     hint = "; cast them to string" if types.is_binary(kind) else ""
     raise TypeError(f"texts of Arrow type {kind}; {_ALLOWED} can be read{hint}")
@@ -222,7 +226,7 @@ def _plain(values: pa.Array) -> pa.Array:
     """The texts of one chunk as `string` or `large_string`."""
     pa = sys.modules["pyarrow"]
     if pa.types.is_dictionary(values.type):
-        words = values.dictionary.cast(pa.large_string())  # decoded as `string` they may overflow
+        words = values.dictionary.cast(pa.large_string())  # decoded `string` may exceed 2 GB
         return narrowed(pa.DictionaryArray.from_arrays(values.indices, words).dictionary_decode())
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         return values

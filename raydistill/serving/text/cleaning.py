@@ -1,7 +1,7 @@
-"""Raw texts to clean ones: entities decoded, NFKC, single spaces, nothing that nobody sees.
+"""Raw texts to clean texts: HTML entities decoded, NFKC, single spaces, no invisible characters.
 
-One function for what is trained on and what is served. A clean text cleaned again is the same text.
-Most texts are clean already: they are found by one look, and only the others pay for Unicode.
+Training and serving use the same function. It is idempotent. Most texts are clean already: one
+compiled pass over the bytes finds them, and only the others are processed in Python.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _AMPERSAND, _SPACE = np.uint8(ord("&")), np.uint8(ord(" "))
-# With its semicolon only: `&copy` in a URL is not a sign. The longest name has 31 letters.
+# Only with a semicolon: `&copy` in a URL is not an entity. The longest name has 31 letters.
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{0,30});")
-_ESCAPED = re.compile(r"&(?:(?:amp|AMP|#0{0,5}38|#[xX]0{0,4}26);)+")  # however often
-_MOST_PASSES = 16  # a text whose entities go on making entities is no text of a shop
+_ESCAPED = re.compile(r"&(?:(?:amp|AMP|#0{0,5}38|#[xX]0{0,4}26);)+")  # escaped any number of times
+_MOST_PASSES = 16  # then `&` is removed: decoded entities of real titles do not form so many more
 # Categories Z and Cc.
 _SPACES = re.compile("[\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 _IGNORABLE = "".join(f"{chr(first)}-{chr(last)}" for first, last in IGNORABLE_RANGES)
 _UNSEEN = re.compile(f"[{_IGNORABLE}]")
-_CHANGED = re.compile(f"[{_IGNORABLE}\u2044]")  # what a pass changes though NFKC leaves it
-# NFKC makes 1½ into eleven halves: a space goes before, and its slash becomes the common one.
+_CHANGED = re.compile(f"[{_IGNORABLE}\u2044]")  # characters that a pass changes and NFKC does not
+# NFKC alone would turn 1½ into 11/2: a space is inserted before the fraction, and U+2044 becomes /.
 _FRACTION = re.compile(
     r"(\d)([\u00bc-\u00be\u2150-\u215e\u2189]|[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+[\u2044/])"
 )
-_ORDINAL = re.compile(r"(?<=\d)( ?)\u00ba(?= ?[CFcf]\b)")  # of degrees, as Spanish shops write it
-_ACUTE = re.compile(" \u0301")  # what NFKC made of an acute elsewhere
-# Signs that NFKC would turn into something else.
+_ORDINAL = re.compile(r"(?<=\d)( ?)\u00ba(?= ?[CFcf]\b)")  # º for °, as Spanish shops write degrees
+_ACUTE = re.compile(" \u0301")  # NFKC of other characters that contain a spacing acute
+# Signs that NFKC would change in another way.
 _SIGNS = {
-    # Trade and service mark would become the letters tm and sm of the word before them.
+    # Trade and service mark would append the letters tm and sm to the word before them.
     **dict.fromkeys((0x2122, 0x2120, 0x24C7, 0x24D2), " "),
     # Quotes and dashes of Windows-1252 that were read as Latin-1.
     **{0x91: "'", 0x92: "'", 0x93: '"', 0x94: '"', 0x96: "-", 0x97: "-"},
-    # A space and a mark: an acute stands for an apostrophe, a ring for degrees; others for nothing.
+    # NFKC gives a space and a mark. Acutes mean apostrophes, a ring degrees; others are removed.
     **dict.fromkeys(map(ord, "\u00b4\u0384\u1fbd\u1fbf\u1ffd\u1ffe"), "'"),
     **{0x02DD: '"', 0x02DA: "\u00b0", 0x2044: "/"},
 }
 
 
 def clean_text(text: str) -> str:
-    """Entities decoded however often they were escaped, NFKC, nothing unseen, single spaces.
+    """Decode entities escaped any number of times, apply NFKC, remove invisible characters.
 
-    1½ is 1 1/2, and an acute between letters is an apostrophe. The result is a fixed point of this
-    function.
+    White space becomes single spaces, 1½ becomes 1 1/2, an acute between letters an apostrophe. The
+    result is a fixed point of this function.
     """
     num_passes = 0
     while not _is_clean(text):
@@ -65,7 +65,7 @@ def clean_text(text: str) -> str:
 
 
 def _is_clean(text: str) -> bool:
-    """Whether a pass would change nothing; a microsecond for most texts."""
+    """Whether a pass would change nothing; takes a microsecond for most texts."""
     if not text.isprintable() and _SPACES.search(text.replace(" ", "")):
         return False
     if "  " in text or text.startswith(" ") or text.endswith(" "):
@@ -102,24 +102,24 @@ def _decoded(entity: re.Match[str]) -> str:
 
 @cache
 def _mark() -> re.Pattern[str]:
-    # Of the first plane, to which NFKC's leftovers belong: `re` looks a class of those up at once.
+    # Only the first plane, which has all marks that NFKC leaves: `re` matches such a class fast.
     marks = (char for char in map(chr, range(0x10000)) if unicodedata.category(char)[0] == "M")
     return re.compile(f"[{''.join(marks)}]+")
 
 
 @cache
 def _stray_mark() -> re.Pattern[str]:
-    """Combining marks that stand on nothing: at the beginning, or behind white space."""
+    """Combining marks without a base character: at the start, or after a space."""
     return re.compile(f"(^| ){_mark().pattern}")
 
 
 def normalise(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """`clean_text` of every text, each distinct one cleaned once.
+    """`clean_text` of every text; each distinct text is cleaned once.
 
-    The result is `string`, or `large_string` where the texts came so or are over 2 GB;
-    `texts.to_arrow` says what is taken and what raises.
+    The result is `large_string` if the texts are or if it is over 2 GB, else `string`. For accepted
+    types and errors see `arrow_text.to_arrow`.
     """
-    import pyarrow as pa  # a bundle is served without it
+    import pyarrow as pa  # imported here: serving a bundle does not need it
     import pyarrow.compute as pc
 
     texts = to_arrow(texts)
@@ -138,9 +138,9 @@ def normalise(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def is_odd(texts: Texts) -> NDArray[np.bool_]:
-    """Which texts may not be clean: those that are not plain ASCII with single spaces, or hold `&`.
+    """Mask, shape R, of texts that may need cleaning.
 
-    Shape R.
+    They have a byte outside printable ASCII, a space that is not a single inner one, or `&`.
     """
     return np.concatenate([_is_odd(*block) for block in row_blocks(texts)])
 

@@ -1,7 +1,7 @@
-"""The one 64-bit hash of the project: pair ids, splits and n-gram ids; stable for ever.
+"""The 64-bit hash of pair ids, splits and n-gram ids; it must never change.
 
 FNV-1a over UTF-8 bytes (offset 14695981039346656037, prime 1099511628211), then the 64-bit
-finaliser of MurmurHash3, so that every bit of the result may be used by itself.
+finaliser of MurmurHash3, so that each bit of the result can be used alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def mix64(value: np.uint64) -> np.uint64:
 
 @compiled
 def hash_bytes(data: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
-    """The hash of the bytes start..stop, stop not among them."""
+    """The hash of the bytes start..stop, without stop."""
     state = FNV_OFFSET
     for at in range(start, stop):
         state = (state ^ np.uint64(data[at])) * FNV_PRIME
@@ -50,5 +50,5 @@ def _hash_rows(data: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[n
 
 
 def hash_texts(texts: pa.Array | pa.ChunkedArray | Texts) -> NDArray[np.uint64]:
-    """64-bit hash of every text; of what `texts.to_texts` takes, which says what it raises."""
+    """64-bit hash of every text; for accepted types and errors see `arrow_text.to_texts`."""
     return np.concatenate([_hash_rows(*block) for block in row_blocks(to_texts(texts))])

@@ -1,6 +1,6 @@
-"""What a unit is called behind a number, as data: its short name, and the others that stand for it.
+"""The table of units: the short name of each, and its other names after a number.
 
-A run adds its own (`ngrams.extra_units`); a bundle stores those.
+A run can add units (`ngrams.extra_units`), which its bundle stores.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from unicodedata import category
 
 from raydistill.serving.text.characters import fold, is_solo
 
-Names = tuple[tuple[str, str], ...]  # (short name, other names with spaces between) a unit
+Names = tuple[tuple[str, str], ...]  # per unit: (short name, other names separated by spaces)
 
-# Not in it: single letters that mean other things as often (c, f, h, s, t). Bundles are read by
-# this table: a change of it, or of the rules in units.py, is a new `raydistill.FORMAT`.
+# Excluded: single letters that have other meanings as often (c, f, h, s, t). Bundles are scored
+# with this table: a change of it, or of the rules in units.py, requires a new `raydistill.FORMAT`.
 UNITS = {
     # lengths
     "in": "inch inches zoll pouce pouces pulgada pulgadas",
@@ -120,16 +120,16 @@ UNITS = {
     "month": "mo mos months",
     "year": "yr yrs years",
 }
-LENGTHS = ("in", "ft", "yd", "mm", "cm", "m", "km")  # squared and cubed: ft2, m³
-_MOST_LETTERS = 24  # of a name
-BEFORE_OTHERS = ("sq", "cu", "fl")  # sq ft, cu in, fl oz
+LENGTHS = ("in", "ft", "yd", "mm", "cm", "m", "km")  # may be squared or cubed: ft2, m³
+_MOST_LETTERS = 24  # per name
+BEFORE_OTHERS = ("sq", "cu", "fl")  # a unit follows them: sq ft, cu in, fl oz
 
 
 def checked_units(extra: Mapping[str, str]) -> Names:
-    """Units of a run, folded: short names, each with its other names, spaces between them.
+    """The units that a run adds, folded: short names with their other names.
 
     Raises:
-        ValueError: a name that is not one word of letters, or is too long.
+        ValueError: a name is not one word of letters, or is longer than 24 letters.
     """
     units = tuple((fold(short), " ".join(fold(names).split())) for short, names in extra.items())
     for short, names in units:
@@ -143,6 +143,6 @@ def checked_units(extra: Mapping[str, str]) -> Names:
 
 
 def _is_name(text: str) -> bool:
-    """Whether a folded text is one word of letters, of a script that parts words by spaces."""
+    """Whether a folded text is one word of letters, in a script with spaces between words."""
     is_letters = all(category(char)[0] in "LM" and not is_solo(char) for char in text)
     return is_letters and category(text[:1] or " ")[0] == "L" and len(text) <= _MOST_LETTERS

@@ -1,4 +1,4 @@
-"""The units of a run as compiled code reads them: names by their hashes, short names as letters."""
+"""The units of a run as arrays for compiled code: hashes of names, letters of short names."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from raydistill.serving.text.unit_names import BEFORE_OTHERS, LENGTHS, UNITS, Na
 
 
 class UnitTable(NamedTuple):
-    """The units as compiled code reads them: H names, U units."""
+    """The units as arrays for compiled code: H names, U units."""
 
-    hashes_H: NDArray[np.uint64]  # of names, sorted
-    places_H: NDArray[np.int64]  # the unit of each name
-    letters: NDArray[np.uint32]  # of all short names, end to end
-    starts: NDArray[np.int64]  # where each unit's short name begins in them, U + 1
+    hashes_H: NDArray[np.uint64]  # of the names, sorted
+    places_H: NDArray[np.int64]  # the unit of each name, as index into U
+    letters: NDArray[np.uint32]  # of all short names, concatenated
+    starts: NDArray[np.int64]  # offset of each short name in `letters`, U + 1
     is_before: NDArray[np.bool_]  # U: another unit may follow
     is_length: NDArray[np.bool_]  # U: may be squared or cubed
     longest: int  # letters of the longest name
-    growth: int  # characters that stand for one in the worst case
+    growth: int  # most output characters per input character
     inch: int
     foot: int
     square: int
@@ -33,9 +33,9 @@ class UnitTable(NamedTuple):
 
 @cache
 def unit_table(extra: Names = ()) -> UnitTable:
-    """The built-in units and more: other names of those that are there, or new ones.
+    """The built-in units and `extra`: further names of built-in units, or new units.
 
-    A name that is given again stands for the unit that has it last.
+    A name that occurs more than once belongs to the last unit that has it.
     """
     shorts = list(dict.fromkeys([*UNITS, *(fold(short) for short, _ in extra)]))
     place_of = {
@@ -59,13 +59,13 @@ def unit_table(extra: Names = ()) -> UnitTable:
 
 
 def _growth(num_short: int, num_name: int) -> int:
-    """Characters that stand for one of `1%` or `1%x` at most: `1 percent ` has 10."""
+    """Output characters per input character in the worst cases `1%` (to `1 percent `) and `1%x`."""
     alone, times = (3 + num_short) / (1 + num_name), (6 + num_short) / (2 + num_name)
     return math.ceil(max(alone, times))
 
 
 def name_hash(name: str) -> int:
-    """FNV-1a of the letters of a name, before its finaliser."""
+    """FNV-1a of the code points of a name, without the finaliser."""
     state = int(FNV_OFFSET)
     for char in name:
         state = (state ^ ord(char)) * int(FNV_PRIME) % 2**64
