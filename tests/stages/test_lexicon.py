@@ -7,7 +7,6 @@ from raydistill.data.pairs import features_of
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
-from raydistill.serving.featurize import word_rows
 from raydistill.stages import prepare
 from raydistill.stages.lexicon import groups_of, top_ids, write_lexicon
 from tests.conftest import run_config
@@ -52,22 +51,6 @@ def test_the_vocabulary_is_counted_over_all_shards(run: Run) -> None:
     rows = features_of(run.pairs.read_table(name), spec=cut, lexicon=lexicon).ids_N
     assert (lexicon.ngrams_R[rows] == found.ids_N[np.isin(found.ids_N, lexicon.ngrams_R)]).all()
     assert 0 < len(rows) < len(found.ids_N)
-
-
-@pytest.mark.ray
-def test_known_words_have_the_rows_of_their_unigrams(run: Run) -> None:
-    write_lexicon(run)
-    lexicon = load_lexicon(run)
-    words = lexicon.words_K
-    uncut = NgramSpec("match", VOCABULARY_BITS, word_dim=3, units=True)
-    ids = word_rows(lexicon, spec=uncut)
-    assert (ids == words >> np.uint64(64 - VOCABULARY_BITS)).all()
-    rows = word_rows(
-        lexicon, spec=NgramSpec("match", 12, word_dim=3, vocabulary_rows=300, units=True)
-    )
-    assert (lexicon.ngrams_R[rows[rows >= 0]] == ids[rows >= 0]).all()
-    assert not np.isin(ids[rows < 0], lexicon.ngrams_R).any()
-    assert (rows >= 0).any()
 
 
 @pytest.mark.ray

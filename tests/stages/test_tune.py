@@ -26,7 +26,7 @@ SPACE = {
     "soft_labels.temperature": {"low": 0.5, "high": 4.0, "log": True},
     "soft_labels.weights": {"spread": 1.0},
     "student.hidden": {"choices": [[16, 8], [8]]},
-    "train.weight_decay": {"choices": [0.0, 0.1]},  # with Adagrad 0.1 is a mistake: a trial fails
+    "ngrams.word_dim": {"choices": [4, 8]},  # the lexicon has 4 columns: with 8 a trial fails
 }
 TUNE = {
     "num_trials": 6, "sample_pairs": 1_000, "max_epochs": 1, "num_final": 1, "final_seeds": 1,
@@ -86,7 +86,7 @@ def test_a_sample_is_read_as_the_run_folder_is(labeled: Run) -> None:
         assert [logit_of[i] for i in some["pair_id"].to_pylist()] == some["logit"].to_pylist()
     values = {
         "soft_labels.temperature": 2.0, "soft_labels.weights.noise": 0.0, "student.hidden": 1,
-        "train.weight_decay": 0,
+        "ngrams.word_dim": 0,
     }  # fmt: skip
     fit = trial_fit(task, values)
     name = next(iter(task.sample.shards))
@@ -107,7 +107,7 @@ def test_a_trial_reports_the_best_so_far(labeled: Run, metric: str) -> None:
     task = tune.search_context(Run(config))
     values = {
         "soft_labels.temperature": 1.0, "soft_labels.weights.noise": 0.0, "student.hidden": 0,
-        "train.weight_decay": 0,
+        "ngrams.word_dim": 0,
     }  # fmt: skip
     found: list[dict[str, float]] = []
     run_trial(task, values, report=found.append, time_us=lambda *_: 7.0)
@@ -127,11 +127,11 @@ def test_from_a_space_to_an_overlay_that_train_takes(labeled: Run, tmp_path: Pat
     rows = table.to_pylist()
     assert len(rows) == 6 and {row["state"] for row in rows} <= {FINISHED, STOPPED, FAILED}
     for row in rows:  # a mistake in one trial is written down, and the others go on
-        is_wrong = row["train.weight_decay"] > 0
+        is_wrong = row["ngrams.word_dim"] > 4
         assert (row["state"] == FAILED) == is_wrong
         assert (row["error"] is not None) == is_wrong
     assert any(row["state"] == FAILED for row in rows)
-    assert "adamw" in next(row["error"] for row in rows if row["error"])
+    assert "the search has 4 columns" in next(row["error"] for row in rows if row["error"])
     found = labeled.tune.read_json(TUNED)
     assert found is not None and next(f["name"] for f in found["finals"]) == "untuned"
     assert len(found["finals"]) == 2
