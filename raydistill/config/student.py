@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from raydistill.config.base import ConfigSection, Count, Positive
 from raydistill.serving.text.unit_names import Names, checked_units
@@ -30,7 +30,6 @@ class NgramsConfig(ConfigSection):
     preset: Literal["match", "bert2dnn"] = "match"
     hash_bits: int = Field(default=18, ge=8, le=26)  # 2^18 = 262,144 rows of the embedding table
     vocabulary_rows: Count | None = None  # in place of them: the most frequent n-grams alone
-    bags: Literal["one", "separate"] = "one"  # of the n-grams of query and title
     units: bool = True  # match: sizes and units in one spelling
     # Their short names, and what else they are called behind a number: { carat = "ct cts" }. They
     # are read so by the query key too, and by whatever scores with the bundle.
@@ -76,9 +75,6 @@ class StudentConfig(ConfigSection):
     embedding_dim: Count = 64
     hidden: tuple[Count, ...] | None = None  # None: as the preset wants it
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    start: Literal["random", "words"] = (
-        "random"  # of the table; words: known ones have their vector
-    )
 
 
 class TrainConfig(ConfigSection):
@@ -94,10 +90,8 @@ class TrainConfig(ConfigSection):
     average_from: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of the training from
     # which on the mean of the weights at all evaluations competes for the best
     batch_rows: Count = 128
-    optimizer: Literal["adagrad", "adamw"] = "adagrad"  # of the network; the table has Adagrad
-    learning_rate: Positive = 0.01
+    learning_rate: Positive = 0.01  # of Adagrad
     table_learning_rate: Positive | None = None  # None: as the preset wants it
-    weight_decay: float = Field(default=0.0, ge=0)  # of AdamW
     warmup_share: float = Field(default=0.0, ge=0, lt=1)  # of the training; the rate rises from 0
     # What the student learns: the soft label (sigmoid cross-entropy) or its logit (half the squared
     # distance); judged labels are probabilities. None: logit with preset `match`, the paper's
@@ -113,12 +107,6 @@ class TrainConfig(ConfigSection):
     seed: int = 0
     num_workers: Count = 1
     num_gpus: float = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _decay_has_adamw(self) -> TrainConfig:
-        if self.weight_decay and self.optimizer != "adamw":
-            raise ValueError('weight_decay is for optimizer = "adamw" alone; leave it out')
-        return self
 
     def table_rate(self, preset: str) -> float:
         """Learning rate of the embedding table."""

@@ -27,7 +27,6 @@ class NgramSpec:
 
     preset: Literal["match", "bert2dnn"]
     hash_bits: int
-    bags: Literal["one", "separate"] = "one"  # n-grams of query and title in one bag, or in two
     char_ngrams: int = 0  # length of the character n-grams, one bag per side; 0: none
     word_dim: int = 0  # columns of the word vectors; 0: none
     vocabulary_rows: int = 0  # size of a vocabulary of n-grams; 0: 2^hash_bits rows, all hashed
@@ -57,8 +56,7 @@ class NgramSpec:
     @property
     def num_bags(self) -> int:
         """Bags per pair: n-grams, words tagged matched or unmatched, character n-grams."""
-        num_ngrams = 2 if self.bags == "separate" else 1
-        return num_ngrams + (2 if self.char_ngrams else 0) + int(self.has_match)
+        return 1 + int(self.has_match) + (2 if self.char_ngrams else 0)
 
     @property
     def num_dense(self) -> int:

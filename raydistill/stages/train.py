@@ -16,9 +16,9 @@ from typing import Any
 
 import ray.train
 import torch
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
 
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import device_of_worker, workers_use
@@ -98,7 +98,7 @@ def train_loop(config: dict[str, Any]) -> None:
     features = load_features(fit.output)
     gradient_sync = GradientSync(device=device) if num_workers > 1 else None
     lexicon = load_lexicon(fit.run)
-    state = new_state(fit, features, lexicon=lexicon, device=device, gradient_sync=gradient_sync)
+    state = new_state(fit, features, device=device, gradient_sync=gradient_sync)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -141,21 +141,14 @@ class Events:
     def __init__(self, scratch: Path, target: Folder) -> None:
         """`scratch` is a local folder: event files are appended to, which S3 cannot do."""
         self._scratch, self._target = scratch, target
-        name = f"events.out.tfevents.{time.time_ns()}.raydistill"
-        self._writer = RecordWriter(str(scratch / name))
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._writer = EventsWriter(str(scratch / "events"))
 
     def add(self, entry: dict[str, float]) -> None:
         """One evaluation, at its number of pairs."""
-        values = [
-            Summary.Value(tag=name, simple_value=value)
-            for name, value in entry.items()
-            if name != "pairs"
-        ]
-        step = int(entry["pairs"])
-        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-        self._target.upload(self._scratch)
-
-    def _write(self, event: Event) -> None:
-        self._writer.write(event.SerializeToString())
+        time_s, step = time.time(), int(entry["pairs"])
+        for name, value in entry.items():
+            if name != "pairs":
+                event = Event(wall_time=time_s, step=step, summary=scalar(name, value))
+                self._writer.write_event(event)
         self._writer.flush()
+        self._target.upload(self._scratch)
