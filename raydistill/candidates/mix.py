@@ -1,4 +1,4 @@
-"""Which of the titles found for a query become pairs."""
+"""Which of the titles found for a query become pairs: top ranks, middle ranks, random titles."""
 
 from __future__ import annotations
 

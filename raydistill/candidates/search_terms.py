@@ -1,7 +1,7 @@
 """Texts to search terms, compiled: folded words without their plural.
 
 Comes in: an Arrow array of strings without nulls. Goes out: for each text its terms with single
-spaces between them. Words are those of `words.py`; where a script has no spaces, a term is a
+spaces between them. Words are those of `tokenizer.py`; where a script has no spaces, a term is a
 character, and two neighbouring ones are a term too.
 """
 

@@ -1,7 +1,7 @@
-"""Titles that share words with a query, best first, and which of them become pairs.
+"""Titles that share words with a query, best first.
 
-The index is tantivy's: BM25 with k1 = 1.2 and b = 0.75 over the terms of `terms.py`. It is one
-segment, made by one thread, so that the same titles in the same order give the same ranks.
+The index is tantivy's: BM25 with k1 = 1.2 and b = 0.75 over the terms of `search_terms.py`. It is
+one segment, made by one thread, so that the same titles in the same order give the same ranks.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Commands."""
+"""Commands: `raydistill COMMAND`, and what a job file calls."""

@@ -38,9 +38,9 @@ from raydistill.errors import UserError, WorkError
 logger = logging.getLogger("raydistill")
 # With fewer than 3 logical CPUs some Ray Data pipelines wait for ever.
 _MIN_LOCAL_CPUS = 4
-# Shards travel as names. What passes through the object store are the tokens of a shard on their
-# way to a GPU and its logits on their way back: of a pair at most 3 bytes a wordpiece and 20 more
-# (labeling.py). A core makes a block of them while the one that it made before waits.
+# A shard is sent to a worker by name. Through the object store go the tokens of a shard on their
+# way to a GPU and its logits on their way back: at most 3 bytes a wordpiece and 20 bytes a pair
+# (teachers/scoring_steps.py). A core makes one block while its previous block waits.
 _BYTES_A_WORDPIECE, _BYTES_A_PAIR, _BLOCKS_A_CORE = 3, 20, 2
 _LEAST_STORE_BYTES = 500 << 20
 _STORE_SHARE = 0.3  # of the machine's memory, at most; Ray's own default is as much

@@ -24,8 +24,9 @@ from raydistill.errors import UserError, WorkError
 from raydistill.files.folder import Folder
 from raydistill.files.inputs.readers import read_raw
 from raydistill.files.model_files import PinnedModel, load_model, model_bytes
-from raydistill.runs.run_folder import DATASETS, Run
+from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import missing_shards
+from raydistill.runs.sources import DATASETS
 from raydistill.student.lexicon_builder import check_encoder
 from raydistill.teachers.cross_encoder import check_model
 from raydistill.teachers.transformer.device import free_memory_bytes

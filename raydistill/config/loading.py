@@ -1,6 +1,6 @@
-"""A run file as plain tables: overlays laid over it, and `--set section.field=value`.
+"""A run file to a RunConfig: TOML text, overlays, `--set section.field=value`, validation.
 
-Comes in: TOML text. Goes out: nested dicts, not yet validated (`config.py` does that).
+Errors are in the words of a user: what was given, what is allowed.
 """
 
 from __future__ import annotations
@@ -162,3 +162,17 @@ def _fields_at(loc: Sequence[str]) -> list[str]:
             args = [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]
             section = args[0] if args else kind  # type: ignore[assignment]
     return list(section.model_fields)
+
+
+def read_overlay(path: str) -> dict[str, object]:
+    """The tables of an overlay file, local or `s3://`.
+
+    Raises:
+        UserError: no such file, or not TOML.
+    """
+    from raydistill.files.folder import Folder
+
+    folder, _, name = path.rpartition("/")
+    if not Folder(folder or ".").exists(name):
+        raise UserError(f"no such overlay file: {path}")
+    return parse_tables(decode_text(Folder(folder or ".").read_bytes(name), name=path), name=path)

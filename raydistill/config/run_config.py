@@ -1,4 +1,7 @@
-"""The whole run file as one frozen, validated object; touches no data and no cluster."""
+"""A whole run as settings: every table of the run file, validated together.
+
+Touches no data and no cluster.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pair store: clean rows to chunks, chunks to shards; what a Ray task of prepare does.
+"""Which shard holds which pairs: equal ranges of the query keys, as buckets.
 
 A query's pairs lie in one *bucket*: an equal range of the query keys, as many as the rows of the
 first increment ask for. A bucket of a later increment holds only pairs that no earlier one has, and

@@ -1,7 +1,7 @@
 """Which raw files a run is made of: `prepare.json`, written before any of them is read.
 
 The pairs may get more files later, an *increment* at a time; the judged pairs are settled by the
-first. A file is known again by its size and its digest (`identity`), wherever it lies.
+first. A file is known again by its size and its digest (`identities.py`), wherever it lies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from raydistill.files.inputs.readers import COLUMNS_HINT, check_columns
 
 logger = logging.getLogger("raydistill")
 PREPARED = "prepare.json"
-_FORMAT = 3  # of prepare.json, and of the query key by which pairs are split
+_FORMAT = 4  # of prepare.json, and of the query key by which pairs are split
 _NUM_THREADS = 16  # a look into a file in a bucket is 20 to 100 ms of waiting
 
 
@@ -123,8 +123,8 @@ class Manifest:
         if content.get("format") != _FORMAT:
             raise UserError(
                 f"{root}/{PREPARED} is of another version of raydistill (format "
-                f"{content.get('format', 1)}, this one reads {_FORMAT}): its queries are split by "
-                "another key; give another run_dir, where all stages run anew"
+                f"{content.get('format', 1)}, this one reads {_FORMAT}); give another run_dir, "
+                "where all stages run anew"
             )
         judged, pairs = (
             tuple(tuple(RawFile(**file) for file in files) for files in content[name])

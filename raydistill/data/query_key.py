@@ -1,6 +1,6 @@
 """The key of a query, by which spellings of one query stay together, and a word without its plural.
 
-Comes in: texts as `words.encode` gives them. Goes out: 64 bits a text. Compiled.
+Comes in: texts as `tokenizer.encode` gives them. Goes out: 64 bits a text. Compiled.
 """
 
 from __future__ import annotations

@@ -29,8 +29,9 @@ from raydistill.files.inputs.raw_rows import one_chunk
 from raydistill.files.model_files import model_folder
 from raydistill.files.pieces import Piece, read_pieces, shard_pieces
 from raydistill.files.schema import COUNTS, SPLITS
-from raydistill.runs.run_folder import DATASETS, Run
+from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards, pair_shards
+from raydistill.runs.sources import DATASETS
 from raydistill.serving.text.unit_names import Names
 
 # Of the transfer set: 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair (three hashes

@@ -12,13 +12,13 @@ _MAX_SHOWN = 60  # characters of a text in a table
 
 
 def data_text(found: dict[str, Any]) -> str:
-    """What `inspection` found, for the console."""
+    """What `dataset_stats` found, for the console."""
     parts = [f"{title}\n{text_table(rows)}" for title, rows in _data_tables(found)]
     return "\n\n".join([*parts, *_data_notes(found)])
 
 
 def data_markdown(found: dict[str, Any]) -> str:
-    """What `inspection` found, as a section of the report."""
+    """What `dataset_stats` found, as a section of the report."""
     parts = [f"### {title}\n\n{markdown_table(rows)}" for title, rows in _data_tables(found)]
     return "\n\n".join(["## The data", *parts, *_data_notes(found)])
 

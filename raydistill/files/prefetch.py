@@ -1,4 +1,4 @@
-"""The next items are made by a thread while this one is used."""
+"""Items of an iterator, made ahead of their use by a thread."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The last step of a search: the best few against the untuned settings, seed by seed.
+"""Trials to results: ranking, Pareto front, the best few, and what they gain on all pairs.
 
-Comes in: metrics of students that were trained on the whole transfer set. Goes out: which settings
-to take, and what they gain, with its spread. No files, no Ray.
+Comes in: metrics of trials, and of students that were trained on the whole transfer set. Goes out:
+which settings to take, and what they gain, with its spread. No files, no Ray.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What one trial of a search does, and what is made of all trials: table, best few, Pareto front.
+"""What one trial of a search does: train a student on the sample, report its metrics.
 
-Plain Python on one core: `stages/search.py` runs trials through Ray Tune.
+Plain Python on one core: `cluster/tune_trials.py` runs trials through Ray Tune.
 """
 
 from __future__ import annotations

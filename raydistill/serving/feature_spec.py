@@ -1,6 +1,6 @@
 """What the features of pairs are: the settings that decide them, and they themselves in memory.
 
-Made by `ngrams.py`. Needs numpy and numba alone, as a bundle does.
+`featurize.py` makes them. Needs numpy and numba alone, as a bundle does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is known of words before training: how rare each is, and what it is near to in meaning.
 
-Word vectors come from a teacher's encoder (`vocabulary.py`), so that a student that never saw
+Word vectors come from a teacher's encoder (`lexicon_builder.py`), so that a student that never saw
 `couch` beside `sofa` still sees that they are close. Needs numpy and numba alone: it goes into the
 bundle.
 

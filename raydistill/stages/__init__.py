@@ -1,1 +1,1 @@
-"""The stages: the only files with Ray in them, besides cluster.py."""
+"""Stages of a run: with `cluster/` the only package that imports Ray."""

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from raydistill.files.folder import Folder
-from raydistill.runs.run_folder import DATASETS, ROLES, STAGES, Run
+from raydistill.runs.fingerprints import ROLES
+from raydistill.runs.run_folder import STAGES, Run
 from raydistill.runs.shards import missing_shards
+from raydistill.runs.sources import DATASETS
 
 if TYPE_CHECKING:
     from raydistill.cluster.connection import Cluster

@@ -18,7 +18,8 @@ from raydistill.evaluation.report import markdown
 from raydistill.files.bundles import load_scorer
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.schema import COUNTS
-from raydistill.runs.run_folder import ROLES, TUNED, Run
+from raydistill.runs.fingerprints import ROLES
+from raydistill.runs.run_folder import TUNED, Run
 from raydistill.serving.scorer import Scorer
 from raydistill.student.export import bundle_arrays, bundle_settings, score_split
 from raydistill.student.fit_files import RESULT

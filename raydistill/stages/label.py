@@ -28,7 +28,8 @@ from raydistill.files import retry
 from raydistill.files.folder import SUCCESS
 from raydistill.files.model_files import PinnedModel
 from raydistill.progress import Progress
-from raydistill.runs.run_folder import LABELED_BY, Run
+from raydistill.runs.fingerprints import LABELED_BY
+from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import Shard, missing_shards, shards_to_score
 from raydistill.teachers.scoring_steps import (
     ScoreTokens,
@@ -70,7 +71,7 @@ def _label(run: Run, name: str, cluster: Cluster) -> None:
     shards, left = shards_to_score(run), missing_shards(run, name)
     logits = run.logits(name)
     if name == TREES:
-        _load_room_of_trees().fit(run)
+        _load_trees_module().fit(run)
     record_model(run, name)
     work = _Work.of(run, name, cluster)
     logger.info(
@@ -112,7 +113,7 @@ def record_model(run: Run, name: str) -> None:
     logits = run.logits(name)
     if name == TREES:
         model = PinnedModel(
-            run.teacher(TREES).uri, _load_room_of_trees().load_trees(run).fingerprint
+            run.teacher(TREES).uri, _load_trees_module().load_trees(run).fingerprint
         )
     else:
         model = run.teacher_model(name)
@@ -128,7 +129,7 @@ def record_model(run: Run, name: str) -> None:
         )
 
 
-def _load_room_of_trees() -> ModuleType:
+def _load_trees_module() -> ModuleType:
     """Imported where there are trees: LightGBM takes a second, and a library of the system.
 
     Raises:
@@ -197,13 +198,13 @@ class _Work:
 
     @staticmethod
     def of_trees(run: Run, cluster: Cluster) -> _Work:
-        room = _load_room_of_trees()
+        trees = _load_trees_module()
         write = partial(
             write_logits, logits=run.logits(TREES), quarantine=run.rejected_logits(TREES)
         )
         num_actors = run.config.trees.num_actors or cluster.num_actors(gpus_each=0)
-        make = partial(room.make_scorer, run=run, fingerprint=room.load_trees(run).fingerprint)
-        return _Work(room.read_pairs, make, write, num_actors, 0.0)
+        make = partial(trees.make_scorer, run=run, fingerprint=trees.load_trees(run).fingerprint)
+        return _Work(trees.read_pairs, make, write, num_actors, 0.0)
 
 
 def make_scorer(

@@ -24,8 +24,9 @@ from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import device_of_worker, workers_use
 from raydistill.cluster.train_job import run_workers
 from raydistill.files.folder import Folder
+from raydistill.runs.fingerprints import ROLES
 from raydistill.runs.lexicon_file import load_lexicon
-from raydistill.runs.run_folder import ROLES, Run
+from raydistill.runs.run_folder import Run
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.batches import Loader
 from raydistill.student.fit import FitCallbacks, FitState, StudentFit, fit_student, new_state

@@ -42,7 +42,7 @@ logger = logging.getLogger("raydistill")
 _INSIDE = "'\u2019./"  # may stand within a word
 _NO_WORD = rf"[^\p{{L}}\p{{N}}\p{{M}}{_INSIDE}]+"
 _LETTERS = r"[^\p{L}\p{N}\p{M}]+"
-# As `words.classify` reads them: don't is do n't, and women 's is women's.
+# As `tokenizer.classify` reads them: don't is do n't, and women 's is women's.
 _NOT = (r"([\p{L}\p{N}\p{M}])(n['\x{2019}]t)($|[^\p{L}\p{N}\p{M}])", r"\1 \2\3")
 _TAIL = (r"(\p{L}) (['\x{2019}](?:d|m|s|ll|re|ve))($|[^\p{L}\p{N}\p{M}'\x{2019}])", r"\1\2\3")
 _LEAST_TIMES = 2  # a word that came once is as often a slip

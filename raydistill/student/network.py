@@ -1,4 +1,4 @@
-"""N-gram ids to a logit: the feed-forward network and one step of its training (torch).
+"""N-gram ids to a logit: the feed-forward network, forward and backward (torch).
 
 The backward pass of five linear layers is written out: it leaves the gradients in one flat vector,
 which is what optimizer and workers want, and costs no graph. Tests hold it against autograd.

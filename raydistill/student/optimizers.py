@@ -1,7 +1,7 @@
 """How the weights of the network move: Adagrad or AdamW over one flat vector, and the rate (torch).
 
-The embedding table has its own, row-wise Adagrad (`bags.py`). `torch.optim` would need one tensor
-a layer, and a second and a half to import.
+The embedding table has its own, row-wise Adagrad (`embedding_kernels.py`). `torch.optim` would
+need one tensor a layer, and a second and a half to import.
 """
 
 from __future__ import annotations

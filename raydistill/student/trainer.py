@@ -16,7 +16,7 @@ from raydistill.student.optimizers import make_optimizer
 def adagrad_rows_torch(
     table_VD: Tensor, squares_V: Tensor, rows_U: Tensor, grads_UD: Tensor, *, learning_rate: float
 ) -> None:
-    """`bags.adagrad_rows` on any device."""
+    """`embedding_kernels.adagrad_rows` on any device."""
     squares_U = squares_V.index_select(0, rows_U) + grads_UD.square().mean(1)
     squares_V.index_copy_(0, rows_U.long(), squares_U)
     rates_U = learning_rate / (squares_U.sqrt() + 1e-10)

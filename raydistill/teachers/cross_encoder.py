@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from raydistill.errors import UserError
 from raydistill.teachers.transformer.device import (
     device_name,
     dtype_name,
-    is_out_of_memory,
     teacher_dtype,
 )
 from raydistill.teachers.transformer.model_loading import (
@@ -41,7 +40,13 @@ from raydistill.teachers.transformer.prompt_tokenizer import (
     make_tokenizer,
     needs_prompt,
 )
-from raydistill.teachers.transformer.token_budget import TokenBudget, packed_rows, padded_rows
+from raydistill.teachers.transformer.token_budget import (
+    NoMemory,
+    TokenBudget,
+    attempt,
+    packed_rows,
+    padded_rows,
+)
 from raydistill.teachers.transformer.tokenizer_check import check_ids, check_texts
 from raydistill.teachers.transformer.trial_pairs import SHORT, Pairs, Trial, long_pair
 
@@ -50,8 +55,6 @@ logger = logging.getLogger("raydistill")
 # gained nothing. GPU: 2,000 pairs of 32 wordpieces keep its matrix units full.
 _TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
 _AS_LABELED = Trial()
-_Given = TypeVar("_Given")
-_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -308,8 +311,8 @@ class Teacher:
         while at < len(order):
             num = self._batch_rows(lengths[at:])
             batch = tokens.take(order[at : at + num])
-            found = _attempt(self._margins, batch)
-            if isinstance(found, _NoMemory):
+            found = attempt(self._margins, batch)
+            if isinstance(found, NoMemory):
                 self._recover(batch, found)
                 if found.may_be_earlier:
                     return None
@@ -318,15 +321,15 @@ class Teacher:
             margins.append(found)
             batches.append(batch)
             at += num
-        fetched = _attempt(_fetch, margins)
-        if isinstance(fetched, _NoMemory):
+        fetched = attempt(_fetch, margins)
+        if isinstance(fetched, NoMemory):
             self._recover(batches[0], fetched)
             return None
         for batch in batches:
             self._count(batch)
         return fetched
 
-    def _recover(self, batch: Tokens, problem: _NoMemory) -> None:
+    def _recover(self, batch: Tokens, problem: NoMemory) -> None:
         """Make the next batches smaller; the failed one's tensors are gone, and their memory goes.
 
         Raises:
@@ -374,29 +377,6 @@ class Teacher:
         self.counters.num_pairs += len(batch.lengths_B)
         self.counters.num_tokens += len(batch.ids_T)
         self.counters.num_padded_tokens += self._num_run_tokens(batch)
-
-
-@dataclass(frozen=True)
-class _NoMemory:
-    """Why a device had no memory, and whether work before the failed one may have failed too."""
-
-    reason: str
-    may_be_earlier: bool
-
-
-def _attempt(run: Callable[[_Given], _Result], given: _Given) -> _Result | _NoMemory:
-    """What `run` gives, or that there was no memory for it.
-
-    The error ends with this call: its traceback holds the tensors of the failed batch, which are to
-    be gone when the device's memory is given back.
-    """
-    try:
-        return run(given)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        is_certain = isinstance(error, torch.OutOfMemoryError)
-        return _NoMemory(one_line(error), may_be_earlier=not is_certain)
 
 
 def _fetch(margins: list[Tensor]) -> NDArray[np.float32]:

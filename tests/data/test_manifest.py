@@ -281,7 +281,7 @@ def test_what_is_written_is_read_and_another_version_is_refused(tmp_path: Path) 
     root.write_json("prepare.json", manifest.to_dict())
     assert Manifest.read(root) == manifest
     older = {"settings": {}, "judged": [], "pairs": [], "patterns": []}
-    for content in (older, {**manifest.to_dict(), "format": 4}):
+    for content in (older, {**manifest.to_dict(), "format": 3}):
         root.write_json("prepare.json", content)
         with pytest.raises(UserError, match=r"of another version.*give another run_dir"):
             Manifest.read(root)

@@ -11,7 +11,8 @@ from raydistill.config.loading import load_config
 from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.files.folder import MARKER, SUCCESS, Folder
-from raydistill.runs.run_folder import LABELED_BY, LEASES, Run
+from raydistill.runs.fingerprints import LABELED_BY
+from raydistill.runs.run_folder import LEASES, Run
 from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.stages import prepare
 from raydistill.stages.standalone import synthesize

@@ -129,7 +129,7 @@ def test_overlays_lie_over_the_file_and_set_above_them(tmp_path: Path) -> None:
     file, overlay = tmp_path / "run.toml", tmp_path / "best.toml"
     file.write_text(config(labels={"weights": "fitted"}).to_toml())
     overlay.write_text("[soft_labels]\ntemperature = 3.0\nbias = 0.5\nweights = {a = 1, b = 3}\n")
-    from raydistill.cli.main import read_overlay
+    from raydistill.config.loading import read_overlay
 
     above = [read_overlay(str(overlay))]
     found = load_config(str(file), overlays=above)

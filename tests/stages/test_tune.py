@@ -6,9 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.cli.main import read_overlay
 from raydistill.cluster.connection import Cluster
-from raydistill.config.loading import load_config
+from raydistill.config.loading import load_config, read_overlay
 from raydistill.errors import UserError
 from raydistill.files.pieces import shard_pieces
 from raydistill.files.schema import LOGITS

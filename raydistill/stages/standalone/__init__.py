@@ -1,1 +1,1 @@
-"""A command of its own: work with Ray that is no stage of a run."""
+"""Commands of their own: work that is no stage of a run."""

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from raydistill.teachers.transformer.device import (
+    is_out_of_memory,
+)
+from raydistill.teachers.transformer.pair_tokenizer import one_line
 
 # Good batches before a reduced budget doubles: seconds of a GPU. Each new failure doubles the wait,
 # so that n batches see about log2(n / 32) failures, however often another process takes memory.
@@ -61,3 +71,32 @@ def padded_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
     padded = longest * np.arange(1, len(most) + 1)
     is_good = (np.cumsum(most) >= (1 - _MOST_PADDING) * padded) | (padded <= _SMALL_BATCH_TOKENS)
     return len(most) if is_good.all() else max(1, int(np.argmin(is_good)))
+
+
+_Given = TypeVar("_Given")
+
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class NoMemory:
+    """Why a device had no memory, and whether work before the failed one may have failed too."""
+
+    reason: str
+    may_be_earlier: bool
+
+
+def attempt(run: Callable[[_Given], _Result], given: _Given) -> _Result | NoMemory:
+    """What `run` gives, or that there was no memory for it.
+
+    The error ends with this call: its traceback holds the tensors of the failed batch, which are to
+    be gone when the device's memory is given back.
+    """
+    try:
+        return run(given)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        is_certain = isinstance(error, torch.OutOfMemoryError)
+        return NoMemory(one_line(error), may_be_earlier=not is_certain)

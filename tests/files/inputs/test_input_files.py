@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import feather, orc
 
-from raydistill.cli.main import main, read_overlay
-from raydistill.config.loading import read_text
+from raydistill.cli.main import main
+from raydistill.config.loading import read_overlay, read_text
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import InputFile, expand_inputs, is_inside, may_hold
 from raydistill.files.inputs.readers import check_columns, read_raw

@@ -1,0 +1,123 @@
+"""Commands that run stages of a run: `prepare` to `evaluate`, `tune`, `distill`, and the curve."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from raydistill.cli.options import (
+    add_take_over,
+    split_values,
+)
+
+if TYPE_CHECKING:
+    from raydistill.runs.run_folder import Run
+
+STAGES_HELP = {
+    "prepare": "clean, split and shard the raw pairs",
+    "finetune": "make cross-encoders of the base encoders",
+    "label": "score the pairs with every teacher",
+    "tune": "search settings on a sample, and say what they gain",
+    "train": "fit the student on the soft labels",
+    "export": "write the bundle",
+    "evaluate": "measure on the test split, write the report",
+    "distill": "all stages, skipping what is complete",
+}
+
+
+def add_stage(parser: argparse.ArgumentParser, name: str) -> None:
+    """The options of a command that runs stages."""
+    parser.add_argument("--config", required=True, metavar="RUN.TOML")
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="FILE.TOML",
+        dest="overlays",
+        help="settings laid over the run file, as tune/best.toml; --set lies above it",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the settings and what is complete, and stop"
+    )
+    add_take_over(parser)
+    if name == "evaluate":
+        _add_curve(parser)
+    parser.set_defaults(command=lambda arguments: _run_stage(name, arguments))
+
+
+def _add_curve(parser: argparse.ArgumentParser) -> None:
+    text = "fit students on shares of the pairs, and write curve/ and no report"
+    parser.add_argument("--curve", action="store_true", help=text)
+    parser.add_argument("--curve-shares", metavar="1,3,10,30,100", help="in percent of the pairs")
+    parser.add_argument("--curve-presets", metavar="match,bert2dnn", help="default: the run's")
+    parser.add_argument("--curve-seeds", metavar="0,1,2", help="default: train.seed")
+
+
+def _run_stage(name: str, arguments: argparse.Namespace) -> int:
+    from raydistill.config.loading import load_config, read_overlay
+    from raydistill.runs.run_folder import Run
+
+    above = [read_overlay(path) for path in arguments.overlays]
+    config = load_config(arguments.config, overlays=above, overrides=arguments.overrides)
+    run = Run(config, take_over=arguments.take_over)
+    if arguments.dry_run:
+        return _dry_run(run)
+    if name == "evaluate" and arguments.curve:
+        return _run_curve(run, arguments)
+    from raydistill.stages.distill import run_all, run_stage
+
+    if name == "distill":
+        did = run_all(run, verbose=arguments.verbose)
+        _print_table(run.report.read_json("metrics.json"))
+        print(f"report: {run.report}/report.md\nbundle: {run.bundle}")  # noqa: T201
+    else:
+        did = run_stage(name, run, verbose=arguments.verbose)
+    if not did:
+        print(f"{name}: nothing left to do in {run.root}")  # noqa: T201
+    return 0
+
+
+def _run_curve(run: Run, arguments: argparse.Namespace) -> int:
+    from raydistill.cluster.connection import connect
+    from raydistill.evaluation.learning_curve import SHARES, console_curve
+    from raydistill.stages.standalone import curve
+
+    percents = split_values("--curve-shares", arguments.curve_shares, float)
+    settings = curve.CurveSettings(
+        tuple(percent / 100 for percent in percents) or SHARES,
+        split_values("--curve-presets", arguments.curve_presets, _preset),
+        split_values("--curve-seeds", arguments.curve_seeds, int),
+    )
+    run.check_owner()
+    found = curve.fit_curve(run, settings, connect(run.config.cluster, verbose=arguments.verbose))
+    print(f"\n{console_curve(found)}\n\ncurve: {run.root}/curve/{curve.TABLE}")  # noqa: T201
+    return 0
+
+
+def _preset(name: str) -> str:
+    if name not in ("match", "bert2dnn"):
+        raise ValueError(f"no preset {name!r}; give match or bert2dnn")
+    return name
+
+
+def _dry_run(run: Run) -> int:
+    from raydistill.runs.run_folder import STAGES
+    from raydistill.stages.distill import is_complete, outputs
+
+    print(run.config.resolved.to_toml())  # noqa: T201
+    run.check_owner()
+    for stage in (*STAGES, *(["tune"] if run.config.tune.space else [])):
+        state = "complete" if is_complete(stage, run) else "to do"
+        folders = ", ".join(folder.uri for folder in outputs(stage, run)) or "nothing to make"
+        print(f"{stage:<9} {state:<9} {folders}")  # noqa: T201
+    return 0
+
+
+def _print_table(found: dict[str, object] | None) -> None:
+    from raydistill.evaluation.report import console_table
+
+    if found is not None:
+        print(f"\n{console_table(found)}\n")  # noqa: T201
