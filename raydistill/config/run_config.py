@@ -83,8 +83,6 @@ class RunConfig(ConfigSection):
         self._check_weights()
         for name in self.tune.space:
             _check_searched(name)
-        if self.student.start == "words" and not self.ngrams.num_columns:
-            raise ValueError('student.start = "words" needs word vectors: preset match, word_dim')
         return self
 
     @property

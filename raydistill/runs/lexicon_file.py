@@ -17,7 +17,6 @@ def spec_of(run: Run) -> NgramSpec:
     return NgramSpec(
         settings.preset,
         settings.hash_bits,
-        bags=settings.bags,
         char_ngrams=settings.char_ngrams,
         word_dim=settings.num_columns,
         vocabulary_rows=settings.vocabulary_rows or 0,

@@ -91,7 +91,7 @@ def run_trial(
     fit = trial_fit(context, values)
     lexicon = lexicon_of(context, fit)
     loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
-    state = new_state(fit, _scale(loader, fit.shards), lexicon=lexicon, device="cpu")
+    state = new_state(fit, _scale(loader, fit.shards), device="cpu")
     speed = {} if time_us is None else {US_PER_PAIR: time_us(fit, state, lexicon)}
     best = _Best(fit, state, loader)
 

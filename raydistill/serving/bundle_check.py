@@ -200,6 +200,8 @@ def _spec(content: object) -> NgramSpec:
     names = [field.name for field in fields(NgramSpec)]
     if not isinstance(content, dict):
         raise _wrong("ngrams", content, f"a table of {', '.join(names)}")
+    if content.get("bags") == "one":  # as bundles said while there was another choice
+        content = {name: value for name, value in content.items() if name != "bags"}
     unknown = sorted(set(content) - set(names))
     if unknown:
         raise UserError(f"bundle.json: ngrams has an unknown field {unknown[0]!r}; {_AGAIN}")

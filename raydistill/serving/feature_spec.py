@@ -27,7 +27,6 @@ class NgramSpec:
 
     preset: Literal["match", "bert2dnn"]
     hash_bits: int
-    bags: Literal["one", "separate"] = "one"  # n-grams of query and title in one bag, or in two
     char_ngrams: int = 0  # letters of the character n-grams, in a bag a side; 0: none
     word_dim: int = 0  # columns of the word vectors; 0: none
     vocabulary_rows: int = 0  # the table holds so many n-grams and no others; 0: hash_bits decides
@@ -57,8 +56,7 @@ class NgramSpec:
     @property
     def num_bags(self) -> int:
         """Bags a pair: n-grams, words tagged matched or unmatched, character n-grams."""
-        num_ngrams = 2 if self.bags == "separate" else 1
-        return num_ngrams + (2 if self.char_ngrams else 0) + int(self.has_match)
+        return 1 + int(self.has_match) + (2 if self.char_ngrams else 0)
 
     @property
     def num_dense(self) -> int:

@@ -52,7 +52,6 @@ class _Layout(NamedTuple):
 
     match: bool
     units: bool
-    separate: bool
     size: int  # of character n-grams; 0: none
     bags: int
     shift: np.uint64
@@ -70,7 +69,6 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
     layout = _Layout(
         spec.has_match,
         spec.units,
-        spec.bags == "separate",
         spec.char_ngrams,
         spec.num_bags,
         np.uint64(64 - spec.id_bits),
@@ -114,16 +112,6 @@ def document_counts(titles: Texts, *, units: bool, extra_units: Names = ()) -> N
 def idf(counts_I: NDArray[np.int64], *, num_documents: int) -> NDArray[np.float32]:
     """Inverse document frequency ln((N + 1) / (df + 1)); a word never seen has the largest."""
     return np.log((num_documents + 1) / (counts_I + 1)).astype(np.float32)
-
-
-def word_rows(lexicon: Lexicon, *, spec: NgramSpec) -> NDArray[np.int64]:
-    """The row of the table of each known word, shape K; -1 for one that a vocabulary left out."""
-    ids = lexicon.words_K >> np.uint64(64 - spec.id_bits)
-    if not spec.vocabulary_rows:
-        return ids.astype(np.int64)
-    rows = np.searchsorted(lexicon.ngrams_R, ids)
-    kept = lexicon.ngrams_R[np.minimum(rows, len(lexicon.ngrams_R) - 1)] == ids
-    return np.where(kept, rows, -1)
 
 
 @compiled
@@ -281,9 +269,6 @@ def _featurize_block(
         title = _read(titles, row, tables, table, room_t, lexicon, layout)
         if len(query.words.words):  # single texts have no query: nothing marks its absence
             at = _add_ngrams(query.words.words, layout.shift, ids, at)
-        if layout.separate:
-            bag += 1
-            ends[bag] = at
         at = _add_ngrams(title.words.words, layout.shift, ids, at)
         bag += 1
         ends[bag] = at

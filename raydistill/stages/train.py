@@ -98,7 +98,7 @@ def train_loop(config: dict[str, Any]) -> None:
     features = load_features(fit.output)
     gradient_sync = GradientSync(device=device) if num_workers > 1 else None
     lexicon = load_lexicon(fit.run)
-    state = new_state(fit, features, lexicon=lexicon, device=device, gradient_sync=gradient_sync)
+    state = new_state(fit, features, device=device, gradient_sync=gradient_sync)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:

@@ -24,13 +24,10 @@ from raydistill.runs.lexicon_file import spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
 from raydistill.serving.feature_spec import Features, NgramSpec
-from raydistill.serving.featurize import word_rows
-from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Batch, Loader, Window, plan_windows
 from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Inputs, Student, predict, to_inputs
-from raydistill.student.optimizers import rate_at
-from raydistill.student.trainer import Trainer
+from raydistill.student.trainer import Trainer, rate_at
 from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import student_dtype
 
@@ -147,7 +144,6 @@ def new_state(
     fit: StudentFit,
     features: Mapping[str, NDArray[np.float32]],
     *,
-    lexicon: Lexicon,
     device: str,
     gradient_sync: GradientSync | None = None,
 ) -> FitState:
@@ -159,8 +155,6 @@ def new_state(
         dtype = student_dtype(settings.dtype, device=device)
         student = Student(fit.spec, fit.run.config.student, device=device, dtype=dtype)
         student.standardise(mean_F=features["dense_mean"], std_F=features["dense_std"])
-        if fit.run.config.student.start == "words":
-            student.start_rows(word_rows(lexicon, spec=fit.spec), lexicon.vectors_KE)
         return student
 
     trainer = Trainer(untrained(), settings, gradient_sync=gradient_sync, target=fit.targets.target)

@@ -95,17 +95,6 @@ class Student:
         self.dense_mean.copy_(torch.from_numpy(mean_F))
         self.dense_std.copy_(torch.from_numpy(std_F))
 
-    def start_rows(self, rows_K: NDArray[np.int64], vectors_KE: NDArray[np.float32]) -> None:
-        """Begin with the words' vectors, of length 1 as random rows are on average; -1: no row.
-
-        Of words that share a row the first has it. Columns that only one side has stay as they are.
-        """
-        rows_U, firsts = np.unique(rows_K, return_index=True)
-        rows_U, firsts = rows_U[rows_U >= 0], firsts[rows_U >= 0]
-        width = min(vectors_KE.shape[1], self.table_VD.shape[1])
-        vectors = torch.from_numpy(vectors_KE[firsts, :width]).to(self.table_VD.device)
-        self.table_VD[torch.from_numpy(rows_U), :width] = vectors
-
     def layers(self, flat_P: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Weight and bias of each layer as views of a flat vector."""
         found, at = [], 0

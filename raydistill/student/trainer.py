@@ -1,6 +1,12 @@
-"""One step of training: gradients, optimizers, and the way back to the embedding table (torch)."""
+"""One step of training: gradients, Adagrad for the network and for the embedding table (torch).
+
+The network's weights are one flat vector: `torch.optim` would need one tensor a layer, and a second
+and a half to import.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -10,7 +16,24 @@ from raydistill.config.student import Target, TrainConfig
 from raydistill.student.embedding_kernels import adagrad_rows
 from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Inputs, Student
-from raydistill.student.optimizers import make_optimizer
+
+
+def rate_at(config: TrainConfig, *, done_share: float) -> float:
+    """What the learning rates are multiplied with when so much of the training is done."""
+    if done_share < config.warmup_share:
+        return done_share / config.warmup_share
+    left = (1 - done_share) / (1 - config.warmup_share)
+    if config.schedule == "linear":
+        return left
+    if config.schedule == "cosine":
+        return (1 - math.cos(math.pi * left)) / 2
+    return 1.0
+
+
+def adagrad(weights_P: Tensor, squares_P: Tensor, grads_P: Tensor, *, learning_rate: float) -> None:
+    """Adagrad (Duchi et al. 2011) in place, as torch.optim.Adagrad with its defaults."""
+    squares_P.addcmul_(grads_P, grads_P)
+    weights_P.addcdiv_(grads_P, squares_P.sqrt().add_(1e-10), value=-learning_rate)
 
 
 def adagrad_rows_torch(
@@ -24,7 +47,7 @@ def adagrad_rows_torch(
 
 
 class Trainer:
-    """A student and what its training remembers: the state of both optimizers."""
+    """A student and what its training remembers: the squared gradients that Adagrad adds up."""
 
     def __init__(
         self,
@@ -41,7 +64,7 @@ class Trainer:
         """
         self.student, self.config, self.gradient_sync = student, config, gradient_sync
         self.target = target
-        self.optimizer = make_optimizer(config, student.weights_P)
+        self.squares_P = torch.zeros_like(student.weights_P)
         self.squares_V = student.table_VD.new_zeros(len(student.table_VD))
         self._table_rate = config.table_rate(student.spec.preset)
         self._grads_P = torch.empty_like(student.weights_P, dtype=student._low_P.dtype)
@@ -67,7 +90,9 @@ class Trainer:
             low_UD = grads_UD.to(self._grads_P.dtype)
             rows_U, grads_UD = gradient_sync.sum_rows(rows_U, low_UD, counts=counts)
             sums.wait()
-        self.optimizer.step(self._grads_P.float(), learning_rate=rate * self.config.learning_rate)
+        learning_rate = rate * self.config.learning_rate
+        grads_P = self._grads_P.float()
+        adagrad(student.weights_P, self.squares_P, grads_P, learning_rate=learning_rate)
         student.refresh()
         self._move_rows(rows_U, grads_UD, learning_rate=rate * self._table_rate)
         if self.target == "logit":
@@ -90,12 +115,12 @@ class Trainer:
         """What a checkpoint holds."""
         return {
             "student": self.student.arrays(),
-            "optimizer": self.optimizer.state(),
+            "optimizer": {"squares": self.squares_P},
             "table": {"squares": self.squares_V},
         }
 
     def load(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Take up what `state` gave."""
         self.student.load(state["student"])
-        self.optimizer.load(state["optimizer"])
+        self.squares_P.copy_(state["optimizer"]["squares"])
         self.squares_V.copy_(state["table"]["squares"])

@@ -34,8 +34,7 @@ from raydistill.student.batches import Loader
 from raydistill.student.embedding_kernels import look_up
 from raydistill.student.lexicon_builder import make_lexicon
 from raydistill.student.network import Student, predict, to_inputs
-from raydistill.student.optimizers import rate_at
-from raydistill.student.trainer import Trainer
+from raydistill.student.trainer import Trainer, rate_at
 from raydistill.teachers.soft_labels import Targets
 
 NEAR = [at for at, name in enumerate(DENSE_NAMES) if "near" in name or name == "cosine"]
@@ -64,7 +63,6 @@ VARIANTS = [
     Variant("without parts of words", without=PARTS),
     Variant("without rarity", without=RARITY),
     Variant("one bag, no dense features", without=range(NUM_DENSE + 128)),
-    Variant("separate bags", spec={"bags": "separate"}),
     Variant("character 4-grams", spec={"char_ngrams": 4}),
     Variant("2^20 rows", spec={"hash_bits": 20}),
     Variant("hidden 1024-512-128-64", student={"hidden": (1024, 512, 128, 64)}),
@@ -74,8 +72,6 @@ VARIANTS = [
     Variant("linear schedule", train={"schedule": "linear"}),
     Variant("linear, loss on logits", train={"schedule": "linear", "target": "logit"}),
     Variant("dropout 0.1", student={"dropout": 0.1}),
-    Variant("AdamW 0.001", train={"optimizer": "adamw", "learning_rate": 0.001,
-                                  "table_learning_rate": 0.01, "schedule": "linear"}),
     Variant("batches of 128", train={"batch_rows": 128}),
     Variant("bert2dnn", spec={"preset": "bert2dnn", "word_dim": 0},
             student={"hidden": (1024, 512, 128, 64)}),

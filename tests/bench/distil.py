@@ -29,7 +29,7 @@ from raydistill.files.pieces import Piece
 from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import Features, concatenate
-from raydistill.serving.featurize import document_counts, idf, word_rows
+from raydistill.serving.featurize import document_counts, idf
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.stages.lexicon import write_lexicon
@@ -55,7 +55,6 @@ class Way:
     counts: bool = False  # a pair weighs as often as it came
     kept: str = "all"  # of the pairs: those the teachers agree on, or as many at random
     mean: bool = False  # of the weights at the evaluations of the second half
-    words: bool = False  # the rows of single words begin with the words' vectors
     units: bool = True  # sizes and units in one spelling
 
 
@@ -70,7 +69,6 @@ WAYS = [
     Way("the 80 % that teachers agree on", kept="agreed"),
     Way("80 % at random", kept="random"),
     Way("mean of the weights", mean=True),
-    Way("rows begin as word vectors", words=True),
     Way("units as they are written", units=False),
 ]
 
@@ -191,8 +189,6 @@ def fit(way: Way, run: Run, data: Data, *, seed: int, epochs: int) -> list[dict[
     scale = dense_scale(data.pairs.dense_BF)
     for one in (student, mean.student):
         one.standardise(mean_F=scale["dense_mean"], std_F=scale["dense_std"])
-    if way.words:
-        student.start_rows(word_rows(data.lexicon, spec=student.spec), data.lexicon.vectors_KE)
     trainer = _Trainer(student, TrainConfig(batch_rows=_ROWS), target="logit")
     trainer.way = way
     features, targets, queries, is_judged, weights = pairs_of(way, data, seed=seed)

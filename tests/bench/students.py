@@ -25,7 +25,7 @@ def fitted(fit: StudentFit) -> Student:
     run, lexicon = fit.run, load_lexicon(fit.run)
     loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
     name, rows = next(iter(fit.shards.items()))
-    state = new_state(fit, scale_features(loader, {name: rows}), lexicon=lexicon, device="cpu")
+    state = new_state(fit, scale_features(loader, {name: rows}), device="cpu")
     callbacks = FitCallbacks(save=lambda _: None, log=lambda _: None)
     fit_student(fit, state, loader, rank=0, num_workers=1, callbacks=callbacks)
     student = Student(fit.spec, run.config.student)

@@ -101,14 +101,6 @@ def test_a_window_in_shards_is_named_with_what_it_became(file: str) -> None:
     assert load_config(file, overrides=["train.window_rows=65536"]).train.window_rows == 65_536
 
 
-def test_a_start_from_words_needs_their_vectors(file: str) -> None:
-    start = 'student.start="words"'
-    assert load_config(file, overrides=[start]).student.start == "words"
-    for none in ("ngrams.word_dim=0", "ngrams.preset=bert2dnn"):
-        with pytest.raises(UserError, match="needs word vectors"):
-            load_config(file, overrides=[start, none])
-
-
 def test_single_texts_have_no_query(file: str, tmp_path: Path) -> None:
     config = load_config(file, overrides=["pairs.query=", "judged.query="])
     (tmp_path / "stored.toml").write_text(config.to_toml())

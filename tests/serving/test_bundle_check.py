@@ -56,6 +56,7 @@ def with_(name: str, at: object, value: float) -> np.ndarray:
 def test_a_right_bundle_scores() -> None:
     assert np.isfinite(Scorer(settings(), arrays()).score("sofa", ["grey sofa", ""])).all()
     Scorer(settings(temperature=1, later="unknown settings are for others"), arrays())
+    Scorer(settings(ngrams={**asdict(SPEC), "bags": "one"}), arrays())  # as older ones say
     large = arrays() | {"embedding": with_("embedding", (0, 0), 3e38)}  # its square is infinite
     Scorer(settings(), large)
     other = {"weight_x": np.ones(1, np.float32), "weight_": np.ones(1, np.float32)}
@@ -167,8 +168,7 @@ def ngrams(**changed: object) -> dict[str, Any]:
         (ngrams(hash_bits=0), "hash_bits is 0, not from 1 to 30"),
         (ngrams(hash_bits=31, vocabulary_rows=0), "hash_bits is 31"),
         (ngrams(hash_bits="8"), "hash_bits is '8', not of type int"),
-        (ngrams(bags="two"), "bags is 'two'"),
-        (ngrams(bags=["one"]), "bags is"),
+        (ngrams(bags="separate"), "unknown field 'bags'"),
         (ngrams(char_ngrams=1), "char_ngrams is 1"),
         (ngrams(units=1), "units is 1, not of type bool"),
         (ngrams(extra_units=[["carat"]]), "extra_units is .* pairs of a short name"),

@@ -38,12 +38,6 @@ def test_the_papers_ids_ignore_case_and_keep_punctuation() -> None:
     assert set(features("q", "sofa,").ids_N) == set(features("q", "sofa").ids_N)
 
 
-def test_separate_bags_hold_what_one_bag_holds() -> None:
-    apart = features("grey sofa", "a b c", NgramSpec("bert2dnn", 16, bags="separate"))
-    assert np.diff(apart.offsets).tolist() == [2 * 2 + 1, 2 * 3 + 1]
-    assert (apart.ids_N == features("grey sofa", "a b c", PAPER).ids_N).all()
-
-
 def test_character_ngrams_by_hand() -> None:
     # " ab " and " ab cd ": two and five windows of three characters.
     found = features("Ab", "ab-cd", NgramSpec("match", 16, char_ngrams=3))

@@ -21,7 +21,7 @@ from raydistill.student.network import Student, predict
 
 SPECS: list[dict[str, Any]] = [
     {"preset": "match", "word_dim": 2},
-    {"preset": "match", "word_dim": 2, "bags": "separate", "char_ngrams": 3},
+    {"preset": "match", "word_dim": 2, "char_ngrams": 3},
     {"preset": "bert2dnn", "char_ngrams": 4},
     {"preset": "bert2dnn"},
 ]

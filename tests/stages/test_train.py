@@ -27,7 +27,6 @@ from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import shards_to_score
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.serving.featurize import word_rows
 from raydistill.stages import prepare, train
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.student import fit_files
@@ -70,9 +69,7 @@ def start(run: Run, role: str = "student") -> tuple[train.StudentFit, train.FitS
 
 def again(fit: train.StudentFit, gradient_sync: GradientSync | None = None) -> train.FitState:
     features = fit_files.load_features(fit.output)
-    return train.new_state(
-        fit, features, lexicon=load_lexicon(fit.run), device="cpu", gradient_sync=gradient_sync
-    )
+    return train.new_state(fit, features, device="cpu", gradient_sync=gradient_sync)
 
 
 def fit(
@@ -122,16 +119,7 @@ def test_the_student_learns_what_the_teacher_says(labeled: Run) -> None:
     assert np.corrcoef(logits, targets)[0, 1] > 0.9
 
 
-def test_a_student_may_start_with_the_words_vectors(labeled: Run) -> None:
-    student = labeled.config.student.model_copy(update={"start": "words"})
-    fit, state = start(Run(labeled.config.model_copy(update={"student": student})))
-    lexicon, table = load_lexicon(fit.run), state.student.table_VD.numpy()
-    row = word_rows(lexicon, spec=fit.spec)[0]
-    assert (table[row, :4] == lexicon.vectors_KE[0]).all()
-    assert not (table[row, :4] == start(labeled)[1].student.table_VD[row, :4].numpy()).any()
-
-
-@pytest.mark.parametrize("fields", [{}, {"average_from": 0.2, "optimizer": "adamw"}])
+@pytest.mark.parametrize("fields", [{}, {"average_from": 0.2}])
 def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
     labeled: Run, tmp_path: Path, fields: dict[str, object]
 ) -> None:

@@ -13,9 +13,9 @@ from raydistill.files.pieces import shard_pieces
 from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import TUNED, Run
 from raydistill.runs.shards import pair_shards, shards_to_score
-from raydistill.search.results import FINISHED
+from raydistill.search.results import FAILED, FINISHED, STOPPED
 from raydistill.search.sample import draw_sample
-from raydistill.search.trial import FAILED, STOPPED, run_trial, trial_fit
+from raydistill.search.trial import run_trial, trial_fit
 from raydistill.stages import tune
 from raydistill.student import fit_files
 from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
@@ -26,7 +26,7 @@ SPACE = {
     "soft_labels.temperature": {"low": 0.5, "high": 4.0, "log": True},
     "soft_labels.weights": {"spread": 1.0},
     "student.hidden": {"choices": [[16, 8], [8]]},
-    "train.weight_decay": {"choices": [0.0, 0.1]},  # with Adagrad 0.1 is a mistake: a trial fails
+    "ngrams.word_dim": {"choices": [4, 8]},  # the lexicon has 4 columns: with 8 a trial fails
 }
 TUNE = {
     "num_trials": 6, "sample_pairs": 1_000, "max_epochs": 1, "num_final": 1, "final_seeds": 1,
@@ -51,7 +51,7 @@ def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
     teachers = {name: {"model": str(tiny_bert)} for name in ("good", "noise")}
     labels = {"weights": "fitted"}
     config = run_config(
-        prepared_dir, raw_files, tiny_bert, teachers=teachers, labels=labels, tune=TUNE
+        prepared_dir, raw_files, tiny_bert, teachers=teachers, soft_labels=labels, tune=TUNE
     )
     run = Run(config)
     write_two_teachers(run)
@@ -67,7 +67,7 @@ def test_fitted_weights_make_the_soft_labels_and_the_fingerprint(labeled: Run) -
     dev = read_judged(labeled, "dev")
     assert len(dev.labels_B) == stack.num_pairs and len(set(dev.groups_B.tolist())) > 10
     labels = labeled.config.soft_labels.model_copy(update={"weights": {"good": 1.0, "noise": 1.0}})
-    equal = labeled.config.model_copy(update={"labels": labels})
+    equal = labeled.config.model_copy(update={"soft_labels": labels})
     assert Run(equal).train_fingerprint("student") != labeled.train_fingerprint("student")
     assert stack_of(Run(equal)).weights == {"good": 0.5, "noise": 0.5}
 
@@ -86,7 +86,7 @@ def test_a_sample_is_read_as_the_run_folder_is(labeled: Run) -> None:
         assert [logit_of[i] for i in some["pair_id"].to_pylist()] == some["logit"].to_pylist()
     values = {
         "soft_labels.temperature": 2.0, "soft_labels.weights.noise": 0.0, "student.hidden": 1,
-        "train.weight_decay": 0,
+        "ngrams.word_dim": 0,
     }  # fmt: skip
     fit = trial_fit(task, values)
     name = next(iter(task.sample.shards))
@@ -107,7 +107,7 @@ def test_a_trial_reports_the_best_so_far(labeled: Run, metric: str) -> None:
     task = tune.search_context(Run(config))
     values = {
         "soft_labels.temperature": 1.0, "soft_labels.weights.noise": 0.0, "student.hidden": 0,
-        "train.weight_decay": 0,
+        "ngrams.word_dim": 0,
     }  # fmt: skip
     found: list[dict[str, float]] = []
     run_trial(task, values, report=found.append, time_us=lambda *_: 7.0)
@@ -127,11 +127,11 @@ def test_from_a_space_to_an_overlay_that_train_takes(labeled: Run, tmp_path: Pat
     rows = table.to_pylist()
     assert len(rows) == 6 and {row["state"] for row in rows} <= {FINISHED, STOPPED, FAILED}
     for row in rows:  # a mistake in one trial is written down, and the others go on
-        is_wrong = row["train.weight_decay"] > 0
+        is_wrong = row["ngrams.word_dim"] > 4
         assert (row["state"] == FAILED) == is_wrong
         assert (row["error"] is not None) == is_wrong
     assert any(row["state"] == FAILED for row in rows)
-    assert "adamw" in next(row["error"] for row in rows if row["error"])
+    assert "the search has 4 columns" in next(row["error"] for row in rows if row["error"])
     found = labeled.tune.read_json(TUNED)
     assert found is not None and next(f["name"] for f in found["finals"]) == "untuned"
     assert len(found["finals"]) == 2
