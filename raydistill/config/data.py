@@ -1,4 +1,4 @@
-"""The tables `[pairs]`, `[judged]` and `[cluster]`: raw files, columns, text, labels; Ray."""
+"""The tables `[pairs]`, `[judged]` and `[cluster]`: raw files, their columns, text and labels."""
 
 from __future__ import annotations
 
@@ -19,12 +19,18 @@ from raydistill.errors import UserError
 
 
 class CsvConfig(ConfigSection):
-    """How delimited text is written, where its suffix and its first lines do not tell."""
+    """How delimited text is written, where its suffix and its first lines do not show it."""
 
-    quote: str | None = None  # "": quotes are text; default: the double quote, in TSV none
-    escape: str | None = None  # of a quote in quotes; "": none; default: doubled, or a backslash
+    quote: str | None = None
+    """The quote character. `""`: quotes are text. Default: `"`; in TSV none."""
+    escape: str | None = None
+    """The character before a quote inside quotes. `""`: none. Default: a doubled quote, or a
+    backslash where a record cannot be read otherwise."""
     delimiter: str | None = None
-    encoding: str | None = None  # as Python calls it: cp1252, latin-1, shift_jis
+    """The character between fields. Default: detected from the header in CSV; a tab in TSV."""
+    encoding: str | None = None
+    """The encoding, by its Python name: `cp1252`, `latin-1`, `shift_jis`. Default: UTF-8, UTF-16 or
+    UTF-32, by the byte-order mark."""
 
     @field_validator("delimiter", mode="before")
     @classmethod
@@ -58,17 +64,26 @@ Scale = tuple[float, float]
 
 
 class InputConfig(ConfigSection):
-    """One input; columns that are not named here are named as the section says."""
+    """One input as a table; a setting that is not given here is that of the section."""
 
-    path: str  # a file, a folder or a glob, local or s3://
+    path: str
+    """A file, a folder or a glob, local or `s3://`."""
     query: str | None = None
+    """The column of the query."""
     title: str | None = None
+    """The column of the title."""
     label: str | None = None
+    """The column of the label. `[judged]` only."""
     source: str | None = None
-    split: Literal["train", "dev", "test"] | None = None  # of all its pairs; judged pairs alone
-    csv: CsvConfig | None = None  # what is not given here is as the section says
-    scale: Scale | None = None  # judged pairs alone, as are grades
+    """A column that is stored beside each pair."""
+    split: Literal["train", "dev", "test"] | None = None
+    """The split of all its pairs. `[judged]` only. Default: a hash of the query decides."""
+    csv: CsvConfig | None = None
+    """How this input's delimited text is written."""
+    scale: Scale | None = None
+    """The labels that stand for 0 and for 1. `[judged]` only."""
     grades: dict[str, Label] | None = None
+    """The label in 0..1 of each word. `[judged]` only."""
 
 
 def _to_inputs(given: object) -> object:
@@ -106,17 +121,27 @@ def to_csv_config(given: Mapping[str, str | None]) -> CsvConfig:
 class TextRules(ConfigSection):
     """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
 
-    # The files, and how each is read, are part of the fingerprint another way (data/manifest.py).
     RUNTIME_ONLY = frozenset({"input", "csv", "max_bad_fraction"})
+    # The manifest's identities hold the files and how each is read (data/manifest.py).
+    FINGERPRINTED_ELSEWHERE = frozenset({"input", "csv"})
     input: Inputs
-    query: str = "query"  # "": the task has single texts, in `title`
+    """The raw files: a path, a list of paths, or a list of tables (see `[[pairs.input]]`)."""
+    query: str = "query"
+    """The column of the query. `""`: the task has single texts, in `title`."""
     title: str = "title"
-    source: str | None = None  # a column that is kept beside the pairs: the shop, the month
+    """The column of the title."""
+    source: str | None = None
+    """A column that is stored beside each pair, such as the shop or the month. Default: none."""
     lowercase: bool = False
+    """Whether texts are stored in lower case. Both presets fold case themselves."""
     max_query_chars: Count = 200
+    """Characters of a query; a row with a longer one goes to quarantine."""
     max_title_chars: Count = 1_000
+    """Characters of a title; a row with a longer one goes to quarantine."""
     csv: CsvConfig = CsvConfig()
-    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)  # of the rows, in quarantine
+    """How the delimited text of all inputs of the section is written."""
+    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
+    """The share of rows that may go to quarantine; with more `prepare` stops."""
 
     def csv_options(self, given: InputConfig) -> dict[str, str]:
         """What is known of the delimited text of an input, as fields of `CsvOptions`."""
@@ -164,23 +189,32 @@ class TextRules(ConfigSection):
 class PairsConfig(TextRules):
     """The transfer set: unlabeled pairs."""
 
-    shard_rows: Count = 65_536  # 20 s of an H100: what a lost machine costs
+    shard_rows: Count = 65_536
+    """Pairs of a shard at most. A shard is the work that a lost machine costs."""
     dedupe: bool = True
-    hold_out: bool = True  # leave out the pairs of dev and test queries
+    """Whether equal pairs become one pair with a weight."""
+    hold_out: bool = True
+    """Whether pairs of dev and test queries are left out of the transfer set."""
 
 
 class JudgedConfig(TextRules):
     """Human-judged pairs, split by a hash of the query where their input names no split."""
 
     RUNTIME_ONLY = TextRules.RUNTIME_ONLY | {"scale", "grades"}
+    FINGERPRINTED_ELSEWHERE = TextRules.FINGERPRINTED_ELSEWHERE | {"scale", "grades"}
     label: str = "label"
-    scale: Scale | None = None  # the labels that stand for 0 and for 1: [0, 3]; None: 0..1
-    grades: dict[str, Label] = Field(
-        default={}
-    )  # what each label stands for: Exact = 1.0, Substitute = 0.5
+    """The column of the label."""
+    scale: Scale | None = None
+    """The labels that stand for 0 and for 1, such as `[0, 3]` or `[5, 1]`. Default: labels are
+    0..1."""
+    grades: dict[str, Label] = Field(default={})
+    """The label in 0..1 of each word: `Exact = 1.0`, `Substitute = 0.5`. Not with `scale`."""
     relevant_at: float = Field(default=0.5, ge=0, le=1)
-    dev_share: Share = 0.1  # without effect where an input is the dev split
+    """The label from which a pair counts as relevant in AUC, accuracy and binary targets."""
+    dev_share: Share = 0.1
+    """The share of queries in the dev split. No effect where an input is the dev split."""
     test_share: Share = 0.1
+    """The share of queries in the test split. No effect where an input is the test split."""
 
     def label_rule(self, given: InputConfig) -> dict[str, Any]:
         """What the labels of an input stand for: its own scale or grades, or the section's."""
@@ -210,7 +244,11 @@ class JudgedConfig(TextRules):
 
 
 class ClusterConfig(ConfigSection):
-    """Where Ray is; None: the cluster of the job, or a Ray of our own on this machine."""
+    """The Ray cluster."""
 
+    RUNTIME_ONLY = frozenset({"address", "gpus"})
     address: str | None = None
-    gpus: int | None = Field(default=None, ge=0)  # what it may grow to; None: those there now
+    """The address of a Ray cluster. Default: that of the job or of `RAY_ADDRESS`, else a Ray
+    started on this machine."""
+    gpus: int | None = Field(default=None, ge=0)
+    """The GPUs that an autoscaled cluster may grow to. Default: those that it has now."""

@@ -42,21 +42,36 @@ from raydistill.config.teachers import (
 class RunConfig(ConfigSection):
     """A whole run, as read from the file and stored beside its output as run.toml."""
 
+    RUNTIME_ONLY = frozenset({"run_dir", "cluster"})
+
     run_dir: str
+    """The run folder, on a disk that all machines share or at `s3://`."""
     pairs: PairsConfig
+    """The transfer set: unlabeled pairs."""
     judged: JudgedConfig
+    """Pairs with human labels, split into train, dev and test by query."""
     teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], TeacherConfig] = Field(
         min_length=1
     )
+    """The teachers, by name; at least one."""
     trees: TreesConfig = TreesConfig()
+    """Boosted trees on the match features, a teacher fitted on the judged pairs."""
     finetune: FinetuneConfig = FinetuneConfig()
+    """How a `base` encoder becomes a cross-encoder."""
     label: LabelConfig = LabelConfig()
+    """How the teachers score pairs."""
     soft_labels: SoftLabelsConfig = SoftLabelsConfig()
+    """How logits become soft labels."""
     ngrams: NgramsConfig = NgramsConfig()
+    """How text becomes n-gram ids and match features."""
     student: StudentConfig = StudentConfig()
+    """The student's network."""
     train: TrainConfig = TrainConfig()
+    """How the student is fitted."""
     tune: TuneConfig = TuneConfig()
+    """How settings are searched."""
     cluster: ClusterConfig = ClusterConfig()
+    """The Ray cluster."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

@@ -10,13 +10,19 @@ from raydistill.config.base import ConfigSection, Count, Positive
 
 
 class SpaceConfig(ConfigSection):
-    """What a searched setting may be: a range, some choices, or how far weights may lie apart."""
+    """The values of a searched setting: a range, choices, or a spread of the stacking weights."""
 
-    low: int | float | None = None  # both whole numbers: so are the values
+    low: int | float | None = None
+    """The lowest value of a range. Values are whole numbers if `low` and `high` are."""
     high: int | float | None = None
+    """The highest value of a range."""
     log: bool = False
+    """Whether the range is searched on a logarithmic scale."""
     choices: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
-    spread: Positive | None = None  # of soft_labels.weights: each ratio times e^-spread to e^spread
+    """The allowed values."""
+    spread: Positive | None = None
+    """For `soft_labels.weights` only: each ratio to the first teacher's weight is the fitted ratio
+    times e^-spread to e^spread."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -35,12 +41,23 @@ class TuneConfig(ConfigSection):
 
     RUNTIME_ONLY = frozenset({"num_concurrent"})
     num_trials: Count = 50
-    sample_pairs: Count = 100_000  # of the transfer set, for the trials
-    max_epochs: Count | None = None  # of a trial; None: train.epochs
-    metric: Literal["log_loss", "auc", "accuracy", "ece"] = "log_loss"  # on the judged dev split
-    speed: bool = False  # microseconds a pair as a second objective
+    """Trials of the search."""
+    sample_pairs: Count = 100_000
+    """Pairs of the transfer set that the trials train on."""
+    max_epochs: Count | None = None
+    """Epochs of a trial at most. Default: `train.epochs`."""
+    metric: Literal["log_loss", "auc", "accuracy", "ece"] = "log_loss"
+    """The metric on the judged dev split that the search improves."""
+    speed: bool = False
+    """Whether µs/pair is a second objective; the result is then a Pareto front."""
     seed: int = 0
-    num_final: Count = 3  # the best configurations are trained again on the whole transfer set
+    """The seed of the sample and of Optuna."""
+    num_final: Count = 3
+    """The best configurations that are trained again on the whole transfer set."""
     final_seeds: Count = 3
-    num_concurrent: Count | None = None  # trials at once; None: one a core
-    space: dict[str, SpaceConfig] = Field(default_factory=dict)  # by section.field
+    """Seeds with which each final configuration is trained."""
+    num_concurrent: Count | None = None
+    """Trials at once. Default: one a core."""
+    space: dict[str, SpaceConfig] = Field(default_factory=dict)
+    """The searched settings, by `"section.field"` of `[soft_labels]`, `[ngrams]`, `[student]` and
+    `[train]` (see `[tune.space]`)."""

@@ -16,28 +16,44 @@ class SoftLabelsConfig(ConfigSection):
     """The soft label: sigmoid((sum_m w_m z_m + bias) / temperature)."""
 
     temperature: Positive = 1.0
-    # "fitted": on the judged dev split (stacking.py). None: fitted too where there are several
-    # teachers; equal, and without the trees, where those judged pairs allow no fit.
+    """What the margin is divided by. Above 1 soft labels move toward 0.5. With
+    `train.target = "logit"` it only rescales the target."""
     weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["fitted"] | None = None
-    bias: float | None = None  # None: fitted with the weights, 0 with given ones
+    """The weight of each teacher, divided by their sum; or `"fitted"`, on the judged dev split.
+    Default: fitted where there are several teachers; equal, and without the trees, where those
+    judged pairs allow no fit."""
+    bias: float | None = None
+    """The constant of the margin. Default: fitted with the weights; 0 where weights are given."""
 
 
 class NgramsConfig(ConfigSection):
     """Text to n-gram ids and match features."""
 
-    RUNTIME_ONLY = frozenset({"num_words", "word_encoder"})  # parts of the lexicon's fingerprint
+    RUNTIME_ONLY = frozenset({"num_words", "word_encoder"})
+    FINGERPRINTED_ELSEWHERE = RUNTIME_ONLY  # parts of the lexicon's fingerprint
 
     preset: Literal["match", "bert2dnn"] = "match"
-    hash_bits: int = Field(default=18, ge=8, le=26)  # 2^18 = 262,144 rows of the embedding table
-    vocabulary_rows: Count | None = None  # in place of them: the most frequent n-grams alone
-    units: bool = True  # match: sizes and units in one spelling
-    # Their short names, and what else they are called behind a number: { carat = "ct cts" }. They
-    # are read so by the query key too, and by whatever scores with the bundle.
+    """The features and defaults of the student: `"match"` has match features, `"bert2dnn"` is the
+    paper's student."""
+    hash_bits: int = Field(default=18, ge=8, le=26)
+    """Bits of an n-gram id: 18 bits are 2^18 = 262,144 rows of the embedding table."""
+    vocabulary_rows: Count | None = None
+    """Rows of the embedding table, for the most frequent n-grams only. Default: `hash_bits`
+    decides."""
+    units: bool = True
+    """Whether sizes and units are read in one spelling. Preset `match` only."""
     extra_units: dict[str, str] = Field(default_factory=dict)
-    char_ngrams: Literal[0, 2, 3, 4, 5, 6] = 0  # letters of character n-grams; 0: none
-    word_dim: int = Field(default=64, ge=0, le=1_024)  # of the word vectors of `match`; 0: none
-    num_words: Count = 65_536  # the most frequent ones have vectors
-    word_encoder: str | None = None  # as teachers.X.base; None: the first teacher's encoder
+    """Units besides the built-in ones: a short name and its other names, such as
+    `carat = "ct cts"`. The query key and the bundle use them too."""
+    char_ngrams: Literal[0, 2, 3, 4, 5, 6] = 0
+    """Characters of a character n-gram. 0: no character n-grams."""
+    word_dim: int = Field(default=64, ge=0, le=1_024)
+    """Columns of the word vectors. 0: no word vectors. Preset `match` only."""
+    num_words: Count = 65_536
+    """The number of most frequent words that have a vector."""
+    word_encoder: str | None = None
+    """The encoder of the word vectors, named as `teachers.NAME.base`. Default: the first teacher's
+    `base` or `model`."""
 
     @field_validator("extra_units")
     @classmethod
@@ -60,12 +76,12 @@ class NgramsConfig(ConfigSection):
         return self.units and self.preset == "match"
 
 
-# What a preset takes where the file is silent. bert2dnn: as published. match: what won on real
-# pairs; its layers are as good as those of bert2dnn there, with a sixth of the work.
+# Defaults of each preset. bert2dnn: as published. match: the best on real pairs (docs/results.md);
+# its layers do as well as those of bert2dnn there, with a sixth of the work.
 HIDDEN = {"match": (256, 64), "bert2dnn": (1024, 512, 128, 64)}
 TARGET: dict[str, Target] = {"match": "logit", "bert2dnn": "probability"}
-# Of the table's Adagrad; None: the rate of the network, as published. Most rows come a few times,
-# and at 0.01 each step moves a row by a twelfth of the noise that it began with.
+# Of the table's Adagrad; None: the rate of the network, as published. Most rows occur a few times,
+# and at 0.01 a step moves a row by a twelfth of its random initial value.
 TABLE_RATE = {"match": 0.1, "bert2dnn": None}
 
 
@@ -73,8 +89,11 @@ class StudentConfig(ConfigSection):
     """The network."""
 
     embedding_dim: Count = 64
-    hidden: tuple[Count, ...] | None = None  # None: as the preset wants it
+    """Columns of the embedding table."""
+    hidden: tuple[Count, ...] | None = None
+    """Sizes of the hidden layers. Default: the preset's."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of hidden units that a training step sets to 0."""
 
 
 class TrainConfig(ConfigSection):
@@ -84,36 +103,54 @@ class TrainConfig(ConfigSection):
         {"num_workers", "num_gpus", "checkpoint_every_windows", "keep_checkpoints"}
     )
     epochs: Count = 3
-    judged_epochs: Count = 10  # of the baseline on judged labels only
-    evaluate_every_pairs: Count | None = None  # on dev, also at each epoch's end; the best is kept
-    patience: Count | None = None  # stop after so many evaluations without a better AUC
-    average_from: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of the training from
-    # which on the mean of the weights at all evaluations competes for the best
+    """Passes over the transfer set."""
+    judged_epochs: Count = 10
+    """Passes of the baseline on judged labels only over the judged train split."""
+    evaluate_every_pairs: Count | None = None
+    """Pairs between two evaluations on dev. Default: at each epoch's end only, which is always
+    evaluated. The weights with the best AUC are kept."""
+    patience: Count | None = None
+    """Evaluations without a better AUC after which training stops. Default: it does not stop."""
+    average_from: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The share of the training from which on the mean of the weights at all evaluations is
+    evaluated too, and kept if it is best. Default: no mean."""
     batch_rows: Count = 128
-    learning_rate: Positive = 0.01  # of Adagrad
-    table_learning_rate: Positive | None = None  # None: as the preset wants it
-    warmup_share: float = Field(default=0.0, ge=0, lt=1)  # of the training; the rate rises from 0
-    # What the student learns: the soft label (sigmoid cross-entropy) or its logit (half the squared
-    # distance); judged labels are probabilities. None: logit with preset `match`, the paper's
-    # probability with `bert2dnn`.
+    """Pairs of a step, of all workers together."""
+    learning_rate: Positive = 0.01
+    """The learning rate of the network's Adagrad."""
+    table_learning_rate: Positive | None = None
+    """The learning rate of the embedding table's Adagrad. Default: the preset's."""
+    warmup_share: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the training in which the learning rates rise from 0."""
     target: Target | None = None
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after it; the others end at 0
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix work; weights: float32
-    # Rows that are shuffled together, in pieces of 65,536 (pieces.py), at least one piece. Two
-    # windows are in memory: 2 x 524,288 pairs x 0.85 kB = 0.9 GB with preset match.
+    """What the student learns: the soft label (`"probability"`, sigmoid cross-entropy) or its logit
+    (`"logit"`, half the squared distance). Judged labels are always learned as probabilities.
+    Default: the preset's."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """The learning rates after the warm-up; `"linear"` and `"cosine"` end at 0."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """The type of the matrix work; the weights are float32. `"auto"`: bfloat16 where the hardware
+    multiplies in it."""
     window_rows: Count = 524_288
-    checkpoint_every_windows: Count = 8  # counted over all epochs
+    """Pairs that are shuffled together, in pieces of 65,536 and at least one piece. Two windows are
+    in memory: 2 x 524,288 pairs x 0.85 kB = 0.9 GB with preset `match`."""
+    checkpoint_every_windows: Count = 8
+    """Windows between two checkpoints, counted over all epochs."""
     keep_checkpoints: Count = 2
+    """Checkpoints that are kept."""
     seed: int = 0
+    """The seed of the weights, the order of the pairs and dropout."""
     num_workers: Count = 1
+    """Ray Train workers."""
     num_gpus: float = Field(default=0, ge=0)
+    """GPUs of a worker, where the cluster has GPUs. 0: CPUs."""
 
     def table_rate(self, preset: str) -> float:
         """Learning rate of the embedding table."""
         return self.table_learning_rate or TABLE_RATE[preset] or self.learning_rate
 
 
-# What a trial of tune can change: settings that ask for no other pairs and no other logits.
+# The tables that tune can search: their settings need no other pairs and no other logits.
 SEARCHED: dict[str, type[ConfigSection]] = {
     "soft_labels": SoftLabelsConfig,
     "ngrams": NgramsConfig,

@@ -1,7 +1,7 @@
 """Text to n-gram ids and match features: one compiled function for training and for serving.
 
 Comes in: UTF-8 bytes and offsets of queries and titles. Goes out: flat ids, bag offsets and a few
-dense features a pair. `docs/ngrams.md` is the specification. No Arrow, no torch: a bundle needs
+dense features a pair. `docs/features.md` is the specification. No Arrow, no torch: a bundle needs
 numpy and numba alone.
 """
 

@@ -1,8 +1,7 @@
 """Match features: what a query and a title have in common, as a few dozen numbers a pair (numba).
 
-`docs/ngrams.md` is the specification. Comes in: hashes of words, trigrams, what is known of words.
-Goes out: one row of DENSE_NAMES, and the mean word vectors of both sides. No model decides anything
-here; the student learns what the numbers are worth.
+Input: hashes of words, trigrams, and the lexicon. Output: one row of DENSE_NAMES, and the mean word
+vectors of both sides. The specification is `docs/features.md`.
 
 Shapes: Q words of a query, T words of a title, K known words, E columns of their vectors.
 """

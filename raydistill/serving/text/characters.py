@@ -1,6 +1,6 @@
 """What each character is to a word: its class, and the form in which spellings of it are one.
 
-Made once a process from Python's Unicode data. `docs/ngrams.md` is the specification. Needs NumPy
+Made once a process from Python's Unicode data. `docs/features.md` is the specification. Needs NumPy
 alone.
 """
 

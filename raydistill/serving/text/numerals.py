@@ -1,7 +1,7 @@
 """Numbers in one spelling, compiled: `1,000`, `1 000` and `1000.0` are one, as are 1-1/2 and 1.5.
 
 Comes in: folded code points of a text. Goes out: the number that begins at one of them, written as
-decimals. `docs/ngrams.md` is the specification. Needs NumPy and numba alone.
+decimals. `docs/features.md` is the specification. Needs NumPy and numba alone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """UTF-8 text to folded words and character trigrams, compiled; what n-grams are made of.
 
-Comes in: bytes and offsets. Goes out: a 64-bit hash of each word. `docs/ngrams.md` is the
+Comes in: bytes and offsets. Goes out: a 64-bit hash of each word. `docs/features.md` is the
 specification. Needs numpy and numba alone.
 """
 

@@ -1,8 +1,8 @@
 """Sizes and units in one spelling, compiled: `1-1/2"`, `1.50 inches` and `1 1/2 in` are one.
 
-Comes in: folded code points of a text. Goes out: the same with its numbers as decimals, the units
-behind them by their short names, and the hyphens of model numbers left out. `docs/ngrams.md` is the
-specification. Needs NumPy and numba alone.
+Input: folded code points of a text. Output: the same text with its numbers as decimals, the units
+behind them by their short names, and without the hyphens of model numbers. The specification is
+`docs/features.md`. Needs NumPy and numba alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The specification of docs/ngrams.md on sizes and units once more, with regular expressions."""
+"""The specification of docs/features.md on sizes and units once more, with regular expressions."""
 
 import re
 
