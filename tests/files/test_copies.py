@@ -1,14 +1,12 @@
 """Copies of remote folders on this machine: whole, and not more than may lie there."""
 
 import os
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.files import copies as cache
 from raydistill.files.copies import MAX_GIB, cached_copy, copies_folder, max_cache_bytes, trim
 from raydistill.files.folder import Folder
 
@@ -90,29 +88,3 @@ def test_a_folder_that_changes_while_it_is_copied_is_no_copy(
     with pytest.raises(UserError, match="changed while it was copied"):
         folder.download()
     assert list(copies_folder().iterdir()) == []
-
-
-def test_folders_of_others_are_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    base = tmp_path / f"raydistill-{os.getuid()}"
-    assert cache._temporary("compiled-1") == base / "compiled-1"
-
-    base.chmod(0o770)  # whoever may write there could leave code
-    assert cache._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]
-    base.chmod(0o700)
-
-    mine = base.rename(tmp_path / "mine")
-    base.symlink_to(mine)
-    assert cache._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]
-
-    base.unlink()
-    base.write_text("")
-    assert cache._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]
-
-    base.unlink()
-    mine.rename(base)
-    monkeypatch.setattr(os, "getuid", lambda: 12_345)
-    foreign = tmp_path / "raydistill-12345"
-    foreign.mkdir(mode=0o700)
-    os.chown(foreign, 54_321, -1) if os.geteuid() == 0 else None
-    assert cache._temporary("compiled-1").parent == tmp_path  # type: ignore[union-attr]

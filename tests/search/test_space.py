@@ -57,12 +57,12 @@ def test_weights_keep_to_the_simplex() -> None:
 
 
 def test_the_untuned_settings_are_a_trial_where_the_space_holds_them() -> None:
-    run = config(labels={"weights": "fitted"})
+    run = config(soft_labels={"weights": "fitted"})
     assert default_values(run, dimensions(run)) == {
         "soft_labels.temperature": 1.0, "soft_labels.weights.b": 0.0, "student.hidden": 0,
         "train.batch_rows": 64,
     }  # fmt: skip
-    other = config(labels={"weights": "fitted"}, train={"batch_rows": 16})
+    other = config(soft_labels={"weights": "fitted"}, train={"batch_rows": 16})
     assert default_values(other, dimensions(other)) is None
 
 
@@ -127,7 +127,7 @@ def test_one_teacher_has_no_weights_to_search() -> None:
 
 def test_overlays_lie_over_the_file_and_set_above_them(tmp_path: Path) -> None:
     file, overlay = tmp_path / "run.toml", tmp_path / "best.toml"
-    file.write_text(config(labels={"weights": "fitted"}).to_toml())
+    file.write_text(config(soft_labels={"weights": "fitted"}).to_toml())
     overlay.write_text("[soft_labels]\ntemperature = 3.0\nbias = 0.5\nweights = {a = 1, b = 3}\n")
     from raydistill.config.loading import read_overlay
 
@@ -143,9 +143,9 @@ def test_overlays_lie_over_the_file_and_set_above_them(tmp_path: Path) -> None:
 
 def test_an_overlay_replaces_the_weights_as_a_whole(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    given = config(labels={"weights": {"a": 1, "trees": 1, "b": 1}}, trees={"enabled": True})
+    given = config(soft_labels={"weights": {"a": 1, "trees": 1, "b": 1}}, trees={"enabled": True})
     file.write_text(given.to_toml())
-    overlay = {"labels": {"weights": {"a": 3, "b": 1}}}
+    overlay = {"soft_labels": {"weights": {"a": 3, "b": 1}}}
     found = load_config(str(file), overlays=[overlay])
     assert found.stacking_weights() == {"a": 0.75, "b": 0.25}
 
@@ -154,10 +154,10 @@ def test_an_overlay_replaces_the_weights_as_a_whole(tmp_path: Path) -> None:
 def test_a_trial_cannot_take_in_trees_that_the_run_leaves_out(choice: object) -> None:
     space = {"space": {"soft_labels.weights": {"choices": [{"a": 1, "b": 2}, choice]}}}
     out: dict[str, object] = {"trees": {"enabled": True}, "tune": space}
-    run = config(labels={"weights": {"a": 1, "b": 1}}, **out)
+    run = config(soft_labels={"weights": {"a": 1, "b": 1}}, **out)
     with pytest.raises(ValueError, match=r"takes in the trees.*give them trees = 0"):
         dimensions(run)
-    dimensions(config(labels={"weights": {"a": 1, "b": 1, "trees": 0}}, **out))
+    dimensions(config(soft_labels={"weights": {"a": 1, "b": 1, "trees": 0}}, **out))
 
 
 @pytest.mark.parametrize("other", ["fitted", {"a": 1, "b": 1, "trees": 1}])
@@ -173,15 +173,20 @@ def test_a_trial_and_an_overlay_may_leave_the_trees_out(other: object) -> None:
 
 
 def test_a_given_bias_stands_beside_searched_weights() -> None:
-    run = config(labels={"bias": 2.0}, tune={"space": {"soft_labels.weights": {"spread": 2.0}}})
+    run = config(
+        soft_labels={"bias": 2.0}, tune={"space": {"soft_labels.weights": {"spread": 2.0}}}
+    )
     found = settings_of(run, dimensions(run), {"soft_labels.weights.b": 0.0}, fitted=FITTED)
     assert found["soft_labels.bias"] == 2.0
 
 
 def test_weights_of_several_teachers_are_fitted_unless_they_are_given() -> None:
     assert config().stacking_weights() is None
-    assert config(labels={"weights": "fitted"}).stacking_weights() is None
-    assert config(labels={"weights": {"a": 3, "b": 1}}).stacking_weights() == {"a": 0.75, "b": 0.25}
+    assert config(soft_labels={"weights": "fitted"}).stacking_weights() is None
+    assert config(soft_labels={"weights": {"a": 3, "b": 1}}).stacking_weights() == {
+        "a": 0.75,
+        "b": 0.25,
+    }
     one = {"a": {"model": "x"}}
     assert config(teachers=one, tune={}).stacking_weights() == {"a": 1.0}
     assert config(teachers=one, tune={}, trees={"enabled": True}).stacking_weights() is None

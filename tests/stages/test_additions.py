@@ -194,7 +194,7 @@ def test_a_source_that_comes_later_is_refused(
 
 def test_a_store_begun_small_does_not_take_a_flood(raw_files: Path, tmp_path: Path) -> None:
     _, pairs = prepare._datasets(make(tmp_path, raw_files))
-    first = {"grids": {"": {"num_buckets": 1, "num_bucket_groups": 1, "increment": 0}}}
+    first = {"layouts": {"": {"num_buckets": 1, "num_bucket_groups": 1, "increment": 0}}}
     with pytest.raises(UserError, match="1 buckets; these files would put 5,000,000 rows"):
         prepare._grids(replace(pairs, increment=1), Counter(kept_=5_000_000), [first])
 

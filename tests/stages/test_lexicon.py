@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raydistill.data.pairs import features_of
-from raydistill.runs.lexicon_file import LEXICON, load_lexicon
+from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.serving.featurize import word_rows
@@ -47,7 +47,7 @@ def test_the_vocabulary_is_counted_over_all_shards(run: Run) -> None:
         found = features_of(run.pairs.read_table(name), spec=uncut, lexicon=lexicon)
         counts += np.bincount(found.ids_N, minlength=len(counts))
     assert (lexicon.ngrams_R == top_ids(counts, num=300)).all()
-    assert run.lexicon.files() == [LEXICON]  # the counts are gone
+    assert run.lexicon.files() == ["lexicon.npz"]  # the counts are gone
     cut = NgramSpec("match", 12, word_dim=3, vocabulary_rows=300, units=True)
     rows = features_of(run.pairs.read_table(name), spec=cut, lexicon=lexicon).ids_N
     assert (lexicon.ngrams_R[rows] == found.ids_N[np.isin(found.ids_N, lexicon.ngrams_R)]).all()
@@ -73,10 +73,11 @@ def test_known_words_have_the_rows_of_their_unigrams(run: Run) -> None:
 @pytest.mark.ray
 def test_it_is_made_once_and_always_the_same(run: Run) -> None:
     write_lexicon(run)
-    whole = run.lexicon.read_bytes(LEXICON)
-    run.lexicon.write_bytes(LEXICON, b"there")
+    name = "lexicon.npz"
+    whole = run.lexicon.read_bytes(name)
+    run.lexicon.write_bytes(name, b"there")
     write_lexicon(run)
-    assert run.lexicon.read_bytes(LEXICON) == b"there"
-    run.lexicon.delete_file(LEXICON)
+    assert run.lexicon.read_bytes(name) == b"there"
+    run.lexicon.delete_file(name)
     write_lexicon(run)
-    assert run.lexicon.read_bytes(LEXICON) == whole
+    assert run.lexicon.read_bytes(name) == whole

@@ -13,9 +13,9 @@ from raydistill.files.pieces import shard_pieces
 from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import TUNED, Run
 from raydistill.runs.shards import pair_shards, shards_to_score
-from raydistill.search.results import FINISHED
+from raydistill.search.results import FAILED, FINISHED, STOPPED
 from raydistill.search.sample import draw_sample
-from raydistill.search.trial import FAILED, STOPPED, run_trial, trial_fit
+from raydistill.search.trial import run_trial, trial_fit
 from raydistill.stages import tune
 from raydistill.student import fit_files
 from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
@@ -51,7 +51,7 @@ def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
     teachers = {name: {"model": str(tiny_bert)} for name in ("good", "noise")}
     labels = {"weights": "fitted"}
     config = run_config(
-        prepared_dir, raw_files, tiny_bert, teachers=teachers, labels=labels, tune=TUNE
+        prepared_dir, raw_files, tiny_bert, teachers=teachers, soft_labels=labels, tune=TUNE
     )
     run = Run(config)
     write_two_teachers(run)
@@ -67,7 +67,7 @@ def test_fitted_weights_make_the_soft_labels_and_the_fingerprint(labeled: Run) -
     dev = read_judged(labeled, "dev")
     assert len(dev.labels_B) == stack.num_pairs and len(set(dev.groups_B.tolist())) > 10
     labels = labeled.config.soft_labels.model_copy(update={"weights": {"good": 1.0, "noise": 1.0}})
-    equal = labeled.config.model_copy(update={"labels": labels})
+    equal = labeled.config.model_copy(update={"soft_labels": labels})
     assert Run(equal).train_fingerprint("student") != labeled.train_fingerprint("student")
     assert stack_of(Run(equal)).weights == {"good": 0.5, "noise": 0.5}
 
