@@ -10,7 +10,7 @@ import torch
 
 from raydistill.cluster import placement
 from raydistill.errors import UserError
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 
 @pytest.mark.parametrize("is_seen", [True, False])

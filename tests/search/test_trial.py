@@ -24,7 +24,7 @@ from raydistill.search.results import (
     trials_table,
     verdict,
 )
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 TRIALS = [
     Trial("a", FINISHED, {"soft_labels.temperature": 1.0}, {"auc": 0.7, US_PER_PAIR: 20.0}, 2.0),

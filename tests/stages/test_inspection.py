@@ -15,7 +15,7 @@ from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import PAIRS
 from raydistill.runs.run_folder import Run
 from raydistill.stages import prepare
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 RAW = """query,title
 sofa,grey sofa

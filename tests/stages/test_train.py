@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray.train
@@ -22,10 +21,8 @@ from raydistill.config.student import StudentConfig
 from raydistill.demo.shop import Shop
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
-from raydistill.files.schema import LOGITS
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import shards_to_score
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.featurize import word_rows
 from raydistill.stages import prepare, train
@@ -34,31 +31,7 @@ from raydistill.student import fit_files
 from raydistill.student.fit import Average
 from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Student, predict
-from tests.conftest import run_config
-
-
-def share_of_words(query: str, title: str) -> float:
-    words = query.lower().split()
-    return sum(word in title.lower() for word in words) / len(words)
-
-
-def write_logits(run: Run) -> None:
-    """A teacher whose logit is 6 x (share of the query's words in the title) - 3."""
-    for shard in shards_to_score(run):
-        pairs = shard.folder.read_table(shard.name)
-        logits = [
-            6 * share_of_words(r["query"], r["title"]) - 3
-            for r in pairs.select(["query", "title"]).to_pylist()
-        ]
-        table = pa.table([pairs["pair_id"], pa.array(logits, pa.float32())], schema=LOGITS)
-        run.logits("tiny").write_table(shard.target, table)
-
-
-@pytest.fixture
-def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
-    run = Run(run_config(prepared_dir, raw_files, tiny_bert))
-    write_logits(run)
-    return run
+from tests.helpers.runs import run_config, with_train
 
 
 def start(run: Run, role: str = "student") -> tuple[train.StudentFit, train.FitState]:
@@ -101,11 +74,6 @@ def fit(
 def loader_of(fit: train.StudentFit) -> train.Loader:
     lexicon = load_lexicon(fit.run)
     return train.Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
-
-
-def with_train(run: Run, **fields: object) -> Run:
-    config = run.config.train.model_validate({**run.config.train.model_dump(), **fields})
-    return Run(run.config.model_copy(update={"train": config}))
 
 
 def test_the_student_learns_what_the_teacher_says(labeled: Run) -> None:
