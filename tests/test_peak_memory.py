@@ -11,7 +11,8 @@ import pytest
 from raydistill.files.folder import Folder
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import LOGITS, PAIRS
-from tests.conftest import WORDS, make_bert
+from tests.helpers.models import make_bert
+from tests.helpers.words import WORDS
 
 ROOT = Path(__file__).parents[1]
 SHARDS = {"small.parquet": 1_000, "large.parquet": 10 * PIECE_ROWS}
@@ -53,6 +54,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(300)  # 15 s each on a machine at rest
 @pytest.mark.parametrize(("step", "most_bytes"), [("train", 504 * MB), ("label", 300 * MB)])
 def test_the_peak_goes_by_pieces(store: Path, step: str, most_bytes: int) -> None:
-    command = [sys.executable, "-m", "tests.peak_memory", step, str(store)]
+    command = [sys.executable, "-m", "tests.helpers.peak_memory", step, str(store)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(found.stdout) < most_bytes

@@ -10,7 +10,7 @@ import torch
 
 from raydistill.cluster import placement
 from raydistill.errors import UserError
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 
 @pytest.mark.parametrize("is_seen", [True, False])
@@ -52,8 +52,8 @@ from raydistill.files.folder import Folder
 print("label", main(["label", "--config", sys.argv[1]]))
 start = time.monotonic()
 try:
-    fit(print, {}, name="none", storage=Folder(sys.argv[2]), cluster=Cluster(3, 1),
-        num_workers=1, gpus_each=1.0)
+    run_workers(print, {}, name="none", storage=Folder(sys.argv[2]), cluster=Cluster(3, 1),
+                num_workers=1, gpus_each=1.0)
 except UserError as error:
     print("fit", error, file=sys.stderr)
 print("seconds", time.monotonic() - start)

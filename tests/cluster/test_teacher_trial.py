@@ -18,15 +18,11 @@ from raydistill.config.teachers import TeacherConfig
 from raydistill.errors import UserError, WorkError
 from raydistill.runs.run_folder import Run
 from raydistill.stages import distill, label
-from tests.conftest import run_config
-from tests.teachers.transformer.own_code import make_own
-from tests.teachers.transformer.test_model_loading import (
-    damaged,
-    make_roberta,
-    reconfigured,
-    without,
-)
-from tests.teachers.transformer.test_prompt_tokenizer import make_decoder
+from tests.helpers.checkpoints import damaged, reconfigured, without
+from tests.helpers.decoders import make_decoder
+from tests.helpers.models import make_roberta
+from tests.helpers.own_code import make_own
+from tests.helpers.runs import run_config
 
 ONE = Cluster(num_cores=1, num_gpus=0)
 

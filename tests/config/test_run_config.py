@@ -7,38 +7,6 @@ from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.runs.fingerprints import fingerprint
 
-MINIMAL = """
-run_dir = "runs/x"
-[pairs]
-input = "pairs.csv"
-[judged]
-input = ["judged.csv"]
-[teachers.a]
-model = "some/folder"
-[teachers.b]
-base = "other/folder"
-"""
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> str:
-    path = tmp_path / "run.toml"
-    path.write_text(MINIMAL)
-    return str(path)
-
-
-def test_reads_a_file_and_overrides(file: str) -> None:
-    config = load_config(
-        file,
-        overrides=["train.epochs=7", "pairs.input=a.parquet", "run_dir=s3://bucket/run",
-                   "student.hidden=[8, 4]", "teachers.c.model=x"],
-    )  # fmt: skip
-    assert config.train.epochs == 7
-    assert [one.path for one in config.pairs.input] == ["a.parquet"]
-    assert config.run_dir == "s3://bucket/run"
-    assert config.student.hidden == (8, 4)
-    assert list(config.teachers) == ["a", "b", "c"]
-
 
 def test_an_input_may_name_its_own_columns(file: str) -> None:
     tables = "pairs.input=['a.csv', {path='b.csv', title='name', source='shop'}]"
@@ -46,12 +14,6 @@ def test_an_input_may_name_its_own_columns(file: str) -> None:
     first, second = (pairs.columns(one) for one in pairs.input)
     assert first == {"query": "q", "title": "title"}
     assert second == {"query": "q", "title": "name", "source": "shop"}
-
-
-def test_what_is_stored_reads_back_the_same(file: str, tmp_path: Path) -> None:
-    config = load_config(file, overrides=["pairs.input=['a.csv', {path='b.csv', title='name'}]"])
-    (tmp_path / "stored.toml").write_text(config.to_toml())
-    assert load_config(str(tmp_path / "stored.toml")) == config
 
 
 @pytest.mark.parametrize(
@@ -107,17 +69,6 @@ def test_single_texts_have_no_query(file: str, tmp_path: Path) -> None:
     assert load_config(str(tmp_path / "stored.toml")).pairs.query == ""
 
 
-def test_missing_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such config file: .*none.toml"):
-        load_config(str(tmp_path / "none.toml"))
-    (tmp_path / "broken.toml").write_text("run_dir = ")
-    with pytest.raises(UserError, match="not valid TOML"):
-        load_config(str(tmp_path / "broken.toml"))
-    (tmp_path / "empty.toml").write_text("")
-    with pytest.raises(UserError, match="run_dir is missing"):
-        load_config(str(tmp_path / "empty.toml"))
-
-
 def test_settings_that_change_only_speed_are_not_in_the_fingerprint(file: str) -> None:
     base = load_config(file)
     fast = load_config(file, overrides=["label.tokens_per_batch=99", "train.num_workers=4"])
@@ -167,15 +118,3 @@ def test_the_loss_goes_by_the_preset_unless_it_is_given(file: str) -> None:
     assert load_config(file, overrides=["ngrams.preset=bert2dnn"]).target == "probability"
     overrides = ["train.target=probability"]
     assert load_config(file, overrides=overrides).target == "probability"
-
-
-@pytest.mark.parametrize(
-    ("override", "named"),
-    [
-        ("labels.temperature=2", "unknown field labels: it is now soft_labels"),
-        ("train.loss=mse", "unknown field train.loss: it is now train.target"),
-    ],
-)
-def test_an_old_name_names_the_new_one(file: str, override: str, named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        load_config(file, overrides=[override])

@@ -11,7 +11,7 @@ import raydistill
 from raydistill.errors import UserError
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.runs.run_folder import Run
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 PACKAGE = Path(raydistill.__file__).parent
 FILES = sorted([*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "jobs").rglob("*.py")])

@@ -18,7 +18,7 @@ from raydistill.evaluation.report import tune_markdown
 from raydistill.evaluation.tables import data_markdown, data_text
 from raydistill.search.plots import draw
 from raydistill.search.results import FINISHED, US_PER_PAIR, Trial
-from tests.evaluation.test_learning_curve import FOUND
+from tests.helpers.curve import FOUND
 
 # HTML in Markdown is left in, as viewers do that trust a file.
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

@@ -24,8 +24,8 @@ from raydistill.files.retry import StoreError, transient_code, tried, tried_at
 from raydistill.runs.run_folder import Run
 from raydistill.stages import prepare
 from raydistill.stages.distill import run_stage
-from tests.conftest import run_config
-from tests.proxy import CLOSED, CUT_OFF, DENIED, SLOW_DOWN, TOO_MANY, Proxy, proxy_of
+from tests.helpers.proxy import CLOSED, CUT_OFF, DENIED, SLOW_DOWN, TOO_MANY, Proxy, proxy_of
+from tests.helpers.runs import run_config
 
 READING = "When reading information for key 'a' in bucket 'b': AWS Error "
 # As pyarrow 26 wrote them, of a server that answered so.

@@ -15,6 +15,7 @@ import pytest
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.runs.lease import Holder, Lease
+from tests.helpers.holders import elsewhere
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
@@ -28,15 +29,6 @@ def folder(
         run = Folder(request.getfixturevalue("s3")) / f"lease-{tmp_path.name}"
     run.claim("run")
     return run / "_leases"
-
-
-def elsewhere(*, age_s: float) -> Holder:
-    """A holder on another machine that gave its last sign of life so long ago."""
-    now_s = time.time()
-    return replace(
-        Holder.here(), host="spot-7", machine="other", job="raysubmit_1",
-        since_s=now_s - age_s - 60, beat_s=now_s - age_s,
-    )  # fmt: skip
 
 
 def test_a_second_job_is_told_who_holds_it(folder: Folder) -> None:

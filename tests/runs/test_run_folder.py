@@ -16,8 +16,8 @@ from raydistill.runs.run_folder import LEASES, Run
 from raydistill.serving.bundle import BUNDLE, CURRENT
 from raydistill.stages import prepare
 from raydistill.stages.standalone import synthesize
-from tests.conftest import run_config
-from tests.runs.test_lease import elsewhere
+from tests.helpers.holders import elsewhere
+from tests.helpers.runs import run_config
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

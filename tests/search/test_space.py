@@ -7,7 +7,7 @@ from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.search.space import default_values, dimensions, settings_of, with_settings
 from raydistill.teachers.stacking import Stack
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 SPACE = {
     "soft_labels.temperature": {"low": 0.5, "high": 8.0, "log": True},

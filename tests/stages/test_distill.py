@@ -16,8 +16,7 @@ from raydistill.files.bundles import load_scorer
 from raydistill.files.folder import Folder
 from raydistill.runs.run_folder import Run
 from raydistill.stages import distill
-from tests.conftest import run_config
-from tests.stages.test_finetune import encoder  # noqa: F401 - a fixture
+from tests.helpers.runs import run_config
 
 
 def write_config(config: RunConfig, path: Path) -> str:
@@ -32,7 +31,7 @@ def test_from_raw_pairs_to_a_served_student(
     local_ray: None,
     raw_files: Path,
     tiny_bert: Path,
-    encoder: Path,  # noqa: F811
+    encoder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -11,7 +11,7 @@ from raydistill.errors import UserError
 from raydistill.files.schema import COUNTS
 from raydistill.runs.run_folder import Run
 from raydistill.stages import prepare
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 LONE_QUOTE = (
     "query,title\nlamp,Lamp\n"

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import ray.train
 import torch
-from transformers import AutoModel, AutoTokenizer
 
 from raydistill.config.teachers import TeacherConfig
 from raydistill.errors import UserError
@@ -14,18 +13,9 @@ from raydistill.files.model_files import load_model
 from raydistill.runs.run_folder import Run
 from raydistill.stages import finetune
 from raydistill.stages.lexicon import write_lexicon
-from raydistill.teachers.cross_encoder import check_model, quiet_transformers
-from tests.conftest import make_mpnet, run_config
-
-
-@pytest.fixture(scope="session")
-def encoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny BERT without its head, as a sentence encoder is published."""
-    folder = tmp_path_factory.mktemp("models") / "encoder"
-    quiet_transformers()
-    AutoModel.from_pretrained(tiny_bert).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
-    return folder
+from raydistill.teachers.cross_encoder import check_model
+from tests.helpers.models import make_mpnet
+from tests.helpers.runs import run_config
 
 
 @pytest.fixture

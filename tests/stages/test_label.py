@@ -18,8 +18,9 @@ from raydistill.runs.shards import SCORED_SPLITS, missing_shards, shards_to_scor
 from raydistill.stages import label, prepare
 from raydistill.teachers.cross_encoder import Teacher
 from raydistill.teachers.scoring_steps import count_bad, read_tokens
-from tests.conftest import make_bert, run_config
-from tests.teachers.transformer.test_prompt_tokenizer import make_decoder
+from tests.helpers.decoders import make_decoder
+from tests.helpers.models import make_bert
+from tests.helpers.runs import run_config
 
 ONE = Cluster(num_cores=1, num_gpus=0)
 TWO = Cluster(num_cores=2, num_gpus=0)

@@ -9,7 +9,7 @@ from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.stages import prepare
 from raydistill.stages.lexicon import groups_of, top_ids, write_lexicon
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 
 def test_a_task_counts_half_a_million_rows_or_one_large_shard() -> None:

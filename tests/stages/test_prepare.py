@@ -1,5 +1,3 @@
-import gzip
-import re
 import shutil
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from raydistill.files.schema import COUNTS
 from raydistill.runs.run_folder import Run
 from raydistill.serving.text.cleaning import normalise
 from raydistill.stages import prepare
-from tests.conftest import run_config
+from tests.helpers.raw_files import write_cut_off
+from tests.helpers.runs import first_shards, parquet_files, run_over
 
 
 def write_messy(folder: Path) -> None:
@@ -37,21 +36,6 @@ def write_messy(folder: Path) -> None:
     pq.write_table(judged, folder / "judged.parquet")
 
 
-def make(run_dir: Path, raw: Path, **sections: object) -> Run:
-    return Run(run_config(run_dir, raw, Path("no-model"), **sections))
-
-
-def contents(run: Run) -> dict[str, bytes]:
-    root = Path(run.root.uri)
-    files = [p for p in root.rglob("*.parquet") if not {"quarantine", "_chunks"} & set(p.parts)]
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(files)}
-
-
-def first_shards(names: list[str]) -> list[str]:
-    """The shards that a gather writes last: a kill leaves some groups without theirs."""
-    return [name for name in names if re.search(r"part(-a\d{3})?-\d{5}\.parquet$", name)]
-
-
 @pytest.mark.ray
 def test_the_order_of_files_and_rows_does_not_matter(
     local_ray: None, raw_files: Path, tmp_path: Path
@@ -69,18 +53,18 @@ def test_the_order_of_files_and_rows_does_not_matter(
     pq.write_table(
         pa.concat_tables([judged.slice(600), judged.slice(0, 600)]), shuffled / "judged.parquet"
     )
-    first, second = make(tmp_path / "1", raw_files), make(tmp_path / "2", shuffled)
+    first, second = run_over(tmp_path / "1", raw_files), run_over(tmp_path / "2", shuffled)
     prepare.prepare_stage(first)
     prepare.prepare_stage(second)
-    assert contents(first) == contents(second)
-    assert len(contents(first)) > 6
+    assert parquet_files(first) == parquet_files(second)
+    assert len(parquet_files(first)) > 6
 
 
 @pytest.mark.ray
 def test_a_split_without_both_kinds_is_named(
     local_ray: None, raw_files: Path, tmp_path: Path
 ) -> None:
-    run = make(tmp_path, raw_files, judged={"relevant_at": 0.0})
+    run = run_over(tmp_path, raw_files, judged={"relevant_at": 0.0})
     with pytest.raises(UserError, match=r"judged train split has \d+ pairs, .* needs both kinds"):
         prepare.prepare_stage(run)
 
@@ -90,7 +74,7 @@ def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
     local_ray: None, raw_files: Path, tmp_path: Path
 ) -> None:
     """As a kill leaves it: some parts without their counts, some groups without first shard."""
-    whole, cut = make(tmp_path / "1", raw_files), make(tmp_path / "2", raw_files)
+    whole, cut = run_over(tmp_path / "1", raw_files), run_over(tmp_path / "2", raw_files)
     assert prepare.prepare_stage(whole)
     cut.write_manifest(cut.manifest)
     judged, pairs = prepare._datasets(cut)
@@ -99,22 +83,22 @@ def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
     for part in prepare.plan_parts(cut.manifest.pairs[0])[1:]:
         scatter_part(part, dataset=pairs, held_out=prepare._held_out(whole, pairs))
     (tmp_path / "2" / "pairs" / "_chunks" / "0" / "part-00002.json").unlink()
-    assert prepare.prepare_stage(make(tmp_path / "2", raw_files))
-    assert contents(whole) == contents(cut)
+    assert prepare.prepare_stage(run_over(tmp_path / "2", raw_files))
+    assert parquet_files(whole) == parquet_files(cut)
     done = whole.pairs.success()
-    for name in first_shards(list(contents(cut)))[::2]:
+    for name in first_shards(list(parquet_files(cut)))[::2]:
         (tmp_path / "2" / name).unlink()
     for dataset in ("pairs", "judged"):
         (tmp_path / "2" / dataset / "_SUCCESS.json").unlink()
-    assert prepare.prepare_stage(make(tmp_path / "2", raw_files))
-    assert contents(whole) == contents(cut)
+    assert prepare.prepare_stage(run_over(tmp_path / "2", raw_files))
+    assert parquet_files(whole) == parquet_files(cut)
     again = cut.pairs.success()
     assert done and again and all(done[n] == again[n] for n in ("shards", *COUNTS))
 
 
 @pytest.mark.ray
 def test_a_big_bucket_is_cut(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
-    run = make(tmp_path, raw_files, pairs={"shard_rows": 100})
+    run = run_over(tmp_path, raw_files, pairs={"shard_rows": 100})
     prepare.prepare_stage(run)
     sizes = {name: run.pairs.read_table(name).num_rows for name in run.pairs.shards()}
     assert max(sizes.values()) == 100
@@ -123,7 +107,7 @@ def test_a_big_bucket_is_cut(local_ray: None, raw_files: Path, tmp_path: Path) -
 
 @pytest.mark.ray
 def test_held_out_queries_are_in_no_pair(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
-    run = make(tmp_path, raw_files)
+    run = run_over(tmp_path, raw_files)
     prepare.prepare_stage(run)
     queries = {
         split: {
@@ -147,7 +131,7 @@ def test_held_out_queries_are_in_no_pair(local_ray: None, raw_files: Path, tmp_p
 def test_messy_files_lose_nothing(local_ray: None, tmp_path: Path) -> None:
     write_messy(tmp_path / "raw")
     raw = [str(tmp_path / "raw" / name) for name in ("a.csv", "b.jsonl", "c.tsv")]
-    run = make(
+    run = run_over(
         tmp_path / "run", tmp_path / "raw", pairs={"input": raw, "shard_rows": 4},
     )  # fmt: skip
     assert prepare.prepare_stage(run)
@@ -179,16 +163,16 @@ def test_messy_files_lose_nothing(local_ray: None, tmp_path: Path) -> None:
 def test_changed_settings_and_inputs_are_refused(local_ray: None, tmp_path: Path) -> None:
     write_messy(tmp_path / "raw")
     raw = {"input": [str(tmp_path / "raw" / "c.tsv")]}
-    run = make(tmp_path / "run", tmp_path / "raw", pairs=raw)
+    run = run_over(tmp_path / "run", tmp_path / "raw", pairs=raw)
     prepare.prepare_stage(run)
-    other = make(tmp_path / "run", tmp_path / "raw", pairs={**raw, "lowercase": True})
+    other = run_over(tmp_path / "run", tmp_path / "raw", pairs={**raw, "lowercase": True})
     with pytest.raises(UserError, match=r"pairs\.lowercase: False there, True here"):
         prepare.prepare_stage(other)
     (tmp_path / "raw" / "c.tsv").write_text("query\ttitle\na\tb\n")
     with pytest.raises(UserError, match=r"c\.tsv has changed since it was prepared"):
-        prepare.prepare_stage(make(tmp_path / "run", tmp_path / "raw", pairs=raw))
+        prepare.prepare_stage(run_over(tmp_path / "run", tmp_path / "raw", pairs=raw))
     shutil.rmtree(tmp_path / "raw")
-    gone = make(tmp_path / "run", tmp_path / "raw", pairs=raw)
+    gone = run_over(tmp_path / "run", tmp_path / "raw", pairs=raw)
     assert not prepare.prepare_stage(gone)  # complete, and the raw files are gone
 
 
@@ -200,20 +184,13 @@ def test_a_prepare_cut_off_is_not_continued_with_other_settings(
     write_messy(tmp_path / "raw")
     write_cut_off(tmp_path / "raw" / "d.csv.gz")
     raw = {"input": [str(tmp_path / "raw" / "c.tsv"), str(tmp_path / "raw" / "d.csv.gz")]}
-    run = make(tmp_path / "run", tmp_path / "raw", pairs=raw)
+    run = run_over(tmp_path / "run", tmp_path / "raw", pairs=raw)
     with pytest.raises(UserError, match=r"cannot read .*d\.csv\.gz"):  # found by a Ray task
         prepare.prepare_stage(run)
     assert run.pairs.success() is None
-    other = make(tmp_path / "run", tmp_path / "raw", pairs={**raw, "lowercase": True})
+    other = run_over(tmp_path / "run", tmp_path / "raw", pairs={**raw, "lowercase": True})
     with pytest.raises(UserError, match=r"pairs\.lowercase: False there, True here"):
         prepare.prepare_stage(other)
-
-
-def write_cut_off(path: Path) -> None:
-    digits = np.random.default_rng(0).bytes(4_000_000).hex()  # too much to be read as a header
-    lines = (f"{digits[at : at + 40]},x\n" for at in range(0, len(digits), 40))
-    data = gzip.compress(("query,title\n" + "".join(lines)).encode(), compresslevel=1)
-    path.write_bytes(data[: len(data) // 2])
 
 
 def test_a_file_cut_off_in_the_middle_is_named(tmp_path: Path) -> None:
@@ -226,19 +203,21 @@ def test_a_file_cut_off_in_the_middle_is_named(tmp_path: Path) -> None:
 def test_with_ray_on_s3_as_without_on_disk(
     local_ray: None, s3: str, raw_files: Path, tmp_path: Path
 ) -> None:
-    here = make(tmp_path, raw_files)
+    here = run_over(tmp_path, raw_files)
     prepare.prepare_stage(here)
-    there = make(Path("x"), raw_files)
+    there = run_over(Path("x"), raw_files)
     there = Run(there.config.model_copy(update={"run_dir": f"{s3}/prepare"}))
     assert prepare.prepare_stage(there)
     assert not (there.root / "pairs" / "_chunks").exists()
-    for name, data in contents(here).items():
+    for name, data in parquet_files(here).items():
         assert Folder(f"{s3}/prepare").read_bytes(name) == data, name
 
 
 @pytest.mark.ray
 def test_without_dedupe_every_row_stays(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
-    run = make(tmp_path, raw_files, pairs={"dedupe": False, "shard_rows": 300, "hold_out": False})
+    run = run_over(
+        tmp_path, raw_files, pairs={"dedupe": False, "shard_rows": 300, "hold_out": False}
+    )
     assert prepare.prepare_stage(run)
     done = run.pairs.success()
     assert done and done["rows_in"] == done["rows_out"] == sum(done["shards"].values()) == 3_000
@@ -267,7 +246,7 @@ def test_inputs_have_their_own_columns_and_their_source(local_ray: None, tmp_pat
         {"path": str(mine), "query": "q", "title": "name", "source": "shop"},
         {"path": str(yours)},
     ]
-    run = make(tmp_path / "run", tmp_path / "raw", pairs={"input": inputs})
+    run = run_over(tmp_path / "run", tmp_path / "raw", pairs={"input": inputs})
     assert prepare.prepare_stage(run)
     rows = [row for name in run.pairs.shards() for row in run.pairs.read_table(name).to_pylist()]
     assert [(r["title"], r["weight"], r["source"]) for r in rows] == [
@@ -278,7 +257,9 @@ def test_inputs_have_their_own_columns_and_their_source(local_ray: None, tmp_pat
 @pytest.mark.ray
 def test_near_identical_queries_are_held_out_too(local_ray: None, tmp_path: Path) -> None:
     write_messy(tmp_path / "raw")
-    first = make(tmp_path / "1", tmp_path / "raw", pairs={"input": str(tmp_path / "raw" / "c.tsv")})
+    first = run_over(
+        tmp_path / "1", tmp_path / "raw", pairs={"input": str(tmp_path / "raw" / "c.tsv")}
+    )
     prepare.prepare_stage(first)
     queries = {
         split: first.judged(split).read_table(name)["query"].to_pylist()
@@ -289,11 +270,11 @@ def test_near_identical_queries_are_held_out_too(local_ray: None, tmp_path: Path
     lines = "".join(f"{query},x\n" for query in odd.values())
     (tmp_path / "raw" / "odd.csv").write_text("query,title\n" + lines)
     raw = {"input": str(tmp_path / "raw" / "odd.csv")}
-    run = make(tmp_path / "2", tmp_path / "raw", pairs=raw)
+    run = run_over(tmp_path / "2", tmp_path / "raw", pairs=raw)
     prepare.prepare_stage(run)
     kept = [q for n in run.pairs.shards() for q in run.pairs.read_table(n)["query"].to_pylist()]
     assert kept == [" ".join(odd["train"].split())]
-    free = make(tmp_path / "3", tmp_path / "raw", pairs={**raw, "hold_out": False})
+    free = run_over(tmp_path / "3", tmp_path / "raw", pairs={**raw, "hold_out": False})
     prepare.prepare_stage(free)
     done = free.pairs.success()
     assert done and done["rows_out"] == 3 and done["held_out"] == 0
@@ -303,17 +284,17 @@ def test_near_identical_queries_are_held_out_too(local_ray: None, tmp_path: Path
 def test_a_kill_at_the_very_end_leaves_chunks_that_go(
     local_ray: None, raw_files: Path, tmp_path: Path
 ) -> None:
-    run = make(tmp_path, raw_files)
+    run = run_over(tmp_path, raw_files)
     prepare.prepare_stage(run)
     (run.pairs / "_chunks" / "0").write_bytes("part-00000.json", b"{}")
-    assert not prepare.prepare_stage(make(tmp_path, raw_files))
+    assert not prepare.prepare_stage(run_over(tmp_path, raw_files))
     assert not (run.pairs / "_chunks").exists()
 
 
 @pytest.mark.ray
 def test_no_pair_at_all_is_an_error(local_ray: None, raw_files: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("query,title\n,x\n,y\n")
-    run = make(tmp_path / "run", raw_files, pairs={"input": str(tmp_path / "a.csv")})
+    run = run_over(tmp_path / "run", raw_files, pairs={"input": str(tmp_path / "a.csv")})
     with pytest.raises(UserError, match=r"no pair is left of the 2 rows of pairs\.input: 2 are in"):
         prepare.prepare_stage(run)
 
@@ -322,7 +303,7 @@ def test_one_file_in_two_inputs_is_named(raw_files: Path, tmp_path: Path) -> Non
     path = str(raw_files / "pairs" / "part-0.parquet")
     inputs = [{"path": path}, {"path": path, "title": "query"}]
     with pytest.raises(UserError, match="is in two inputs, with other columns"):
-        prepare.check_inputs(make(tmp_path, raw_files, pairs={"input": inputs}))
+        prepare.check_inputs(run_over(tmp_path, raw_files, pairs={"input": inputs}))
 
 
 def write_judged(path: Path, queries: list[str]) -> None:
@@ -349,7 +330,7 @@ def test_an_input_can_be_a_split_of_its_own(local_ray: None, tmp_path: Path) -> 
         {"path": str(tmp_path / "test.csv"), "split": "test"},
         {"path": str(tmp_path / "dev.csv"), "split": "dev"},
     ]
-    run = make(tmp_path / "run", tmp_path / "raw", pairs=pairs, judged={"input": given})
+    run = run_over(tmp_path / "run", tmp_path / "raw", pairs=pairs, judged={"input": given})
     assert prepare.prepare_stage(run)
     queries = {
         split: {q for n in run.judged(split).shards() for q in read_queries(run, split, n)}
@@ -364,5 +345,5 @@ def test_an_input_can_be_a_split_of_its_own(local_ray: None, tmp_path: Path) -> 
     moved = [*given[:2], {**given[2], "split": "train"}]
     with pytest.raises(UserError, match=r"dev\.csv was prepared with split = 'dev', not 'train'"):
         prepare.prepare_stage(
-            make(tmp_path / "run", tmp_path / "raw", pairs=pairs, judged={"input": moved})
+            run_over(tmp_path / "run", tmp_path / "raw", pairs=pairs, judged={"input": moved})
         )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray.train
@@ -17,15 +16,13 @@ import torch.multiprocessing as mp
 from tensorboardX.proto import event_pb2
 
 from raydistill.cluster.connection import Cluster
-from raydistill.cluster.train_job import FitError
+from raydistill.cluster.train_job import FitError, run_workers
 from raydistill.config.student import StudentConfig
 from raydistill.demo.shop import Shop
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
-from raydistill.files.schema import LOGITS
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import shards_to_score
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.stages import prepare, train
 from raydistill.stages.lexicon import write_lexicon
@@ -33,31 +30,7 @@ from raydistill.student import fit_files
 from raydistill.student.fit import Average
 from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Student, predict
-from tests.conftest import run_config
-
-
-def share_of_words(query: str, title: str) -> float:
-    words = query.lower().split()
-    return sum(word in title.lower() for word in words) / len(words)
-
-
-def write_logits(run: Run) -> None:
-    """A teacher whose logit is 6 x (share of the query's words in the title) - 3."""
-    for shard in shards_to_score(run):
-        pairs = shard.folder.read_table(shard.name)
-        logits = [
-            6 * share_of_words(r["query"], r["title"]) - 3
-            for r in pairs.select(["query", "title"]).to_pylist()
-        ]
-        table = pa.table([pairs["pair_id"], pa.array(logits, pa.float32())], schema=LOGITS)
-        run.logits("tiny").write_table(shard.target, table)
-
-
-@pytest.fixture
-def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
-    run = Run(run_config(prepared_dir, raw_files, tiny_bert))
-    write_logits(run)
-    return run
+from tests.helpers.runs import run_config, with_train
 
 
 def start(run: Run, role: str = "student") -> tuple[train.StudentFit, train.FitState]:
@@ -72,7 +45,7 @@ def again(fit: train.StudentFit, gradient_sync: GradientSync | None = None) -> t
     return train.new_state(fit, features, device="cpu", gradient_sync=gradient_sync)
 
 
-def fit(
+def run_fit(
     fit: train.StudentFit,
     state: train.FitState,
     *,
@@ -100,14 +73,9 @@ def loader_of(fit: train.StudentFit) -> train.Loader:
     return train.Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
 
 
-def with_train(run: Run, **fields: object) -> Run:
-    config = run.config.train.model_validate({**run.config.train.model_dump(), **fields})
-    return Run(run.config.model_copy(update={"train": config}))
-
-
 def test_the_student_learns_what_the_teacher_says(labeled: Run) -> None:
     fit, state = start(labeled)
-    lines = fit(fit, state)
+    lines = run_fit(fit, state)
     assert state.history[-1]["loss"] < state.history[0]["loss"] - 0.01
     assert [entry["pairs"] for entry in state.history] == [fit.num_pairs / 2, fit.num_pairs]
     ends = [line for line in lines if "dev AUC" in line]
@@ -132,12 +100,12 @@ def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
     run = Run(run.config.model_copy(update={"student": student}))
     fit, whole = start(run)
     saves = [tmp_path / "saves"]
-    fit(fit, whole, saves=saves)
+    run_fit(fit, whole, saves=saves)
     assert len(saves) - 1 == 2 * len(fit.shards)  # each window of both epochs
     resumed = again(fit)
     resumed.load(saves[2])
     assert (resumed.epoch, resumed.window) == (0, 2)
-    fit(fit, resumed)
+    run_fit(fit, resumed)
     assert resumed.history == whole.history
     for name, value in whole.trainer.state().items():
         for part, tensor in value.items():
@@ -149,18 +117,18 @@ def test_checkpoints_are_counted_in_windows_and_not_in_epochs(labeled: Run, tmp_
     run = with_train(labeled, checkpoint_every_windows=3, window_rows=1, epochs=4)
     fit, state = start(run)
     saves = [tmp_path / "saves"]
-    fit(fit, state, saves=saves)
+    run_fit(fit, state, saves=saves)
     assert len(saves) - 1 == 4 * len(fit.shards) // 3
 
 
 def test_it_stops_when_it_gets_no_better_and_keeps_the_best(labeled: Run) -> None:
     run = with_train(labeled, epochs=50, patience=2, learning_rate=0.1)
     fit, state = start(run)
-    fit(fit, state)
+    run_fit(fit, state)
     found = [entry["dev_auc"] for entry in state.history]
     assert len(found) < 50 and found.index(max(found)) == len(found) - 3
     assert any(not torch.equal(v, state.best[k]) for k, v in state.student.arrays().items())
-    fit(fit, state)  # a fit that is over does nothing more
+    run_fit(fit, state)  # a fit that is over does nothing more
     assert len(state.history) == len(found)
 
 
@@ -206,7 +174,7 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
     """Both workers die with the first and are replaced; die again; one goes on from there."""
     run = with_train(labeled, checkpoint_every_windows=1, window_rows=1, dtype="float32")
     fit, alone = start(run)
-    fit(fit, alone)
+    run_fit(fit, alone)
     monkeypatch.setattr("raydistill.cluster.train_job._MAX_FAILURES", 1)
 
     def loop(config: dict[str, Any]) -> None:
@@ -225,7 +193,7 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
         train.train_loop({**config, "log": log})
 
     def go(num_workers: int) -> None:
-        train.fit(
+        run_workers(
             loop, {"fit": fit}, name="killed", storage=run.root / "_fits",
             cluster=Cluster(num_cores=2, num_gpus=0), num_workers=num_workers, gpus_each=0.0,
         )  # fmt: skip
@@ -251,7 +219,7 @@ def _fit_of_worker(rank: int, fit: train.StudentFit, port: int, target: str) -> 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     state = again(fit, GradientSync())
-    fit(fit, state, rank=rank, num_workers=2)
+    run_fit(fit, state, rank=rank, num_workers=2)
     if rank == 0:
         Path(target).write_text(json.dumps(state.history))
     dist.destroy_process_group()
@@ -280,7 +248,7 @@ def test_two_workers_learn_what_one_learns(local_ray: None, tmp_path: Path) -> N
     )  # fmt: skip
     prepare.prepare_stage(run)
     fit, one = start(run, "judged_only")
-    fit(fit, one)
+    run_fit(fit, one)
     target = tmp_path / "history.json"
     port = 31_000 + os.getpid() % 1_000
     mp.spawn(_fit_of_worker, args=(fit, port, str(target)), nprocs=2)
@@ -295,7 +263,7 @@ def test_the_judged_only_student_needs_no_teacher(raw_files: Path, prepared_dir:
     plain = {"word_dim": 0}  # word vectors come from a teacher's encoder
     run = Run(run_config(prepared_dir, raw_files, Path("no-model"), ngrams=plain))
     fit, state = start(run, "judged_only")
-    fit(fit, state)
+    run_fit(fit, state)
     assert len(state.history) == 2 and np.isfinite(state.best_auc)
 
 

@@ -21,7 +21,7 @@ from raydistill.student.fit_files import student_fit
 from raydistill.teachers import trees as fitted_trees
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 TWO = Cluster(num_cores=2, num_gpus=0)
 

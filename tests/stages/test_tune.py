@@ -19,8 +19,8 @@ from raydistill.search.trial import run_trial, trial_fit
 from raydistill.stages import tune
 from raydistill.student import fit_files
 from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
-from tests.conftest import run_config
-from tests.stages.test_train import share_of_words
+from tests.helpers.logits import share_of_words
+from tests.helpers.runs import run_config
 
 SPACE = {
     "soft_labels.temperature": {"low": 0.5, "high": 4.0, "log": True},

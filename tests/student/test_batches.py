@@ -6,7 +6,7 @@ import pytest
 
 from raydistill.data.pairs import collapse, features_of
 from raydistill.files.folder import Folder
-from raydistill.files.pieces import PIECE_ROWS, Piece, shard_pieces
+from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.files.schema import LOGITS
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
@@ -17,8 +17,8 @@ from raydistill.student.batches import (
     scale_features,
     worker_steps,
 )
-from raydistill.student.lexicon_builder import count_idf
-from raydistill.teachers.soft_labels import Targets, read_logits, soft_labels
+from raydistill.teachers.soft_labels import Targets, soft_labels
+from tests.helpers.pairs import write_word_shards
 
 SPEC = NgramSpec("match", 12)
 LEXICON = Lexicon.from_idf(np.ones(1, np.float32))
@@ -26,22 +26,7 @@ LEXICON = Lexicon.from_idf(np.ones(1, np.float32))
 
 @pytest.fixture
 def store(tmp_path: Path) -> tuple[Folder, Folder, dict[str, int]]:
-    """Seven shards of 3 to 9 pairs and their logits; pair n has the n-th word and logit n."""
-    pairs, logits = Folder(str(tmp_path / "pairs")), Folder(str(tmp_path / "logits"))
-    shards, at = {}, 0
-    for shard in range(7):
-        rows = 3 + shard
-        raw = pa.table(
-            {"query": ["q"] * rows, "title": [f"w{n:03d}" for n in range(at, at + rows)]}
-        )
-        table = collapse(raw, dedupe=True)
-        name = f"part-{shard:05d}.parquet"
-        pairs.write_table(name, table)
-        values = pa.array(np.arange(at, at + rows, dtype=np.float32))
-        logits.write_table(name, pa.table([table["pair_id"], values], schema=LOGITS))
-        shards[name] = rows
-        at += rows
-    return pairs, logits, shards
+    return write_word_shards(tmp_path)
 
 
 def seen(
@@ -132,13 +117,6 @@ def test_epochs_and_seeds_shuffle_windows() -> None:
     assert [w.pieces for w in plans[0]] != [w.pieces for w in plans[1]]
 
 
-def test_logits_of_other_pairs_are_refused(store: tuple[Folder, Folder, dict[str, int]]) -> None:
-    pairs, logits, _ = store
-    table = pairs.read_table("part-00001.parquet")
-    with pytest.raises(ValueError, match="does not hold the pairs of its namesake"):
-        read_logits(logits, Piece("part-00002.parquet", 0, 4, 4), table)
-
-
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_a_pair_without_a_logit_has_no_say(
     store: tuple[Folder, Folder, dict[str, int]], num_workers: int
@@ -185,13 +163,6 @@ def test_labels_that_are_logits_serve_both_losses(tmp_path: Path) -> None:
         loader = Loader(folder, targets, spec=SPEC, lexicon=LEXICON)
         found = loader.read_all({"part-00000.parquet": 2})[1]
         assert found == pytest.approx(expected)
-
-
-def test_idf_counts_titles(store: tuple[Folder, Folder, dict[str, int]]) -> None:
-    pairs, _, shards = store
-    weights = count_idf(pairs, shards, units=True)
-    assert weights.max() == pytest.approx(np.log(43))
-    assert weights.min() >= np.log(43 / 5)  # each word stands in one title; a few share a row
 
 
 LARGE = 2 * PIECE_ROWS + 1_000

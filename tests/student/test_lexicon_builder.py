@@ -6,11 +6,13 @@ import pytest
 
 from raydistill.serving.text.tokenizer import encode
 from raydistill.student.lexicon_builder import (
+    count_idf,
     encode_words,
     frequent_words,
     principal_components,
     single_words,
 )
+from tests.helpers.pairs import write_word_shards
 
 
 def words_of(*titles: str, most: int = 100) -> list[str]:
@@ -62,3 +64,10 @@ def test_principal_components_by_hand() -> None:
     assert np.abs(found[:, 0]) == pytest.approx([5, 5, 10, 10])
     assert found[:, 1:] == pytest.approx(0, abs=1e-5)
     assert found.shape == (4, 3)
+
+
+def test_idf_counts_titles(tmp_path: Path) -> None:
+    pairs, _, shards = write_word_shards(tmp_path)
+    weights = count_idf(pairs, shards, units=True)
+    assert weights.max() == pytest.approx(np.log(43))
+    assert weights.min() >= np.log(43 / 5)  # each word stands in one title; a few share a row

@@ -17,7 +17,8 @@ from raydistill.errors import UserError
 from raydistill.teachers.cross_encoder import Teacher, packed_rows, padded_rows
 from raydistill.teachers.transformer.packed_encoder import equal_lengths, has_onednn
 from raydistill.teachers.transformer.pair_tokenizer import Tokens
-from tests.conftest import VOCABULARY, WORDS, make_bert
+from tests.helpers.models import make_bert
+from tests.helpers.words import VOCABULARY, WORDS
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -13,7 +13,7 @@ from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import LOGITS, PAIRS
 from raydistill.teachers.cross_encoder import Teacher
 from raydistill.teachers.scoring_steps import ScoreTokens, from_bytes, read_tokens, write_logits
-from tests.conftest import make_bert
+from tests.helpers.models import make_bert
 
 ROWS = PIECE_ROWS + 40
 NEAR = slice(PIECE_ROWS - 20, PIECE_ROWS + 20)  # rows on both sides of where the pieces meet

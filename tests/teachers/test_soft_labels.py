@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from raydistill.teachers.soft_labels import soft_labels
+from raydistill.files.pieces import Piece
+from raydistill.teachers.soft_labels import read_logits, soft_labels
+from tests.helpers.pairs import write_word_shards
 
 
 def test_the_golden_value_of_the_papers_code() -> None:
@@ -28,3 +32,10 @@ def test_a_one_hot_weight_is_that_teacher_alone() -> None:
 def test_weights_must_fit() -> None:
     with pytest.raises(ValueError, match="2 stacking weights for 3 teachers"):
         soft_labels(np.zeros((1, 3), np.float32), weights_M=[1, 0])
+
+
+def test_logits_of_other_pairs_are_refused(tmp_path: Path) -> None:
+    pairs, logits, _ = write_word_shards(tmp_path)
+    table = pairs.read_table("part-00001.parquet")
+    with pytest.raises(ValueError, match="does not hold the pairs of its namesake"):
+        read_logits(logits, Piece("part-00002.parquet", 0, 4, 4), table)

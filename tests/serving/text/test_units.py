@@ -15,7 +15,7 @@ from raydistill.serving.text.tokenizer import encode
 from raydistill.serving.text.unit_names import UNITS, checked_units
 from raydistill.serving.text.unit_table import UnitTable, unit_table
 from raydistill.serving.text.units import normalize_units
-from tests.serving.text.units_by_the_book import by_the_book
+from tests.serving.text.units_specification import by_the_book
 
 ONES = Lexicon.from_idf(np.ones(1, np.float32))
 TABLE = unit_table()

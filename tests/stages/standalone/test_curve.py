@@ -15,7 +15,7 @@ from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import Run
 from raydistill.stages.standalone import curve
 from raydistill.student import fit_files
-from tests.stages.test_train import labeled, with_train  # noqa: F401 - a fixture
+from tests.helpers.runs import with_train
 
 CORES = Cluster(num_cores=2, num_gpus=0)
 
@@ -33,7 +33,7 @@ def write_subset(run: Run, share: float) -> tuple[set[int], dict[int, float]]:
     return set(labels), labels
 
 
-def test_subsets_are_nested_and_carry_the_logits_of_soft_labels(labeled: Run) -> None:  # noqa: F811
+def test_subsets_are_nested_and_carry_the_logits_of_soft_labels(labeled: Run) -> None:
     name = labeled.pairs.shards()[0]
     logits = labeled.logits("tiny").read_table(name)
     without = logits["pair_id"][0].as_py()  # a pair that the teacher could not score
@@ -50,7 +50,7 @@ def test_subsets_are_nested_and_carry_the_logits_of_soft_labels(labeled: Run) ->
     assert len(mine) > 50 and np.allclose(*zip(*mine, strict=True))
 
 
-def test_single_texts_have_no_overlap_with_a_query(labeled: Run) -> None:  # noqa: F811
+def test_single_texts_have_no_overlap_with_a_query(labeled: Run) -> None:
     judged = labeled.config.judged.model_copy(update={"query": ""})
     single = replace(labeled, config=labeled.config.model_copy(update={"judged": judged}))
     assert list(curve._without_model(labeled)) == [curve.OVERLAP]
@@ -64,7 +64,7 @@ def test_a_share_that_is_none(share: float) -> None:
 
 
 def test_options_that_are_no_values(
-    labeled: Run,  # noqa: F811
+    labeled: Run,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -81,7 +81,7 @@ def test_options_that_are_no_values(
 @pytest.mark.timeout(300)
 def test_a_curve_whose_worker_dies_goes_on_with_the_students_that_are_missing(
     local_ray: None,
-    labeled: Run,  # noqa: F811
+    labeled: Run,
     tmp_path: Path,
 ) -> None:
     """The worker dies in the second student, when the newest checkpoint is of the first."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from raydistill.errors import UserError
 from raydistill.student.lexicon_builder import check_encoder
@@ -20,28 +20,8 @@ from raydistill.teachers.transformer.model_loading import (
     read_config,
 )
 from raydistill.teachers.transformer.trial_pairs import Trial
-from tests.conftest import VOCABULARY, make_bert
-
-Weights = dict[str, torch.Tensor]
-
-
-def damaged(source: Path, folder: Path, change: Callable[[Weights], Weights]) -> Path:
-    shutil.copytree(source, folder)
-    weights = change(load_file(folder / "model.safetensors"))
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def reconfigured(source: Path, folder: Path, **settings: object) -> Path:
-    shutil.copytree(source, folder)
-    config = {**json.loads((folder / "config.json").read_text()), **settings}
-    kept = {name: value for name, value in config.items() if value is not None}
-    (folder / "config.json").write_text(json.dumps(kept))
-    return folder
-
-
-def without(word: str) -> Callable[[Weights], Weights]:
-    return lambda weights: {name: w for name, w in weights.items() if word not in name}
+from tests.helpers.checkpoints import Weights, damaged, reconfigured, without
+from tests.helpers.models import make_bert, make_roberta
 
 
 def load(folder: Path) -> Teacher:
@@ -191,18 +171,6 @@ def test_a_folder_that_is_broken_is_a_users_error(
     with pytest.raises(UserError, match=message) as caught:
         check_model(folder, max_length=32)
     assert "\n" not in str(caught.value)
-
-
-def make_roberta(folder: Path, source: Path) -> Path:
-    """64 positions, of which the first two are of the padding."""
-    config = transformers.RobertaConfig(
-        vocab_size=5 + len(VOCABULARY), hidden_size=32, num_hidden_layers=1, num_labels=1,
-        num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
-        type_vocab_size=2, pad_token_id=1,
-    )  # fmt: skip
-    transformers.RobertaForSequenceClassification(config).save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-    return folder
 
 
 def test_roberta_reads_two_tokens_fewer_than_it_has_positions(

@@ -16,9 +16,9 @@ from raydistill.student.lexicon_builder import check_encoder
 from raydistill.teachers.cross_encoder import Teacher, check_model
 from raydistill.teachers.transformer.padded_model import set_padding
 from raydistill.teachers.transformer.trial_pairs import Trial
-from tests.conftest import VOCABULARY
-from tests.teachers.transformer.own_code import make_own
-from tests.teachers.transformer.test_prompt_tokenizer import PROMPT, make_decoder
+from tests.helpers.decoders import PROMPT, make_decoder
+from tests.helpers.own_code import make_own
+from tests.helpers.words import VOCABULARY
 
 TRUSTED = Trial(trusts_code=True)
 QUERIES = ["sofa", "grey lamp", "tap", "oak desk"]

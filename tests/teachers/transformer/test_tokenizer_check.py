@@ -14,8 +14,8 @@ from raydistill.teachers.cross_encoder import Teacher, check_model
 from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer
 from raydistill.teachers.transformer.tokenizer_check import lost_share
 from raydistill.teachers.transformer.trial_pairs import Trial
-from tests.conftest import VOCABULARY
-from tests.teachers.transformer.test_prompt_tokenizer import make_tokenizer
+from tests.helpers.decoders import make_tokenizer
+from tests.helpers.words import VOCABULARY
 
 GOOD = Trial(pairs=(("sofa", "grey sofa"), ("drill", "saw drill")))
 

@@ -1,4 +1,4 @@
-"""What `raydistill inspect` says of a run and of raw files, against numbers counted by hand."""
+"""What `raydistill inspect` says of raw files and of a run, against numbers counted by hand."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import PAIRS
 from raydistill.runs.run_folder import Run
 from raydistill.stages import prepare
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 RAW = """query,title
 sofa,grey sofa
@@ -46,44 +46,6 @@ def test_raw_files_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out) == found
     assert main(["inspect", str(tmp_path / "a.csv"), "--query", "q"]) == 2
     assert "no column 'q' in" in capsys.readouterr().err
-
-
-@pytest.mark.ray
-def test_a_run(prepared_dir: Path, raw_files: Path, tiny_bert: Path) -> None:
-    run = Run(run_config(prepared_dir, raw_files, tiny_bert))
-    found = inspect_run(run)
-    done = run.pairs.success()
-    assert done
-    assert found["rows"]["pairs"]["rows_out"] == found["datasets"]["pairs"]["pairs_read"]
-    queries = {q for n in run.pairs.shards() for q in run.pairs.read_table(n)["query"].to_pylist()}
-    assert 0.8 * len(queries) < found["datasets"]["pairs"]["queries"] <= len(queries)
-    assert found["datasets"]["pairs"]["rows_a_pair"] == pytest.approx(
-        (done["rows_in"] - done["held_out"] - done["quarantined"]) / done["rows_out"], abs=1e-3
-    )
-    assert found["overlap"]["dev"]["queries"] == found["overlap"]["test"]["queries"] == 0
-    assert found["overlap"]["train"]["queries"] > 0.5
-    pieces = found["datasets"]["pairs"]["wordpieces"]["pair"]
-    words = found["datasets"]["pairs"]["words"]
-    assert pieces[0] >= words["query"][0] + words["title"][0] + 2  # [CLS] and [SEP]s
-    for text in (data_text(found), data_markdown(found)):
-        assert "judged train" in text and "held out" in text
-
-
-@pytest.mark.ray
-def test_a_run_of_many_shards_is_read_in_part(
-    local_ray: None, raw_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = run_config(tmp_path / "run", raw_files, Path("no-model"), pairs={"shard_rows": 32})
-    run = Run(config.model_copy(update={"teachers": {}}))
-    prepare.prepare_stage(run)
-    run.root.write_bytes("run.toml", config.to_toml().encode())
-    monkeypatch.setattr("raydistill.evaluation.dataset_stats._MOST_ROWS", 1_000)
-    found = inspect_run(run)
-    read = found["datasets"]["pairs"]
-    assert found["num_shards"] > 64 and read["share_read"] < 0.5
-    queries = {q for n in run.pairs.shards() for q in run.pairs.read_table(n)["query"].to_pylist()}
-    assert read["queries"] == pytest.approx(len(queries), rel=0.35)
-    assert "of the pairs were read" in data_text(found)
 
 
 def region_of(run: Run, *, num_buckets: int, shard_rows: int) -> _Region:
@@ -122,3 +84,41 @@ def test_a_tally_keeps_no_more_of_a_table_than_it_shows() -> None:
     tally.add(pa.table(columns, schema=PAIRS))
     (kept,) = tally.texts
     assert kept.num_rows == 4_096 and kept.get_total_buffer_size() < 300_000
+
+
+@pytest.mark.ray
+def test_a_run(prepared_dir: Path, raw_files: Path, tiny_bert: Path) -> None:
+    run = Run(run_config(prepared_dir, raw_files, tiny_bert))
+    found = inspect_run(run)
+    done = run.pairs.success()
+    assert done
+    assert found["rows"]["pairs"]["rows_out"] == found["datasets"]["pairs"]["pairs_read"]
+    queries = {q for n in run.pairs.shards() for q in run.pairs.read_table(n)["query"].to_pylist()}
+    assert 0.8 * len(queries) < found["datasets"]["pairs"]["queries"] <= len(queries)
+    assert found["datasets"]["pairs"]["rows_a_pair"] == pytest.approx(
+        (done["rows_in"] - done["held_out"] - done["quarantined"]) / done["rows_out"], abs=1e-3
+    )
+    assert found["overlap"]["dev"]["queries"] == found["overlap"]["test"]["queries"] == 0
+    assert found["overlap"]["train"]["queries"] > 0.5
+    pieces = found["datasets"]["pairs"]["wordpieces"]["pair"]
+    words = found["datasets"]["pairs"]["words"]
+    assert pieces[0] >= words["query"][0] + words["title"][0] + 2  # [CLS] and [SEP]s
+    for text in (data_text(found), data_markdown(found)):
+        assert "judged train" in text and "held out" in text
+
+
+@pytest.mark.ray
+def test_a_run_of_many_shards_is_read_in_part(
+    local_ray: None, raw_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config(tmp_path / "run", raw_files, Path("no-model"), pairs={"shard_rows": 32})
+    run = Run(config.model_copy(update={"teachers": {}}))
+    prepare.prepare_stage(run)
+    run.root.write_bytes("run.toml", config.to_toml().encode())
+    monkeypatch.setattr("raydistill.evaluation.dataset_stats._MOST_ROWS", 1_000)
+    found = inspect_run(run)
+    read = found["datasets"]["pairs"]
+    assert found["num_shards"] > 64 and read["share_read"] < 0.5
+    queries = {q for n in run.pairs.shards() for q in run.pairs.read_table(n)["query"].to_pylist()}
+    assert read["queries"] == pytest.approx(len(queries), rel=0.35)
+    assert "of the pairs were read" in data_text(found)

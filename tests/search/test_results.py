@@ -3,11 +3,8 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from raydistill.evaluation.report import tune_markdown
-from raydistill.search.plots import draw
 from raydistill.search.results import (
     FAILED,
     FINISHED,
@@ -24,7 +21,7 @@ from raydistill.search.results import (
     trials_table,
     verdict,
 )
-from tests.conftest import run_config
+from tests.helpers.runs import run_config
 
 TRIALS = [
     Trial("a", FINISHED, {"soft_labels.temperature": 1.0}, {"auc": 0.7, US_PER_PAIR: 20.0}, 2.0),
@@ -106,44 +103,3 @@ def test_no_gain_is_said_to_be_none() -> None:
     alone = gain(final("d", dev=[1], test=[1]), final("u", dev=[0], test=[0]), split="dev",
                  metric="auc")  # fmt: skip
     assert alone.error is None and not alone.is_significant
-
-
-def test_plots_are_the_same_bytes_for_the_same_trials() -> None:
-    some = [
-        Trial(str(at), FINISHED, {"student.hidden": (8,) * (1 + at % 2), "train.learning_rate": r},
-              {"auc": 0.5 + r, US_PER_PAIR: 10.0 + at})
-        for at, r in enumerate(np.geomspace(0.001, 0.1, 5).tolist())
-    ]  # fmt: skip
-    found = draw(some, metric="auc")
-    assert sorted(found) == ["front.svg", "parallel.svg", "settings.svg"]
-    assert b"train.learning_rate" in found["settings.svg"] and found == draw(some, metric="auc")
-    assert draw([TRIALS[2]], metric="auc") == {}
-    assert sorted(draw(TRIALS[:1], metric="auc")) == ["front.svg", "parallel.svg", "settings.svg"]
-
-
-def test_the_report_of_a_search_has_all_it_found() -> None:
-    students = [
-        {"dev": {"auc": 0.7 + at, "log_loss": 0.5}, "test": {"auc": 0.6, "log_loss": 0.4},
-         "us_per_pair": 20.0 - at}
-        for at in (0.0, 0.02)
-    ]  # fmt: skip
-    row = {
-        "name": "b",
-        "state": STOPPED,
-        "auc": 0.8,
-        US_PER_PAIR: 30.0,
-        "settings": {"a.b": 0.123456},
-    }
-    text = tune_markdown(
-        {
-            "metric": "auc", "verdict": "No gain.", "num_sample": 1_000, "chosen": UNTUNED,
-            "states": {STOPPED: 1, FAILED: 1}, "finals": [{"name": UNTUNED, "students": students}],
-            "best_trials": [row], "front": [row], "plots": ["settings.svg"],
-            "errors": [{"name": "c", "error": "no"}],
-        }
-    )  # fmt: skip
-    # Means and standard deviations of two seeds: 0.71 and 0.02 / sqrt(2); the faster of both.
-    assert "| untuned | 0.7100 ± 0.0141 | 0.5000 ± 0.0000 | 0.6000 ± 0.0000 |" in text
-    assert "| 20.0 |" in text  # 20.0 and 19.98
-    assert "| b, stopped | 0.8000 | 30.0 | a.b = 0.1235 |" in text
-    assert "- c: no" in text and "1 failed, 1 stopped" in text and "(settings.svg)" in text

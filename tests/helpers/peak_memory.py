@@ -1,4 +1,4 @@
-"""By how many bytes the peak of memory grows: python -m tests.peak_memory STEP FOLDER.
+"""By how many bytes the peak of memory grows: python -m tests.helpers.peak_memory STEP FOLDER.
 
 After a warm-up on the shard `small` of the folder, the step is done with the shard `large`.
 """
