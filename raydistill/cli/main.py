@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"raydistill: failed: {plain_lines(str(error))}{hint}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
-        print("raydistill: stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        print("raydistill: stopped; run the same command to resume", file=sys.stderr)  # noqa: T201
         return 130
     except ImportError as error:
         if error.name and error.name.split(".")[0] == "raydistill":
@@ -80,7 +80,9 @@ def stage_main(stage: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--verbose", action="store_true", help="show what Ray and its workers say")
+    common.add_argument(
+        "--verbose", action="store_true", help="show the output of Ray and its workers"
+    )
     parser = argparse.ArgumentParser(
         prog="raydistill", description="Distil BERT relevance models into a microsecond student."
     )
@@ -88,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in STAGES_HELP.items():
         add_stage(commands.add_parser(name, parents=[common], help=text, description=text), name)
     add_score(commands.add_parser("score", parents=[common], help="score a file of pairs"))
-    text = "say what is in a run's data, or in raw files of pairs"
+    text = "describe a run's data, or raw files of pairs"
     add_inspect(commands.add_parser("inspect", parents=[common], help=text, description=text))
     add_synthesize(
         commands.add_parser("synthesize", parents=[common], help="write a made-up shop's raw files")

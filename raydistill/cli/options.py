@@ -17,14 +17,14 @@ _Value = TypeVar("_Value")
 
 def add_take_over(parser: argparse.ArgumentParser) -> None:
     """Add `--take-over`."""
-    text = "take this work from another job that still holds it, and that then stops"
+    text = "take over the lease of another job, which then stops"
     parser.add_argument("--take-over", action="store_true", help=text)
 
 
 def add_csv(parser: argparse.ArgumentParser) -> None:
     """Add `--csv-delimiter`, `--csv-quote`, `--csv-escape` and `--csv-encoding`."""
     for name in _CSV:
-        text = f"of CSV and TSV, as csv.{name} of the run file (default: found out)"
+        text = f"of CSV and TSV, as csv.{name} of the run file (default: detected)"
         parser.add_argument(f"--csv-{name}", metavar=name.upper(), help=text)
 
 

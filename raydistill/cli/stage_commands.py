@@ -17,7 +17,7 @@ STAGES_HELP = {
     "prepare": "clean, split and shard the raw pairs",
     "finetune": "make cross-encoders of the base encoders",
     "label": "score the pairs with every teacher",
-    "tune": "search settings on a sample, and say what they gain",
+    "tune": "search settings on a sample, and report the gain",
     "train": "fit the student on the soft labels",
     "export": "write the bundle",
     "evaluate": "measure on the test split, write the report",
@@ -34,7 +34,7 @@ def add_stage(parser: argparse.ArgumentParser, name: str) -> None:
         default=[],
         metavar="FILE.TOML",
         dest="overlays",
-        help="settings laid over the run file, as tune/best.toml; --set lies above it",
+        help="settings that override the run file, such as tune/best.toml; --set overrides both",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides"
@@ -111,7 +111,7 @@ def _dry_run(run: Run) -> int:
     run.check_owner()
     for stage in (*STAGES, *(["tune"] if run.config.tune.space else [])):
         state = "complete" if is_complete(stage, run) else "to do"
-        folders = ", ".join(folder.uri for folder in outputs(stage, run)) or "nothing to make"
+        folders = ", ".join(folder.uri for folder in outputs(stage, run)) or "no output"
         print(f"{stage:<9} {state:<9} {folders}")  # noqa: T201
     return 0
 

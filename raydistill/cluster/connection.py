@@ -133,10 +133,10 @@ def connect(
     )
     if cluster.num_cores == 0 and cluster.num_gpus == 0:
         logger.warning(
-            "the cluster has no core and no GPU yet; say cluster.gpus = N if it may grow"
+            "the cluster has no core and no GPU yet; set cluster.gpus = N if it can scale up"
         )
     if is_first:
-        where = "a Ray of our own" if is_local else f"the Ray at {address}"
+        where = "local Ray" if is_local else f"Ray at {address}"
         logger.info("%s: %d cores, %d GPUs", where, cluster.num_cores, cluster.num_gpus)
     return cluster
 
@@ -187,7 +187,7 @@ def _last_words(said: IO[bytes]) -> str:
     said.seek(0)
     lines = [line.strip() for line in said.read().decode(errors="replace").splitlines()]
     words = [line for line in lines if line][-_LAST_LINES:]
-    return "; it said: " + " | ".join(words) if words else ""
+    return "; its last output: " + " | ".join(words) if words else ""
 
 
 def _quiet_console() -> None:

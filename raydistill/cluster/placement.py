@@ -43,7 +43,7 @@ def has_gpu() -> bool:
         return False
     raise UserError(
         f"Ray gave a worker on {socket.gethostname()} the GPU {', '.join(map(str, gpus))}, but "
-        f"torch sees no GPU there: {why_no_gpu()}; mend that machine, or set label.num_gpus, "
+        f"torch sees no GPU there: {why_no_gpu()}; repair that machine, or set label.num_gpus, "
         "finetune.num_gpus or train.num_gpus = 0 to work on CPUs"
     )
 
@@ -70,13 +70,13 @@ def check_gpu(*, gpus_each: float) -> None:
     """
     look = ray.remote(num_gpus=gpus_each, num_cpus=0)(_gpu_problem).remote()
     if not ray.wait([look], timeout=_SOON_S)[0]:
-        logger.info("waiting for a GPU: none is free, or its machine is not there yet")
+        logger.info("waiting for a GPU: none is free, or its machine has not started")
     if not ray.wait([look], timeout=_MOST_WAIT_S)[0]:
         ray.cancel(look)
         raise UserError(
-            f"no GPU came within {_SOON_S + _MOST_WAIT_S:.0f} s; is cluster.gpus more than the "
-            "cluster has or may start? Else set finetune.num_gpus or train.num_gpus = 0 to work on "
-            "CPUs"
+            f"no GPU was available within {_SOON_S + _MOST_WAIT_S:.0f} s; correct cluster.gpus "
+            "where the cluster cannot start that many, or set finetune.num_gpus or train.num_gpus = 0 to "
+            "work on CPUs"
         )
     problem: str = ray.get(look)
     if problem:

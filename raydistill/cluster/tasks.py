@@ -249,5 +249,5 @@ def _checked(result: Item) -> Item:
     if _MISTAKE in result:
         raise UserError(result[_MISTAKE])
     if _BROKEN in result:
-        raise WorkError(f"a worker could not begin: {result[_BROKEN]}")
+        raise WorkError(f"a worker could not start: {result[_BROKEN]}")
     return result

@@ -200,9 +200,9 @@ class LabelTally:
         )
         more = ", ..." if len(self.words) > _MAX_SHOWN else ""
         ways_out = {
-            PERCENTAGE: f"percentages are not guessed: write them as numbers, and give {name}.scale"
+            PERCENTAGE: f"percentages are not converted: write them as numbers, and give {name}.scale"
             " = [0, 100] (or divide them by 100)",
-            COMMA: "decimal commas are not guessed: write them with a point (0.5)",
+            COMMA: "decimal commas are not converted: write them with a point (0.5)",
         }
         word = next(iter(self.words), "Exact")
         default = f'give each a value in 0..1 in [{name}.grades], as "{word[:40]}" = 1.0'

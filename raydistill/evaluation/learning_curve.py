@@ -38,7 +38,7 @@ def plan_subset(shards: Sequence[str], share: float) -> list[list[str]]:
 
 def curve_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Head and rows of the table: points by preset and share, then scorers without a share."""
-    head = ("", "pairs", "AUC", "accuracy", *(f"{name} kept" for name in MEASURES))
+    head = ("", "pairs", "AUC", "accuracy", *(f"{name} retained" for name in MEASURES))
     rows = [head]
     for (preset, share), points in _grouped(found["points"]):
         name = f"{preset}, {100 * share:g} %"
@@ -81,9 +81,9 @@ def curve_markdown(found: Mapping[str, Any], *, plot: str) -> str:
 
 On {found["num_pairs"]:,} judged pairs of {found["num_queries"]:,} queries that neither teacher nor
 student has seen. Each student is fitted on a share of the transfer set, the same epochs on each;
-a larger share holds the smaller ones. The evaluation that was best on the dev split counts, and
-the threshold of the accuracy is the dev split's. Seeds: {seeds}\
-{"; mean ± standard deviation" if len(found["seeds"]) > 1 else ""}. *Kept* is of
+a larger share holds the smaller ones. Metrics are those of the evaluation with the best dev AUC;
+the threshold of the accuracy comes from the dev split. Seeds: {seeds}\
+{"; mean ± standard deviation" if len(found["seeds"]) > 1 else ""}. *Retained* is relative to
 {escaped(found["teacher"])}; *above chance* counts from 0.5.
 
 ![AUC retained by number of pairs]({plot})
@@ -124,7 +124,7 @@ def _draw(axes: Any, found: Mapping[str, Any], measure: str) -> None:  # noqa: A
     axes.axhline(100, color="#222222", linewidth=0.8, label=drawn(found["teacher"]))
     axes.set_xscale("log")
     axes.set_xlabel("labeled pairs")
-    axes.set_ylabel(f"{measure} kept, %")
+    axes.set_ylabel(f"{measure} retained, %")
     axes.grid(visible=True, alpha=0.3)
 
 

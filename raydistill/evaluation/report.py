@@ -56,9 +56,8 @@ def markdown(found: dict[str, Any]) -> str:
     lines += ["", "## Rows", "", markdown_table(_stage_rows(found["stages"]))]
     lines += [
         "",
-        "Times are of one actor (a core or a GPU) for a teacher while it labeled, of one core "
-        "for the student in batches from raw text; "
-        f"one call with one pair takes the student {found['single_us']:,.0f} us.",
+        "Times: of a teacher, one actor (a core or a GPU) in `label`; of the student, one core, "
+        f"batches from raw text. A call with a single pair takes {found['single_us']:,.0f} µs.",
         "",
         *(["## Search", "", tune_markdown(found["tune"])] if found.get("tune") else []),
         data_markdown(found["data"]),
@@ -102,18 +101,18 @@ def tune_markdown(found: dict[str, Any]) -> str:
         "",
         f"Trials on {found['num_sample']:,} pairs: {states}. The best were trained again on the "
         "whole transfer set with the seeds of the untuned settings. They were chosen on the dev "
-        "split; the test split had no part in it. Spread: standard deviation over the seeds.",
+        "split; the test split was not used. Spread: standard deviation over the seeds.",
         "",
         markdown_table(_finals_rows(found)),
         "",
-        f"Taken: **{escaped(found['chosen'])}** (`tune/best.toml`).",
+        f"Chosen: **{escaped(found['chosen'])}** (`tune/best.toml`).",
         "",
         "### Best trials",
         "",
         markdown_table(_trials_rows(found["best_trials"], metric)),
     ]
     if found["front"]:
-        lines += ["", "### Quality and speed: what no other trial beats in both", ""]
+        lines += ["", "### Pareto front: quality and speed", ""]
         lines += [markdown_table(_trials_rows(found["front"], metric))]
     if found["errors"]:
         lines += ["", "### Failed trials", ""]

@@ -34,7 +34,7 @@ def copies_folder() -> Path:
     """
     folder = user_folder(_COPIES, what="a copy")
     if folder is None:
-        raise UserError("no folder for copies can be written; name one in XDG_CACHE_HOME")
+        raise UserError("no cache folder is writable; set XDG_CACHE_HOME to a writable folder")
     return folder
 
 
@@ -48,7 +48,7 @@ def max_cache_bytes() -> int:
     try:
         return int(float(given) * 2**30)
     except (ValueError, OverflowError) as error:  # not a number, or not a finite one
-        raise UserError(f"{MAX_GIB} = {given!r}: give a number of GiB, 20 say") from error
+        raise UserError(f"{MAX_GIB} = {given!r}: give a number of GiB, for example 20") from error
 
 
 def cached_copy(key: str, copy: Callable[[Path], None]) -> Path:

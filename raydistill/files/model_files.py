@@ -222,5 +222,5 @@ def model_files(folder: Path, *, with_code: bool = False) -> list[Path]:
                 found.append(file)
     for file in found:
         if not file.exists():
-            raise UserError(f"{file} is a link to a file that is not there; mend the model folder")
+            raise UserError(f"{file} is a link to a missing file; repair the model folder")
     return sorted(found)

@@ -76,7 +76,7 @@ def store_error(error: Exception, *, num_tries: int = 1) -> StoreError | None:
     way_out = (
         "check the credentials (AWS_* variables, on the workers too) and the bucket's policy"
         if is_refused
-        else "submit the job again when it answers"
+        else "submit the job again when the store is available"
     )
     times = f" {num_tries} times" if num_tries > 1 else ""
     return StoreError(

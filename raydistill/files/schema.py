@@ -51,4 +51,6 @@ def check_schema(found: pa.Schema, expected: pa.Schema, *, what: str) -> None:
     """
     first = pa.schema(list(found)[: len(expected)])
     if not first.equals(expected, check_metadata=False):
-        raise ValueError(f"{what} has another schema.\nfound:\n{found}\nexpected:\n{expected}")
+        raise ValueError(
+            f"{what} has not the expected schema.\nfound:\n{found}\nexpected:\n{expected}"
+        )

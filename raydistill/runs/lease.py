@@ -157,9 +157,9 @@ class Lease:
 
     def _held(self, holder: Holder) -> UserError:
         return UserError(
-            f"{self.name} in {self._run} is the work of {holder}; its last sign of life is "
-            f"{max(holder.age_s, 0):.0f} s old. Wait until it has ended, or stop it and add "
-            f"--take-over (after {self._old_s:.0f} s without a sign of life that happens by itself)"
+            f"{self.name} in {self._run} is the work of {holder}; its last heartbeat is "
+            f"{max(holder.age_s, 0):.0f} s old. Wait until that job has ended, or stop it and add "
+            f"--take-over (a lease expires after {self._old_s:.0f} s without a heartbeat)"
         )
 
     def _read(self) -> Holder | None:

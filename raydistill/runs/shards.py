@@ -44,8 +44,8 @@ def judged_shards(run: Run, split: str) -> dict[str, int]:
 def _counted(run: Run, dataset: str) -> dict[str, int]:
     done = (run.root / dataset).success()
     if done is None or done["fingerprint"] != run.prepare_fingerprint(dataset):
-        state = "a half-made" if done else "no complete"
-        raise UserError(f"{run.root} has {state} {dataset} yet: run `prepare` first")
+        state = "outdated" if done else "not complete"
+        raise UserError(f"{run.root}/{dataset} is {state}: run `prepare` first")
     shards: dict[str, int] = done["shards"]
     return shards
 

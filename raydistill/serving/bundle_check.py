@@ -24,7 +24,7 @@ from raydistill.serving.lexicon import IDF, NGRAMS, VECTORS, WORDS
 from raydistill.serving.text.unit_names import Names, checked_units
 
 Arrays = Mapping[str, NDArray[Any]]
-_AGAIN = "export the bundle again, or copy it whole"
+_AGAIN = "export the bundle again, or copy all of its files"
 EXTRA_UNITS = "extra_units"
 _MAX_HASH_BITS = 30  # ids are int32
 _MOST_CHARS = 2**31 - 1
@@ -66,7 +66,7 @@ def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
             for name in archive.files:
                 found[name] = archive[name]
                 if not isinstance(found[name], np.ndarray):
-                    raise ValueError("it is no array")
+                    raise ValueError("not an array")
             return found
     except (*_UNREADABLE, TypeError, AttributeError) as error:  # the last two: a single array
         raise UserError(f"{file}: {name} cannot be read ({error}); {_AGAIN}") from error

@@ -1,8 +1,7 @@
-"""Text to n-gram ids and match features: one compiled function for training and for serving.
+"""Text to n-gram ids and match features: one compiled function for training and serving.
 
-Comes in: UTF-8 bytes and offsets of queries and titles. Goes out: flat ids, bag offsets and a few
-dense features a pair. `docs/features.md` is the specification. No Arrow, no torch: a bundle needs
-numpy and numba alone.
+Input: UTF-8 bytes and offsets of queries and titles. Output: flat ids, bag offsets and dense
+features per pair. The specification is `docs/features.md`. Imports only numpy and numba.
 """
 
 from __future__ import annotations
@@ -41,25 +40,29 @@ from raydistill.serving.text.units import normalize_units
 _BIGRAM = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _START, _END = np.uint64(0x5354415254), np.uint64(0x454E44)  # "START", "END"
 _MATCHED, _QUERY_ONLY, _TITLE_ONLY = np.uint64(0x4D), np.uint64(0x51), np.uint64(0x54)
-IDF_BITS = 18  # of a word's hash go to its IDF: 262,144 rows
+IDF_BITS = 18  # bits of a word's hash that index its IDF: 2^18 = 262,144 rows
 _ONE, _64 = np.uint64(1), np.uint64(64)
-_BLOCK_ROWS = 8_192  # rows whose ids are laid out at once: some MB
-_BLOCK_BYTES = 2**24  # of long ones: 16 MB of a side are at most 600 MB of ids
+_BLOCK_ROWS = 8_192  # rows per block: a few MB of ids
+_BLOCK_BYTES = 2**24  # limit for long texts: 16 MB of one side give at most 600 MB of ids
 
 
 class _Layout(NamedTuple):
-    """An NgramSpec as the compiled code reads it."""
+    """The fields of an NgramSpec for compiled code."""
 
     match: bool
     units: bool
-    size: int  # of character n-grams; 0: none
-    bags: int
-    shift: np.uint64
-    growth: int  # characters that may stand for one of a text
+    size: int  # length of character n-grams; 0: none
+    bags: int  # per pair
+    shift: np.uint64  # a 64-bit hash >> shift is an id
+    growth: int  # most characters of the normalized text per character of the text
 
 
 def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexicon) -> Features:
-    """N-gram ids and match features of B pairs."""
+    """N-gram ids and match features of B pairs of clean texts.
+
+    Raises:
+        ValueError: the sides differ in length, or the lexicon's vectors do not fit `spec`.
+    """
     num_rows = len(queries[1]) - 1
     if len(titles[1]) - 1 != num_rows:
         raise ValueError(f"{num_rows} queries for {len(titles[1]) - 1} titles")
@@ -97,9 +100,9 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
 
 
 def document_counts(titles: Texts, *, units: bool, extra_units: Names = ()) -> NDArray[np.int64]:
-    """For each value of a word's highest bits, the titles that hold such a word; shape I.
+    """Number of titles with a word of each value of the hash's highest IDF_BITS bits; shape I.
 
-    `units` and `extra_units` as in the NgramSpec whose words they are.
+    `units` and `extra_units` as in the NgramSpec.
     """
     shift = np.uint64(64 - IDF_BITS)
     counts = np.zeros(1 << IDF_BITS, np.int64)
@@ -110,7 +113,7 @@ def document_counts(titles: Texts, *, units: bool, extra_units: Names = ()) -> N
 
 
 def idf(counts_I: NDArray[np.int64], *, num_documents: int) -> NDArray[np.float32]:
-    """Inverse document frequency ln((N + 1) / (df + 1)); a word never seen has the largest."""
+    """Inverse document frequency ln((N + 1) / (df + 1)); largest for an unseen word."""
     return np.log((num_documents + 1) / (counts_I + 1)).astype(np.float32)
 
 
@@ -123,7 +126,7 @@ def _bigram(left: np.uint64, right: np.uint64) -> np.uint64:
 def _add_ngrams(
     words: NDArray[np.uint64], shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
-    """N words as 2n + 1 ids: each word, and each neighbouring two with start and end marks."""
+    """Write n words as 2n + 1 ids: unigrams, and bigrams with start and end marks; their end."""
     before = _START
     for word in range(len(words)):
         ids[at] = words[word] >> shift
@@ -138,7 +141,7 @@ def _add_ngrams(
 def _add_tagged(
     query: TextWords, title: TextWords, shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
-    """Ids of matched words, of query words that are missing, and of title words not asked for."""
+    """Write ids of matched words, of query words and title words without a match; their end."""
     for q in range(len(query.words)):
         tag = _MATCHED if query.match[q] >= 0 else _QUERY_ONLY
         ids[at] = mix64(query.words[q] + tag) >> shift
@@ -159,19 +162,19 @@ def _longest(offsets: NDArray[np.int32]) -> int:
 
 
 class _Scratch(NamedTuple):
-    """Where one side of a pair is taken apart, used again for every pair."""
+    """Buffers for one side of a pair, reused for every pair."""
 
     words: TextWords
-    points: NDArray[np.uint32]  # its characters as they are
-    spelled: NDArray[np.uint32]  # and with its sizes in one spelling
-    classes: NDArray[np.uint8]  # of its characters
-    spaced: NDArray[np.uint32]  # its characters, words one space apart
-    grams: NDArray[np.uint64]  # its trigrams
+    points: NDArray[np.uint32]  # folded characters
+    spelled: NDArray[np.uint32]  # folded characters with normalized sizes
+    classes: NDArray[np.uint8]  # of the characters
+    spaced: NDArray[np.uint32]  # characters with single spaces around words
+    grams: NDArray[np.uint64]  # trigrams
 
 
 @compiled
 def _scratch(most: int, growth: int) -> _Scratch:
-    """Room for texts of `most` characters; each may stand between two spaces."""
+    """Buffers for texts of `most` characters, each of which may be between two spaces."""
     return _Scratch(
         allocate_words(growth * most),
         np.empty(most, np.uint32),
@@ -192,7 +195,7 @@ def _spell(
     points: NDArray[np.uint32],
     spelled: NDArray[np.uint32],
 ) -> NDArray[np.uint32]:
-    """The folded characters of one text, with its sizes in one spelling if that is wanted."""
+    """The folded characters of one text, with normalized sizes if `units`."""
     num = decode(texts[0], texts[1][row], texts[1][row + 1], tables, points)
     if not units:
         return points[:num]
@@ -209,7 +212,7 @@ def _read(
     lexicon: Lexicon,
     layout: _Layout,
 ) -> _Scratch:
-    """Take one text apart: its words, and its characters where they are asked for."""
+    """Read one text into `scratch`: words, and if `layout` needs them characters and trigrams."""
     kinds, classes = tables[0], scratch.classes
     points = _spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
     num = len(points)
@@ -228,7 +231,7 @@ def _read(
 
 @compiled
 def _is_as_before(texts: Block, row: int) -> bool:
-    """Whether a text is that of the row before."""
+    """Whether a text equals that of the previous row."""
     data, offsets = texts
     before, start, stop = offsets[row - 1], offsets[row], offsets[row + 1]
     if start - before != stop - start:
@@ -249,14 +252,14 @@ def _featurize_block(
     layout: _Layout,
     dense: NDArray[np.float32],
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Ids laid flat and ids of each bag, of the pairs between the offsets; fills `dense`."""
+    """Flat ids and the number of ids per bag of all pairs of a block; fills `dense`."""
     rows = len(queries[1]) - 1
     most = max(_longest(queries[1]), _longest(titles[1])) + 1
     room_q, room_t = _scratch(most, layout.growth), _scratch(most, layout.growth)
     seen = np.empty(len(room_t.grams), np.bool_)
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
-    # A word takes at least one byte, in sizes too: 2n + 1 ids, and n more tagged. Its characters
-    # stand between spaces: at most three n-grams a byte, or as many as a size may grow to.
+    # Upper bound. A word has at least one byte, also in sizes: 2n + 1 ids and n tagged ids. With
+    # spaces around words, at most three character n-grams per byte, or `growth` in sizes.
     ids = np.empty(
         (3 + max(3, layout.growth) if layout.size else 3) * num_bytes + 6 * rows, np.int32
     )
@@ -264,10 +267,10 @@ def _featurize_block(
     ends[0] = at = bag = 0
     query = title = room_q
     for row in range(rows):
-        if row == 0 or not _is_as_before(queries, row):  # the titles of a query lie together
+        if row == 0 or not _is_as_before(queries, row):  # the titles of a query are adjacent
             query = _read(queries, row, tables, table, room_q, lexicon, layout)
         title = _read(titles, row, tables, table, room_t, lexicon, layout)
-        if len(query.words.words):  # single texts have no query: nothing marks its absence
+        if len(query.words.words):  # without a query (single texts) no ids
             at = _add_ngrams(query.words.words, layout.shift, ids, at)
         at = _add_ngrams(title.words.words, layout.shift, ids, at)
         bag += 1
@@ -294,7 +297,7 @@ def _featurize_block(
 def _known_rows(
     ids_N: NDArray[np.int32], offsets: NDArray[np.int64], lexicon: Lexicon
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Rows of the ids that the vocabulary holds, and where each bag then starts."""
+    """Rows of the ids that are in the vocabulary, and the new offsets of the bags."""
     rows, starts = np.empty(len(ids_N), np.int32), np.empty(len(offsets), np.int64)
     num = starts[0] = 0
     for bag in range(len(offsets) - 1):
@@ -314,7 +317,7 @@ def _document_counts(
     scratch = _scratch(_longest(titles[1]) + 1, table.growth if units else 1)
     words, numeric = scratch.words.words, scratch.words.numeric
     counts = np.zeros(_ONE << (_64 - shift), np.int64)
-    last = np.full(len(counts), -1, np.int64)  # the title that a row was last counted for
+    last = np.full(len(counts), -1, np.int64)  # the last title counted in each row
     for row in range(len(titles[1]) - 1):
         points = _spell(titles, row, tables, table, units, scratch.points, scratch.spelled)
         classify(points, len(points), tables[0], True, scratch.classes)

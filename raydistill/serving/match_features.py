@@ -1,4 +1,4 @@
-"""Match features: what a query and a title have in common, as a few dozen numbers a pair (numba).
+"""Match features: what a query and a title have in common, as a few dozen numbers per pair (numba).
 
 Input: hashes of words, trigrams, and the lexicon. Output: one row of DENSE_NAMES, and the mean word
 vectors of both sides. The specification is `docs/features.md`.
@@ -17,8 +17,8 @@ from raydistill.serving.lexicon import Lexicon, find_word
 from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.tokenizer import word_hash
 
-# For the query's words, each a number in 0..1: how much of a word is in the title.
-_KINDS = ("found", "part_found", "near")  # the word itself; its trigrams; its nearest neighbour
+# Per query word, a number in 0..1: how much of the word is in the title.
+_KINDS = ("found", "part_found", "near")  # the word itself; its trigrams; the nearest title word
 _SUMMARIES = ("mean", "idf", "least", "last", "missing")
 DENSE_NAMES = (
     *(f"query_{kind}_{summary}" for kind in _KINDS for summary in _SUMMARIES),
@@ -33,43 +33,44 @@ DENSE_NAMES = (
 NUM_DENSE = len(DENSE_NAMES)
 _ONE, _21, _LAST = np.uint64(1), np.uint64(21), np.uint64((1 << 21) - 1)  # of a trigram
 _AT_TITLE = len(_KINDS) * len(_SUMMARIES)
-# What comes before one of them is the thing; behind it stands what it has, is for, or looks like.
-# English, German, Dutch, French, Spanish; without accents, as words are: für is fur.
+# The word before one of these is the head of the title (what the product is); the words after it
+# tell what it has, is for, or looks like. English, German, Dutch, French, Spanish; words are folded
+# and have no accents: für is fur.
 HEAD_ENDS = (
     *("with", "without", "for", "in", "mit", "ohne", "fur", "met", "zonder", "voor"),
     *("avec", "sans", "pour", "con", "sin", "para"),
 )
 _HEAD_ENDS = np.array([word_hash(word) for word in HEAD_ENDS])
-# Behind them `in` is inches or a part of the word before it: 8 sq in, drop-in, made in Spain.
+# After these `in` is inches or part of an expression: 8 sq in, drop-in, made in Spain.
 NO_ENDS = (
     *("sq", "cu", "all", "built", "clip", "drop", "fill", "lace", "made", "plug", "push", "roll"),
     *("screw", "slide", "slip", "snap", "step", "tie", "walk"),
 )
-# Behind them `fur` is a fur, in English.
+# After these `fur` is the English noun.
 NO_FOR = ("faux", "fake", "real", "soft", "cat", "dog", "pet", "fox", "mink", "rabbit")
 _NO_ENDS, _IN = np.array([word_hash(word) for word in NO_ENDS]), word_hash("in")
 _NO_FOR, _FUR = np.array([word_hash(word) for word in NO_FOR]), word_hash("fur")
-# Robertson et al. 1994 (Okapi at TREC-3); the mean title is taken to have 12 words.
+# Robertson et al. 1994 (Okapi at TREC-3); the mean title is assumed to have 12 words.
 _K1, _B, _MEAN_WORDS = 1.2, 0.75, 12.0
 
 
 class TextWords(NamedTuple):
-    """The words of a query or a title, and what is found out about each of them."""
+    """The words of a query or a title, with values per word."""
 
-    words: NDArray[np.uint64]
-    numeric: NDArray[np.bool_]  # whether it holds a digit
-    match: NDArray[np.int32]  # its first place on the other side, or -1
-    found: NDArray[np.float32]  # 1 if it is there, else 0
-    times: NDArray[np.int32]  # how often it is on the other side; of a query alone
-    known: NDArray[np.int32]  # its place among the K known words, or -1
-    weight: NDArray[np.float32]  # its IDF
-    covered: NDArray[np.float32]  # share of its trigrams on the other side; of a query alone
+    words: NDArray[np.uint64]  # hashes
+    numeric: NDArray[np.bool_]  # whether the word has a digit
+    match: NDArray[np.int32]  # first index of the word on the other side, or -1
+    found: NDArray[np.float32]  # 1 if the word is on the other side, else 0
+    times: NDArray[np.int32]  # occurrences on the other side; query only
+    known: NDArray[np.int32]  # index among the K known words, or -1
+    weight: NDArray[np.float32]  # IDF
+    covered: NDArray[np.float32]  # share of the word's trigrams on the other side; query only
     near: NDArray[np.float32]  # cosine with the nearest word of the other side
 
 
 @compiled
 def allocate_words(num: int) -> TextWords:
-    """Room for `num` words."""
+    """Uninitialised arrays for `num` words."""
     return TextWords(
         np.empty(num, np.uint64),
         np.empty(num, np.bool_),
@@ -85,7 +86,7 @@ def allocate_words(num: int) -> TextWords:
 
 @compiled
 def slice_words(scratch: TextWords, num: int) -> TextWords:
-    """The first `num` words of a scratch."""
+    """The first `num` words of `scratch`."""
     return TextWords(
         scratch.words[:num],
         scratch.numeric[:num],
@@ -123,10 +124,10 @@ def _cover(
     seen: NDArray[np.bool_],
     covered: NDArray[np.float32],
 ) -> tuple[float, float]:
-    """Fill `covered` of the query's words; the shares of all trigrams found, both ways.
+    """Fill `covered` of the query's words; return the shares of trigrams found, for both sides.
 
-    A trigram that ends in a space is the last one of its word; one with a space in the middle lies
-    between two words and counts for neither.
+    A trigram that ends in a space is the last one of its word. A trigram with a space in the middle
+    is between two words and counts for neither.
     """
     seen[:] = False
     found = of_word = found_of_word = word = 0
@@ -150,7 +151,7 @@ def _cover(
 
 @compiled
 def look_up_words(words: TextWords, lexicon: Lexicon) -> None:
-    """Fill `weight` and `known`; the IDF of a word is that of its highest bits."""
+    """Fill `weight` and `known`; the highest bits of a word's hash index its IDF."""
     bits, size = 0, len(lexicon.idf_I)
     while size > 1:
         size >>= 1
@@ -163,7 +164,7 @@ def look_up_words(words: TextWords, lexicon: Lexicon) -> None:
 
 @compiled(fastmath={"reassoc", "contract"})
 def _find_near(query: TextWords, title: TextWords, vectors_KE: NDArray[np.float32]) -> None:
-    """Fill `near`: 1 for a word that the other side has, else the best cosine, at least 0."""
+    """Fill `near`: 1 for a word that the other side has, else the highest cosine, at least 0."""
     for t in range(len(title.words)):
         title.near[t] = title.match[t] >= 0
     for q in range(len(query.words)):
@@ -196,7 +197,7 @@ def _mean_and_weighted(
 
 @compiled
 def _summarise(values: NDArray[np.float32], query: TextWords, out: NDArray[np.float32]) -> None:
-    """Mean, IDF-weighted mean, least, the last word's, and the mean of the missing words."""
+    """Write mean, IDF-weighted mean, minimum, value of the last word, and mean of missing words."""
     _mean_and_weighted(values, query.weight, out)
     least, missing, num_missing = np.float32(1), np.float32(0), 0
     for q in range(len(values)):
@@ -211,7 +212,10 @@ def _summarise(values: NDArray[np.float32], query: TextWords, out: NDArray[np.fl
 
 @compiled
 def _rarity(query: TextWords, num_title_words: int, out: NDArray[np.float32]) -> float:
-    """IDF of the rarest word that is missing, is unlike any, is asked for; their sum. BM25."""
+    """Write the highest IDF of missing, of dissimilar and of all words, and the sum; return BM25.
+
+    The IDF of dissimilar words is weighted by the share of their trigrams that the title lacks.
+    """
     score, norm = 0.0, _K1 * (1 - _B + _B * num_title_words / _MEAN_WORDS)
     out[:] = 0
     for q in range(len(query.words)):
@@ -227,7 +231,7 @@ def _rarity(query: TextWords, num_title_words: int, out: NDArray[np.float32]) ->
 
 @compiled
 def _order(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None:
-    """The features that go by number and order of words, from log_query_words on."""
+    """Write the features of the number and order of words: log_query_words to query_unknown."""
     num_q, num_t = len(query.words), len(title.words)
     found, bigrams, run, longest, first, unknown = 0, 0, 0, 0, num_t, 0
     for q in range(num_q):
@@ -253,7 +257,7 @@ def _order(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None
 
 @compiled
 def _numbers(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None:
-    """Words with a digit: how many are asked for, how many of them are there."""
+    """Write the features of words with a digit: query_numbers to title_numbers."""
     asked, found = 0, 0
     for q in range(len(query.words)):
         asked += query.numeric[q]
@@ -274,7 +278,7 @@ def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
 
 @compiled
 def _head_place(title: TextWords) -> int:
-    """The place of a title's head, the word that names the thing; -1 where there is no word."""
+    """The index of a title's head, the word that names the product; -1 without words."""
     for t in range(1, len(title.words)):
         end, before = title.words[t], title.words[t - 1]
         if title.numeric[t - 1] or not _is_one_of(end, _HEAD_ENDS):
@@ -291,7 +295,7 @@ def _head_place(title: TextWords) -> int:
 def _head(
     query: TextWords, title: TextWords, vectors_KE: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
-    """The features of the title's head and the query's last word, in English its head."""
+    """Write the features of the title's head and of the query's last word, its head in English."""
     out[0:2], out[2] = 0, 1
     head, last = _head_place(title), len(query.words) - 1
     if head < 0 or last < 0:
@@ -314,7 +318,7 @@ def _head(
 def _mean_vector(
     words: TextWords, vectors_KE: NDArray[np.float32], out_E: NDArray[np.float32]
 ) -> None:
-    """IDF-weighted mean of the words' vectors, brought to length 1."""
+    """Write the IDF-weighted mean of the words' vectors, scaled to length 1."""
     out_E[:] = 0
     for at in range(len(words.words)):
         if words.known[at] >= 0:
@@ -338,9 +342,9 @@ def fill_match_features(
     lexicon: Lexicon,
     out: NDArray[np.float32],
 ) -> None:
-    """All dense features of a pair, in the order of DENSE_NAMES, then both mean vectors.
+    """Write all dense features of a pair, in the order of DENSE_NAMES, then both mean vectors.
 
-    Both sides are known and matched.
+    `look_up_words` and `match_words` must have filled both sides.
     """
     _find_near(query, title, lexicon.vectors_KE)
     at = _AT_TITLE

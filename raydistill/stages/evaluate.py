@@ -87,7 +87,7 @@ def warn_if_behind(scorers: dict[str, dict[str, Any]]) -> None:
     )
     if judged_only > student:
         logger.warning(
-            "evaluate  the baseline on judged labels only is ahead: AUC %.4f, the student %.4f; "
+            "evaluate  the baseline on judged labels only is better: AUC %.4f, the student %.4f; "
             "label more pairs, of more queries, or give a better teacher",
             judged_only,
             student,

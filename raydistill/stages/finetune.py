@@ -180,7 +180,7 @@ class BestCheckpointCallback(TrainerCallback):
         """Copy the Trainer's last checkpoint and the best epoch, the input of `restore`."""
         last = get_last_checkpoint(str(trained))  # type: ignore[no-untyped-call]
         if last is None:
-            raise RuntimeError(f"the Trainer has left no checkpoint in {trained}")
+            raise RuntimeError(f"the Trainer wrote no checkpoint to {trained}")
         shutil.copytree(last, folder / "trainer")
         if self.best.exists():
             shutil.copytree(self.best, folder / "best")

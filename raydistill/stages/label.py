@@ -306,7 +306,7 @@ class _Tally:
         self.out_of_memory += num
         if num:
             logger.warning(
-                "label     %s: out of memory %d times, %s; it goes on with smaller batches",
+                "label     %s: out of memory %d times, %s; it continues with smaller batches",
                 result["target"],
                 num,
                 result["worker"],

@@ -113,7 +113,7 @@ def _check_new(run: Run) -> None:
     run.unknown_files("pairs")
     if new:
         raise UserError(
-            f"{new[0].uri} is not among the judged pairs that {run.root} was begun with; pairs of "
+            f"{new[0].uri} was added after the judged pairs of {run.root} were prepared; pairs of "
             "a new dev or test query may lie in its shards already: give another run_dir"
         )
 
@@ -138,7 +138,7 @@ def _forget_unfinished(run: Run) -> None:
         try:
             find_moved(pending, found)
         except UserError as error:
-            logger.warning("prepare   %s; beginning again with what was not finished", error)
+            logger.warning("prepare   %s; restarting the increment that was not finished", error)
             kept: list[Sequence[RawFile]] = [*increments[:num_done]] or [unknown_files([], found)]
             for number in range(num_done, len(increments)):
                 replace(dataset, increment=number).delete()
@@ -324,7 +324,7 @@ def _grids(
             raise UserError(
                 f"{dataset.folder} was begun with few pairs and has {layout.num_buckets:,} "
                 f"buckets; "
-                f"these files would put {rows:,} rows into each: begin another run_dir with them"
+                f"these files would put {rows:,} rows into each: prepare them in a new run_dir"
             )
     return layouts
 

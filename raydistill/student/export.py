@@ -125,8 +125,8 @@ def _check_alike(
     raise RuntimeError(
         f"bundle and student differ on {np.count_nonzero(~(apart <= _TOLERANCE))} of {len(apart)} "
         f"golden pairs, most on query {queries[row]!r} with title {titles[row]!r}: student "
-        f"{by_torch[row]:.6f}, bundle {by_bundle[row]:.6f}; the student reads another text than "
-        "the bundle does: report the pair"
+        f"{by_torch[row]:.6f}, bundle {by_bundle[row]:.6f}; training and serving "
+        "read this pair differently: report the pair"
     )
 
 

@@ -136,7 +136,7 @@ def _check_types(folder: Path, tokens: Tokens, config: Any) -> None:  # noqa: AN
     most, num_types = int(tokens.types_T.max(initial=0)), getattr(config, "type_vocab_size", 0)
     if num_types and most >= num_types:
         raise UserError(
-            f"the tokenizer in {folder} gives the token type {most} and the model knows "
+            f"the tokenizer in {folder} makes token type {most} but the model has "
             f"{num_types}: it is the tokenizer of another model"
         )
 
@@ -297,7 +297,10 @@ class Teacher:
         order = np.argsort(-tokens.lengths_B, kind="stable")
         order = order[: np.count_nonzero(tokens.lengths_B)]
         while (logits := self._score_sorted(tokens, order)) is None:
-            logger.warning("what was scored of these %d pairs may be spoiled: again", len(order))
+            logger.warning(
+                "out of memory may have corrupted the logits of these %d pairs: scoring them again",
+                len(order),
+            )
         out[order] = logits
         return out
 
@@ -352,7 +355,7 @@ class Teacher:
             gc.collect()  # an error in a reference cycle keeps the failed batch's tensors
             torch.cuda.empty_cache()
         logger.warning(
-            "out of memory: %d tokens a batch from now on (%s)",
+            "out of memory: batches are reduced to %d tokens (%s)",
             self.tokens_per_batch,
             problem.reason,
         )

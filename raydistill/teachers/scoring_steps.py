@@ -196,8 +196,8 @@ def too_many_bad(num_bad: int, num_rows: int, max_bad_fraction: float) -> str:
     """The message about pairs without a logit, with the remedies."""
     return (
         f"{num_bad:,} of {num_rows:,} pairs got no logit, label.max_bad_fraction allows "
-        f'{math.floor(max_bad_fraction * num_rows):,}; set label.dtype = "float32", mend the '
-        "teacher, or allow more"
+        f'{math.floor(max_bad_fraction * num_rows):,}; set label.dtype = "float32", repair the '
+        "teacher, or raise label.max_bad_fraction"
     )
 
 

@@ -99,6 +99,7 @@ def read_logits(
     has_all = rows.num_rows == piece.shard_rows
     if not has_all or not table["pair_id"].equals(pairs["pair_id"]):
         raise ValueError(
-            f"{folder}/{piece.shard} does not hold the pairs of its namesake; delete it"
+            f"{folder}/{piece.shard} has logits of other pairs than the shard of its name; "
+            "delete it"
         )
     return np.asarray(table["logit"].to_numpy())

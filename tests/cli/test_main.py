@@ -164,6 +164,6 @@ def test_why_ray_did_not_start_is_said() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == (
-        "Ray did not start: The current node timed out during startup.; it said: no space left for "
-        "the object store\n"
+        "Ray did not start: The current node timed out during startup.; its last output: no "
+        "space left for the object store\n"
     )

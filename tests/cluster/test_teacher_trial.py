@@ -239,7 +239,7 @@ def test_an_error_in_a_constructor_comes_once(
                 gpus=0.0,
             )
         )
-    assert str(caught.value) == "a worker could not begin: RuntimeError: and the last line"
+    assert str(caught.value) == "a worker could not start: RuntimeError: and the last line"
     assert len(list(calls.iterdir())) == 1
 
 

@@ -111,7 +111,7 @@ def test_a_lost_item_comes_with_the_end_of_its_worker(local_ray: None) -> None:
     ("how", "error", "words"),
     [
         ("mistake", UserError, "^what to mend$"),
-        ("raised", WorkError, "^a worker could not begin: KeyError: 'what it was'$"),
+        ("raised", WorkError, "^a worker could not start: KeyError: 'what it was'$"),
     ],
 )
 def test_an_actor_that_cannot_be_made(

@@ -84,8 +84,8 @@ def test_words_are_named_with_their_counts() -> None:
     assert "3 labels of 3 that are no number: 'Exact' (2), 'Substitute' (1)" in found
     assert '[judged.grades], as "Exact" = 1.0' in found
     assert "and no grade: 'Other' (1)" in problem(["Exact", "Other"], GRADES)
-    assert "'85%' (1), '10%' (1); percentages are not guessed" in problem(["85%", "10%"])
-    assert "decimal commas are not guessed" in problem(["0,5", "1,0"])
+    assert "'85%' (1), '10%' (1); percentages are not converted" in problem(["85%", "10%"])
+    assert "decimal commas are not converted" in problem(["0,5", "1,0"])
 
 
 def test_a_few_words_and_missing_labels_stop_nothing() -> None:

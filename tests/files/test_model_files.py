@@ -161,5 +161,5 @@ def test_links_are_followed(tmp_path: Path) -> None:
     (linked / "loop").symlink_to(linked)
     assert model_fingerprint(linked) == model_fingerprint(model)
     (linked / "vocab.txt").symlink_to("nowhere")
-    with pytest.raises(UserError, match=r"vocab\.txt is a link to a file that is not there"):
+    with pytest.raises(UserError, match=r"vocab\.txt is a link to a missing file"):
         model_fingerprint(linked)

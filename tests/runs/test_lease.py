@@ -38,7 +38,7 @@ def test_a_second_job_is_told_who_holds_it(folder: Folder) -> None:
         with Lease(folder, "label-other"), Lease(folder, "train"):
             pass  # other work on the same run
     text = str(told.value)
-    assert f"process {os.getpid()} on " in text and " UTC; its last sign of life" in text
+    assert f"process {os.getpid()} on " in text and " UTC; its last heartbeat" in text
     assert "label-minilm in " in text and "--take-over" in text
     with Lease(folder, "label-minilm"):
         pass  # it was given back

@@ -67,8 +67,8 @@ def test_inputs_and_run_folder_lie_apart(raw_files: Path, tiny_bert: Path, tmp_p
     assert "lies in the run folder" in refused(data, pairs=f"{data}/pairs/*.parquet")
     assert "lies in the run folder" in refused(link, judged=f"{data}/judged.parquet")
     assert "lies in the run folder" in refused(data, judged=f"{link}/judged.parquet")
-    assert "takes the files of the run folder" in refused(data / "run", pairs=str(data))
-    assert "takes the files of the run folder" in refused(data / "run", pairs=f"{link}/**/*.csv")
+    assert "also matches files of the run folder" in refused(data / "run", pairs=str(data))
+    assert "also matches files of the run folder" in refused(data / "run", pairs=f"{link}/**/*.csv")
     assert "judged.input" in refused(data / "run", judged=f"{data}/*/*.csv")
     apart = {"pairs": {"input": f"{data}/*.parquet"}, "judged": {"input": f"{data}/judged.csv"}}
     Run(run_config(data / "run", raw_files, tiny_bert, **apart)).check_owner()
@@ -105,7 +105,7 @@ def test_an_input_does_not_lead_into_the_run_folder_by_a_link(
     with pytest.raises(UserError, match="lies in the run folder"):
         Run(run_config(run_dir, raw_files, tiny_bert, **one)).check_owner()
     as_uri = {"pairs": {"input": f"file://{tmp_path}/elsewhere"}}
-    with pytest.raises(UserError, match="takes the files of the run folder"):
+    with pytest.raises(UserError, match="also matches files of the run folder"):
         Run(run_config(run_dir, raw_files, tiny_bert, **as_uri)).check_owner()
 
 

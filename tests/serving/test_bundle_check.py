@@ -231,7 +231,7 @@ def test_objects_and_foreign_files_are_never_loaded(tmp_path: Path) -> None:
         Scorer.load(tmp_path)
     with zipfile.ZipFile(tmp_path / ARRAYS, "w") as archive:
         archive.writestr("embedding.npy", b"no array")
-    with pytest.raises(UserError, match=r"embedding cannot be read \(it is no array\)"):
+    with pytest.raises(UserError, match=r"embedding cannot be read \(not an array\)"):
         Scorer.load(tmp_path)
     with (tmp_path / ARRAYS).open("wb") as file:
         np.save(file, np.zeros(3))

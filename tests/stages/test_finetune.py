@@ -177,7 +177,7 @@ def test_the_same_seed_gives_the_same_start(run: Run, tmp_path: Path) -> None:
 
 def test_what_cannot_be_fine_tuned_is_named(run: Run, tmp_path: Path) -> None:
     _, keeper, _ = make(run, tmp_path)
-    with pytest.raises(RuntimeError, match="the Trainer has left no checkpoint in"):
+    with pytest.raises(RuntimeError, match="the Trainer wrote no checkpoint to"):
         keeper.pack(tmp_path, trained=tmp_path)
     ready = run.config.teachers["tiny"].model_copy(update={"base": None, "model": "x"})
     run.config.teachers["tiny"] = ready

@@ -148,7 +148,7 @@ def test_nothing_goes_on_with_a_half_made_addition(
     grown.write_manifest(
         manifest.with_increments("pairs", [*manifest.pairs, grown.unknown_files("pairs")])
     )
-    with pytest.raises(UserError, match="half-made pairs yet: run `prepare` first"):
+    with pytest.raises(UserError, match="/pairs is outdated: run `prepare` first"):
         pair_shards(grown)
     assert prepare.prepare_stage(grown)
     assert pair_shards(grown)
@@ -168,7 +168,7 @@ def test_a_file_that_was_cut_off_may_be_mended(
     (raw / "b.csv.gz").write_bytes(gzip.compress(b"query,title\ntap,big tap\n"))
     mended = run_over(tmp_path / "run", raw_files, pairs=given)
     assert prepare.prepare_stage(mended)
-    assert "b.csv.gz has changed" in caplog.text and "beginning again" in caplog.text
+    assert "b.csv.gz has changed" in caplog.text and "restarting the increment" in caplog.text
     assert table_of(mended) == {("sofa", "grey sofa"): 1, ("tap", "big tap"): 1}
 
 

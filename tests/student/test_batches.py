@@ -253,7 +253,7 @@ def test_every_piece_of_the_logits_is_checked(large: tuple[Folder, Folder], tmp_
     for content in (wrong, longer):
         other.write_table("a.parquet", content)
         loader = Loader(pairs, Targets((other,), (1.0,)), spec=SPEC, lexicon=LEXICON)
-        with pytest.raises(ValueError, match="does not hold the pairs of its namesake"):
+        with pytest.raises(ValueError, match="has logits of other pairs than the shard"):
             loader.piece(shard_pieces("a.parquet", LARGE)[-1])
 
 

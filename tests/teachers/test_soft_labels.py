@@ -37,5 +37,5 @@ def test_weights_must_fit() -> None:
 def test_logits_of_other_pairs_are_refused(tmp_path: Path) -> None:
     pairs, logits, _ = write_word_shards(tmp_path)
     table = pairs.read_table("part-00001.parquet")
-    with pytest.raises(ValueError, match="does not hold the pairs of its namesake"):
+    with pytest.raises(ValueError, match="has logits of other pairs than the shard"):
         read_logits(logits, Piece("part-00002.parquet", 0, 4, 4), table)

@@ -119,7 +119,7 @@ def _expand(pattern: str, csv: CsvOptions) -> list[InputFile]:
         try:
             return tried_at(pattern, lambda: filesystem.get_file_info(place))
         except OSError as error:
-            raise UserError(f"cannot look into {pattern}: {error}") from error
+            raise UserError(f"cannot access {pattern}: {error}") from error
 
     base, rest = split_pattern(path, is_there=lambda place: _exists(info_of(place)))
     info = info_of(base)

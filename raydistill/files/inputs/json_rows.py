@@ -217,7 +217,7 @@ def _elements(stream: Readable, block_bytes: int) -> Iterator[Any]:
         yield text.value()
         text.take(",")
     if not text.is_at_end():
-        raise UserError(f"it goes on behind the array: {text.shown()!r}")
+        raise UserError(f"unexpected data after the end of the array: {text.shown()!r}")
 
 
 class _Window:
@@ -268,7 +268,9 @@ class _Window:
             except (ValueError, RecursionError) as error:
                 problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                 if self._is_end or len(self._text) - self._at > _MAX_ELEMENT_CHARS:
-                    raise UserError(f"not JSON, or cut off: {problem}: {self.shown()!r}") from error
+                    raise UserError(
+                        f"invalid or truncated JSON: {problem}: {self.shown()!r}"
+                    ) from error
                 self._more()
                 continue
             if after == len(self._text) and not self._is_end:  # a number may continue

@@ -1,7 +1,7 @@
-"""What each character is to a word: its class, and the form in which spellings of it are one.
+"""The class and the folded form of each character, in tables for compiled code.
 
-Made once a process from Python's Unicode data. `docs/features.md` is the specification. Needs NumPy
-alone.
+Characters that spell the same word in different ways have the same folded form. Built once per
+process from Python's Unicode data. The specification is `docs/features.md`. Imports only NumPy.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-# Class and folded form of a code point; folded forms of several code points, or of none.
+# Class and folded form of each code point; then the folded forms of zero or several code points.
 Tables = tuple[NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint32]]
 
-# WORD_START: a letter that begins a word although no space is before it. MARK: part of the word
-# before it, and nothing where there is none.
+# WORD_START: a letter that begins a word without a space before it. MARK: part of the word before
+# it; ignored if there is none.
 SPACE, WORD, PUNCTUATION, SINGLE_CHAR_WORD, SKIP, WORD_START, MARK = range(7)
-TABLE_SIZE = 0x20000  # beyond it: ideographs and emoji, each a word of its own
-LONG = 1 << 31  # a folded form from here on is a place in the third table: length, code points
-# Scripts written without spaces: each character is a word, and bigrams do the rest.
+TABLE_SIZE = 0x20000  # beyond it: ideographs and emoji, each a separate word
+LONG = 1 << 31  # a folded form >= LONG is LONG + an index into the third table: length, code points
+# Scripts written without spaces: each character is a word; bigrams represent longer words.
 _SOLO_RANGES = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Myanmar
@@ -31,7 +31,7 @@ _SOLO_RANGES = (
     (0xF900, 0xFAFF),  # compatibility ideographs
 )
 # Default_Ignorable_Code_Point of Unicode 15: joiners, direction marks, soft hyphen, variation
-# selectors, fillers, tags. Nobody sees them.
+# selectors, fillers, tags. They are invisible.
 IGNORABLE_RANGES = (
     *((0x00AD, 0x00AD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x17B4, 0x17B5)),
     *((0x180B, 0x180F), (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164)),
@@ -40,8 +40,8 @@ IGNORABLE_RANGES = (
 )
 FIRST_TAG, LAST_TAG = IGNORABLE_RANGES[-1]
 IGNORABLE = frozenset(chr(c) for first, last in IGNORABLE_RANGES for c in range(first, last + 1))
-# Accents and points that shoppers leave out: diacritics, Cyrillic titlo, Hebrew points, Arabic
-# vowels. Not the vowels of Indic scripts, nor the voicing of kana: without them it is another word.
+# Accents and points that shoppers omit: diacritics, Cyrillic titlo, Hebrew points, Arabic vowels.
+# Not the vowels of Indic scripts, nor the voicing of kana: without them the word is another one.
 _ACCENT_RANGES = (
     *((0x0300, 0x036F), (0x0483, 0x0489), (0x0591, 0x05BD), (0x05BF, 0x05BF), (0x05C1, 0x05C2)),
     *((0x05C4, 0x05C5), (0x05C7, 0x05C7), (0x0610, 0x061A), (0x0640, 0x0640), (0x064B, 0x065F)),
@@ -49,9 +49,9 @@ _ACCENT_RANGES = (
     *((0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE20, 0xFE2F)),
 )
 _ACCENTS = frozenset(chr(c) for first, last in _ACCENT_RANGES for c in range(first, last + 1))
-_WITH_BREVE = ("\u0439", "\u045e")  # й ў: letters of their own, in lower case
-# Letters that no accent parts from their plain form, signs that stand for one another, and the two
-# alphabets in which a Persian keyboard and an Arabic one write one letter.
+_WITH_BREVE = ("\u0439", "\u045e")  # й ў: separate letters of the alphabet, in lower case
+# Letters whose plain form is not a Unicode decomposition, signs used for one another, and letters
+# that Persian and Arabic keyboards encode differently.
 _SAME = {
     **dict(zip("\u0131ȷøđðħłŧ", "ijoddhlt", strict=True)),
     **{"þ": "th", "æ": "ae", "œ": "oe"},
@@ -88,11 +88,11 @@ def character_tables() -> Tables:
 
 
 def fold(text: str) -> str:
-    """The form that stands for a text in words, character by character.
+    """The folded form of a text, character by character.
 
-    Case folded (Unicode's full folding), without accents, digits of every script as 0 to 9, white
-    space a blank, what nobody sees nothing. A character's form has at most as many characters as
-    its UTF-8 has bytes: they are folded in place.
+    Full Unicode case folding, without accents; digits of every script become 0 to 9, white space a
+    blank, invisible characters nothing. The form of a character has at most as many characters as
+    its UTF-8 has bytes, so a buffer of the text's size in bytes is enough.
     """
     return "".join(_fold(char, unicodedata.category(char)) for char in text)
 
@@ -107,7 +107,7 @@ def _fold(char: str, category: str) -> str:
     form = char.casefold()
     if form == char and char not in _SAME and char not in _ACCENTS:
         decomposed = unicodedata.decomposition(char)
-        if not decomposed or decomposed[0] == "<":  # the latter is no canonical one
+        if not decomposed or decomposed[0] == "<":  # "<": not a canonical one
             return char
     form = "".join(_SAME.get(part, part) for part in _unaccented(form))
     form = unicodedata.normalize("NFC", form)
@@ -122,7 +122,7 @@ def _unaccented(form: str) -> str:
 
 
 def is_solo(char: str) -> bool:
-    """Whether a character is a word of its own, in scripts that are written without spaces."""
+    """Whether a character is a separate word, as in scripts that are written without spaces."""
     code = ord(char)
     return code >= TABLE_SIZE or any(first <= code <= last for first, last in _SOLO_RANGES)
 

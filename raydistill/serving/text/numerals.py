@@ -1,7 +1,7 @@
-"""Numbers in one spelling, compiled: `1,000`, `1 000` and `1000.0` are one, as are 1-1/2 and 1.5.
+"""Normalize numbers, compiled: `1,000`, `1 000` and `1000.0` become one, as do 1-1/2 and 1.5.
 
-Comes in: folded code points of a text. Goes out: the number that begins at one of them, written as
-decimals. `docs/features.md` is the specification. Needs NumPy and numba alone.
+Input: folded code points of a text. Output: the number that begins at one of them, as a decimal.
+The specification is `docs/features.md`. Imports only NumPy and numba.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ BLANK, ZERO = np.uint32(0x20), np.uint32(0x30)
 DASH = 0x2D
 _DOT, _COMMA, _SLASH = 0x2E, 0x2C, 0x2F
 _COMMAS = (_COMMA, 0x27)  # between thousands: 1,000, and 1'000 of Swiss shops
-_MARKS = (_DOT, _COMMA, _SLASH)  # may stand between the digits of one number
-_MOST_HALVINGS = 6  # 1/64 is the smallest
-_MOST_GROUPS = 4  # behind blanks
-_GROUP_DIGITS = 3  # between two commas, and at most before the first
-_MOST_WHOLE_DIGITS = 2  # of a number with a fraction behind it: `model 268 1/4 in` is not 268.25
+_MARKS = (_DOT, _COMMA, _SLASH)  # allowed between the digits of one number
+_MOST_HALVINGS = 6  # 1/64 is the smallest fraction
+_MOST_GROUPS = 4  # groups of thousands after blanks
+_GROUP_DIGITS = 3  # digits between two commas, and at most before the first
+_MOST_WHOLE_DIGITS = 2  # of a number before a fraction: `model 268 1/4 in` is not 268.25
 
 
 @compiled
 def is_number(points: NDArray[np.uint32], at: int, num: int) -> bool:
-    """Whether a digit stands at `at`, or a point before one that no other point precedes."""
+    """Whether `at` is a digit, or a point before a digit and not after another point."""
     if points[at] == _DOT:
         if at and points[at - 1] == _DOT:
             return False
@@ -35,7 +35,7 @@ def is_number(points: NDArray[np.uint32], at: int, num: int) -> bool:
 
 @compiled
 def num_digits(points: NDArray[np.uint32], at: int, num: int) -> int:
-    """How many digits stand from `at` on."""
+    """Number of consecutive digits from `at` on."""
     start = at
     while at < num and is_digit(points[at]):
         at += 1
@@ -44,13 +44,13 @@ def num_digits(points: NDArray[np.uint32], at: int, num: int) -> int:
 
 @compiled
 def is_between_digits(points: NDArray[np.uint32], at: int, num: int) -> bool:
-    """Whether a point, a comma or a slash stands at `at`, and a digit behind it."""
+    """Whether `at` is a point, a comma or a slash that a digit follows."""
     return points[at] in _MARKS and at + 1 < num and is_digit(points[at + 1])
 
 
 @compiled
 def past_blanks(points: NDArray[np.uint32], at: int, num: int) -> int:
-    """Where the blanks that begin at `at` end; `at` where none does."""
+    """The offset after the blanks that begin at `at`; `at` without a blank."""
     while at < num and points[at] == BLANK:
         at += 1
     return at
@@ -60,7 +60,7 @@ def past_blanks(points: NDArray[np.uint32], at: int, num: int) -> int:
 def write_number(
     points: NDArray[np.uint32], at: int, num: int, out: NDArray[np.uint32], count: int
 ) -> tuple[int, int]:
-    """Write the number that begins at `at`; where it ends in both."""
+    """Write the number that begins at `at`; return its end in `points` and in `out`."""
     start = at
     at += num_digits(points, at, num)
     whole = at
@@ -73,7 +73,7 @@ def write_number(
     while end < num and is_between_digits(points, end, num):
         split, num_marks = end, num_marks + 1
         end += 1 + num_digits(points, end + 1, num)
-    if num_marks > 1:  # a version, a date, a list: as it is
+    if num_marks > 1:  # a version, a date, a list: unchanged
         return end, copy_points(points, start, end, out, count)
     if num_marks and points[split] == _SLASH:
         written = 0
@@ -90,9 +90,9 @@ def write_number(
 
 @compiled
 def _end_of_groups(points: NDArray[np.uint32], at: int, num: int) -> int:
-    """Past groups of three digits behind blanks, of which the last is 000 (1 000); `at`: none.
+    """The end of blank-separated groups of three digits, the last of them 000 (1 000); or `at`.
 
-    Other neighbours are two numbers: usb 3 128 gb, 18 135mm.
+    Other groups are separate numbers: usb 3 128 gb, 18 135mm.
     """
     stop = at
     for _ in range(_MOST_GROUPS):
@@ -108,7 +108,7 @@ def _end_of_groups(points: NDArray[np.uint32], at: int, num: int) -> int:
 def copy_points(
     points: NDArray[np.uint32], start: int, stop: int, out: NDArray[np.uint32], count: int
 ) -> int:
-    """Copy some code points; how many `out` then holds."""
+    """Append the code points start..stop to `out`; return the new number of code points in it."""
     for at in range(start, stop):
         out[count] = points[at]
         count += 1
@@ -119,7 +119,7 @@ def copy_points(
 def _copy_digits(
     points: NDArray[np.uint32], start: int, stop: int, out: NDArray[np.uint32], count: int
 ) -> int:
-    """Copy a whole number without what stands between its thousands."""
+    """Append the digits of an integer without its thousands separators; return the new count."""
     for at in range(start, stop):
         if is_digit(points[at]):
             out[count] = points[at]
@@ -136,7 +136,7 @@ def _write_decimals(
     count: int,
     bare: bool,
 ) -> int:
-    """Write a point and what is behind it, less the zeros at its end; `bare`: none is before."""
+    """Write a point and decimals without trailing zeros; `bare`: no digit before it, write 0."""
     if bare:
         out[count] = ZERO
         count += 1
@@ -152,7 +152,7 @@ def _write_decimals(
 def _write_rest(
     points: NDArray[np.uint32], at: int, num: int, out: NDArray[np.uint32], count: int
 ) -> tuple[int, int]:
-    """Write the fraction behind a whole number (1 1/2, 1-1/2, 1 - 1/2), if there is one."""
+    """Write the fraction after an integer (1 1/2, 1-1/2, 1 - 1/2), if there is one."""
     start = past_blanks(points, at, num)
     if start < num and points[start] == DASH:
         start = past_blanks(points, start + 1, num)
@@ -176,10 +176,10 @@ def _write_fraction(
     count: int,
     whole: int,
 ) -> int:
-    """Write p/q as decimals, behind a number if there is a `whole` one; 0 where it is no measure.
+    """Write p/q as decimals, after an integer if `whole`; return the new count, 0 if not a measure.
 
     A measure is below 1, in lowest terms, in halves, quarters, ... 64ths: q = 2^k, p/q = p 5^k /
-    10^k. 4/64 GB are two sizes.
+    10^k. 4/64 GB is not a measure but two sizes.
     """
     over, under = _value(points, start, split), _value(points, split + 1, stop)
     halvings = 0
@@ -202,7 +202,7 @@ def _write_fraction(
 
 @compiled
 def _value(points: NDArray[np.uint32], start: int, stop: int) -> int:
-    """A whole number below 1,000; -1 for a longer one."""
+    """The integer at start..stop, if it has 1 to 3 digits; otherwise -1."""
     if not 0 < stop - start <= 3:
         return -1
     value = 0

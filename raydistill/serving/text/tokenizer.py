@@ -1,7 +1,7 @@
-"""UTF-8 text to folded words and character trigrams, compiled; what n-grams are made of.
+"""UTF-8 text to folded words and character n-grams, compiled.
 
-Comes in: bytes and offsets. Goes out: a 64-bit hash of each word. `docs/features.md` is the
-specification. Needs numpy and numba alone.
+Input: bytes and offsets. Output: a 64-bit hash of each word, trigrams, ids of character n-grams.
+The specification is `docs/features.md`. Imports only numpy and numba.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
 
 _APOSTROPHE = 0x27
 _21, _42 = np.uint64(21), np.uint64(42)
-_CHARS = np.uint64(0x43)  # a word and its letters are not one id
+_CHARS = np.uint64(0x43)  # separates the ids of character n-grams from those of words
 
 
 def encode(texts: Sequence[str], *, max_chars: int | None = None) -> Texts:
-    """Python strings as UTF-8 bytes and offsets, clean as `prepare` made its texts.
+    """Python strings as UTF-8 bytes and offsets, cleaned as in `prepare`.
 
-    A text that is longer than `max_chars` when it is clean is cut there, as `prepare` counts: the
-    time of a pair grows with the product of lengths.
+    A clean text is truncated to `max_chars` characters: the time of a pair grows with the product
+    of the lengths of its texts.
     """
     most = sys.maxsize if max_chars is None else max_chars
-    strings = list(texts)  # by place: a pandas Series would look a number up in its index
+    strings = list(texts)  # for access by position: a pandas Series uses its index
     parts = [text.encode("utf-8", "replace") for text in strings]
     whole = _joined(parts)
     odd = np.flatnonzero(is_odd(whole) | (np.diff(whole[1]) > most))
@@ -59,7 +59,7 @@ def _joined(parts: Sequence[bytes]) -> Texts:
     offsets = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) for part in parts], out=offsets[1:])
     narrow = offsets.astype(np.int32) if len(data) <= MAX_BYTES else offsets
-    narrow.setflags(write=False)  # compiled code is made for read-only arrays alone
+    narrow.setflags(write=False)  # compiled code takes only read-only arrays
     return np.frombuffer(data, np.uint8), narrow
 
 
@@ -71,7 +71,7 @@ def decode(
     tables: Tables,
     points: NDArray[np.uint32],
 ) -> int:
-    """UTF-8 bytes to folded code points in `points`, at most one a byte; the number of them."""
+    """Decode UTF-8 to folded code points in `points`, at most one per byte; return their number."""
     folds, forms = tables[1], tables[2]
     num, at = 0, start
     while at < stop:
@@ -113,10 +113,10 @@ def classify(
     fine: bool,
     out: NDArray[np.uint8],
 ) -> None:
-    """Class of each character in its place: 1.5 and 1/2 are words, and so is womens of women's.
+    """Write the class of each character in its context to `out`.
 
-    What is short for `not` is a word, and treebanks' `women 's` is one: see `_contract`. Not
-    `fine`: words as white space parts them.
+    1.5 and 1/2 are single words, and so is women's (as womens). For n't, and for `women 's` as
+    treebanks write it, see `_contract`. Not `fine`: words are separated by white space only.
     """
     for at in range(num):
         code = points[at]
@@ -137,9 +137,9 @@ def classify(
 def _contract(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint8]
 ) -> bool:
-    """Whether an apostrophe is inside a word; changes the classes before it where it must.
+    """Whether the apostrophe at `at` is inside a word; may change the classes before it.
 
-    `don't` and treebanks' `do n't` are both `do nt`; `women's` and `women 's` are `womens`.
+    `don't` and `do n't` (treebank spelling) become `do nt`; `women's` and `women 's` `womens`.
     """
     n, t = 110, 116
     before = out[at - 1]
@@ -164,7 +164,7 @@ def _is_word(code: int, kinds: NDArray[np.uint8]) -> bool:
 
 @compiled
 def _is_tail(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
-    """Whether the word at `at` is what English puts behind an apostrophe: s d m ll re ve."""
+    """Whether the word at `at` is an English ending after an apostrophe: s d m ll re ve."""
     d, e, ell, m, r, s, v = 100, 101, 108, 109, 114, 115, 118
     stop = at
     while stop < num and _is_word(points[stop], kinds):
@@ -187,7 +187,7 @@ def split_words(
     words: NDArray[np.uint64],
     numeric: NDArray[np.bool_],
 ) -> int:
-    """Hash of each word, and whether it holds a digit; the number of words."""
+    """Write the hash of each word, and whether it has a digit; return the number of words."""
     count, inside, digits = 0, False, False
     state = FNV_OFFSET
     for at in range(num):
@@ -220,7 +220,7 @@ def split_words(
 
 
 def word_hash(word: str) -> np.uint64:
-    """Hash of a word of folded letters, as compiled code makes it; for constants."""
+    """Hash of a word of folded letters, the same as in compiled code; for constants."""
     state = FNV_OFFSET
     with np.errstate(over="ignore"):
         for letter in word:
@@ -259,9 +259,9 @@ def pad_words(
     num: int,
     out: NDArray[np.uint32],
 ) -> int:
-    """The words' characters with one space before, between and after; how many that are.
+    """Write the characters of the words with one space before, between and after them to `out`.
 
-    Nothing for a text without words. `out` has room for three times `num` and one more.
+    Returns their number, 0 for a text without words. `out` must have room for 3 * num + 1.
     """
     count, space = 1, np.uint32(32)
     out[0] = space
@@ -291,7 +291,7 @@ def pad_words(
 
 @compiled
 def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
-    """Character trigrams of a spaced-out text; exact: 3 x 21 bits. The number of them."""
+    """Write the character trigrams of a text of `pad_words`, 3 x 21 bits each; their number."""
     for at in range(len(spaced) - 2):
         first, second = np.uint64(spaced[at]), np.uint64(spaced[at + 1])
         out[at] = (first << _42) | (second << _21) | np.uint64(spaced[at + 2])
@@ -302,7 +302,7 @@ def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
 def char_ngrams(
     spaced: NDArray[np.uint32], size: int, shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
-    """Ids of the character n-grams of a spaced-out text, from `at` on; where they end."""
+    """Write ids of the character n-grams of a text of `pad_words` to `ids` from `at`; their end."""
     for start in range(len(spaced) - size + 1):
         state = FNV_OFFSET
         for inside in range(start, start + size):

@@ -1,8 +1,8 @@
-"""Sizes and units in one spelling, compiled: `1-1/2"`, `1.50 inches` and `1 1/2 in` are one.
+"""Normalize sizes and units, compiled: `1-1/2"`, `1.50 inches` and `1 1/2 in` become the same.
 
 Input: folded code points of a text. Output: the same text with its numbers as decimals, the units
-behind them by their short names, and without the hyphens of model numbers. The specification is
-`docs/features.md`. Needs NumPy and numba alone.
+after them by their short names, and without the hyphens of model numbers. The specification is
+`docs/features.md`. Imports only NumPy and numba.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from raydistill.serving.text.numerals import (
 from raydistill.serving.text.tokenizer import is_digit
 from raydistill.serving.text.unit_table import UnitTable, name_hash
 
-_ARTICLE = ord("a")  # `a` is amperes only right behind its number: 2 a day
-_QUOTE, _PRIME = 0x22, 0x27  # inches; feet, and two of them inches
+_ARTICLE = ord("a")  # `a` is amperes only directly after its number: not in `2 a day`
+_QUOTE, _PRIME = 0x22, 0x27  # inches; feet, and two primes inches
 _TIMES = (ord("x"), 0xD7, ord("*"), 0x445, 0x3C7)  # the last two: Cyrillic, Greek
 _B, _L, _Y, _X = ord("b"), ord("l"), ord("y"), np.uint32(ord("x"))
 _DOT, _CARET = 0x2E, 0x5E
 _SIGNS = (ord("%"), ord("°"))
 _TWO, _THREE = ord("2"), ord("3")
-# A number that letters follow is a measure, unless it has five digits or more and is not round
-# (12016se), or begins with a zero: then it is part of a model number.
+# A number before letters is a measure, unless it begins with a zero, or has five digits or more and
+# does not end in 00 (12016se): then it is part of a model number.
 _MOST_ODD_DIGITS = 4
-_MOST_PREFIX_LETTERS = 3  # of a model number before its hyphen: wh-1000xm4; not iphone-12
-_MOST_DIGITS_BEHIND = 2  # of a number behind a unit without a space
-_LEAST_WORD = 4  # letters behind a foot's sign: 6'runner; not the 80's, nor 6'li
+_MOST_PREFIX_LETTERS = 3  # letters of a model number before its hyphen: wh-1000xm4; not iphone-12
+_MOST_DIGITS_BEHIND = 2  # digits of a number directly after a unit
+_LEAST_WORD = 4  # letters of a word after the foot sign: 6'runner; not the 80's, nor 6'li
 _SIDES = (ord("w"), ord("l"), ord("h"), ord("d"))  # width, length, height, depth
 _FIRST_NOT_LATIN = 0x370
-# Letters before a hyphen and digits that begin no model number.
+# Words before a hyphen and digits that do not begin a model number.
 NO_PREFIXES = (
     *("aa", "aaa", "ac", "box", "dc", "in", "lot", "mid", "new", "no", "non", "of", "pk", "pre"),
     *("set", "to", "top", "up", "usb"),
@@ -61,12 +61,12 @@ def normalize_units(
     table: UnitTable,
     out: NDArray[np.uint32],
 ) -> int:
-    """The text with its sizes in one spelling in `out`; how many characters that are.
+    """Write the text with normalized sizes to `out`; return its number of characters.
 
-    `out` has room for `table.growth` times `num`.
+    `out` must have room for `table.growth` times `num`.
     """
     at = count = 0
-    inside = False  # a word: its digits are no number (dcd771)
+    inside = False  # inside a word, whose digits are not a number (dcd771)
     while at < num:
         if inside and points[at] == DASH and _joins(points, at, num, kinds, table):
             at += 1
@@ -100,7 +100,7 @@ def _kind(code: int, kinds: NDArray[np.uint8]) -> int:
 
 @compiled
 def _is_inside(code: int, kinds: NDArray[np.uint8]) -> bool:
-    """Whether a character is part of a word of several."""
+    """Whether a character is part of a word of several characters."""
     return _kind(code, kinds) in (WORD, MARK)
 
 
@@ -120,9 +120,9 @@ def _end_of_letters(points: NDArray[np.uint32], at: int, num: int, kinds: NDArra
 def _is_measure(
     points: NDArray[np.uint32], start: int, at: int, num: int, kinds: NDArray[np.uint8]
 ) -> bool:
-    """Whether the number from `start` to `at` and the letters right behind it are two words.
+    """Whether the number start..at and the letters directly after it are separate words.
 
-    5000mah are; 3d, 1st and 2zy1 are not, nor are 12016se and 0109dw, which are model numbers.
+    True for 5000mah; false for 3d, 1st, 2zy1, and for the model numbers 12016se and 0109dw.
     """
     stop = _end_of_letters(points, at, num, kinds)
     if stop == at or (stop < num and is_digit(points[stop])):
@@ -140,7 +140,7 @@ def _is_measure(
 
 @compiled
 def _is_version(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
-    """Whether a decimal begins at `at` right behind letters that begin a word: usb3.0."""
+    """Whether a decimal begins at `at`, directly after letters that begin a word: usb3.0."""
     dot = at + num_digits(points, at, num)
     if dot == num or points[dot] != _DOT or not is_between_digits(points, dot, num):
         return False
@@ -153,7 +153,7 @@ def _is_version(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np
 
 @compiled
 def _first_of_letters(points: NDArray[np.uint32], at: int, kinds: NDArray[np.uint8]) -> int:
-    """Where the letters begin that end right before `at`."""
+    """The start of the run of letters that ends directly before `at`."""
     while at > 0 and _is_letter(points[at - 1], kinds):
         at -= 1
     return at
@@ -195,7 +195,7 @@ def _joins(
 
 @compiled
 def _is_no_prefix(points: NDArray[np.uint32], left: int, stop: int) -> bool:
-    """Whether some letters are a word that stands before numbers: ac-220v, set-12."""
+    """Whether the letters left..stop are one of NO_PREFIXES: ac-220v, set-12."""
     state = FNV_OFFSET
     for at in range(left, stop):
         state = (state ^ np.uint64(points[at])) * FNV_PRIME
@@ -209,7 +209,7 @@ def _is_no_prefix(points: NDArray[np.uint32], left: int, stop: int) -> bool:
 def _is_size(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> bool:
-    """Whether a number comes next with its unit right behind it, of two letters or a sign."""
+    """Whether `at` begins a number directly before its unit: a sign, or two letters or more."""
     end = at + num_digits(points, at, num)
     if end == at or end == num:
         return False
@@ -229,7 +229,7 @@ def _write_units(
     out: NDArray[np.uint32],
     count: int,
 ) -> tuple[int, int]:
-    """Write the units that follow a number, each between spaces; where they end in both."""
+    """Write the units after a number, each between spaces; return their end in both arrays."""
     place, end = _sign(points, at, num, kinds, table)
     power = 0
     if place < 0:
@@ -261,9 +261,9 @@ def _write_name(place: int, table: UnitTable, out: NDArray[np.uint32], count: in
 def _sign(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> tuple[int, int]:
-    """The unit that a quotation mark behind a number stands for, or -1; where it ends.
+    """The unit of a quotation mark after a number, or -1; and its end.
 
-    Behind a space it is one where no word follows: `12 " tv`, not `12 "best of" cards`.
+    After a space the mark is a unit only if no word follows: `12 " tv`, not `12 "best of" cards`.
     """
     mark = past_blanks(points, at, num)
     if mark == num or points[mark] not in (_QUOTE, _PRIME):
@@ -291,7 +291,7 @@ def _sign(
 def _named(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> tuple[int, int, int]:
-    """The unit whose name comes next, or -1; its power (ft2, m³), or 0; where it ends."""
+    """The unit whose name follows, or -1; its power (ft2, m³), or 0; and its end."""
     start = stop = _skip(points, at, num)
     state = before = FNV_OFFSET
     while stop < num and stop - start <= table.longest:
@@ -300,7 +300,7 @@ def _named(
             break
         before, state = state, (state ^ np.uint64(points[stop])) * FNV_PRIME
         stop += 1
-        if not is_name:  # a sign ends itself: 90°c
+        if not is_name:  # a sign is a complete name: 90°c
             break
     place = _place_of(state, table)
     if place < 0 and stop - start > 1 and _is_times_between(points, stop - 1, num):  # 20inx50in
@@ -322,7 +322,7 @@ def _named(
 
 @compiled
 def _goes_on(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
-    """Whether the number of another measure begins at `at`: 6ft3in, 3in1; not 47lb650v."""
+    """Whether another measure begins at `at`: 6ft3in, 3in1; not 47lb650v."""
     digits = num_digits(points, at, num)
     if not 0 < digits <= _MOST_DIGITS_BEHIND:
         return False
@@ -342,7 +342,7 @@ def _place_of(state: np.uint64, table: UnitTable) -> int:
 
 @compiled
 def _is_times_between(points: NDArray[np.uint32], at: int, num: int) -> bool:
-    """Whether an x stands at `at` with a digit right behind it."""
+    """Whether `at` is an x directly before a digit."""
     return points[at] == _X and at + 1 < num and is_digit(points[at + 1])
 
 
@@ -350,7 +350,7 @@ def _is_times_between(points: NDArray[np.uint32], at: int, num: int) -> bool:
 def _power(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]
 ) -> tuple[int, int]:
-    """2 or 3 where that comes next and ends a word, with or without a caret; where it ends."""
+    """The power 2 or 3 that follows, with or without a caret, and ends a word, or 0; its end."""
     if at < num and points[at] == _CARET:
         at += 1
     if at == num or points[at] not in (_TWO, _THREE):
@@ -362,9 +362,9 @@ def _power(
 
 @compiled
 def _is_no_letter_unit(points: NDArray[np.uint32], at: int, start: int, num: int) -> bool:
-    """Whether one letter apart from its number means something else: 2 a day, 2 v-neck tees.
+    """Whether a single letter not directly after its number is no unit: 2 a day, 2 v-neck tees.
 
-    Behind a dash it is a unit: 18-v-akku.
+    After a dash it is a unit: 18-v-akku.
     """
     if points[start] == _ARTICLE:
         return True
@@ -376,7 +376,7 @@ def _is_no_letter_unit(points: NDArray[np.uint32], at: int, start: int, num: int
 
 @compiled
 def _skip(points: NDArray[np.uint32], at: int, num: int) -> int:
-    """Past what may stand between a number and its unit: a full stop, spaces, one dash."""
+    """The offset after what may separate a number and its unit: full stop, blanks, one dash."""
     if at < num and points[at] == _DOT and not is_number(points, at, num):
         at += 1
     at = past_blanks(points, at, num)
@@ -388,7 +388,7 @@ def _skip(points: NDArray[np.uint32], at: int, num: int) -> int:
 
 @compiled
 def _behind_times(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> int:
-    """Where the number begins that a sign of multiplication parts from the one before; 0: none."""
+    """The start of the number that follows a multiplication sign (x, *, by) at `at`; 0 if none."""
     at = _skip(points, at, num)
     if at < num and points[at] in _TIMES:
         at += 1

@@ -88,7 +88,9 @@ def make_plan(output: str, *, sources: Sources, mix: Mix, shard_queries: int) ->
     for name in TEXTS:
         for pattern in sources.of(name).input:
             if is_inside(pattern, plan.output.uri) or may_hold(pattern, plan.output.uri):
-                raise UserError(f"{pattern} and the output {output} hold each other; give another")
+                raise UserError(
+                    f"the input {pattern} and the output {output} overlap; give another --output"
+                )
     return plan
 
 

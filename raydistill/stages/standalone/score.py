@@ -191,7 +191,7 @@ def _warn_bad(raw: RawRows, uri: str) -> None:
         (row, reason), lines = raw.bad[0], raw.bad_lines
         place = f"line {lines[0]:,}" if lines else f"row {row:,}"
         logger.warning(
-            "%s: %s rows cannot be read, and keep their place without a score; the first: %s, %s",
+            "%s: %s rows cannot be read, and are written with an empty score; the first: %s, %s",
             uri, f"{len(raw.bad):,}", place, reason,
         )  # fmt: skip
 

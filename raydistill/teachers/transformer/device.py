@@ -138,7 +138,7 @@ def why_no_gpu() -> str:
         )
     said = _init_error()
     if said and torch.version.cuda is not None:
-        causes.append(f"torch says: {said}")
+        causes.append(f"torch's error: {said}")
     return "; ".join(causes) or "the driver may be too old for this torch (nvidia-smi shows both)"
 
 

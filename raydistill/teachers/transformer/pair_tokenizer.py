@@ -111,7 +111,7 @@ def load_error(error: Exception, *, what: str) -> UserError:
     if "trust_remote_code" in text or "contains custom code" in text:
         text = (
             "it needs the Python code in its folder (auto_map in its config), which is not run "
-            "unless you say so: read the code, and set trust_remote_code = true in the run file's "
+            "by default: review the code, then set trust_remote_code = true in the run file's "
             "[teachers.<name>] of this model"
         )
     return UserError(f"{what}: {text}")

@@ -158,7 +158,7 @@ def _instructions(folder: Path) -> list[str]:
     except (ValueError, AttributeError) as error:
         raise UserError(
             f"{file} cannot be read ({error}); it should be a JSON object with `prompts` and "
-            "`default_prompt_name`: mend it or remove it"
+            "`default_prompt_name`: correct it or remove it"
         ) from error
     return [str(prompt)] if prompt else []
 

@@ -118,7 +118,7 @@ NO_TEXT = {
     "plain.csv.gz": (CSV.encode(), "incorrect header check"),
     "plain.csv.xz": (CSV.encode(), "as csv: xz:"),
     "cut.csv.xz": (lzma.compress(CSV.encode() * 999)[:90], "as csv: xz: .*ended"),
-    "cut.json": (json.dumps(RECORDS)[:-9].encode(), "not JSON, or cut off"),
+    "cut.json": (json.dumps(RECORDS)[:-9].encode(), "invalid or truncated JSON"),
     "latin.csv": ("query,größe\n".encode("cp1252"), 'Windows-1252.*encoding = "cp1252"'),
     "commas.tsv": (CSV.encode(), r"it has query,title; name its delimiter, csv = \{"),
 }

@@ -113,6 +113,6 @@ def test_causes_of_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch
         why = device.why_no_gpu()
         assert f"CUDA_VISIBLE_DEVICES = {hidden!r} hides every GPU" in why
         assert "built without" not in why
-        assert why.endswith("; torch says: The NVIDIA driver is too old (found 11040).")
+        assert why.endswith("; torch's error: The NVIDIA driver is too old (found 11040).")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert "hides" not in device.why_no_gpu()

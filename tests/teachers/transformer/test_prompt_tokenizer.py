@@ -184,7 +184,7 @@ def test_a_broken_default_prompt_is_a_users_error(tmp_path: Path, content: str) 
     folder = make_decoder(tmp_path / "st")
     (folder / "chat_template.jinja").write_text(CHAT)
     (folder / "config_sentence_transformers.json").write_text(content)
-    with pytest.raises(UserError, match="default_prompt_name`: mend it"):
+    with pytest.raises(UserError, match="default_prompt_name`: correct it"):
         make(folder, prompt=None)
 
 

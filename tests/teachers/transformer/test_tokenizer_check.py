@@ -100,7 +100,7 @@ def test_token_types_that_the_model_does_not_know(tiny_bert: Path, tmp_path: Pat
     config = transformers.BertConfig.from_pretrained(tiny_bert, type_vocab_size=1)
     transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="the token type 1 and the model knows 1"):
+    with pytest.raises(UserError, match="token type 1 but the model has 1"):
         check_model(tmp_path, max_length=32)
     check_model(tmp_path, max_length=32, trial=Trial(has_query=False))
 
