@@ -1,6 +1,7 @@
 """The documentation: its links, run files, commands and names of settings are right."""
 
 import argparse
+import ast
 import re
 import shlex
 import tomllib
@@ -183,6 +184,33 @@ def test_python_is_valid(page: Path) -> None:
         for module, names in re.findall(r"^from (raydistill[\w.]*) import ([\w, ]+)", text, re.M):
             found = __import__(module, fromlist=["x"])
             assert all(hasattr(found, name.strip()) for name in names.split("#")[0].split(","))
+
+
+# --- messages
+
+
+def _messages() -> Iterator[str]:
+    """Every string of the code, with a line break at each placeholder and each value."""
+    for file in ROOT.glob("raydistill/**/*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            yield "\n".join(
+                re.sub(r"%[sdr]|%\.\df|%g|`", "\n", part.value)
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+                else ""
+                for part in parts
+            )
+
+
+def test_every_symptom_is_a_message_of_the_code() -> None:
+    """In docs/troubleshooting.md `...` stands for a value."""
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    symptoms = [row.split(" | ")[0] for row in page.splitlines() if row.startswith("| ")]
+    quoted = [text for symptom in symptoms for text in re.findall(r"`([^`]+)`", symptom)]
+    code = "\n".join(_messages())
+    fragments = [part.strip(" :;,.") for text in quoted for part in text.split("...")]
+    assert len(quoted) > 50
+    assert [part for part in fragments if part not in code] == []
 
 
 # --- settings
