@@ -75,8 +75,8 @@ def check_gpu(*, gpus_each: float) -> None:
         ray.cancel(look)
         raise UserError(
             f"no GPU was available within {_SOON_S + _MOST_WAIT_S:.0f} s; correct cluster.gpus "
-            "where the cluster cannot start that many, or set finetune.num_gpus or train.num_gpus = 0 to "
-            "work on CPUs"
+            "where the cluster cannot start that many, or set finetune.num_gpus or train.num_gpus "
+            "= 0 to work on CPUs"
         )
     problem: str = ray.get(look)
     if problem:

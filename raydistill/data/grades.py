@@ -200,8 +200,8 @@ class LabelTally:
         )
         more = ", ..." if len(self.words) > _MAX_SHOWN else ""
         ways_out = {
-            PERCENTAGE: f"percentages are not converted: write them as numbers, and give {name}.scale"
-            " = [0, 100] (or divide them by 100)",
+            PERCENTAGE: "percentages are not converted: write them as numbers, and give "
+            f"{name}.scale = [0, 100] (or divide them by 100)",
             COMMA: "decimal commas are not converted: write them with a point (0.5)",
         }
         word = next(iter(self.words), "Exact")
