@@ -138,7 +138,7 @@ def _model_card(run: Run, settings: dict[str, Any], scorer: Scorer) -> str:
 Scores how relevant a product title is to a search query, from 0 to 1.
 
 ```python
-from raydistill.serving.scorer import Scorer
+from raydistill import Scorer
 Scorer.load("bundle").score("grey sofa", ["Sofa, 3 seats, grey", "Sofa cover, grey"])
 ```
 
