@@ -115,10 +115,10 @@ def test_plots_are_the_same_bytes_for_the_same_trials() -> None:
         for at, r in enumerate(np.geomspace(0.001, 0.1, 5).tolist())
     ]  # fmt: skip
     found = draw(some, metric="auc")
-    assert sorted(found) == ["front.svg", "parallel.svg", "settings.svg"]
+    assert sorted(found) == ["front.svg", "settings.svg"]
     assert b"train.learning_rate" in found["settings.svg"] and found == draw(some, metric="auc")
     assert draw([TRIALS[2]], metric="auc") == {}
-    assert sorted(draw(TRIALS[:1], metric="auc")) == ["front.svg", "parallel.svg", "settings.svg"]
+    assert sorted(draw(TRIALS[:1], metric="auc")) == ["front.svg", "settings.svg"]
 
 
 def test_the_report_of_a_search_has_all_it_found() -> None:
