@@ -7,6 +7,7 @@ say how much. That share is a range of query keys, of every increment: a query i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from raydistill.config.data import InputConfig, PairsConfig
-from raydistill.data.bucket_layout import BucketLayout, ExistingPairs, bucket_of
+from raydistill.data.bucket_layout import BucketLayout, ExistingPairs
 from raydistill.data.clean_rows import read_clean
 from raydistill.data.input_checks import count_reasons
 from raydistill.data.manifest import check_files, find_files
@@ -37,6 +38,7 @@ from raydistill.serving.text.unit_names import Names
 # Of the transfer set: 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair (three hashes
 # and two lengths), 67 MB.
 _MOST_ROWS = 1 << 21
+_LAST_KEY = (1 << 64) - 1
 _MAX_RAW_ROWS = 2_000_000
 _MAX_REJECT_FILES = 64
 _NUM_SAMPLED = 8
@@ -116,9 +118,9 @@ def inspect_run(run: Run) -> dict[str, Any]:
         found = tally.figures(tokenizer=tokenizer)
         found["relevant_share"] = round(tally.num_relevant / max(tally.num_pairs, 1), 4)
         datasets[f"judged {split}"] = found
-    region = _region(run, shards)
-    tally, share = _tally_pairs(run, shards, region)
-    found = tally.figures(share_read=share, by_query=region is not None, tokenizer=tokenizer)
+    key_share = _key_share(run, shards)
+    tally, share = _tally_pairs(run, shards, key_share)
+    found = tally.figures(share_read=share, by_query=key_share is not None, tokenizer=tokenizer)
     rows = {name: _counts(run.root / name) for name in DATASETS}
     # With what later increments found of known pairs.
     kept = rows["pairs"]["rows_out"] + rows["pairs"]["duplicates"]
@@ -129,7 +131,7 @@ def inspect_run(run: Run) -> dict[str, Any]:
         "num_shards": len(shards),
         "max_length": run.config.label.max_length,
         "datasets": datasets,
-        "overlap": _overlap(judged, tally, region),
+        "overlap": _overlap(judged, tally, key_share),
         "rejects": {name: count_reasons(_quarantined(run, name)) for name in DATASETS},
         "are_rejects_cut": any(
             len(_quarantine(run, n).shards()) > _MAX_REJECT_FILES for n in DATASETS
@@ -137,71 +139,37 @@ def inspect_run(run: Run) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Region:
-    """The first of equal ranges of keys: keys are hashes, so that they are as good as any others.
-
-    A bucket of the store is `ranges_a_bucket` of them: as many as its largest shard has pieces.
-    """
-
-    layouts: tuple[BucketLayout, ...]
-    ranges_a_bucket: int
-    num_ranges: int
-
-    @property
-    def _of_ranges(self) -> int:
-        return self.ranges_a_bucket * self.layouts[0].num_buckets
-
-    @property
-    def share(self) -> float:
-        """Of all keys."""
-        return self.num_ranges / self._of_ranges
-
-    @property
-    def last_bucket(self) -> int:
-        """The last bucket of the store that holds any key of the region."""
-        return (self.num_ranges - 1) // self.ranges_a_bucket
-
-    def holds_all(self, last_bucket: int) -> bool:
-        """Whether all keys up to a bucket of the store are in the region."""
-        return (last_bucket + 1) * self.ranges_a_bucket <= self.num_ranges
-
-    def holds(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Whether each key lies in the region."""
-        return np.asarray(bucket_of(keys, self._of_ranges) < np.uint64(self.num_ranges))
-
-
-def _region(run: Run, shards: Mapping[str, int]) -> _Region | None:
-    """What to read of a store of distinct pairs; None where pairs lie as they came."""
+def _key_share(run: Run, shards: Mapping[str, int]) -> float | None:
+    """The share of the query keys whose pairs are read; None where pairs lie as they came."""
     if not run.config.pairs.dedupe:
         return None
-    done = run.pairs.require_json(SUCCESS, stage="prepare")
-    layouts = tuple(BucketLayout(**one["layouts"][""]) for one in done["increments"])
-    most = max((len(shard_pieces(name, rows)) for name, rows in shards.items()), default=1)
-    num_rows = max(sum(shards.values()), _MOST_ROWS)
-    num = max(1, most * layouts[0].num_buckets * _MOST_ROWS // num_rows)
-    return _Region(layouts, most, num)
+    return min(1.0, _MOST_ROWS / max(sum(shards.values()), 1))
 
 
-def _tally_pairs(run: Run, shards: dict[str, int], region: _Region | None) -> tuple[_Tally, float]:
-    """The pairs of a region, or of some pieces; and which share of all they are."""
+def _is_read(keys: NDArray[np.uint64], key_share: float) -> NDArray[np.bool_]:
+    """Whether each key is in the first such share: keys are hashes, as good as any others."""
+    return np.asarray(keys <= np.uint64(min(key_share * 2.0**64, _LAST_KEY)))
+
+
+def _tally_pairs(run: Run, shards: dict[str, int], key_share: float | None) -> tuple[_Tally, float]:
+    """The pairs of a share of the keys, or of some pieces; and which share of all they are."""
     units = run.config.ngrams.unit_names
     tally = _Tally(extra_units=units)
-    if region is None:
+    if key_share is None:
         pieces = _some(_pieces(shards))
         for table in read_pieces(run.pairs, pieces):
             tally.add(table)
         num_rows = sum(piece.num_rows for piece in pieces)
         return tally, num_rows / max(sum(shards.values()), 1) or 1.0
-    for names, _, high in ExistingPairs(run.pairs, region.layouts).bucket_groups(
-        (0, region.last_bucket)
-    ):
+    done = run.pairs.require_json(SUCCESS, stage="prepare")
+    layouts = tuple(BucketLayout(**one["layouts"][""]) for one in done["increments"])
+    last_bucket = math.ceil(key_share * layouts[0].num_buckets) - 1
+    for names, _, _ in ExistingPairs(run.pairs, layouts).bucket_groups((0, last_bucket)):
         there = {name: shards[name] for name in names if name in shards}
         for table in read_pieces(run.pairs, _pieces(there)):
-            if not region.holds_all(high):
-                table = table.filter(pa.array(region.holds(group_keys(table, extra_units=units))))
-            tally.add(table)
-    return tally, region.share
+            inside = _is_read(group_keys(table, extra_units=units), key_share)
+            tally.add(table.filter(pa.array(inside)))
+    return tally, key_share
 
 
 def inspect_files(
@@ -306,15 +274,15 @@ def _quantiles(parts: list[NDArray[np.int32]]) -> list[int]:
 
 
 def _overlap(
-    judged: dict[str, _Tally], pairs: _Tally, region: _Region | None
+    judged: dict[str, _Tally], pairs: _Tally, key_share: float | None
 ) -> dict[str, dict[str, float]]:
     """For each split: the share of its queries, and of its pairs, that the transfer set holds."""
     there_keys, there_ids = _joined(pairs.keys), _joined(pairs.ids)
     found: dict[str, dict[str, float]] = {}
     for split, tally in judged.items():
         keys, ids = _joined(tally.keys), _joined(tally.ids)
-        if region is not None:
-            inside = region.holds(keys)
+        if key_share is not None:
+            inside = _is_read(keys, key_share)
             keys, ids = keys[inside], ids[inside]
         queries, pairs_share = _share_in(np.unique(keys), there_keys), _share_in(ids, there_ids)
         found[split] = {"queries": queries, "pairs": pairs_share}

@@ -1,4 +1,4 @@
-"""Trials to pictures (SVG): metric against each setting, parallel coordinates, Pareto front.
+"""Trials to pictures (SVG): metric against each setting, and the Pareto front.
 
 Needs matplotlib, and no display: figures are made without pyplot.
 """
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from raydistill.evaluation.markup import drawn
 from raydistill.search.results import (
     FINISHED,
-    MODES,
     US_PER_PAIR,
     Trial,
     flat_settings,
@@ -35,10 +34,7 @@ def draw(trials: Sequence[Trial], *, metric: str) -> dict[str, bytes]:
     shown = ranked(trials, metric=metric)
     if not shown:
         return {}
-    found = {
-        "settings.svg": _settings(shown, metric=metric),
-        "parallel.svg": _parallel(shown, metric=metric),
-    }
+    found = {"settings.svg": _settings(shown, metric=metric)}
     if all(US_PER_PAIR in trial.metrics for trial in shown):
         found["front.svg"] = _front(shown, metric=metric)
     return {name: _svg(figure) for name, figure in found.items()}
@@ -85,34 +81,6 @@ def _scale(panel: Axes, places: NDArray[np.float64], ticks: list[str]) -> None:
         panel.set_xticks(range(len(ticks)), ticks, fontsize="small")
     elif places.min() > 0 and places.max() / places.min() >= _LOG_FROM:
         panel.set_xscale("log")
-
-
-def _parallel(trials: Sequence[Trial], *, metric: str) -> Figure:
-    """A line a trial over all settings, from 0 to 1 of each range; dark is good."""
-    axes = _axes_of(trials)
-    figure = Figure(figsize=(max(6, 1.6 * len(axes)), 4.5), layout="constrained")
-    panel = figure.add_subplot()
-    columns = [_unit(places) for places, _ in axes.values()]
-    ranks = np.linspace(1, 0, len(trials))  # trials come the best first
-    colours = mpl.colormaps["Blues"](0.15 + 0.85 * ranks)
-    for at in reversed(range(len(trials))):
-        panel.plot([column[at] for column in columns], color=colours[at], linewidth=1.2)
-    panel.set_xticks(range(len(axes)), [_axis_label(n, *v) for n, v in axes.items()], fontsize=7)
-    panel.set_yticks([])
-    best = "lowest" if MODES[metric] == "min" else "highest"
-    panel.set_title(f"settings of all trials; darkest: {best} {metric.replace('_', ' ')}")
-    return figure
-
-
-def _axis_label(name: str, places: NDArray[np.float64], ticks: list[str]) -> str:
-    ends = (ticks[0], ticks[-1]) if ticks else (f"{places.min():.3g}", f"{places.max():.3g}")
-    return f"{name.replace('.', chr(10))}\n{ends[0]}\nto {ends[1]}"
-
-
-def _unit(places: NDArray[np.float64]) -> NDArray[np.float64]:
-    if places.min() > 0 and places.max() / places.min() >= _LOG_FROM:
-        places = np.log(places)
-    return np.asarray((places - places.min()) / np.ptp(places))
 
 
 def _front(trials: Sequence[Trial], *, metric: str) -> Figure:

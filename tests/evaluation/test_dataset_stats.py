@@ -8,8 +8,14 @@ import pyarrow as pa
 import pytest
 
 from raydistill.cli.main import main
-from raydistill.data.bucket_layout import BucketLayout, bucket_of
-from raydistill.evaluation.dataset_stats import _Region, _region, _Tally, inspect_files, inspect_run
+from raydistill.data.bucket_layout import bucket_of
+from raydistill.evaluation.dataset_stats import (
+    _is_read,
+    _key_share,
+    _Tally,
+    inspect_files,
+    inspect_run,
+)
 from raydistill.evaluation.tables import data_markdown, data_text
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import PAIRS
@@ -48,32 +54,22 @@ def test_raw_files_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "no column 'q' in" in capsys.readouterr().err
 
 
-def region_of(run: Run, *, num_buckets: int, shard_rows: int) -> _Region:
-    layouts = {"": {"num_buckets": num_buckets, "num_bucket_groups": num_buckets, "increment": 0}}
-    run.pairs.write_json("_SUCCESS.json", {"increments": [{"layouts": layouts}]})
-    found = _region(run, {f"part-{at:05d}.parquet": shard_rows for at in range(num_buckets)})
-    assert found is not None
-    return found
-
-
-def test_a_region_holds_two_million_rows_whatever_a_shard_has(tmp_path: Path) -> None:
+def test_two_million_rows_are_read_whatever_a_shard_has(tmp_path: Path) -> None:
     run = Run(run_config(tmp_path / "run", tmp_path, Path("no-model")))
-    for shard_rows in (PIECE_ROWS, 3 * PIECE_ROWS, 16 * PIECE_ROWS, 100 * PIECE_ROWS):
-        for num_buckets in (1, 2, 7, 64, 1_000):
-            found = region_of(run, num_buckets=num_buckets, shard_rows=shard_rows)
-            num_rows = num_buckets * shard_rows
-            assert found.share * num_rows == pytest.approx(min(2_097_152, num_rows))
-    assert region_of(run, num_buckets=64, shard_rows=65_536).last_bucket == 31
+    for shard_rows in (PIECE_ROWS, 100 * PIECE_ROWS):
+        for num_shards in (1, 7, 1_000):
+            rows = num_shards * shard_rows
+            share = _key_share(run, {f"{at}": shard_rows for at in range(num_shards)})
+            assert share is not None and share * rows == pytest.approx(min(2_097_152, rows))
+    assert _key_share(run, {}) == 1
 
 
-def test_a_region_is_of_whole_buckets_and_a_part_of_the_last() -> None:
+def test_keys_are_read_by_their_place_among_all() -> None:
     keys = np.random.default_rng(0).integers(1 << 64, size=100_000, dtype=np.uint64)
-    found = _Region((BucketLayout(5, 5, 0),), ranges_a_bucket=4, num_ranges=10)
-    buckets, inside = bucket_of(keys, 5), found.holds(keys)
-    assert found.share == 0.5 and inside.mean() == pytest.approx(0.5, abs=0.01)
-    assert found.last_bucket == 2 and (buckets[inside] <= 2).all()
-    assert inside[buckets < 2].all() and found.holds_all(1)
-    assert not inside[buckets == 2].all() and not found.holds_all(2)
+    assert _is_read(keys, 0.3).mean() == pytest.approx(0.3, abs=0.01)
+    assert (bucket_of(keys[_is_read(keys, 0.5)], 5) <= 2).all()  # the first two and half of a third
+    assert _is_read(keys, 0.5)[bucket_of(keys, 5) < 2].all()
+    assert _is_read(np.array([0, (1 << 64) - 1], np.uint64), 1.0).all()
 
 
 def test_a_tally_keeps_no_more_of_a_table_than_it_shows() -> None:

@@ -13,8 +13,8 @@ def test_plots_are_the_same_bytes_for_the_same_trials() -> None:
         for at, r in enumerate(np.geomspace(0.001, 0.1, 5).tolist())
     ]  # fmt: skip
     found = draw(some, metric="auc")
-    assert sorted(found) == ["front.svg", "parallel.svg", "settings.svg"]
+    assert sorted(found) == ["front.svg", "settings.svg"]
     assert b"train.learning_rate" in found["settings.svg"] and found == draw(some, metric="auc")
     failed = Trial("failed", FAILED, {"student.hidden": (8,)}, {}, error="ValueError: no")
     assert draw([failed], metric="auc") == {}
-    assert sorted(draw(some[:1], metric="auc")) == ["front.svg", "parallel.svg", "settings.svg"]
+    assert sorted(draw(some[:1], metric="auc")) == ["front.svg", "settings.svg"]

@@ -137,7 +137,7 @@ def test_from_a_space_to_an_overlay_that_train_takes(labeled: Run, tmp_path: Pat
     assert len(found["finals"]) == 2
     report = labeled.tune.read_bytes(tune.REPORT).decode()
     assert found["verdict"] in report and "settings.svg" in report
-    assert labeled.tune.exists("parallel.svg")
+    assert labeled.tune.exists("settings.svg")
     _check_overlay(labeled, found, tmp_path)
     assert not tune.tune_stage(labeled, cluster)
     labeled.tune.delete_file("_SUCCESS.json")  # as if killed just before the end
