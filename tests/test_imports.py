@@ -1,0 +1,274 @@
+"""Which package may import which, and which third parties each may use; how large they are.
+
+Comes in: the sources, read and not run. Imports inside functions count like those at the top;
+those under TYPE_CHECKING do not count.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import raydistill
+
+ROOT = Path(raydistill.__file__).parent
+# A package may import those above it, and the third parties beside it. `runs` stands for
+# `raydistill/runs/`; the first two and the last are single files.
+THIRD_PARTIES = {
+    "errors": "",
+    "progress": "",
+    "serving.machine_code": "numba",
+    "serving.text": "numpy pyarrow",  # pyarrow: see ONLY_IN_FUNCTIONS
+    "serving": "numpy",
+    "files": "numpy pyarrow huggingface_hub",
+    "files.inputs": "numpy pyarrow",
+    "config": "pydantic tomli_w",
+    "data": "numpy pyarrow",
+    "runs": "numpy",
+    "evaluation": "numpy pyarrow matplotlib tokenizers",
+    "teachers.transformer": "numpy pyarrow torch transformers safetensors jinja2",
+    "teachers": "numpy pyarrow torch scipy lightgbm",
+    "student": "numpy pyarrow torch",
+    "search": "numpy pyarrow pydantic scipy matplotlib tomli_w",
+    "candidates": "numpy pyarrow tantivy",
+    "demo": "numpy pyarrow",
+    "cluster": "numpy pyarrow ray torch optuna threadpoolctl",
+    "stages": "numpy pyarrow ray torch transformers tensorboardX threadpoolctl",
+    "stages.standalone": "numpy pyarrow ray",
+    "cli": "",
+    "__main__": "",
+}
+ORDER = list(THIRD_PARTIES)
+# A package that uses a library in one or two of its modules, and no more.
+ONLY_IN = {
+    ("files", "huggingface_hub"): {"files.model_files"},
+    ("evaluation", "tokenizers"): {"evaluation.dataset_stats"},
+    ("teachers", "lightgbm"): {"teachers.trees"},
+    ("cluster", "torch"): {"cluster.tune_trials", "cluster.placement"},
+    ("cluster", "optuna"): {"cluster.tune_trials"},
+    ("stages", "transformers"): {"stages.finetune"},
+    ("stages", "ray"): {"stages.finetune", "stages.train"},
+    ("stages.standalone", "ray"): {"stages.standalone.curve"},
+}
+# A bundle is served without it: what reads Arrow tables is called by those who have it.
+ONLY_IN_FUNCTIONS = {("serving.text", "pyarrow")}
+MOST_LINES = 400
+
+
+class Import(NamedTuple):
+    """`module` is the file's name where it is one of ours, else the third party's."""
+
+    module: str
+    is_ours: bool
+    line: int
+    is_top: bool  # done as soon as the module is imported
+    is_for_types: bool
+
+
+def modules() -> list[str]:
+    names = [path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py")]
+    return sorted(".".join(parts) for parts in names)
+
+
+MODULES = modules()
+
+
+def is_package_file(module: str) -> bool:
+    return module.split(".")[-1] == "__init__"
+
+
+def package_of(module: str) -> str:
+    return module.rpartition(".")[0] or module
+
+
+def path_of(module: str) -> Path:
+    return ROOT / (module.replace(".", "/") + ".py")
+
+
+@cache
+def imports(module: str) -> tuple[Import, ...]:
+    tree = ast.parse(path_of(module).read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+    in_functions = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
+        is_top = id(node) not in in_functions | for_types
+        for name, is_ours in imported(node):
+            found.append(Import(name, is_ours, node.lineno, is_top, id(node) in for_types))  # type: ignore[attr-defined]
+    return tuple(found)
+
+
+def imported(node: ast.AST) -> Iterator[tuple[str, bool]]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield resolved(alias.name)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0 and node.module, f"line {node.lineno}: name the package in full"
+        for alias in node.names:
+            name, is_ours = resolved(f"{node.module}.{alias.name}")
+            yield (name, is_ours) if name in MODULES or not is_ours else resolved(node.module)
+
+
+def resolved(name: str) -> tuple[str, bool]:
+    """Our module of that name, or the first part of a third party's."""
+    first, _, rest = name.partition(".")
+    if first != "raydistill":
+        return first, False
+    if not rest:
+        return "__init__", True
+    return (f"{rest}.__init__" if f"{rest}.__init__" in MODULES else rest), True
+
+
+def place(module: str, found: Import) -> str:
+    return f"{path_of(module).relative_to(ROOT.parent)}:{found.line} imports {found.module}"
+
+
+INSIDE = [module for module in MODULES if module != "__init__"]
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_a_module_imports_its_package_and_those_above_it(module: str) -> None:
+    package = package_of(module)
+    assert package in ORDER, f"{package} has no place in the order of packages"
+    for found in imports(module):
+        if not found.is_ours or found.is_for_types:
+            continue
+        assert found.module != "__init__", f"{place(module, found)}: name the module itself"
+        other = package_of(found.module)
+        assert other in ORDER and ORDER.index(other) <= ORDER.index(package), (
+            f"{place(module, found)}, which is in {other}: {package} stands above it"
+        )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_uses_the_third_parties_of_its_package(module: str) -> None:
+    package = package_of(module)
+    allowed = THIRD_PARTIES.get(package, "").split()
+    for found in imports(module):
+        if found.is_ours or found.is_for_types or found.module in sys.stdlib_module_names:
+            continue
+        use = (package, found.module)
+        assert found.module in allowed, f"{place(module, found)}: {package} may use {allowed}"
+        assert module in ONLY_IN.get(use, {module}), f"{place(module, found)}: {ONLY_IN[use]} may"
+        assert not (found.is_top and use in ONLY_IN_FUNCTIONS), f"{place(module, found)} at its top"
+
+
+def test_no_third_party_is_allowed_that_nobody_uses() -> None:
+    used = {
+        (package_of(module), found.module)
+        for module in MODULES
+        for found in imports(module)
+        if not found.is_ours and not found.is_for_types
+    }
+    allowed = {(package, name) for package in ORDER for name in THIRD_PARTIES[package].split()}
+    assert allowed <= used, f"not used: {sorted(allowed - used)}"
+    named = {(*use, module) for use, some in ONLY_IN.items() for module in some}
+    real = {
+        (package_of(module), found.module, module)
+        for module in MODULES
+        for found in imports(module)
+    }
+    assert named <= real, f"not used: {sorted(named - real)}"
+
+
+def test_the_root_imports_the_scorer_when_it_is_asked_for() -> None:
+    for found in imports("__init__"):
+        if found.is_ours:
+            assert found.module == "serving.scorer", place("__init__", found)
+            assert not found.is_top, place("__init__", found)
+
+
+def cycle(edges: dict[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next, and the last the first; none if there is no cycle."""
+    done: set[str] = set()
+
+    def follow(module: str, above: list[str]) -> list[str]:
+        if module in above:
+            return [*above[above.index(module) :], module]
+        if module in done:
+            return []
+        for other in sorted(edges.get(module, set())):
+            if round_trip := follow(other, [*above, module]):
+                return round_trip
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(edges) if (found := follow(module, []))), [])
+
+
+def test_a_cycle_is_found() -> None:
+    assert cycle({"a": {"b", "d"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    edges = {
+        module: {f.module for f in imports(module) if f.is_ours and not f.is_for_types}
+        for module in INSIDE
+    }
+    found = cycle(edges)
+    assert not found, " imports ".join(found)
+
+
+def test_a_package_has_two_to_ten_files() -> None:
+    for package in ORDER:
+        if path_of(package).exists():
+            continue
+        files = [m for m in MODULES if package_of(m) == package and not is_package_file(m)]
+        assert 2 <= len(files) <= 10, f"{package} has {len(files)} files: {files}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_file_has_at_most_400_lines(module: str) -> None:
+    num_lines = len(path_of(module).read_text().splitlines())
+    assert num_lines <= MOST_LINES, f"{path_of(module)} has {num_lines} lines: make it two"
+
+
+def loaded_with(module: str) -> set[str]:
+    """Third parties that come with the import of a module of ours, whatever is called."""
+    seen, waiting, libraries = set[str](), [module], set[str]()
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for found in imports(current):
+            if found.is_top and found.is_ours:
+                waiting.append(found.module)
+            elif found.is_top:
+                libraries.add(found.module)
+    return libraries
+
+
+@pytest.mark.parametrize("module", ["__main__", "cli.main", "stages.distill", "stages.prepare"])
+def test_a_mistake_is_found_before_heavy_libraries_are_loaded(module: str) -> None:
+    heavy = loaded_with(module) & {"ray", "torch", "transformers"}
+    assert not heavy, f"{path_of(module)} loads {sorted(heavy)}"
+
+
+def test_the_scorer_needs_numpy_and_numba_only() -> None:
+    code = (
+        "import sys\nfrom raydistill import Scorer\n"
+        "ours = {name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names\n"
+        "print(Scorer.__module__, *sorted(ours - set(sys.argv)))"
+    )
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert found[0] == "raydistill.serving.scorer"
+    heavy = {"torch", "ray", "transformers", "pyarrow", "pydantic"} & set(found)
+    assert {"numpy", "numba"} <= set(found) and not heavy, sorted(heavy)
