@@ -40,7 +40,7 @@ from raydistill.files.folder import SUCCESS
 from raydistill.files.model_files import load_model, model_fingerprint
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
-from raydistill.teachers.transformer.device import teacher_dtype, use_text
+from raydistill.teachers.transformer.device import set_up_attention, teacher_dtype, use_text
 from raydistill.teachers.transformer.model_loading import load_classifier, quiet_transformers
 from raydistill.teachers.transformer.padded_model import set_padding
 from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer
@@ -110,6 +110,7 @@ def finetune_loop(config: dict[str, Any]) -> None:
     run, name, log = config["run"], config["teacher"], config["log"]
     context, device = ray.train.get_context(), device_of_worker()
     dtype = teacher_dtype(run.config.finetune.dtype, device=device)
+    set_up_attention(device)
     use = workers_use(device, dtype=dtype)
     with tempfile.TemporaryDirectory() as scratch:
         keeper = BestCheckpointCallback(

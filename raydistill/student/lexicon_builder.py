@@ -32,7 +32,12 @@ from raydistill.serving.lexicon import Lexicon, unit_rows
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.serving.text.tokenizer import single_words
 from raydistill.serving.text.unit_names import Names
-from raydistill.teachers.transformer.device import device_use, teacher_dtype, use_text
+from raydistill.teachers.transformer.device import (
+    device_use,
+    set_up_attention,
+    teacher_dtype,
+    use_text,
+)
 from raydistill.teachers.transformer.model_loading import load_encoder, quiet_transformers
 from raydistill.teachers.transformer.padded_model import set_padding
 from raydistill.teachers.transformer.pair_tokenizer import load_tokenizer, one_line
@@ -155,6 +160,7 @@ def encode_words(
         return np.empty((0, 1), np.float32)
     quiet_transformers()
     model: Any = load_encoder(folder, trusts_code=trusts_code)
+    set_up_attention(device)
     model = model.to(device).eval()
     tokenizer = load_tokenizer(folder, trusts_code=trusts_code)
     check_ids(folder, tokenizer, model)

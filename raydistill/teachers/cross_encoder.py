@@ -22,6 +22,7 @@ from raydistill.errors import UserError
 from raydistill.teachers.transformer.device import (
     device_name,
     dtype_name,
+    set_up_attention,
     teacher_dtype,
 )
 from raydistill.teachers.transformer.model_loading import (
@@ -181,6 +182,7 @@ class Teacher:
                 on the batch.
         """
         quiet_transformers()
+        set_up_attention(device)
         self.folder, self.device, self.max_length = folder, device, max_length
         self.budget = TokenBudget(tokens_per_batch or _TOKENS_PER_BATCH[device])
         self.dtype = teacher_dtype(dtype, device=device)

@@ -370,3 +370,15 @@ def test_what_is_no_teacher(tmp_path: Path, tiny_bert: Path) -> None:
     )
     with pytest.raises(UserError, match=r"is a BertModel, not a cross-encoder.*`base`"):
         make(tmp_path / "encoder")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_logits_of_a_cpu(tiny_bert: Path) -> None:
+    pairs = some_pairs(300)
+    on_cpu = make(tiny_bert).logits(*pairs)
+    for dtype, most in (("float32", 1e-4), ("bfloat16", 0.5)):
+        teacher = Teacher(tiny_bert, device="cuda", dtype=dtype, max_length=32)
+        logits = teacher.logits(*pairs)
+        assert np.abs(logits - on_cpu).max() < most
+        assert np.array_equal(teacher.logits(*pairs), logits)

@@ -116,3 +116,15 @@ def test_causes_of_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch
         assert why.endswith("; torch's error: The NVIDIA driver is too old (found 11040).")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert "hides" not in device.why_no_gpu()
+
+
+def test_attention_of_cudnn_is_off_on_gpus() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        device.set_up_attention("cpu")
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+        device.set_up_attention("cuda")
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
