@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -71,7 +70,10 @@ def _label(run: Run, name: str, cluster: Cluster) -> None:
     shards, left = shards_to_score(run), missing_shards(run, name)
     logits = run.logits(name)
     if name == TREES:
-        _load_trees_module().fit(run)
+        _check_lightgbm()
+        from raydistill.stages.trees import fit
+
+        fit(run)
     record_model(run, name)
     work = _Work.of(run, name, cluster)
     logger.info(
@@ -112,9 +114,10 @@ def record_model(run: Run, name: str) -> None:
     """
     logits = run.logits(name)
     if name == TREES:
-        model = PinnedModel(
-            run.teacher(TREES).uri, _load_trees_module().load_trees(run).fingerprint
-        )
+        _check_lightgbm()
+        from raydistill.teachers.trees import load_trees
+
+        model = PinnedModel(run.teacher(TREES).uri, load_trees(run).fingerprint)
     else:
         model = run.teacher_model(name)
     there = logits.read_json(LABELED_BY)
@@ -129,20 +132,19 @@ def record_model(run: Run, name: str) -> None:
         )
 
 
-def _load_trees_module() -> ModuleType:
-    """Imported only if the trees are enabled: LightGBM takes 1 s and needs OpenMP.
+def _check_lightgbm() -> None:
+    """Import LightGBM: only if the trees are enabled, since it takes 1 s and needs OpenMP.
 
     Raises:
         UserError: OpenMP is missing.
     """
     try:
-        from raydistill.stages import trees
+        import raydistill.teachers.trees  # noqa: F401
     except OSError as error:
         raise UserError(
             f"LightGBM cannot be loaded ({error}); install OpenMP (libgomp1, on macOS libomp), or "
             "set trees.enabled = false"
         ) from error
-    return trees
 
 
 def count_rows(run: Run, name: str) -> tuple[int, int]:
@@ -198,13 +200,16 @@ class _Work:
 
     @staticmethod
     def of_trees(run: Run, cluster: Cluster) -> _Work:
-        trees = _load_trees_module()
+        _check_lightgbm()
+        from raydistill.stages.trees import read_pairs
+        from raydistill.teachers.trees import load_trees, make_scorer
+
         write = partial(
             write_logits, logits=run.logits(TREES), quarantine=run.rejected_logits(TREES)
         )
         num_actors = run.config.trees.num_actors or cluster.num_actors(gpus_each=0)
-        make = partial(trees.make_scorer, run=run, fingerprint=trees.load_trees(run).fingerprint)
-        return _Work(trees.read_pairs, make, write, num_actors, 0.0)
+        make = partial(make_scorer, run=run, fingerprint=load_trees(run).fingerprint)
+        return _Work(read_pairs, make, write, num_actors, 0.0)
 
 
 def make_scorer(

@@ -321,7 +321,7 @@ def test_logits_of_another_engine_are_made_again(
     names = ("tiny", "trees")
     before = {name: prepared.logits(name).uri for name in names}
     trees = prepared.trees_fingerprint()
-    monkeypatch.setattr("raydistill.runs.run_folder.ENGINE", ENGINE + 1)
+    monkeypatch.setattr("raydistill.runs.fingerprints.ENGINE", ENGINE + 1)
     assert all(prepared.logits(name).uri != before[name] for name in names)
     assert prepared.trees_fingerprint() == trees
 
