@@ -15,9 +15,9 @@ from typing import Any
 
 from pyarrow import fs
 
-from raydistill.files.folder import open_uri
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.retry import tried
+from raydistill.files.uris import open_uri
 
 WHOLE_BYTES = 64 << 20  # a local file up to this size is hashed completely: 0.1 s
 # Blocks of a larger file that are hashed, evenly spaced from head to tail: the tail has the

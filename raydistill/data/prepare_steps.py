@@ -8,8 +8,9 @@ again and writes the same bytes, unless its last file exists. Does not use Ray.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,17 @@ from raydistill.data.clean_rows import read_clean
 from raydistill.data.manifest import RawFile
 from raydistill.data.pairs import collapse, group_keys, split_of
 from raydistill.files.folder import SHARD_SUFFIX, Folder
+from raydistill.files.inputs.readers import row_group_spans
 from raydistill.serving.text.unit_names import Names
 
 PART_ROWS = 1 << 20  # Parquet rows per task, and clean rows in memory per task: 100 to 200 MB
+GATHER_ROWS = 1 << 21  # clean rows that a gather task has in memory: 200 to 400 MB
+_NUM_THREADS = 16
+_GATHER_TASKS = 16  # at least, if there are as many shards: for the cores of a cluster
 _MOST_BYTES = 1 << 30  # half of the 2 GiB that an Arrow string array can hold
 _FLOAT_EXACT = 1 << 24  # float32 represents every integer below it exactly
 _CHUNK_SUFFIX = ".arrow"
+Item = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def file_keys(file: RawFile, rules: TextRules, *, extra_units: Names = ()) -> ND
     return np.unique(np.concatenate(found))
 
 
-def scatter_part(item: dict[str, Any], *, dataset: Dataset, held_out: HeldOut) -> dict[str, Any]:
+def scatter_part(item: Item, *, dataset: Dataset, held_out: HeldOut) -> Item:
     """Clean one part into sorted chunks (or shards) and quarantine rows; return counts and shards.
 
     That result is written last, as JSON: a part that has it is complete and is not read again.
@@ -219,12 +225,12 @@ def _split_masks(
 
 
 def gather_groups(
-    item: dict[str, Any],
+    item: Item,
     *,
     dataset: Dataset,
     layouts: dict[str, BucketLayout],
     known: dict[str, list[dict[str, Any]]],
-) -> dict[str, Any]:
+) -> Item:
     """Read bucket groups from all chunks, deduplicate them and write their shards.
 
     Returns the raw rows, the rows of each shard, and whether the number of raw rows is exact.
@@ -301,3 +307,22 @@ def _count_groups(
                 if place is folder:
                     shards[f"{split}/{name}" if split else name] = len(weights)
     return round(num_raw), shards, is_exact
+
+
+def plan_parts(files: Sequence[RawFile]) -> list[Item]:
+    """The input of each scatter task: some row groups of a Parquet file, or a whole file."""
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        spans = threads.map(lambda f: row_group_spans(f.input, max_rows=PART_ROWS), files)
+        found = [(file, span) for file, spans in zip(files, spans, strict=True) for span in spans]
+    return [
+        {"number": number, "span": span, "file": asdict(file)}
+        for number, (file, span) in enumerate(found)
+    ]
+
+
+def plan_bucket_groups(layout: BucketLayout, *, num_rows: int) -> Iterator[tuple[int, int]]:
+    """First and last group of each task: at most 2^21 rows a task, 16 or more tasks if possible."""
+    most = GATHER_ROWS * layout.num_bucket_groups // max(num_rows, 1)
+    step = max(1, min(most, layout.num_bucket_groups // _GATHER_TASKS))
+    for first in range(0, layout.num_bucket_groups, step):
+        yield first, min(first + step, layout.num_bucket_groups) - 1

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +27,7 @@ from raydistill.files.copies import cached_copy
 from raydistill.files.durable import write_whole
 from raydistill.files.pieces import PIECE_ROWS, ParquetRows, Rows
 from raydistill.files.retry import tried, tried_at
+from raydistill.files.uris import open_uri, without_scheme
 
 _T = TypeVar("_T")
 SUCCESS = "_SUCCESS.json"
@@ -381,29 +381,3 @@ class _RemoteRows:
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
         return tried(lambda: self._rows.read(start, stop, columns))
-
-
-def without_scheme(uri: str) -> str:
-    """The path of a `file://` URI, or a path with `~` expanded; any other URI unchanged."""
-    if uri.startswith("file://"):
-        return unquote(uri.removeprefix("file://"))
-    return os.path.expanduser(uri)
-
-
-def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
-    """File system and path of a local path or an `s3://` URI.
-
-    Raises:
-        UserError: the URI cannot be parsed or opened.
-    """
-    uri = without_scheme(uri)
-    if "://" not in uri:
-        return fs.LocalFileSystem(), str(Path(uri).absolute())
-    try:
-        # Retried, since it may send a request for the bucket's region. Brackets are quoted: a URI
-        # must not hold them, but a pattern of names may.
-        quoted = uri.replace("[", "%5B").replace("]", "%5D")
-        filesystem, path = tried(lambda: fs.FileSystem.from_uri(quoted))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise UserError(f"cannot open {uri!r}: {error}; give a local path or s3://") from error
-    return filesystem, path.rstrip("/")

@@ -11,8 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -27,26 +26,24 @@ from raydistill.data.input_checks import UnusableInput, check_labels, check_usab
 from raydistill.data.manifest import PREPARED, Manifest, RawFile, find_moved, unknown_files
 from raydistill.data.pairs import query_keys
 from raydistill.data.prepare_steps import (
-    PART_ROWS,
+    GATHER_ROWS,
     Dataset,
     HeldOut,
     file_keys,
     gather_groups,
+    plan_bucket_groups,
+    plan_parts,
     scatter_part,
 )
 from raydistill.errors import UserError
 from raydistill.files import retry
 from raydistill.files.folder import SUCCESS
-from raydistill.files.inputs.readers import row_group_spans
 from raydistill.files.retry import ITEM_TRIES, tried
 from raydistill.files.schema import COUNTS, EXTRAS, SPLITS
 from raydistill.progress import Progress
 from raydistill.runs.run_folder import Run
 
 logger = logging.getLogger("raydistill")
-_GATHER_ROWS = 1 << 21  # clean rows that a gather task has in memory: 200 to 400 MB
-_GATHER_TASKS = 16  # at least, if there are as many shards: for the cores of a cluster
-_NUM_THREADS = 16
 
 
 def prepare_stage(run: Run) -> bool:
@@ -271,17 +268,6 @@ def _check_sum(dataset: Dataset, what: str, found: int, expected: int) -> None:
 # --- scatter
 
 
-def plan_parts(files: Sequence[RawFile]) -> list[Item]:
-    """The input of each scatter task: some row groups of a Parquet file, or a whole file."""
-    with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        spans = threads.map(lambda f: row_group_spans(f.input, max_rows=PART_ROWS), files)
-        found = [(file, span) for file, spans in zip(files, spans, strict=True) for span in spans]
-    return [
-        {"number": number, "span": span, "file": asdict(file)}
-        for number, (file, span) in enumerate(found)
-    ]
-
-
 def _scatter(
     dataset: Dataset, parts: list[Item], *, held_out: HeldOut
 ) -> tuple[Counter[str], dict[str, int]]:
@@ -320,7 +306,7 @@ def _grids(
     }
     for split, layout in layouts.items():
         rows = counts[f"kept_{split}"] // layout.num_bucket_groups
-        if rows > _GATHER_ROWS:
+        if rows > GATHER_ROWS:
             raise UserError(
                 f"{dataset.folder} was begun with few pairs and has {layout.num_buckets:,} "
                 f"buckets; "
@@ -340,7 +326,7 @@ def _gather(
     items = [
         {"split": split, "bucket_groups": groups}
         for split, layout in layouts.items()
-        for groups in _plan_groups(layout, num_rows=counts[f"kept_{split}"])
+        for groups in plan_bucket_groups(layout, num_rows=counts[f"kept_{split}"])
     ]
     known = {split: [one["layouts"][split] for one in earlier] for split in dataset.splits}
     progress = Progress(
@@ -357,14 +343,6 @@ def _gather(
         progress.add(rows=result["rows_in"], note=f"{dataset.name} distinct")
     totals["is_exact"] = int(is_exact)
     return totals, dict(sorted(shards.items()))
-
-
-def _plan_groups(layout: BucketLayout, *, num_rows: int) -> Iterator[tuple[int, int]]:
-    """First and last group of each task: at most 2^21 rows a task, 16 or more tasks if possible."""
-    most = _GATHER_ROWS * layout.num_bucket_groups // max(num_rows, 1)
-    step = max(1, min(most, layout.num_bucket_groups // _GATHER_TASKS))
-    for first in range(0, layout.num_bucket_groups, step):
-        yield first, min(first + step, layout.num_bucket_groups) - 1
 
 
 def _held_out(run: Run, dataset: Dataset) -> HeldOut:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.data.prepare_steps import scatter_part
+from raydistill.data.prepare_steps import plan_parts, scatter_part
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.inputs.input_files import InputFile
@@ -78,9 +78,9 @@ def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
     assert prepare.prepare_stage(whole)
     cut.write_manifest(cut.manifest)
     judged, pairs = prepare._datasets(cut)
-    for part in prepare.plan_parts(cut.manifest.judged[0]):
+    for part in plan_parts(cut.manifest.judged[0]):
         scatter_part(part, dataset=judged, held_out=prepare._held_out(cut, judged))
-    for part in prepare.plan_parts(cut.manifest.pairs[0])[1:]:
+    for part in plan_parts(cut.manifest.pairs[0])[1:]:
         scatter_part(part, dataset=pairs, held_out=prepare._held_out(whole, pairs))
     (tmp_path / "2" / "pairs" / "_chunks" / "0" / "part-00002.json").unlink()
     assert prepare.prepare_stage(run_over(tmp_path / "2", raw_files))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from raydistill.files.folder import open_uri
 from raydistill.files.inputs.decoding import binary_kind, encoding_of
+from raydistill.files.uris import open_uri
 
 FORMATS = {
     ".parquet": "parquet",

@@ -14,7 +14,6 @@ from urllib.parse import quote
 from pyarrow import fs
 
 from raydistill.errors import UserError
-from raydistill.files.folder import open_uri, without_scheme
 from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.files.inputs.decoding import HEAD_BYTES, read_full
 from raydistill.files.inputs.formats import (
@@ -30,6 +29,7 @@ from raydistill.files.inputs.formats import (
     suffix_of,
 )
 from raydistill.files.retry import tried_at
+from raydistill.files.uris import open_uri, without_scheme
 
 logger = logging.getLogger("raydistill")
 _WAYS_OUT = {

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from pyarrow import orc
 
 from raydistill.errors import UserError
-from raydistill.files.folder import open_uri
 from raydistill.files.inputs.csv_tables import read_delimited, read_dialect
 from raydistill.files.inputs.decoding import TextStream
 from raydistill.files.inputs.formats import TEXT_FORMATS, open_stream
@@ -23,6 +22,7 @@ from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.inputs.json_rows import read_json, read_json_lines
 from raydistill.files.inputs.raw_rows import RawRows
 from raydistill.files.retry import StoreError, store_error, tried_at
+from raydistill.files.uris import open_uri
 
 __all__ = ["RawRows", "check_columns", "column_names", "read_raw", "read_schema", "row_group_spans"]
 COLUMNS_HINT = "name the columns in [pairs] and [judged] (query, title, label)"
