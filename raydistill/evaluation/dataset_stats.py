@@ -144,7 +144,7 @@ def inspect_run(run: Run) -> dict[str, Any]:
 def _key_share(run: Run, shards: Mapping[str, int]) -> float | None:
     """The share of the query keys whose pairs are read; None if pairs are not deduplicated.
 
-    Without deduplication, shards keep the order of the input and are not sorted by query key.
+    Without deduplication, the pairs of a range of query keys are spread over all shards.
     """
     if not run.config.pairs.dedupe:
         return None
