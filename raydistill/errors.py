@@ -1,9 +1,9 @@
-"""What ends a command in one line: the user's mistake (exit code 2), and work that failed (1)."""
+"""Errors that end a command with a message of one line and exit code 2 or 1."""
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend; the message says what was given and what is allowed."""
+    """A mistake of the user, exit code 2; the message gives the value and what is allowed."""
 
 
 class WorkError(RuntimeError):
-    """Work that failed on its workers; the message says where and why, in one line."""
+    """Work that failed on a worker, exit code 1; the message gives the place and the reason."""

@@ -1,4 +1,4 @@
-"""Work done so far to one line: rows, seconds, rate, ETA."""
+"""Progress of a stage as log lines: rows, seconds, rate, ETA."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import logging
 import time
 
 logger = logging.getLogger("raydistill")
-_EVERY_S = 5.0  # at most a line in so many seconds, and one at the end
+_EVERY_S = 5.0  # least interval between two lines; the last line is always logged
 
 
 class Progress:
-    """Counts rows and items of a stage and logs a line now and then."""
+    """Counts the finished rows and items of a stage; logs a line at most every 5 s."""
 
     def __init__(self, name: str, *, num_items: int, num_rows: int | None, unit: str) -> None:
-        """`num_rows` is the total where it is known before; the ETA goes by it, else by items."""
+        """`num_rows` is the total, None if unknown; without a total there is no ETA."""
         self.name, self.unit = name, unit
         self.num_items, self.num_rows = num_items, num_rows
         self.items = self.rows = 0
@@ -27,11 +27,11 @@ class Progress:
         return time.monotonic() - self._start_s
 
     def add(self, *, rows: int, items: int = 1, note: str = "") -> None:
-        """Count finished work; log a line if the last is some seconds old or this ends it."""
+        """Count finished work; log a line if the last is 5 s old or all items are done."""
         self.rows += rows
         self.items += items
         now_s = time.monotonic()
-        if self._first_rows is None:  # rates leave out the start-up of the workers
+        if self._first_rows is None:  # rates exclude the start-up of the workers
             self._first_rows = (now_s, self.rows, self.items)
         if now_s - self._logged_s >= _EVERY_S or self.items >= self.num_items:
             self._logged_s = now_s
@@ -49,7 +49,7 @@ class Progress:
         return f"{line}  {note}" if note else line
 
     def rate(self, now_s: float | None = None) -> float:
-        """Rows a second since the first finished item, or since the start where there is one."""
+        """Rows a second since the first finished item; since the start if only one is finished."""
         now_s = time.monotonic() if now_s is None else now_s
         if self._first_rows is not None and self.rows > self._first_rows[1]:
             since_s, before, _ = self._first_rows
@@ -65,7 +65,7 @@ def rate_line(
     rate: float | None = None,
     is_last: bool = False,
 ) -> str:
-    """`98,304/1,025,123 rows  160 s  612 rows/s  ETA 1514 s`; no ETA where no total is known."""
+    """`98,304/1,025,123 rows  160 s  612 rows/s  ETA 1514 s`; no ETA without a total."""
     rate = num_rows / max(seconds, 1e-9) if rate is None else rate
     total = f"/{num_total:,}" if num_total is not None else ""
     line = f"{num_rows:,}{total} rows  {seconds:.0f} s  {rate:,.0f} rows/s"

@@ -1,4 +1,4 @@
-"""Small real things that tests share: a tiny BERT, a local Ray, an S3 server, raw files."""
+"""Shared fixtures: a tiny real BERT, a local Ray, an S3 server, raw files."""
 
 import gc
 import logging

@@ -1,4 +1,4 @@
-"""The documentation: its links, run files, commands and names of settings are right."""
+"""The documentation: its links, run files, commands and setting names are valid."""
 
 import argparse
 import ast

@@ -1,7 +1,7 @@
-"""Which package may import which, and which third parties each may use; how large they are.
+"""Permitted imports between packages and of third parties, and limits on package size.
 
-Comes in: the sources, read and not run. Imports inside functions count like those at the top;
-those under TYPE_CHECKING do not count.
+Input: the parsed sources, which are not run. Imports inside functions count like those at the top
+of a file; imports under TYPE_CHECKING do not count.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""The peak of memory does not go by the rows of a shard: one of 655,360 pairs, in pieces."""
+"""Peak memory does not depend on the rows of a shard: one of 655,360 pairs, read in pieces."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The files around the code: the cluster file, the jobs, the recipes."""
+"""Project files other than code: the cluster file, the jobs, the recipes."""
 
 import subprocess
 import sys

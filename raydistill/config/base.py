@@ -1,4 +1,4 @@
-"""The base of every table of the run file: frozen, validated fields; some only change speed."""
+"""The base class of the tables of the run file: frozen, validated fields."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ Count = Annotated[int, Field(ge=1)]
 class ConfigSection(BaseModel):
     """One table of the run file.
 
-    RUNTIME_ONLY names the fields that are not part of `fingerprint_fields`: they change speed and
-    no result. FINGERPRINTED_ELSEWHERE names those of them that do change results, through another
-    part of a fingerprint. The docstring under a field is its meaning in docs/configuration.md
-    (`reference.py` reads it).
+    RUNTIME_ONLY: names of the fields that are not in `fingerprint_fields`, as they change speed and
+    no result. FINGERPRINTED_ELSEWHERE: those of them that change results and are in another part of
+    a fingerprint. `reference.py` copies the docstring under a field to docs/configuration.md.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -25,5 +24,5 @@ class ConfigSection(BaseModel):
     FINGERPRINTED_ELSEWHERE: ClassVar[frozenset[str]] = frozenset()
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """The settings that change the output, from which a fingerprint is made."""
+        """The settings that change the output: the input of a fingerprint."""
         return self.model_dump(mode="json", exclude=set(self.RUNTIME_ONLY))

@@ -1,6 +1,6 @@
 """A run file to a RunConfig: TOML text, overlays, `--set section.field=value`, validation.
 
-Errors are in the words of a user: what was given, what is allowed.
+Error messages give the user's value and the values that are allowed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.files.inputs.decoding import decode_text
 
-# Of run files that were written before names changed: what they must say now.
+# Fields that were renamed: old name to new name, for the error message.
 _RENAMED = {
     "labels": "soft_labels",
     "train.loss": 'train.target ("logit" for "mse", "probability" for "cross_entropy")',
@@ -28,7 +28,7 @@ def read_text(path: str) -> str:
     """The text of the run file at `path`, in any Unicode encoding.
 
     Raises:
-        UserError: no such file, or no text.
+        UserError: no such file, or it cannot be read or decoded.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -40,7 +40,7 @@ def read_text(path: str) -> str:
 
 
 def parse_tables(text: str, *, name: str) -> dict[str, Any]:
-    """The tables of a TOML text; `name` is what error messages call it.
+    """The tables of a TOML text; `name` is its name in error messages.
 
     Raises:
         UserError: not TOML.
@@ -52,9 +52,9 @@ def parse_tables(text: str, *, name: str) -> dict[str, Any]:
 
 
 def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
-    """Put the fields of `above` into `below`, table by table; other values are replaced.
+    """Merge `above` into `below` in place: tables field by field, other values are replaced.
 
-    So are `soft_labels.weights`, as a whole: a teacher that is not named in them has none.
+    `soft_labels.weights` is replaced as a whole: it keeps no teacher that `above` omits.
     """
     given, old = above.get("soft_labels"), below.get("soft_labels")
     if isinstance(given, Mapping) and "weights" in given and isinstance(old, dict):
@@ -74,7 +74,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     """Set the field that `section.field=value` names.
 
     Raises:
-        UserError: not of that form, or a section that is a value.
+        UserError: another form, or one of the sections is a value.
     """
     name, equals, text = override.partition("=")
     *tables, field = name.strip().split(".")
@@ -89,7 +89,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def _toml_value(text: str) -> object:
-    """`3`, `true`, `[1, 2]` as TOML reads them; anything else is a string without quotes."""
+    """`text` parsed as a TOML value; text that is not TOML is a string without quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -99,10 +99,10 @@ def _toml_value(text: str) -> object:
 def load_config(
     path: str, *, overlays: Sequence[Mapping[str, Any]] = (), overrides: Sequence[str] = ()
 ) -> RunConfig:
-    """Read the run file at `path`, lay tables and then `section.field=value` over it, validate.
+    """Read the run file at `path`, apply overlays, then `section.field=value`, and validate.
 
     Raises:
-        UserError: no such file, not TOML, or settings that are not allowed, named one a line.
+        UserError: no such file, not TOML, or settings that are not allowed.
     """
     return parse_config(read_text(path), name=path, overlays=overlays, overrides=overrides)
 
@@ -114,7 +114,7 @@ def parse_config(
     overlays: Sequence[Mapping[str, Any]] = (),
     overrides: Sequence[str] = (),
 ) -> RunConfig:
-    """The content of a run file; `name` is what error messages call it.
+    """As `load_config`, from the text of a run file; `name` is its name in error messages.
 
     Raises:
         UserError: as `load_config`.
@@ -128,7 +128,7 @@ def parse_config(
 
 
 def to_config(raw: Mapping[str, Any], *, name: str) -> RunConfig:
-    """The tables of a run file, validated.
+    """The RunConfig of the tables of a run file.
 
     Raises:
         UserError: settings that are not allowed.
@@ -140,7 +140,7 @@ def to_config(raw: Mapping[str, Any], *, name: str) -> RunConfig:
 
 
 def _explain(error: Mapping[str, Any]) -> str:
-    """One problem in a user's words; an unknown field names its nearest neighbours."""
+    """The message for one validation error; for an unknown field, with the most similar names."""
     loc = [str(part) for part in error["loc"]]
     where = ".".join(loc) or "the file"
     if error["type"] == "missing":

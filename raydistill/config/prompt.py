@@ -1,4 +1,4 @@
-"""A prompt: the text into which a decoder's query and title are laid, and where each stands."""
+"""A decoder's prompt: a text with slots for the query and the title."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ EXAMPLE = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """Pieces of text around one slot or two, `query` and `title`, in the prompt's own order.
+    """The text before, between and after one or two slots, `query` and `title`, in prompt order.
 
-    `adds_special` is whether the tokenizer adds its own special tokens around the whole.
+    `adds_special`: whether the tokenizer adds its special tokens around the complete prompt.
     """
 
     pieces: tuple[str, ...]
@@ -30,7 +30,7 @@ class Prompt:
         Other braces are text.
 
         Raises:
-            ValueError: a slot that is missing or comes again.
+            ValueError: no `{title}`, or a slot that is repeated.
         """
         parts = _SLOT.split(text)
         slots = tuple(part.strip("{}") for part in parts[1::2])
@@ -43,9 +43,9 @@ class Prompt:
 
     @classmethod
     def of_marks(cls, text: str, *, query: str, title: str, has_query: bool) -> Prompt:
-        """The prompt of a rendered text in which these two marks stand once each.
+        """The prompt of a rendered text that has these two marks in the places of the slots.
 
-        It has the special tokens that the tokenizer would add.
+        Each mark occurs once. The text already has the tokenizer's special tokens.
         """
         marks = {query: "query", title: "title"} if has_query else {title: "title"}
         parts = re.split("|".join(f"({re.escape(mark)})" for mark in marks), text)
@@ -54,11 +54,11 @@ class Prompt:
 
     @property
     def has_query(self) -> bool:
-        """Whether a query is laid into it; one of single texts has none."""
+        """Whether the prompt has a slot for a query; a prompt for single texts has none."""
         return "query" in self.slots
 
     def laid(self, query: str, title: str) -> str:
-        """The prompt with both texts in their places."""
+        """The prompt with the texts in their slots."""
         texts = {"query": query, "title": title}
         parts = [self.pieces[0]]
         for slot, piece in zip(self.slots, self.pieces[1:], strict=True):

@@ -1,6 +1,6 @@
-"""A whole run as settings: every table of the run file, validated together.
+"""The settings of a run: all tables of the run file, validated together.
 
-Touches no data and no cluster.
+Reads no data and uses no cluster.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from raydistill.config.teachers import (
 
 
 class RunConfig(ConfigSection):
-    """A whole run, as read from the file and stored beside its output as run.toml."""
+    """The settings of a run, as read from the run file and stored in the run folder as run.toml."""
 
     RUNTIME_ONLY = frozenset({"run_dir", "cluster"})
 
@@ -87,13 +87,13 @@ class RunConfig(ConfigSection):
 
     @property
     def target(self) -> Target:
-        """What the student learns of a soft label: the probability, or its logit."""
+        """The student's target: the soft label as a probability, or its logit."""
         train = self.train
         return train.target or TARGET[self.ngrams.preset]
 
     @property
     def resolved(self) -> RunConfig:
-        """With what the preset takes where the run file is silent."""
+        """The settings with the preset's values in place of those that the run file omits."""
         preset = self.ngrams.preset
         hidden = self.student.hidden or HIDDEN[preset]
         rate = self.train.table_rate(preset)
@@ -103,18 +103,18 @@ class RunConfig(ConfigSection):
 
     @property
     def has_trees(self) -> bool:
-        """Whether the trees are a teacher too: with queries, unless the weights leave them out."""
+        """Whether the trees are a teacher: enabled, with queries, not excluded by the weights."""
         weights = self.soft_labels.weights
         is_wanted = TREES in weights if isinstance(weights, dict) else True
         return self.trees.enabled and bool(self.judged.query) and is_wanted
 
     @property
     def teacher_names(self) -> list[str]:
-        """Every teacher that gives logits, in the order of their columns."""
+        """The names of all teachers, the trees last, in the order of the logit columns."""
         return [*self.teachers, *([TREES] if self.has_trees else [])]
 
     def stacking_weights(self) -> dict[str, float] | None:
-        """Weight of each teacher, in the order of their columns, sum 1; None: to be fitted."""
+        """Weight of each teacher in the order of the logit columns, sum 1; None: to be fitted."""
         names, given = self.teacher_names, self.soft_labels.weights
         if given == "fitted" or (given is None and len(names) > 1):
             return None
@@ -142,12 +142,12 @@ class RunConfig(ConfigSection):
             raise ValueError("soft_labels.weights are all 0; give at least one teacher a weight")
 
     def to_toml(self) -> str:
-        """The resolved configuration; fields that are None are left out, as TOML has no null."""
+        """The configuration as TOML; fields that are None are omitted, as TOML has no null."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 def normalised(weights: Mapping[str, float], *, names: Sequence[str]) -> dict[str, float]:
-    """The weights of `names`, in this order, over their sum."""
+    """The weights of `names`, in this order, divided by their sum."""
     total = sum(weights[name] for name in names)
     return {name: weights[name] / total for name in names}
 

@@ -1,7 +1,7 @@
-"""Which raw files a run is made of: `prepare.json`, written before any of them is read.
+"""The raw files of a run, stored in `prepare.json` before any of them is read.
 
-The pairs may get more files later, an *increment* at a time; the judged pairs are settled by the
-first. A file is known again by its size and its digest (`identities.py`), wherever it lies.
+The pairs can get more files later; each addition is an *increment*. The judged pairs are fixed by
+the first one. A file is identified by its size and digest (`identities.py`), not by its location.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from raydistill.files.inputs.readers import COLUMNS_HINT, check_columns
 logger = logging.getLogger("raydistill")
 PREPARED = "prepare.json"
 _FORMAT = 4  # of prepare.json, and of the query key by which pairs are split
-_NUM_THREADS = 16  # a look into a file in a bucket is 20 to 100 ms of waiting
+_NUM_THREADS = 16  # one read from S3 waits 20 to 100 ms
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """A raw file, the names of its columns, and what tells it from others ("": not looked at)."""
+    """A raw file, the names of its columns, and how it is read; `digest` is "" until it is read."""
 
     uri: str
     size_bytes: int
     mtime_ns: int
     columns: dict[str, str]
     digest: str = ""
-    split: str = ""  # of all its pairs; "": a hash of the query decides
-    stamp: str = ""  # what it had when the digest was made; "": to be looked at again
+    split: str = ""  # of all its pairs; "": determined by a hash of the query
+    stamp: str = ""  # at the time of the digest; "": the digest must be checked again
     csv: dict[str, str] = field(default_factory=dict)  # fields of CsvOptions
     labels: dict[str, Any] = field(default_factory=dict)  # `scale` or `grades`
 
@@ -49,32 +49,32 @@ class RawFile:
 
     @property
     def label_rule(self) -> LabelRule:
-        """What its labels stand for."""
+        """The rule that maps its labels to 0..1."""
         return LabelRule.of(self.labels)
 
     @property
     def reading(self) -> list[str]:
-        """How it is read, for a fingerprint; [] where the run file says nothing of that."""
+        """Settings of csv and labels, for a fingerprint; [] if the run file has none for it."""
         given = {"csv": self.csv, "labels": self.labels}
         named = {name: value for name, value in given.items() if value}
         return [json.dumps(named, sort_keys=True)] if named else []
 
     @property
     def identity(self) -> tuple[int, str]:
-        """What the file is, wherever it lies."""
+        """Size in bytes and digest: equal for a file that was moved."""
         return self.size_bytes, self.digest
 
     @property
     def is_judged(self) -> bool:
-        """Whether its rows have labels: such a file is known by all of its bytes."""
+        """Whether its rows have labels; the digest of such a file covers all its bytes."""
         return "label" in self.columns
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The settings a run was begun with, and the raw files of each dataset, by increment.
+    """The initial settings of a run, and the raw files of each dataset, by increment.
 
-    `patterns` are the inputs, as written in run files, that have been taken.
+    `patterns` are the inputs, as written in run files, whose files are in the manifest.
     """
 
     settings: dict[str, Any]
@@ -83,7 +83,7 @@ class Manifest:
     patterns: tuple[str, ...]
 
     def increments(self, dataset: str) -> tuple[tuple[RawFile, ...], ...]:
-        """The files of "judged" or "pairs", in the order in which prepare took them."""
+        """The files of "judged" or "pairs", one tuple an increment, oldest first."""
         return self.judged if dataset == "judged" else self.pairs
 
     def with_increments(self, dataset: str, increments: Sequence[Sequence[RawFile]]) -> Manifest:
@@ -92,7 +92,7 @@ class Manifest:
         return replace(self, judged=files) if dataset == "judged" else replace(self, pairs=files)
 
     def identities(self, dataset: str) -> list[list[Any]]:
-        """All files of a dataset for a fingerprint; neither their places nor their order."""
+        """All files of a dataset for a fingerprint, independent of their locations and order."""
         return sorted(
             [*file.identity, *([file.split] if file.split else []), *file.reading]
             for files in self.increments(dataset)
@@ -100,7 +100,7 @@ class Manifest:
         )
 
     def holds_what(self, other: Manifest) -> bool:
-        """Whether both have the same files in the same increments, whatever their stamps."""
+        """Whether both have the same files in the same increments; stamps may differ."""
         return all(
             _contents(self.increments(dataset)) == _contents(other.increments(dataset))
             for dataset in ("judged", "pairs")
@@ -112,10 +112,10 @@ class Manifest:
 
     @staticmethod
     def read(root: Folder) -> Manifest | None:
-        """The manifest of a run folder; None where prepare has not begun.
+        """The manifest of a run folder; None if prepare has not started.
 
         Raises:
-            UserError: another version of raydistill has written it.
+            UserError: it was written by another version of raydistill.
         """
         content = root.read_json(PREPARED)
         if content is None:
@@ -138,11 +138,11 @@ def _contents(increments: Sequence[Sequence[RawFile]]) -> list[list[tuple[Any, .
 
 
 def find_files(rules: TextRules, *, optional_patterns: Sequence[str] = ()) -> list[RawFile]:
-    """Every file that the inputs of a dataset name, sorted by URI, each once.
+    """All files of a dataset's inputs, each once, sorted by URI.
 
     Raises:
-        UserError: an input that names nothing and is none of `optional_patterns`, or a file that
-            two inputs name and read in two ways.
+        UserError: an input without a file that is not one of `optional_patterns`, or a file of two
+            inputs with different columns, split, csv, scale or grades.
     """
     found: dict[str, RawFile] = {}
     for given in rules.input:
@@ -167,10 +167,10 @@ def find_files(rules: TextRules, *, optional_patterns: Sequence[str] = ()) -> li
 
 
 def check_files(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> None:
-    """Look into the head of every file; `hint` says where columns are named.
+    """Read the head of every file; `hint` tells the user where columns are configured.
 
     Raises:
-        UserError: a file that cannot be read, or has not the columns it should have.
+        UserError: a file that cannot be read, or lacks one of its columns.
     """
 
     def check(file: RawFile) -> None:
@@ -181,7 +181,7 @@ def check_files(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> None:
 
 
 def read_identities(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> list[RawFile]:
-    """The files with their digests; `hint` says where columns are named.
+    """The files with their digests and stamps; `hint` as in `check_files`.
 
     Raises:
         UserError: as `check_files`.
@@ -204,12 +204,13 @@ def _with_digest(file: RawFile) -> RawFile:
 
 
 def check_unchanged(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
-    """The known files, with the times and stamps that those in their places have now.
+    """The known files, with their current times and stamps.
 
-    A file that has its stamp still is not read; any other is, and must have its digest still.
+    A file whose stamp is unchanged is not read. Any other is read again, and its digest must be
+    unchanged. A known file that is not in `found` is returned as it is.
 
     Raises:
-        UserError: a file that has changed in its place, or is to be read in another way.
+        UserError: a file whose content, columns, split, csv, scale or grades have changed.
     """
     here = {file.uri: file for file in found}
     suspects: list[RawFile] = []
@@ -231,10 +232,10 @@ def check_unchanged(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[
 
 
 def unknown_files(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
-    """Those of `found`, with digests, that are not `known`; a known file may have moved.
+    """The files of `found` that are not `known`, with digests; a moved file is known.
 
     Raises:
-        UserError: a file that cannot be used.
+        UserError: as `check_files`.
     """
     places, here = {file.uri for file in known}, {file.uri for file in found}
     unknown = read_identities([file for file in found if file.uri not in places])
@@ -250,7 +251,7 @@ def unknown_files(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[Ra
 
 
 def find_moved(known: Sequence[RawFile], found: Sequence[RawFile]) -> list[RawFile]:
-    """Where each of the known files lies now, in the order of `known`.
+    """The known files with their current locations, in the order of `known`.
 
     Raises:
         UserError: a file that is gone or has changed.
@@ -280,7 +281,7 @@ def _by_identity(files: Sequence[RawFile]) -> dict[tuple[int, str], list[RawFile
 
 
 def _check_same_reading(known: RawFile, now: RawFile) -> None:
-    """Raise UserError unless a file's columns and split are those that it was prepared with."""
+    """Raise UserError unless columns, split, csv, scale and grades are as at its preparation."""
     if known.columns != now.columns:
         raise UserError(
             f"{now.uri} was prepared with the columns {known.columns}, not {now.columns}; "

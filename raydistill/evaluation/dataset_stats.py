@@ -1,7 +1,8 @@
-"""What is in the data: a run's datasets, or raw files, to figures, rejects and a sample.
+"""Statistics of a run's datasets or of raw files: figures, reject reasons and a sample of pairs.
 
-Memory and time are bounded: of many pairs (or of long raw files) a share is read, and the figures
-say how much. That share is a range of query keys, of every increment: a query is in it or not.
+Memory and time are bounded: of a large dataset or of long raw files only a share is read, and
+`share_read` or `is_cut` reports it. In a run with deduplicated pairs the share is a range of query
+keys in all increments, so each query is read completely or not at all.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from raydistill.runs.shards import judged_shards, pair_shards
 from raydistill.runs.sources import DATASETS
 from raydistill.serving.text.unit_names import Names
 
-# Of the transfer set: 2,097,152 pairs, some seconds; a tally keeps 32 bytes of a pair (three hashes
-# and two lengths), 67 MB.
+# The transfer set is read up to 2,097,152 pairs, in a few seconds. A tally keeps 32 bytes a pair
+# (three hashes of 8 bytes, two lengths of 4), 67 MB.
 _MOST_ROWS = 1 << 21
 _LAST_KEY = (1 << 64) - 1
 _MAX_RAW_ROWS = 2_000_000
@@ -48,18 +49,18 @@ _QUANTILES = (0.5, 0.95, 1.0)
 
 @dataclass
 class _Tally:
-    """Adds up clean pairs, a table at a time; the pairs of a table are distinct."""
+    """Statistics of clean pairs, added one table at a time; the pairs of a table are distinct."""
 
     num_pairs: int = 0
     weight: float = 0.0
     num_relevant: int = 0
-    keys: list[NDArray[np.uint64]] = field(default_factory=list)  # of each pair
+    keys: list[NDArray[np.uint64]] = field(default_factory=list)  # query key of each pair
     titles: list[NDArray[np.int64]] = field(default_factory=list)
     ids: list[NDArray[np.int64]] = field(default_factory=list)
     lengths: dict[str, list[NDArray[np.int32]]] = field(default_factory=dict)
     sample: list[dict[str, Any]] = field(default_factory=list)
-    texts: list[pa.Table] = field(default_factory=list)  # for the wordpieces
-    extra_units: Names = ()  # that the keys know
+    texts: list[pa.Table] = field(default_factory=list)  # a sample, to count wordpieces
+    extra_units: Names = ()  # the configured units, which query keys depend on
 
     def add(self, table: pa.Table, *, relevant_at: float | None = None) -> None:
         self.num_pairs += table.num_rows
@@ -79,12 +80,13 @@ class _Tally:
         shown = table.take(pa.array(rows[: table.num_rows])).drop_columns(["pair_id"])
         self.sample += shown.to_pylist()
         first = pa.array(np.arange(min(table.num_rows, _NUM_TOKENISED)))
-        self.texts.append(table.select(["query", "title"]).take(first))  # a slice keeps all of it
+        # `take` copies the rows; a slice would keep the whole table in memory.
+        self.texts.append(table.select(["query", "title"]).take(first))
 
     def figures(
         self, *, share_read: float = 1, by_query: bool = True, tokenizer: Tokenizer | None = None
     ) -> dict[str, Any]:
-        """The numbers; `by_query`: whole queries were read, so that their number is scaled."""
+        """The figures; `by_query`: queries were read completely, so their count is scaled up."""
         shown = np.random.default_rng(0).permutation(len(self.sample))[:_NUM_SAMPLED]
         found: dict[str, Any] = {
             "pairs_read": self.num_pairs,
@@ -101,7 +103,7 @@ class _Tally:
 
 
 def inspect_run(run: Run) -> dict[str, Any]:
-    """Figures of everything that prepare has made.
+    """Figures of all outputs of prepare.
 
     Raises:
         UserError: prepare is not complete.
@@ -122,7 +124,7 @@ def inspect_run(run: Run) -> dict[str, Any]:
     tally, share = _tally_pairs(run, shards, key_share)
     found = tally.figures(share_read=share, by_query=key_share is not None, tokenizer=tokenizer)
     rows = {name: _counts(run.root / name) for name in DATASETS}
-    # With what later increments found of known pairs.
+    # With the duplicates that later increments had of known pairs.
     kept = rows["pairs"]["rows_out"] + rows["pairs"]["duplicates"]
     found["rows_a_pair"] = round(kept / max(rows["pairs"]["rows_out"], 1), 3)
     datasets["pairs"] = found
@@ -140,19 +142,25 @@ def inspect_run(run: Run) -> dict[str, Any]:
 
 
 def _key_share(run: Run, shards: Mapping[str, int]) -> float | None:
-    """The share of the query keys whose pairs are read; None where pairs lie as they came."""
+    """The share of the query keys whose pairs are read; None if pairs are not deduplicated.
+
+    Without deduplication, the pairs of a range of query keys are spread over all shards.
+    """
     if not run.config.pairs.dedupe:
         return None
     return min(1.0, _MOST_ROWS / max(sum(shards.values()), 1))
 
 
 def _is_read(keys: NDArray[np.uint64], key_share: float) -> NDArray[np.bool_]:
-    """Whether each key is in the first such share: keys are hashes, as good as any others."""
+    """Whether each key is in the lowest `key_share` of the key range.
+
+    Keys are hashes, so this is a random sample of the queries.
+    """
     return np.asarray(keys <= np.uint64(min(key_share * 2.0**64, _LAST_KEY)))
 
 
 def _tally_pairs(run: Run, shards: dict[str, int], key_share: float | None) -> tuple[_Tally, float]:
-    """The pairs of a share of the keys, or of some pieces; and which share of all they are."""
+    """Tally of the pairs of a share of the keys, or of some pieces; and the share read."""
     units = run.config.ngrams.unit_names
     tally = _Tally(extra_units=units)
     if key_share is None:
@@ -175,9 +183,9 @@ def _tally_pairs(run: Run, shards: dict[str, int], key_share: float | None) -> t
 def inspect_files(
     path: str, *, query: str, title: str, csv: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Figures of raw files as prepare would clean them, of at most two million rows.
+    """Figures of raw files, cleaned as in prepare; reading stops after 2,000,000 rows.
 
-    `csv` is how text is delimited, as in the run file.
+    `csv` has the fields of the `csv` table of the run file.
 
     Raises:
         UserError: no such file, or no such column.
@@ -222,12 +230,12 @@ def _counts(folder: Folder) -> dict[str, int]:
 
 
 def _pieces(shards: Mapping[str, int]) -> list[Piece]:
-    """The pieces of the shards, in the order of these."""
+    """The pieces of the shards, in the order of `shards`."""
     return [piece for name, rows in shards.items() for piece in shard_pieces(name, rows)]
 
 
 def _some(pieces: list[Piece]) -> list[Piece]:
-    """Pieces of at most so many rows, evenly spread: every n-th of them."""
+    """Every n-th piece, with n such that about `_MOST_ROWS` rows remain."""
     step = -(-sum(piece.num_rows for piece in pieces) // _MOST_ROWS)
     return pieces[:: max(step, 1)]
 
@@ -248,7 +256,7 @@ def _num_wordpieces(texts: list[pa.Table], tokenizer: Tokenizer) -> NDArray[np.i
 
 
 def _tokenizer(run: Run) -> Tokenizer | None:
-    """The first teacher's tokenizer, uncut; None where it has no tokenizer.json."""
+    """The first teacher's tokenizer.json, without truncation; None if no teacher has one."""
     for teacher in run.config.teachers.values():
         folder = model_folder(run.model(teacher.base or teacher.model or "").source)
         if folder.exists("tokenizer.json"):
@@ -276,7 +284,7 @@ def _quantiles(parts: list[NDArray[np.int32]]) -> list[int]:
 def _overlap(
     judged: dict[str, _Tally], pairs: _Tally, key_share: float | None
 ) -> dict[str, dict[str, float]]:
-    """For each split: the share of its queries, and of its pairs, that the transfer set holds."""
+    """For each split: the share of its queries, and of its pairs, that are in the transfer set."""
     there_keys, there_ids = _joined(pairs.keys), _joined(pairs.ids)
     found: dict[str, dict[str, float]] = {}
     for split, tally in judged.items():
@@ -303,5 +311,5 @@ def _quarantine(run: Run, name: str) -> Folder:
 
 
 def to_json(found: dict[str, Any]) -> str:
-    """The figures as JSON, for a console too."""
+    """The figures as JSON text that is safe to print on a terminal."""
     return plain_json(json.dumps(found, indent=2, ensure_ascii=False))

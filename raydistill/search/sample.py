@@ -1,6 +1,6 @@
-"""A sample of the transfer set in memory: pairs and all teachers' logits, read like a run folder.
+"""A sample of the transfer set in memory, for trials: pairs and logits, read like a run folder.
 
-What a trial trains on. Arrow tables travel between processes once a machine, and are not copied.
+The Arrow tables are sent to each machine once; the workers of a machine share them without a copy.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import missing_shards, pair_shards
 from raydistill.teachers.soft_labels import read_logits
 
-# Read for a sample. A student learns more from pairs of many queries than from many pairs of a
-# query, and a query lies in one piece or two: 4,194,304 rows hold as many queries as are needed.
+# Rows read for a sample: 4,194,304. Pairs of many queries train a student better than many pairs of
+# a few queries. A query is in one or two pieces: this number of rows has enough queries.
 _MOST_ROWS = 1 << 22
 
 
 class InMemoryFolder(Folder):
-    """Tables by name, where a loader expects a folder of shards."""
+    """Tables by name, with the interface of a folder of shards."""
 
     def __init__(self, tables: Mapping[str, pa.Table]) -> None:
-        """`tables` by the name of the shard."""
+        """`tables` by shard name."""
         super().__init__("memory://sample")
         self._tables = dict(tables)
 
     def __reduce__(self) -> tuple[type[InMemoryFolder], tuple[dict[str, pa.Table]]]:  # type: ignore[override]
-        """The tables are the folder."""
+        """Pickle only the tables."""
         return InMemoryFolder, (self._tables,)
 
     def read_table(self, name: str, *, columns: list[str] | None = None) -> pa.Table:
@@ -43,7 +43,7 @@ class InMemoryFolder(Folder):
         return table if columns is None else table.select(columns)
 
     def open_rows(self, name: str, *, by_range: bool) -> Rows:
-        """The rows of the table of that name; they are in memory already."""
+        """The rows of the table of that name; `by_range` has no effect in memory."""
         return TableRows(self._tables[name])
 
     def shards(self) -> list[str]:
@@ -53,7 +53,7 @@ class InMemoryFolder(Folder):
 
 @dataclass(frozen=True)
 class TrialSample:
-    """Some rows of some pieces of the transfer set, a table for each piece, named after it."""
+    """Random rows of some pieces of the transfer set; one table a piece, with the piece's name."""
 
     pairs: InMemoryFolder
     logits: dict[str, InMemoryFolder]  # by teacher
@@ -61,12 +61,14 @@ class TrialSample:
 
     @property
     def num_pairs(self) -> int:
-        """Pairs of all tables together."""
+        """Number of pairs in all tables."""
         return sum(self.shards.values())
 
 
 def draw_sample(run: Run, *, num_pairs: int, seed: int) -> TrialSample:
-    """`num_pairs` random pairs, or all there are: the same share of each of many pieces.
+    """`num_pairs` random pairs, or all if fewer were read: an equal share of each piece.
+
+    The pieces are drawn at random, with at most 4,194,304 rows in total.
 
     Raises:
         UserError: prepare or label is not complete.
@@ -99,7 +101,7 @@ def draw_sample(run: Run, *, num_pairs: int, seed: int) -> TrialSample:
 def _shares(
     shards: Mapping[str, int], *, num_pairs: int, rng: np.random.Generator
 ) -> dict[Piece, int]:
-    """Pieces that are drawn from, and how many pairs each gives: `num_pairs` in all, or all."""
+    """The drawn pieces and their numbers of pairs; the sum is `num_pairs`, or all rows if fewer."""
     pieces = pieces_of(shards)
     order = [pieces[at] for at in rng.permutation(len(pieces))]
     drawn = next(groups_by_rows(order, most_rows=_MOST_ROWS), [])

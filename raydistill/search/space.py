@@ -1,7 +1,7 @@
-"""`[tune.space]` to what a trial is given: dimensions, and from their values the run it stands for.
+"""`[tune.space]` to the dimensions of the search, and a trial's values to its RunConfig.
 
-Comes in: the run file's table and the fitted stack. Goes out: plain dicts and RunConfigs; no Ray,
-no Optuna.
+Input: the run file's table and the fitted stack. Output: plain dicts and RunConfigs. No Ray, no
+Optuna.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from raydistill.errors import UserError
 from raydistill.teachers.stacking import Stack
 
 WEIGHTS, BIAS = "soft_labels.weights", "soft_labels.bias"
-_LEAST_WEIGHT = 0.02  # of the fitted ones: the search can take up a teacher whose weight is 0
-Values = Mapping[str, Any]  # of a trial, by dimension: what the search sees
-Settings = dict[str, Any]  # of a trial, by section.field: what the run file would say
+_LEAST_WEIGHT = 0.02  # minimum of a fitted weight: no factor changes a weight of 0
+Values = Mapping[str, Any]  # of a trial, by dimension name: the values that Optuna proposes
+Settings = dict[str, Any]  # of a trial, by section.field, as in the run file
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One axis of the search: a range, or the index of a choice."""
+    """One dimension of the search: a range of numbers, or the index of a choice."""
 
     name: str
     low: float = 0
@@ -38,30 +38,30 @@ class Dimension:
 
     @property
     def is_whole(self) -> bool:
-        """Whether values are whole numbers."""
+        """Whether the values are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def holds(self, value: object) -> bool:
-        """Whether a setting is one that the search could come by."""
+        """Whether a setting is one of the choices or in the range."""
         if self.choices:
             return _plain(value) in [_plain(choice) for choice in self.choices]
         return isinstance(value, (int, float)) and self.low <= value <= self.high
 
     def value_of(self, setting: object) -> object:
-        """What the search calls a setting."""
+        """The search's value for a setting: the index of a choice, or the number itself."""
         if self.choices:
             return [_plain(choice) for choice in self.choices].index(_plain(setting))
         return setting
 
-    def setting_of(self, value: Any) -> object:  # noqa: ANN401 - as the run file has it
-        """The setting that the search calls `value`."""
+    def setting_of(self, value: Any) -> object:  # noqa: ANN401 - any type of the run file
+        """The setting for a value of the search; the inverse of `value_of`."""
         if self.choices:
             return self.choices[value]
         return int(value) if self.is_whole else float(value)
 
 
 def dimensions(config: RunConfig) -> list[Dimension]:
-    """The axes of a run's search.
+    """The dimensions of a run's search.
 
     Raises:
         UserError: nothing to search, or values that the setting does not allow.
@@ -85,7 +85,7 @@ def dimensions(config: RunConfig) -> list[Dimension]:
 
 
 def _check_trees(config: RunConfig) -> None:
-    """Trees that the run leaves out have no logits, so no trial can take them in."""
+    """Raise UserError if the space gives a weight to trees that the run excludes: no logits."""
     space = config.tune.space.get(WEIGHTS)
     if config.has_trees or not config.trees.enabled or not config.judged.query or space is None:
         return
@@ -98,7 +98,7 @@ def _check_trees(config: RunConfig) -> None:
 
 
 def _ratios(config: RunConfig, name: str, *, spread: float) -> list[Dimension]:
-    """The simplex round the fitted weights: logs of the ratios to the first teacher's weight."""
+    """One dimension for each teacher but the first: the log of a factor of its fitted weight."""
     if name != WEIGHTS:
         raise UserError(f"tune.space: {name} has a spread; only {WEIGHTS} can")
     others = config.teacher_names[1:]
@@ -108,9 +108,9 @@ def _ratios(config: RunConfig, name: str, *, spread: float) -> list[Dimension]:
 
 
 def _check(dimension: Dimension) -> None:
-    """A value that no run file could hold is found before the trials begin.
+    """Raise UserError for a value that its field does not allow, before the trials start.
 
-    Each field alone: whether settings go together is for the trials to find.
+    Fields are checked one by one; a combination that is not allowed fails in its trial.
     """
     if dimension.name.startswith(f"{WEIGHTS}."):
         return
@@ -130,7 +130,7 @@ def _check(dimension: Dimension) -> None:
 def settings_of(
     config: RunConfig, space: Sequence[Dimension], values: Values, *, fitted: Stack
 ) -> Settings:
-    """What the run file would say for the values of a trial."""
+    """The settings of the run file for the values of a trial."""
     found: Settings = {}
     ratios = {}
     for dimension in space:
@@ -147,7 +147,7 @@ def settings_of(
 
 
 def _weights(config: RunConfig, ratios: Mapping[str, float], *, fitted: Stack) -> dict[str, float]:
-    """w_m in proportion to the fitted one times e^u_m; the first teacher's u is 0."""
+    """Weights w_m proportional to fitted weight * e^u_m, sum 1; the first teacher has u = 0."""
     raw = {
         name: max(fitted.weights[name], _LEAST_WEIGHT) * math.exp(ratios.get(name, 0.0))
         for name in config.teacher_names
@@ -157,7 +157,7 @@ def _weights(config: RunConfig, ratios: Mapping[str, float], *, fitted: Stack) -
 
 
 def default_values(config: RunConfig, space: Sequence[Dimension]) -> dict[str, Any] | None:
-    """The untuned configuration as the values of a trial; None where the space does not hold it."""
+    """The values of a trial of the run file as it is; None if it is outside the space."""
     found: dict[str, Any] = {}
     for dimension in space:
         if dimension.name.startswith(f"{WEIGHTS}."):
@@ -174,7 +174,7 @@ def default_values(config: RunConfig, space: Sequence[Dimension]) -> dict[str, A
 
 
 def tables_of(settings: Settings) -> dict[str, Any]:
-    """`section.field` names as the tables of a run file."""
+    """Settings by `section.field` as nested tables of a run file."""
     tables: dict[str, Any] = {}
     for name, value in settings.items():
         section, field = name.split(".", 1)
@@ -183,7 +183,7 @@ def tables_of(settings: Settings) -> dict[str, Any]:
 
 
 def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
-    """The run file with other settings.
+    """The run's configuration with some settings replaced.
 
     Raises:
         UserError: settings that are not allowed, alone or together.

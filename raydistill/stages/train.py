@@ -1,8 +1,8 @@
-"""train: fit the student on the soft labels, and another one on the judged labels alone.
+"""train: fit the student on the soft labels, and the baseline on judged labels only.
 
-Ray Train workers read pieces of shards and make n-gram ids themselves. The weights with the best
-AUC on the judged dev split are kept, and the last ones. A fit that was cut off goes on at the next
-window of pieces, on any number of workers.
+Ray Train workers read pieces of shards and compute n-gram ids themselves. Output: the weights with
+the best AUC on the judged dev split, and the last ones. Checkpoints are made at ends of windows of
+pieces; an interrupted fit resumes from the last one, on any number of workers.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from raydistill.teachers.transformer.device import student_dtype
 
 logger = logging.getLogger("raydistill")
 EVENTS = "tensorboard"
-_OWNER = "student.txt"  # in a checkpoint: whose state it is
+_OWNER = "student.txt"  # in a checkpoint: the fingerprint of its student
 
 
 def train_stage(run: Run, cluster: Cluster) -> bool:
-    """Fit the students that are not there yet; False if none was left.
+    """Fit the students that are not complete; False if all were complete.
 
     Raises:
         UserError: shards that a teacher has not scored.
@@ -59,7 +59,7 @@ def train_stage(run: Run, cluster: Cluster) -> bool:
 
 
 def train_role(run: Run, role: str, cluster: Cluster) -> bool:
-    """Fit one student; False if it is there.
+    """Fit one student; False if it was complete.
 
     Raises:
         UserError: shards that a teacher has not scored.
@@ -90,11 +90,11 @@ def _train(fit: StudentFit, cluster: Cluster) -> None:
 
 
 def train_loop(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+    """The function of each Ray Train worker: fit, or resume, the student of `config["fit"]`."""
     fit, context = config["fit"], ray.train.get_context()
     device, num_workers = device_of_worker(), context.get_world_size()
     use = workers_use(device, dtype=student_dtype(fit.settings.dtype, device=device))
-    torch.set_num_threads(1)  # a step is too small to be shared, and the loader wants a core
+    torch.set_num_threads(1)  # a step is too small for two threads, and the loader needs a core
     features = load_features(fit.output)
     gradient_sync = GradientSync(device=device) if num_workers > 1 else None
     lexicon = load_lexicon(fit.run)
@@ -102,7 +102,7 @@ def train_loop(config: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            # Where several students are fitted one after the other, it may be of the one before.
+            # If a job fits several students in turn, this may be the previous one's checkpoint.
             if (Path(folder) / _OWNER).read_text() == fit.fingerprint:
                 state.load(Path(folder) / "state.pt")
     loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
@@ -123,7 +123,7 @@ def train_loop(config: dict[str, Any]) -> None:
 
 
 def _report_alone(state: FitState) -> None:
-    """All workers report; the first one alone carries the checkpoint."""
+    """Report without a checkpoint: all workers must report, and only rank 0 saves the state."""
     ray.train.report({"epoch": state.epoch, "window": state.window})
 
 
@@ -136,15 +136,15 @@ def _report(fit: StudentFit, state: FitState) -> None:
 
 
 class Events:
-    """TensorBoard's event file of a fit, copied to the run folder at every evaluation."""
+    """A fit's TensorBoard event file, copied to the run folder after every evaluation."""
 
     def __init__(self, scratch: Path, target: Folder) -> None:
-        """`scratch` is a local folder: event files are appended to, which S3 cannot do."""
+        """`scratch` is a local folder: event files are appended to, and S3 has no append."""
         self._scratch, self._target = scratch, target
         self._writer = EventsWriter(str(scratch / "events"))
 
     def add(self, entry: dict[str, float]) -> None:
-        """One evaluation, at its number of pairs."""
+        """Write the figures of one evaluation; the step is the number of pairs trained on."""
         time_s, step = time.time(), int(entry["pairs"])
         for name, value in entry.items():
             if name != "pairs":

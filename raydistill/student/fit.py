@@ -1,6 +1,7 @@
-"""One student's way from random weights to its best: steps, evaluations, what a checkpoint holds.
+"""The fit of one student: training steps, evaluations on dev, and the state for a checkpoint.
 
-No Ray: `stages/train.py` runs this on every worker.
+Input: shards, targets and a `Loader`. Output: a `FitState` with the best weights. No Ray:
+`stages/train.py` runs this on every worker.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import student_dtype
 
 _LINE_EVERY_S = 10.0
-BATCHES_AHEAD = 8  # some MB; enough that a slow one is not waited for
+BATCHES_AHEAD = 8  # a few MB; hides the time of a batch that takes longer than a step
 
 
 @dataclass(frozen=True)
 class StudentFit:
-    """What one student is fitted on."""
+    """The inputs of one student's fit: run, role, shards, targets and number of epochs."""
 
     run: Run
     role: str
@@ -48,27 +49,27 @@ class StudentFit:
 
     @property
     def spec(self) -> NgramSpec:
-        """How texts become ids."""
+        """The specification of n-gram ids and match features."""
         return spec_of(self.run)
 
     @property
     def settings(self) -> TrainConfig:
-        """How it is fitted."""
+        """The `[train]` table of the run file."""
         return self.run.config.train
 
     @property
     def output(self) -> Folder:
-        """Where the student goes."""
+        """The student's folder in the run folder."""
         return self.run.student(self.role)
 
     @property
     def fingerprint(self) -> str:
-        """What makes the student."""
+        """The fingerprint of everything that determines the student."""
         return self.run.train_fingerprint(self.role)
 
     @property
     def keeps_last(self) -> bool:
-        """Whether the last weights are kept beside the best."""
+        """Whether the last weights are stored in addition to the best."""
         return True
 
     @property
@@ -85,7 +86,7 @@ class Average:
     num: int = 0
 
     def add(self, arrays: Mapping[str, Tensor]) -> None:
-        """Take one more into the mean."""
+        """Include the weights of one more evaluation in the mean."""
         self.num += 1
         for name, mean in self.student.arrays().items():
             mean.lerp_(arrays[name], 1 / self.num)
@@ -101,12 +102,12 @@ _PLAIN = (
 
 @dataclass
 class FitState:
-    """Everything a fit needs to go on: what a checkpoint holds."""
+    """The state from which a fit resumes: the content of a checkpoint."""
 
     trainer: Trainer
     average: Average | None = None
     epoch: int = 0
-    window: int = 0  # the next one of the epoch
+    window: int = 0  # index of the next window of the epoch
     num_pairs: int = 0  # of all workers, in all epochs
     loss_sum: float = 0.0  # of this worker, since the last evaluation
     loss_pairs: int = 0
@@ -117,7 +118,7 @@ class FitState:
 
     @property
     def student(self) -> Student:
-        """The one that learns."""
+        """The student in training."""
         return self.trainer.student
 
     def save(self, path: Path) -> None:
@@ -129,11 +130,12 @@ class FitState:
         torch.save(content, path)
 
     def load(self, path: Path) -> None:
-        """Take up the state in the file."""
+        """Replace the state by the one in the file."""
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         for name in _PLAIN:
             setattr(self, name, saved[name])
-        self.best = {name: value.clone() for name, value in self.best.items()}  # not the file's
+        # Copies: the loaded arrays refer to the memory-mapped file.
+        self.best = {name: value.clone() for name, value in self.best.items()}
         self.trainer.load(saved["trainer"])
         if self.average is not None:
             self.average.num, arrays = saved["average"]
@@ -147,7 +149,10 @@ def new_state(
     device: str,
     gradient_sync: GradientSync | None = None,
 ) -> FitState:
-    """An untrained student; the same on every worker, since the seed is."""
+    """The state of an untrained student; the seed makes it equal on every worker.
+
+    `features` has the mean and the standard deviation of each dense feature.
+    """
     settings = fit.settings
 
     def untrained() -> Student:
@@ -164,7 +169,11 @@ def new_state(
 
 @dataclass(frozen=True)
 class FitCallbacks:
-    """Whom a fit tells how it goes: `save` gets the state now and then, the others every change."""
+    """Callbacks of a fit.
+
+    `save` receives the state every `checkpoint_every_windows` windows, `log` each progress line,
+    `record` the figures of each evaluation.
+    """
 
     save: Callable[[FitState], None]
     log: Callable[[str], None]
@@ -180,7 +189,7 @@ def fit_student(
     num_workers: int,
     callbacks: FitCallbacks,
 ) -> None:
-    """Train from where `state` is to the end, or until it has been no better for `patience`."""
+    """Train from `state` to the end of the last epoch, or until `is_over`; updates `state`."""
     dev = _dev_split(fit.run, loader)
     device = str(state.student.table_VD.device)
     meter = _FitLogger(fit, state, log=callbacks.log)
@@ -193,9 +202,9 @@ def fit_student(
     for batch, inputs, targets_B in meter.waiting(batches):
         if batch.window is not window:
             window = batch.window
-            # Dropout goes by the window, so that a resumed fit draws what it would have drawn.
+            # One dropout seed a window: a resumed fit draws the same masks as an uninterrupted one.
             torch.manual_seed(hash((fit.settings.seed, window.epoch, window.index, rank)))
-        middle = state.num_pairs + batch.num_global / 2  # neither end of a schedule is a rate of 0
+        middle = state.num_pairs + batch.num_global / 2  # at the ends the rate may be 0
         rate = rate_at(fit.settings, done_share=middle / fit.num_pairs)
         loss = state.trainer.step(inputs, targets_B, num_global=batch.num_global, rate=rate)
         meter.step(loss, num_pairs=len(targets_B), num_global=batch.num_global)
@@ -214,7 +223,7 @@ def fit_student(
 
 
 def is_over(fit: StudentFit, state: FitState) -> bool:
-    """Whether there is nothing left to train on, or no hope of better."""
+    """Whether all epochs are done, or the last `patience` evaluations had no better AUC."""
     patience = fit.settings.patience
     return state.epoch >= fit.num_epochs or (patience is not None and state.num_worse >= patience)
 
@@ -222,7 +231,7 @@ def is_over(fit: StudentFit, state: FitState) -> bool:
 def _batches(
     fit: StudentFit, state: FitState, loader: Loader, *, rank: int, num_workers: int, device: str
 ) -> Iterator[tuple[Batch, Inputs, Tensor]]:
-    """What is left of all epochs, on the device."""
+    """The remaining batches of all epochs, on the device."""
     left = [w for epoch in range(state.epoch, fit.num_epochs) for w in _windows(fit, epoch)]
     if is_over(fit, state):
         left = []
@@ -245,7 +254,7 @@ def _windows(fit: StudentFit, epoch: int) -> list[Window]:
 
 
 def _is_due(num_pairs: int, batch: Batch, *, every: int | None) -> bool:
-    """Whether this batch went over a multiple of `every` pairs."""
+    """Whether the pair count reached a multiple of `every` with this batch."""
     return every is not None and num_pairs // every > (num_pairs - batch.num_global) // every
 
 
@@ -258,7 +267,7 @@ def _next_window(state: FitState, window: Window, *, ends_epoch: bool) -> None:
 def _evaluate(
     fit: StudentFit, state: FitState, dev: tuple[Features, NDArray[np.float32]], *, device: str
 ) -> None:
-    """Measure on the dev split, and keep the weights if they are the best."""
+    """Measure the student, and the mean if there is one; copy the weights with the best AUC."""
     done_share = state.num_pairs / fit.num_pairs
     entry = {
         "epoch": state.epoch + 1.0,
@@ -276,7 +285,7 @@ def _evaluate(
         if of_mean["dev_auc"] > found:
             found, student = of_mean["dev_auc"], state.average.student
     state.num_worse += 1
-    if not found <= state.best_auc:  # also when there was none
+    if not found <= state.best_auc:  # also while best_auc is NaN
         state.best_auc, state.num_worse = found, 0
         state.best = copy_arrays(student)
     state.history.append(entry)
@@ -291,10 +300,10 @@ def _measure(
     *,
     device: str,
 ) -> dict[str, float]:
-    """AUC and log loss on the dev split; what the first worker found, for all of them."""
+    """AUC and log loss on the dev split; all workers get the values of the first one."""
     features, labels = dev
     logits = predict(student, features, device=device)
-    temperature = fit.targets.temperature  # the score is the probability given back at 1
+    temperature = fit.targets.temperature  # a score is a probability at temperature 1
     scores = torch.from_numpy(logits).double().mul(temperature).sigmoid().numpy()
     found = [
         auc(logits, labels, relevant_at=fit.run.config.judged.relevant_at),
@@ -306,12 +315,15 @@ def _measure(
 
 
 def copy_arrays(student: Student) -> dict[str, Tensor]:
-    """The weights as they are now."""
+    """A copy of the current weights, on the CPU."""
     return {name: value.cpu().clone() for name, value in student.arrays().items()}
 
 
 class _FitLogger:
-    """Loss, speed and waiting of a fit, as lines now and then."""
+    """Log lines of a fit: loss, speed and share of time spent waiting for batches.
+
+    One line every 10 s, and one for each evaluation.
+    """
 
     def __init__(self, fit: StudentFit, state: FitState, *, log: Callable[[str], None]) -> None:
         self.fit, self.state, self.log = fit, state, log
@@ -321,7 +333,7 @@ class _FitLogger:
     def waiting(
         self, batches: Iterator[tuple[Batch, Inputs, Tensor]]
     ) -> Iterator[tuple[Batch, Inputs, Tensor]]:
-        """The same batches; counts the time until each is there."""
+        """The same batches; adds up the time until each is available."""
         while True:
             start_s = time.monotonic()
             item = next(batches, None)
@@ -342,7 +354,7 @@ class _FitLogger:
             self.log(self._line(f"loss {mean:.4f}"))
 
     def evaluated(self) -> None:
-        """Say what the evaluation gave."""
+        """Log the result of the last evaluation."""
         entry = self.state.history[-1]
         self.log(self._line(f"loss {entry['loss']:.4f}, dev AUC {entry['dev_auc']:.4f}"))
 

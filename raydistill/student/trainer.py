@@ -1,7 +1,7 @@
-"""One step of training: gradients, Adagrad for the network and for the embedding table (torch).
+"""One training step: gradients, Adagrad for the network and for the embedding table (torch).
 
-The network's weights are one flat vector: `torch.optim` would need one tensor a layer, and a second
-and a half to import.
+The network's weights are one flat vector. `torch.optim` is not used: it needs one tensor a layer,
+and its import takes 1.5 s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raydistill.student.network import Inputs, Student
 
 
 def rate_at(config: TrainConfig, *, done_share: float) -> float:
-    """What the learning rates are multiplied with when so much of the training is done."""
+    """The factor of both learning rates after a share `done_share` of the training."""
     if done_share < config.warmup_share:
         return done_share / config.warmup_share
     left = (1 - done_share) / (1 - config.warmup_share)
@@ -31,7 +31,7 @@ def rate_at(config: TrainConfig, *, done_share: float) -> float:
 
 
 def adagrad(weights_P: Tensor, squares_P: Tensor, grads_P: Tensor, *, learning_rate: float) -> None:
-    """Adagrad (Duchi et al. 2011) in place, as torch.optim.Adagrad with its defaults."""
+    """Adagrad (Duchi et al. 2011) in place; equals torch.optim.Adagrad with its defaults."""
     squares_P.addcmul_(grads_P, grads_P)
     weights_P.addcdiv_(grads_P, squares_P.sqrt().add_(1e-10), value=-learning_rate)
 
@@ -47,7 +47,7 @@ def adagrad_rows_torch(
 
 
 class Trainer:
-    """A student and what its training remembers: the squared gradients that Adagrad adds up."""
+    """A student and the state of its optimizer: the sums of squared gradients of Adagrad."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class Trainer:
         gradient_sync: GradientSync | None = None,
         target: Target = "probability",
     ) -> None:
-        """`gradient_sync` joins the gradients of several workers; None: this is the only one.
+        """`gradient_sync` sums the gradients of several workers; None: there is one worker.
 
-        `target` says what the targets are, and so the loss: sigmoid cross-entropy on probabilities,
-        half the squared distance from logits.
+        `target` is the kind of the targets and determines the loss: sigmoid cross-entropy for
+        probabilities, half the squared distance for logits.
         """
         self.student, self.config, self.gradient_sync = student, config, gradient_sync
         self.target = target
@@ -72,12 +72,11 @@ class Trainer:
     def step(
         self, inputs: Inputs, targets_B: Tensor, *, num_global: int, rate: float = 1.0
     ) -> Tensor:
-        """One step on this worker's share of a batch of `num_global` pairs; the summed loss here.
+        """One step on this worker's share of a batch of `num_global` pairs.
 
-        The loss is sigmoid cross-entropy on the soft label, or half the squared distance from its
-        logit, averaged over the pairs of all workers, so that a step does not depend on how many
-        workers share it. `rate` multiplies the learning
-        rates.
+        The gradient is that of the mean loss over the pairs of all workers, so a step does not
+        depend on the number of workers. `rate` is a factor of both learning rates. Returns the sum
+        of the losses of this worker's pairs.
         """
         student, dropout, gradient_sync = self.student, self.student.dropout, self.gradient_sync
         counts = None if gradient_sync is None else gradient_sync.all_gather_counts(inputs.rows_U)
@@ -86,7 +85,7 @@ class Trainer:
         bag_grads = student.backward(grads_B, read, out_P=self._grads_P, dropout=dropout)
         sums = None if gradient_sync is None else gradient_sync.all_reduce_dense(self._grads_P)
         rows_U, grads_UD = inputs.rows_U, student.row_gradients(inputs, bag_grads)
-        if gradient_sync and counts and sums:  # gradients travel in the type of the matrix work
+        if gradient_sync and counts and sums:  # sent in the type of the matrix products
             low_UD = grads_UD.to(self._grads_P.dtype)
             rows_U, grads_UD = gradient_sync.sum_rows(rows_U, low_UD, counts=counts)
             sums.wait()
@@ -100,7 +99,7 @@ class Trainer:
         return functional.binary_cross_entropy_with_logits(logits_B, targets_B, reduction="sum")
 
     def residuals(self, logits_B: Tensor, targets_B: Tensor) -> Tensor:
-        """Gradient of each pair's own loss by its logit, shape B."""
+        """Derivative of each pair's loss with respect to its logit, shape B."""
         return (logits_B if self.target == "logit" else logits_B.sigmoid()) - targets_B
 
     def _move_rows(self, rows_U: Tensor, grads_UD: Tensor, *, learning_rate: float) -> None:
@@ -112,7 +111,7 @@ class Trainer:
         adagrad_rows(*arrays, learning_rate)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint holds."""
+        """The state for a checkpoint."""
         return {
             "student": self.student.arrays(),
             "optimizer": {"squares": self.squares_P},
@@ -120,7 +119,7 @@ class Trainer:
         }
 
     def load(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Take up what `state` gave."""
+        """Replace the state by a result of `state()`."""
         self.student.load(state["student"])
         self.squares_P.copy_(state["optimizer"]["squares"])
         self.squares_V.copy_(state["table"]["squares"])

@@ -1,9 +1,9 @@
-"""What each kind of feature, target and layer is worth: students of a labeled run, without parts.
+"""The contribution of each kind of feature, target and layer: students of a labeled run without it.
 
     python tests/bench/ablate.py RUN_DIR --logits minilm-fd4b6693 --encoder BASE --pairs 300000
 
-Each variant is trained on the same pairs with each seed, in one process and on one core; AUC of
-unseen queries on the judged splits, microseconds a pair of its bundle in batches of 1,024.
+Each variant is trained on the same pairs with each seed, in one process on one core. Output: AUC
+on the judged splits, whose queries are unseen, and µs/pair of the bundle in batches of 1,024.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ VECTORS = list(range(NUM_DENSE, NUM_DENSE + 128))
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table."""
+    """One row of the table: changes of settings, and features that are set to 0."""
 
     name: str
     spec: dict[str, Any] = field(default_factory=dict)
     student: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
-    without: Sequence[int] = ()  # columns of the dense features that are put to 0
+    without: Sequence[int] = ()  # columns of the dense features that are set to 0
     num_pairs: int | None = None
 
 
@@ -79,7 +79,7 @@ VARIANTS = [
 
 
 class Data:
-    """Features and targets of a run's pairs and judged splits, made once for a spec."""
+    """Features and targets of a run's pairs and judged splits; the last spec is cached."""
 
     def __init__(self, run: Folder, logits: str, lexicon: Lexicon, *, num_pairs: int) -> None:
         self.run, self.lexicon, self.num_pairs = run, lexicon, num_pairs
@@ -87,7 +87,7 @@ class Data:
         self._made: tuple[NgramSpec, dict[str, tuple[Features, NDArray[np.float32]]]] | None = None
 
     def of(self, spec: NgramSpec) -> dict[str, tuple[Features, NDArray[np.float32]]]:
-        """Train, dev and test; the targets of `train` are the teacher's logits."""
+        """Train with the teacher's logits as targets; dev and test with their labels."""
         if self._made is None or self._made[0] != spec:
             self._made = None
             targets = Targets((self.logits,), (1.0,), target="logit")
@@ -111,7 +111,7 @@ class Data:
 
 
 def without(features: Features, columns: Sequence[int]) -> Features:
-    """The features with some dense columns put to 0."""
+    """The features with some dense columns set to 0."""
     dense = features.dense_BF.copy()
     dense[:, [c for c in columns if c < dense.shape[1]]] = 0
     return Features(features.ids_N, features.offsets, dense)
@@ -125,7 +125,7 @@ def fit(
     seed: int,
     epochs: int,
 ) -> tuple[Student, list[dict[str, float]]]:
-    """One student and its AUCs after every epoch."""
+    """One student, and its AUCs after each epoch."""
     config = TrainConfig(**{"batch_rows": 512, **variant.train})
     torch.manual_seed(seed)
     student = Student(spec, StudentConfig(**variant.student), dtype=torch.bfloat16)
@@ -156,7 +156,7 @@ def _auc(student: Student, features: Features, labels: NDArray[np.float32]) -> f
 
 
 def microseconds(student: Student, lexicon: Lexicon, rows: pa.Table) -> float:
-    """Time of a pair in its bundle, from raw text, one thread: the least of five."""
+    """µs/pair of the student's bundle, from raw text, one thread: the minimum of five."""
     settings = {
         "format": FORMAT, "ngrams": vars(student.spec), "temperature": 1.0, "threshold": 0.5,
         "max_query_chars": 200, "max_title_chars": 1000,
@@ -202,7 +202,7 @@ def main() -> None:
             fit(variant, spec, data.of(spec), seed=seed, epochs=arguments.epochs)
             for seed in range(arguments.seeds)
         ]
-        # The epoch that is best on dev, as training keeps it.
+        # The epoch with the best dev AUC, as in training.
         best = [max(found, key=lambda entry: entry["dev"]) for _, found in runs]
         test = np.array([entry["test"] for entry in best])
         dev = np.array([entry["dev"] for entry in best])

@@ -1,6 +1,6 @@
-"""Two run folders, made of the same raw files: which outputs are the same bytes.
+"""Compare two runs of the same raw files: which outputs are byte-identical.
 
-Names of folders carry fingerprints, which follow the names of settings: they are left out.
+Folder names contain fingerprints, which change with names of settings: fingerprints are ignored.
 
 python tests/bench/compare_runs.py RUN_A RUN_B
 """
@@ -31,7 +31,7 @@ KINDS = {
 
 
 def digest(path: Path) -> str:
-    """Of the content: of archives that hold names or fingerprints, of what they hold."""
+    """Hash of the content; of npz, pt and golden.json without archive names and fingerprints."""
     data = path.read_bytes()
     if path.suffix == ".npz":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

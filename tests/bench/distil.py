@@ -1,11 +1,11 @@
-"""Ways to distil, held against each other: margins, judged labels, filters, means, starts, units.
+"""Compare ways to distil: margins, judged labels, filters, mean weights, spellings of units.
 
     python tests/bench/distil.py --config RUN.TOML --pairs 300000
 
-Of a run that is labeled; what asks for two teachers is left out where there is one. All is as the
-default of `match` has it (loss on logits, batches of 512) but for the one thing that a row names.
-The network is trained on the same pairs with each seed, in one process on one core; AUC of unseen
-queries, of the evaluation that is best on dev.
+The run is labeled. A way that needs two teachers is skipped if the run has one. Each row changes
+one thing of the defaults of `match` (loss on logits, batches of 512). Students are trained on the
+same pairs with each seed, in one process on one core. Output: AUC on unseen queries, at the
+evaluation that is best on dev.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from raydistill.student.network import Student, predict, to_inputs
 from raydistill.student.trainer import Trainer
 from raydistill.teachers.soft_labels import read_logits
 
-_ROWS, _EVALUATIONS = 512, 4  # of a batch; an epoch
+_ROWS, _EVALUATIONS = 512, 4  # rows of a batch; evaluations an epoch
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Way:
-    """One row of the table."""
+    """One row of the table: what differs from the default."""
 
     name: str
-    whole_queries: bool = False  # a batch holds all titles of some queries
-    margin: float = 0.0  # share of a query's mean error that a pair's error is freed of
-    judged: float = 0.0  # what a judged pair weighs, its loss a cross-entropy
-    counts: bool = False  # a pair weighs as often as it came
-    kept: str = "all"  # of the pairs: those the teachers agree on, or as many at random
-    mean: bool = False  # of the weights at the evaluations of the second half
-    units: bool = True  # sizes and units in one spelling
+    whole_queries: bool = False  # a batch has all titles of some queries
+    margin: float = 0.0  # a pair's error minus this share of its query's mean error
+    judged: float = 0.0  # weight of a judged pair, with cross-entropy loss
+    counts: bool = False  # weight of a pair: its number of rows in the input
+    kept: str = "all"  # pairs: all, 80 % with the best teacher agreement, 80 % at random
+    mean: bool = False  # mean of the weights at evaluations of the second half
+    units: bool = True  # normalise sizes and units to one spelling
 
 
 WAYS = [
@@ -75,20 +75,20 @@ WAYS = [
 
 @dataclass
 class Data:
-    """Features, targets and the queries' numbers of the pairs and of the judged splits."""
+    """Features, targets and query numbers of the pairs; features and labels of judged splits."""
 
     lexicon: Lexicon
     pairs: Features
     logits: Array
     queries: NDArray[np.int64]
-    weights: Array  # how often each came, over the mean
-    gaps: Array | None  # between two teachers
+    weights: Array  # number of rows of each pair, divided by the mean
+    gaps: Array | None  # absolute difference between the logits of two teachers
     judged: dict[str, tuple[Features, Array]]
     relevant_at: float
 
 
 def read(run: Run, *, num_pairs: int, units: bool) -> Data:
-    """The first pairs of a run, and its judged splits."""
+    """The first `num_pairs` pairs of a run that all teachers scored, and its judged splits."""
     tables, logits = [], []
     for name in run.pairs.shards():
         table = run.pairs.read_table(name, columns=["pair_id", "query", "title", "weight"])
@@ -124,7 +124,7 @@ def read(run: Run, *, num_pairs: int, units: bool) -> Data:
 
 
 class _Trainer(Trainer):
-    """Whose residuals know queries and judged pairs."""
+    """A Trainer whose residuals depend on queries, judged pairs and weights."""
 
     way: Way
     queries_B: Tensor
@@ -134,8 +134,8 @@ class _Trainer(Trainer):
     def residuals(self, logits_B: Tensor, targets_B: Tensor) -> Tensor:
         errors_B = super().residuals(logits_B, targets_B)
         if self.way.margin:
-            # Half the mean square of the differences between the errors of a query's pairs has the
-            # gradient error - mean error (Margin-MSE, Hofstaetter et al. 2020, arXiv 2010.02666).
+            # Margin-MSE (Hofstaetter et al. 2020, arXiv 2010.02666): half the mean square of the
+            # differences between the errors of a query's pairs has gradient error - mean error.
             _, slots_B = torch.unique(self.queries_B, return_inverse=True)
             counts = torch.bincount(slots_B).float()
             means = torch.zeros_like(counts).index_add_(0, slots_B, errors_B) / counts
@@ -149,7 +149,7 @@ class _Trainer(Trainer):
 def pairs_of(
     way: Way, data: Data, *, seed: int
 ) -> tuple[Features, Array, NDArray[np.int64], NDArray[np.bool_], Array]:
-    """Features, targets, queries' numbers, which rows are judged, and what each weighs."""
+    """Features, targets, query numbers, is_judged and weights of a way's training rows."""
     rows = np.arange(len(data.logits))
     if way.kept == "agreed":
         assert data.gaps is not None
@@ -169,7 +169,7 @@ def pairs_of(
 
 
 def order_of(way: Way, queries: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """A random order of the rows; of whole queries, where the way asks for it."""
+    """A random order of the rows; with `whole_queries`, the rows of a query are adjacent."""
     if not way.whole_queries:
         return rng.permutation(len(queries))
     places = rng.permutation(queries.max() + 1)[queries]
@@ -182,7 +182,7 @@ def batches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 
 
 def fit(way: Way, run: Run, data: Data, *, seed: int, epochs: int) -> list[dict[str, float]]:
-    """AUCs of one student after every evaluation."""
+    """AUCs of one student at each evaluation."""
     torch.manual_seed(seed)
     student = Student(spec_of(run), StudentConfig(), dtype=torch.bfloat16)
     mean = Average(Student(spec_of(run), StudentConfig(), dtype=torch.bfloat16))

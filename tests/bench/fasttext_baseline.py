@@ -1,10 +1,10 @@
-"""fastText on the judged labels of a run, beside what the report says of our students.
+"""Metrics of fastText trained on the judged labels of a run, to compare with the run's report.
 
     pip install fasttext-numpy2-wheel
     python tests/bench/fasttext_baseline.py --config RUN.TOML
 
-A run that is prepared. Words, bigrams and settings are fastText's; epochs and rate are those that
-are best on the dev split, from a small grid; metrics on the test split, one thread.
+The run is prepared. Words and bigrams with fastText's default settings; epochs and learning rate
+are the best of a small grid on the dev split. Metrics on the test split, one thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EPOCHS, RATES, SEEDS = (5, 10, 25), (0.05, 0.1, 0.5), (0, 1, 2)
 
 
 def read(run: Run, split: str) -> tuple[list[str], NDArray[np.float32]]:
-    """Query and title in one text, lower-cased, and the labels."""
+    """Each query and title as one lower-case text, and the labels."""
     folder = run.judged(split)
     rows = [row for name in folder.shards() for row in folder.read_table(name).to_pylist()]
     texts = [f"{row['query']} {row['title']}".strip().lower() for row in rows]

@@ -1,14 +1,14 @@
-"""What a setting of the student gains on pairs that it has not seen, without a judged label.
+"""Compare student settings on held-out transfer pairs, without judged labels.
 
     python tests/bench/held_out.py --config RUN.TOML --shards 2 --seeds 2 \\
         '{}' '{"train.table_learning_rate": 0.01}' '{"student.dropout": 0.2}'
 
-RUN is labeled. Of its shards, which hold random pairs, the last ones are held out; for each group
-of settings and each seed a student is fitted on the others. Tells how far it is from the teachers
-on those (mean Kullback-Leibler divergence of its soft labels from theirs at temperature 1, and the
-share of pairs on which both take the same side), and AUC and accuracy on the judged test split,
-which should choose nothing. Thousands of pairs tell settings apart that some hundred judged ones do
-not.
+RUN is labeled. The last of its shards, which hold random pairs, are held out. For each group of
+settings and each seed a student is fitted on the others. Output, on the held-out pairs: mean
+Kullback-Leibler divergence of the student's soft labels from the teachers' at temperature 1, and
+the share of pairs whose logits have the same sign. Also AUC and accuracy on the judged test split,
+which must not be used to choose settings. Thousands of pairs show differences that a few hundred
+judged pairs do not.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from raydistill.student.network import Student, predict
 
 
 def divergence(found_B: NDArray[np.float32], true_B: NDArray[np.float32]) -> float:
-    """Mean divergence of the soft labels of some logits from those of the true ones."""
+    """Mean Kullback-Leibler divergence of the soft labels of `found_B` from those of `true_B`."""
     yes, no = log_expit(true_B) - log_expit(found_B), log_expit(-true_B) - log_expit(-found_B)
     return float(np.mean(expit(true_B) * yes + expit(-true_B) * no))
 
 
 def distance(fit: StudentFit, student: Student, names: list[str]) -> dict[str, float]:
-    """How far a student is from its teachers on some shards."""
+    """Divergence and agreement of a student with its teachers on some shards."""
     temperature = fit.targets.temperature
     targets = replace(fit.targets, target="logit")
     loader = Loader(fit.folder, targets, spec=fit.spec, lexicon=load_lexicon(fit.run))

@@ -10,7 +10,7 @@ import time
 
 import psutil
 
-_EVERY_S = 2.0  # a sample of a dozen processes takes 50 ms of a core
+_EVERY_S = 2.0  # a sample of 12 processes takes 50 ms of a core
 
 
 def sample(root: psutil.Process) -> dict[str, int]:
@@ -20,7 +20,7 @@ def sample(root: psutil.Process) -> dict[str, int]:
         try:
             name = process.name()
             found[f"{name} {process.pid}"] = process.memory_full_info().pss
-        except psutil.Error:  # it ended meanwhile
+        except psutil.Error:  # the process has ended
             continue
     return found
 

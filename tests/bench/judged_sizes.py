@@ -1,14 +1,14 @@
-"""Distilled or from judged labels alone, by the number of judged pairs: who is better, by how much.
+"""Distilled student against the baseline on judged labels only, by number of judged pairs.
 
     python tests/bench/judged_sizes.py --config RUN.TOML --output FOLDER \
         --sizes 2000 5000 20000 --epochs 8 5 3
 
-RUN is prepared. For each size, as many judged pairs of random queries make teachers of their own, a
-BERT fine-tuned for so many epochs and the trees, which label the same share of the transfer pairs,
-drawn over all queries; dev and test are RUN's. Then students of the same features are fitted with
-each seed, one core each: on the soft labels of the stack, on those of the BERT, and on those judged
-pairs alone (10 epochs). Of every fit the weights that are best on dev count. All judged pairs:
-`raydistill evaluate --curve` with RUN.
+RUN is prepared. For each size, a BERT (fine-tuned for the given epochs) and the trees are fitted on
+that many judged pairs of random queries; dev and test are RUN's. They label the same share of the
+transfer pairs, drawn over all queries. Then students with the same features are fitted with each
+seed, on one core each: on the soft labels of the stack, on those of the BERT, and on the judged
+pairs alone (10 epochs). Metrics are those of the weights that are best on dev. For all judged pairs
+use `raydistill evaluate --curve` with RUN.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from raydistill.student.fit_files import student_fit
 
 METRICS = ("auc", "accuracy", "log_loss")
 _COLUMNS = ["query", "title", "label"]
-WAYS: dict[str, tuple[str, dict[str, Any]]] = {  # a student's role and settings
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {  # role and settings of each student
     "student": ("student", {}),
     "student of the BERT alone": ("student", {"trees.enabled": False}),
     "baseline on judged labels only": ("judged_only", {}),
@@ -48,7 +48,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {  # a student's role and settings
 
 
 def cut(run: Run, *, size: int, epochs: int, percent: float, folder: Path) -> Path:
-    """The run file of a run like `run` with `size` judged pairs to train on."""
+    """Write the inputs of a run like `run` with `size` judged train pairs; its run file."""
     folder.mkdir(parents=True, exist_ok=True)
     inputs = []
     for split in ("train", "dev", "test"):
@@ -70,7 +70,7 @@ def cut(run: Run, *, size: int, epochs: int, percent: float, folder: Path) -> Pa
 
 
 def some_pairs(run: Run, percent: float) -> pa.Table:
-    """The transfer pairs whose id lies below that share, as those of a curve do."""
+    """The transfer pairs whose id is in the lowest share, as in `evaluate --curve`."""
     parts = []
     for name in run.pairs.shards():
         rows = run.pairs.read_table(name, columns=["query", "title", "pair_id"])
@@ -79,7 +79,7 @@ def some_pairs(run: Run, percent: float) -> pa.Table:
 
 
 def some_queries(rows: pa.Table, size: int) -> pa.Table:
-    """The pairs of random queries, until there are `size`; the last query may lose some."""
+    """`size` pairs of random queries; some pairs of the last query may be missing."""
     queries = np.random.default_rng(0).permutation(pc.unique(rows["query"]).to_pylist())
     place = {query: at for at, query in enumerate(queries.tolist())}
     places = np.array([place[query] for query in rows["query"].to_pylist()])
@@ -103,7 +103,7 @@ def teacher_entries(run: Run) -> dict[str, list[dict[str, Any]]]:
 
 
 def compare(path: str, *, seeds: int) -> dict[str, Any]:
-    """Metrics of the teachers and of the students with every seed."""
+    """Metrics of the teachers, and of the students with each seed."""
     run = Run(load_config(path))
     write_lexicon(run)
     tasks = [(path, way, seed) for way in WAYS for seed in range(seeds)]

@@ -1,11 +1,11 @@
-"""kill -9 of `label`'s driver, actors and raylet at random; the logits must be the same bytes.
+"""`label` under random kill -9 of driver, actors and raylet: the logits must be byte-identical.
 
 python tests/bench/kill_label.py --kills 20
 
-A first run is left alone: its files are what all others must give. Then `label` is started again
-and again on a second run folder, and one process of its own is killed at a random moment, until
-the number is reached; at the end it may finish. A file that was there before a kill must be there
-afterwards, untouched: the shard was not scored again.
+A first run without kills writes the expected files. Then `label` is started repeatedly on a second
+run folder, and one of its processes is killed at a random moment, until `--kills` is reached; the
+last start runs to its end. A file that existed before a kill must exist unchanged afterwards: the
+shard is not scored again.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _PATIENCE_S = 120.0
 
 
 class Job:
-    """One `label` process and all that it starts."""
+    """One `label` process and its descendants."""
 
     def __init__(self, config: Path) -> None:
         command = [sys.executable, "-m", "raydistill.cli.main", "label", "--config", str(config)]
@@ -37,7 +37,7 @@ class Job:
         self.family: dict[int, psutil.Process] = {}
 
     def look(self) -> None:
-        """Remember the processes of the job: orphans have no parent to be found by."""
+        """Record the processes of the job: an orphan cannot be found through its parent."""
         try:
             for process in psutil.Process(self.driver.pid).children(recursive=True):
                 self.family[process.pid] = process
@@ -45,7 +45,7 @@ class Job:
             return
 
     def find(self, victim: str) -> list[psutil.Process]:
-        """The living processes of a kind."""
+        """The live processes of a kind: driver, actor or raylet."""
         if victim == "driver":
             return [psutil.Process(self.driver.pid)] if self.driver.poll() is None else []
         mark = "_StepActor" if victim == "actor" else "raylet/raylet"
@@ -59,7 +59,7 @@ class Job:
         return found
 
     def end(self) -> int:
-        """Wait for the driver, then see to it that nothing of the job is left."""
+        """Wait for the driver, at most 120 s, and kill all other processes; the exit code."""
         try:
             code = self.driver.wait(timeout=_PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -74,12 +74,12 @@ class Job:
 
 
 def files(folder: Path) -> dict[str, int]:
-    """Name and time of writing of every logits file."""
+    """Name and modification time of each logits file."""
     return {file.name: file.stat().st_mtime_ns for file in folder.glob("*/part-*.parquet")}
 
 
 def wait_for_new(job: Job, folder: Path, *, num: int) -> bool:
-    """Wait until so many files more are there; False if the job ends before."""
+    """Wait for `num` new files; False if the job ends first or after 120 s."""
     before, start_s = len(files(folder)), time.monotonic()
     while job.driver.poll() is None and time.monotonic() - start_s < _PATIENCE_S:
         if len(files(folder)) >= before + num:
@@ -90,7 +90,7 @@ def wait_for_new(job: Job, folder: Path, *, num: int) -> bool:
 
 
 def one_job(config: Path, folder: Path, rng: random.Random, *, most_kills: int) -> Counter[str]:
-    """Start a job and kill something of it until it is dead or done."""
+    """Start a job and kill its processes until it ends; the number of kills by kind."""
     killed: Counter[str] = Counter()
     job = Job(config)
     while killed.total() < most_kills and wait_for_new(job, folder, num=rng.choice((1, 2))):
@@ -135,7 +135,7 @@ def main() -> None:
             num_again += sum(after.get(name) != written for name, written in before.items())
             if len(after) > 0.7 * len(shards) and killed.total() < given.kills:
                 for file in rng.sample(sorted(logits.glob("*/part-*")), len(after) // 2):
-                    file.unlink()  # lost files: else there would be too few to kill for
+                    file.unlink()  # as if lost; otherwise too few shards remain for the kills
         before = files(logits)
         code = Job(config).end()
         after = files(logits)

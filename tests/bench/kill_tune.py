@@ -1,10 +1,10 @@
-"""kill -9 of `tune`'s driver while trials run; the next start must keep what was finished.
+"""`tune` under kill -9 of its driver while trials run: finished trials must be kept.
 
 python tests/bench/kill_tune.py --run RUN_FOLDER --kills 2
 
-RUN_FOLDER is prepared and labeled; its tune/ is written to. A small search is started, killed when
-at least two more trials have ended, and started again; at the end it may finish. Every trial that
-the saved state called finished before a kill must be in trials.parquet with the same metric.
+RUN_FOLDER is prepared and labeled; its tune/ is written. A small search is started, killed when at
+least two more trials have finished, and started again; the last start runs to its end. Every trial
+that is finished in the saved state after a kill must be in trials.parquet with the same metric.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SETTINGS = [
 
 
 def finished(run: Path) -> dict[str, float]:
-    """Trials that the newest saved state calls ended, with their log loss."""
+    """Log loss of each trial that is finished in the newest saved state."""
     states = sorted(run.glob("tune/search/*/experiment_state-*.json"), key=os.path.getmtime)
     found = {}
     for one in states[-1:]:
@@ -54,7 +54,7 @@ def start(run: Path, num_trials: int) -> subprocess.Popen:
 
 
 def kill(driver: subprocess.Popen) -> None:
-    """The driver first, then what it leaves behind."""
+    """Kill the driver first, then its descendants."""
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.wait()

@@ -1,11 +1,11 @@
-"""The teacher engine against stock ways of running a cross-encoder; pairs a second on one core.
+"""The teacher engine against stock ways to run a cross-encoder: pairs a second on one core.
 
 python tests/bench/label.py                                      made-up pairs, an untrained head
 python tests/bench/label.py --teacher FOLDER --pairs SHARD.parquet [--judged SHARD.parquet]
 
-All contestants get raw texts and give logits; they are interleaved, and the medians of the rounds
-count. OpenVINO and scikit-learn are compared with where they can be imported. `ray_efficiency` runs
-`label` on two cores and two bare engines on the same two.
+All contestants take raw texts and return logits. Rounds are interleaved; figures are medians of the
+rounds. OpenVINO is included if it can be imported. `ray_efficiency` compares `label` on two
+cores with two engines without Ray on the same cores.
 """
 
 import argparse
@@ -39,13 +39,13 @@ from raydistill.evaluation.metrics import auc
 from raydistill.teachers.cross_encoder import Teacher, quiet_transformers
 
 MAX_LENGTH = 128
-BATCH_ROWS = 32  # of the stock ways; sentence-transformers' default
+BATCH_ROWS = 32  # batches of the stock ways; the default of sentence-transformers
 Pairs = tuple[list[str], list[str]]
 Scorer = Callable[[Pairs], np.ndarray]
 
 
 def read_pairs(path: str | None, num: int) -> Pairs:
-    """A random sample of a shard, in random order; without one, of a made-up shop."""
+    """A random sample of a shard in random order; without a path, of a made-up shop's pairs."""
     if path is None:
         table = Shop.build(seed=0, num_products=4_000, num_queries=800).transfer_pairs(
             0, num_rows=num
@@ -70,7 +70,7 @@ def stock(folder: Path, *, quantize: bool = False) -> tuple[Any, Any]:
 
 
 def hf_pipeline(folder: Path) -> Scorer:
-    """transformers' pipeline, every pair padded to 128 wordpieces."""
+    """The pipeline of transformers, with every pair padded to 128 wordpieces."""
     model, tokenizer = stock(folder)
     pipe = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
 
@@ -132,7 +132,7 @@ def with_openvino(folder: Path) -> Scorer:
 
 
 def peak_gflops() -> float:
-    """The best of some bfloat16 matrix products on one core, with oneDNN's own layout and not."""
+    """The fastest bfloat16 matrix product on one core, with and without oneDNN's weight layout."""
     best = 0.0
     for size in (512, 1_024, 2_048):
         a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
@@ -150,11 +150,11 @@ def peak_gflops() -> float:
 
 
 def flop_per_pair(folder: Path, lengths: np.ndarray) -> float:
-    """Nominal: every layer for every wordpiece, no padding; 2 FLOP a multiply-add."""
+    """Nominal FLOP: all layers for all wordpieces, no padding; 2 FLOP a multiply-add."""
     config = json.loads((folder / "config.json").read_text())
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     dense = 2 * (4 * hidden**2 + 2 * hidden * inner)
-    attention = 4 * hidden * lengths  # scores and weighted values, against `length` others
+    attention = 4 * hidden * lengths  # scores, weighted values: 2 x 2 x hidden x length
     return float(np.mean(config["num_hidden_layers"] * lengths * (dense + attention)))
 
 
@@ -165,7 +165,7 @@ def lengths_of(folder: Path, pairs: Pairs) -> np.ndarray:
 
 
 def make_bert_base(folder: Path, like: Path) -> Path:
-    """BERT-Base with random weights and the tokenizer of the other teacher."""
+    """BERT-Base with random weights and the tokenizer of `like`."""
     torch.manual_seed(0)
     model = BertForSequenceClassification(BertConfig(num_labels=1))
     model.save_pretrained(folder)
@@ -174,7 +174,7 @@ def make_bert_base(folder: Path, like: Path) -> Path:
 
 
 def with_head(base: Path, folder: Path) -> Path:
-    """The encoder with an untrained head: enough for speed, not for the correlation's sake."""
+    """The encoder with an untrained head: sufficient for speed, not for the correlation."""
     torch.manual_seed(0)
     AutoModelForSequenceClassification.from_pretrained(base, num_labels=1).save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
@@ -182,7 +182,7 @@ def with_head(base: Path, folder: Path) -> Path:
 
 
 def contestants(teacher: Path, base: Path, *, num: int) -> dict[str, tuple[Scorer, int]]:
-    """Name -> scorer, and how many pairs it gets: 3 to 8 s of work for each."""
+    """Name -> scorer and its number of pairs, chosen so that each takes 3 to 8 s."""
     found = {
         "pipeline, padded to 128": (hf_pipeline(teacher), num // 16),
         "arrival order, fp32": (with_torch(teacher, is_sorted=False), num // 4),
@@ -206,7 +206,7 @@ def contestants(teacher: Path, base: Path, *, num: int) -> dict[str, tuple[Score
 
 def race(entries: dict[str, tuple[Scorer, int]], pairs: Pairs, *, rounds: int
          ) -> tuple[dict[str, float], dict[str, np.ndarray], float]:  # fmt: skip
-    """Median pairs a second and the logits of each, and the median peak; interleaved."""
+    """Median pairs a second and logits of each, and median peak GFLOP/s; rounds interleaved."""
     rates: dict[str, list[float]] = {name: [] for name in entries}
     logits: dict[str, np.ndarray] = {}
     peaks = []
@@ -215,7 +215,7 @@ def race(entries: dict[str, tuple[Scorer, int]], pairs: Pairs, *, rounds: int
         for name, (score, num) in entries.items():
             some = (pairs[0][:num], pairs[1][:num])
             if name not in logits:
-                score((some[0][:64], some[1][:64]))  # warm
+                score((some[0][:64], some[1][:64]))  # warm-up
             start_s = time.perf_counter()
             logits[name] = score(some)
             rates[name].append(num / (time.perf_counter() - start_s))
@@ -251,7 +251,7 @@ print(rows / (times[-1] - times[0]))
 
 
 def bare_rate(teacher: Path, folder: Path, names: list[str]) -> float:
-    """Two engines in two processes, each with half of the shards; the sum of their rates."""
+    """Two engines without Ray, each a process with half of the shards; the sum of their rates."""
     halves = [names[at::2] for at in range(2)]
     command = [sys.executable, "-c", _BARE, str(teacher), str(folder)]
     both = [subprocess.Popen([*command, *h], stdout=subprocess.PIPE, text=True) for h in halves]
@@ -259,7 +259,7 @@ def bare_rate(teacher: Path, folder: Path, names: list[str]) -> float:
 
 
 def ray_rate(config: Path, logits: Path) -> float:
-    """`label` through Ray; the rate between the second file that is written and the last."""
+    """The rate of `label` through Ray, from the second written file to the last."""
     subprocess.run([sys.executable, "-m", "raydistill.cli.main", "label", "--config", str(config)],
                    check=True, capture_output=True)  # fmt: skip
     files = sorted(logits.glob("*/part-*.parquet"), key=lambda file: file.stat().st_mtime)
@@ -268,7 +268,7 @@ def ray_rate(config: Path, logits: Path) -> float:
 
 
 def ray_efficiency(teacher: Path, pairs: Pairs, scratch: Path) -> tuple[float, float]:
-    """Pairs a second on two cores: through Ray, and by two bare engines; medians of three."""
+    """Pairs a second on two cores, with Ray and without; medians of three."""
     rays, bares = [], []
     for attempt in range(3):
         config, shards = prepared_run(scratch / f"run{attempt}", teacher, pairs, shard_rows=512)
@@ -302,7 +302,7 @@ def figures(
 def one_core(
     given: argparse.Namespace, teacher: Path, scratch: Path
 ) -> tuple[dict[str, float], dict[str, float | None]]:
-    """Rates and figures of all that runs on one core, without Ray."""
+    """Rates and figures of all contestants on one core, without Ray."""
     base = make_bert_base(scratch / "base", teacher)
     pairs = read_pairs(given.pairs, given.num_pairs)
     lengths = lengths_of(teacher, pairs)

@@ -2,8 +2,8 @@
 
 python tests/bench/prepare.py --pairs 10_000_000 --rounds 3     (DuckDB: pip install duckdb)
 
-Interleaved rounds, medians. Seconds are the stage's own, from _SUCCESS.json; DuckDB's are those of
-its query, with the same cleaning (NFC for NFKC, no entities), grouped and not sorted.
+Interleaved rounds, medians. Seconds are those of the stage, from _SUCCESS.json; for DuckDB those of
+its query, with the same cleaning but NFC in place of NFKC and no entities, grouped, not sorted.
 """
 
 import argparse
@@ -45,7 +45,7 @@ CLEAN = r"trim(regexp_replace(nfc_normalize({0}), '\s+', ' ', 'g'))"
 
 
 def make_log(folder: Path, *, num: int) -> None:
-    """`num` pairs of a shop of 400,000 products: one in seven is a duplicate in ten million."""
+    """Write `num` pairs of a shop of 400,000 products; among 10^7, one in seven is a duplicate."""
     target = folder / f"raw-{num}"
     if (target / "done").exists():
         return
@@ -59,7 +59,7 @@ def make_log(folder: Path, *, num: int) -> None:
 
 
 def watch(command: list[str]) -> dict[str, int]:
-    """Run a command; the largest memory of each of its processes, in bytes."""
+    """Run a command; the peak memory of each of its processes, in bytes."""
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     root, peaks = psutil.Process(child.pid), dict[str, int]()
     while child.poll() is None:
@@ -153,7 +153,7 @@ def main() -> None:
         "largest_mb_of_a_tenth": round(small["largest_mb"]),
     }
     if f"DuckDB, {num:,}" in found:
-        # Of whole jobs, with the start of Ray and of DuckDB.
+        # Wall time of complete jobs, with the start of Ray and of DuckDB.
         figures["vs_duckdb"] = round(found[f"DuckDB, {num:,}"]["wall_s"] / full["wall_s"], 2)
     print(json.dumps({"bench": "prepare", "figures": figures}))
 

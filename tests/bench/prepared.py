@@ -1,4 +1,4 @@
-"""A run folder as `prepare` leaves it, made from pairs alone: for benchmarks of `label`."""
+"""A run folder in the state after `prepare`, from pairs alone, for benchmarks of `label`."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from raydistill.runs.run_folder import Run
 
 
 def rows_of(folder: Folder) -> dict[str, int]:
-    """Name and rows of the shards in a folder."""
+    """Name and number of rows of each shard in a folder."""
     return {name: folder.open_table(name).metadata.num_rows for name in folder.shards()}
 
 
 def prepared_run(
     folder: Path, teacher: Path, pairs: tuple[list[str], list[str]], *, shard_rows: int
 ) -> tuple[Path, list[str]]:
-    """The run file, and the names of the shards of pairs; there are no judged ones."""
+    """Write the run; its run file, and the names of its shards of pairs. No judged pairs."""
     Folder(str(folder)).claim("run")
     raw = folder.with_name(f"{folder.name}.parquet")
     table = collapse(pa.table({"query": pairs[0], "title": pairs[1]}), dedupe=True)

@@ -1,8 +1,8 @@
-"""How fast a clean CSV is read: rows a second and CPU time, the best of five.
+"""Speed of reading a clean CSV: rows a second and CPU time, the best of five.
 
     python tests/bench/read_csv.py FILE.csv ...
 
-A file is written with `pyarrow.csv.write_csv`, or is any other with columns query and title.
+Any CSV with columns query and title, for example from `pyarrow.csv.write_csv`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("files", nargs="+")
     files = expand_inputs(parser.parse_args().files)
     walls, cpus, num_rows = [], [], 0
-    for _ in range(6):  # the first one compiles
+    for _ in range(6):  # the first round compiles
         wall, cpu = time.monotonic(), time.process_time()
         num_rows = sum(
             len(raw.rows) for file in files for raw in read_raw(file, columns=["query", "title"])

@@ -1,9 +1,9 @@
-"""What it costs that files outlive a loss of power, raw files are hashed and bundles are checked.
+"""The cost of power-loss-safe writes, of hashing raw files and of checking bundles.
 
 python tests/bench/safety.py --bundle runs/demo/bundle --rounds 15
 
-Interleaved rounds, medians, wall time. `prepare.py` run from two checkouts says what a whole stage
-pays.
+Interleaved rounds, medians, wall time. For the cost in a complete stage, run `prepare.py` from two
+checkouts.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _RAW_BYTES = 1 << 29
 
 
 def write_unsynced(path: Path, data: bytes) -> None:
-    """As it was: renamed, and on the disk when the system likes."""
+    """Write and rename without a sync: the system chooses when the bytes reach the disk."""
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)

@@ -1,6 +1,6 @@
-"""prepare in many ways, one result: workers, names and order of files, kill -9 of everything.
+"""prepare must give the same bytes for any number of workers, names, order of files and kill -9.
 
-A store of all files at once, and a store of half of them with an increment of the others.
+Two kinds of run: all files at once, and half of them with an increment of the others.
 
 python tests/bench/same_bytes.py --pairs 'DATA/*.parquet' --judged JUDGED.parquet --label label
 """
@@ -30,7 +30,7 @@ relevant_at = 0.75
 [teachers.none]
 model = "{folder}"
 """
-# Ray's own limit on tasks is the number of its CPUs: one worker is a Ray of one CPU.
+# Ray runs as many tasks at once as it has CPUs: one worker is a Ray cluster of one CPU.
 WITH_WORKERS = """
 import sys, ray, raydistill.cluster.connection
 ray.init(num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False,
@@ -41,7 +41,7 @@ sys.exit(main(["prepare", "--config", sys.argv[2]]))
 
 
 def digest(run_dir: Path) -> str:
-    """Of the names and bytes of every shard, of the rows left out, and of the counts."""
+    """Hash of the names and bytes of all shards and weights, and of the row counts."""
     found = hashlib.sha256()
     places = ("pairs/*.parquet", "pairs/_weights/*.parquet", "judged/*/*.parquet")
     for file in sorted(path for place in places for path in run_dir.glob(place)):
@@ -55,7 +55,7 @@ def digest(run_dir: Path) -> str:
 
 
 def run_killed(config: Path, *, chance: random.Random, most_s: float) -> int:
-    """Run prepare, kill all its processes after some seconds, again, until it ends by itself."""
+    """Run prepare and kill its processes after a random time, until it finishes; the kills."""
     command = [sys.executable, "-m", "raydistill.cli.main", "prepare", "--config", str(config)]
     for num_kills in range(100):
         child = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
@@ -86,7 +86,7 @@ def main() -> None:
     (folder / "renamed").mkdir(parents=True)
     files = sorted(str(Path(name).absolute()) for name in glob.glob(given.pairs))
     renamed = []
-    for at, file in enumerate(files):  # the last becomes the first
+    for at, file in enumerate(files):  # reverses the order of the names
         renamed.append(folder / "renamed" / f"{len(files) - at:05d}{''.join(Path(file).suffixes)}")
         renamed[-1].symlink_to(file)
 

@@ -1,11 +1,11 @@
-"""What several teachers and a temperature are worth to the student, on unseen queries.
+"""The effect of several teachers and of the temperature on the student, on unseen queries.
 
     python tests/bench/stacking.py --config RUN.TOML --temperatures 1 2 4 3.1
 
-Of a run that is prepared and labeled by two teachers or more. Students of each teacher, of their
-mean and of the fitted stack, with soft labels at each temperature and with the loss on logits, are
-trained by `learning.fit_student` on the same pairs with each seed; a process a core, one thread
-each. Metrics are those of the report, on the test split, of the weights that are best on dev.
+The run is prepared and labeled by two or more teachers. Students of each teacher, of their mean and
+of the fitted stack, with soft labels at each temperature and with the loss on logits, are trained
+by `fit_student` on the same pairs with each seed, one process a core, one thread each. Metrics are
+those of the report, on the test split, for the weights that are best on dev.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ METRICS = ("auc", "accuracy", "log_loss", "ece")
 
 
 def students(run: Run, *, temperatures: list[float]) -> Iterator[tuple[str, str, Settings]]:
-    """Name of the stack, name of the loss, and the settings."""
+    """Name of the stack, name of the loss, and settings of each student."""
     names = list(run.config.teachers)
     fitted = fitted_stack(run)
     stacks: dict[str, tuple[dict[str, float], float]] = {
@@ -62,7 +62,7 @@ def fit(task: tuple[str, Settings, int, int, int]) -> dict[str, Any]:
 
 
 def teachers(run: Run) -> None:
-    """The rows of the teacher side."""
+    """Print the rows of the teachers."""
     labels = {split: judged_column(run, split, "label") for split in ("dev", "test")}
     for name, scores in teacher_scores(run, fitted_stack(run)).items():
         entry = entry_of(run, scores, labels)

@@ -1,4 +1,4 @@
-"""A student fitted in this process, on one core, and its metrics: for benchmarks of quality."""
+"""Fit a student in this process, on one core, and measure it, for benchmarks of quality."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raydistill.teachers.soft_labels import Targets
 
 
 def fitted(fit: StudentFit) -> Student:
-    """The weights that were best on dev; the run has a lexicon."""
+    """Fit a student; it has the weights that are best on dev. The run must have a lexicon."""
     torch.set_num_threads(1)
     run, lexicon = fit.run, load_lexicon(fit.run)
     loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
@@ -34,12 +34,12 @@ def fitted(fit: StudentFit) -> Student:
 
 
 def metrics_of(fit: StudentFit) -> dict[str, Any]:
-    """Metrics on the test split of the weights that were best on dev; the run has a lexicon."""
+    """Fit a student; metrics on the test split for the weights that are best on dev."""
     return judge(fit, fitted(fit))
 
 
 def judge(fit: StudentFit, student: Student) -> dict[str, Any]:
-    """Metrics of a student on the test split; its threshold is that of dev."""
+    """Metrics of a student on the test split, with the threshold that is best on dev."""
     lexicon = load_lexicon(fit.run)
     scores, labels = {}, {}
     for split in ("dev", "test"):
@@ -51,7 +51,7 @@ def judge(fit: StudentFit, student: Student) -> dict[str, Any]:
 
 
 def some_shards(run: Run, num_pairs: int) -> dict[str, int]:
-    """The first shards, which hold random queries, with `num_pairs` pairs together."""
+    """The first shards, which have random queries, with at least `num_pairs` pairs in total."""
     found: dict[str, int] = {}
     for name, rows in pair_shards(run).items():
         if sum(found.values()) < num_pairs:

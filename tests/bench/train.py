@@ -1,11 +1,11 @@
-"""Training the student: pairs a second from Parquet text, against stock PyTorch and the hardware.
+"""Training speed of the student: pairs a second from Parquet text, against stock PyTorch and peak.
 
     python tests/bench/train.py --rounds 3
 
-One core: it binds itself to the first it may use, and the two-worker part to two. The pairs are a
-made-up shop's, the logits random; interleaved rounds, medians. Stock PyTorch is the same student
-written as people write it: a Dataset of text rows, n-grams in Python, EmbeddingBag(sparse=True),
-Adam or Adagrad on its sparse gradients, a DataLoader, float32.
+The process is pinned to the first core that it may use, the two workers to one core each. Pairs are
+those of a made-up shop, logits are random; interleaved rounds, medians. Stock PyTorch is the same
+student in common PyTorch code: a Dataset of text rows, n-grams in Python,
+EmbeddingBag(sparse=True), Adam or Adagrad on its sparse gradients, a DataLoader, float32.
 """
 
 import argparse
@@ -45,14 +45,14 @@ from raydistill.student.trainer import Trainer
 from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import student_dtype
 
-FREE = sorted(os.sched_getaffinity(0))  # the cores it may use
+FREE = sorted(os.sched_getaffinity(0))  # the cores that this process may use
 SHARD_ROWS = 65_536
 HIDDEN = (1024, 512, 128, 64)
 Shards = dict[str, int]
 
 
 def make_shards(folder: Path, *, num_shards: int) -> tuple[Folder, Folder, Shards]:
-    """Shards of a made-up shop's pairs, and logits of a teacher that guesses."""
+    """Shards of a made-up shop's pairs, random logits, and the rows of each shard."""
     pairs, logits = Folder(str(folder / "pairs")), Folder(str(folder / "logits"))
     if len(logits.shards()) < num_shards:
         shop = Shop.build(num_products=100_000, num_queries=30_000)
@@ -69,7 +69,7 @@ def make_shards(folder: Path, *, num_shards: int) -> tuple[Folder, Folder, Shard
 
 
 class Bench:
-    """One student's measurements on some shards."""
+    """Measurements of one preset on some shards."""
 
     def __init__(self, folder: Path, *, preset: str, num_shards: int, batch_rows: int) -> None:
         self.preset, self.batch_rows = preset, batch_rows
@@ -107,10 +107,10 @@ class Bench:
         return Trainer(student, TrainConfig(), gradient_sync=gradient_sync)
 
     def ours(self, trainer: Trainer, bits: int, **workers: int) -> dict[str, float]:
-        """One pass from Parquet text: pairs a second of this worker, and the share it waited."""
+        """One pass from Parquet text: this worker's pairs a second, and the share it waits."""
         num_pairs, waited_s, num_steps = 0, 0.0, 0
         batches = prefetch(self.batches(bits, **workers), depth=BATCHES_AHEAD)
-        batch = next(batches)  # start-up: the first window is read
+        batch = next(batches)  # start-up, not timed: the first window is read
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
         while batch is not None:
             inputs = to_inputs(batch.lookup, batch.dense_BF, device="cpu")
@@ -141,7 +141,7 @@ class Bench:
 
 
 class TextRows(IterableDataset):
-    """Rows as a stock data set gives them: texts, and the probability that the teacher says."""
+    """Rows as in a stock data set: texts and the teacher's probability."""
 
     def __init__(self, bench: Bench, *, num_shards: int) -> None:
         self.bench, self.names = bench, list(bench.shards)[:num_shards]
@@ -157,7 +157,7 @@ class TextRows(IterableDataset):
 
 
 def words_to_ids(texts: list[str], num_rows: int) -> list[int]:
-    """Unigrams and bigrams of one text, hashed: what `bert2dnn` does."""
+    """Ids of the hashed unigrams and bigrams of some texts, as in preset `bert2dnn`."""
     found = []
     for text in texts:
         words = text.lower().split()
@@ -168,7 +168,7 @@ def words_to_ids(texts: list[str], num_rows: int) -> list[int]:
 
 
 class StockStudent(nn.Module):
-    """One bag of n-grams, as in the paper; `match` features would make it slower yet."""
+    """One bag of n-grams, as in the paper; with `match` features it would be even slower."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ def stock(bench: Bench, bits: int, *, optimizer: str, num_shards: int) -> float:
 
 
 def peak_flops(dtype: torch.dtype, *, size: int = 1024, seconds: float = 1.0) -> float:
-    """Floating-point operations a second of the best of some square matrix products."""
+    """Floating-point operations a second of the fastest square matrix product in `seconds`."""
     a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
     best, stop_s = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < stop_s:
@@ -228,7 +228,7 @@ def peak_flops(dtype: torch.dtype, *, size: int = 1024, seconds: float = 1.0) ->
 
 
 def worker(arguments: argparse.Namespace) -> None:
-    """One of several workers: a pass to warm up, one that counts, and what it handed over."""
+    """One of several workers: a warm-up pass and a measured pass, with the bytes it sent a step."""
     os.sched_setaffinity(0, [FREE[arguments.rank]])
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(arguments.port))
@@ -253,7 +253,7 @@ def worker(arguments: argparse.Namespace) -> None:
 def run_workers(
     arguments: argparse.Namespace, num_workers: int, *, bits: int, apart: bool = False
 ) -> dict[str, float]:
-    """All workers of one group; what the first of them found. `apart`: each trains by itself."""
+    """Run all workers of a group; the result of rank 0. `apart`: they do not exchange gradients."""
     command = [sys.executable, __file__, "--port", str(29_500 + os.getpid() % 1_000)]
     for name in ("folder", "shards", "batch_rows", "preset"):
         command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
@@ -284,10 +284,10 @@ def bench_of(arguments: argparse.Namespace) -> Bench:
 
 
 def one_core(bench: Bench, *, rounds: int) -> dict[str, float]:
-    """Everything that one core shows, interleaved; medians."""
+    """All measurements on one core; medians of interleaved rounds."""
     trainers = {bits: bench.trainer(bits) for bits in (20, 22)}
     found: dict[str, list[float]] = {}
-    for at in range(rounds + 1):  # the first compiles and fills the caches, and is dropped
+    for at in range(rounds + 1):  # the first compiles and fills caches: ignored
         results = {
             "peak_bf16_gflops": peak_flops(torch.bfloat16) / 1e9,
             "peak_fp32_gflops": peak_flops(torch.float32) / 1e9,
@@ -306,9 +306,9 @@ def one_core(bench: Bench, *, rounds: int) -> dict[str, float]:
 
 
 def peak_memory(bench: Bench, *, bits: int, every: int = 20) -> dict[int, float]:
-    """Peak MB of this process after a million and after twenty million pairs.
+    """Peak MB of this process after 1,025,123 and after 20,000,000 pairs.
 
-    The shards again and again, as epochs are; of the batches only one in `every` is stepped on.
+    The shards are read repeatedly, as in epochs; only one batch in `every` is trained on.
     """
     trainer, found, num_pairs = bench.trainer(bits), dict[int, float](), 0
     marks = [1_025_123, 20_000_000]
@@ -346,11 +346,11 @@ def two_worker_figures(arguments: argparse.Namespace) -> dict[str, float]:
     ratios, ceilings = [], []
     for _ in range(arguments.rounds):
         one, two = (run_workers(arguments, num, bits=20) for num in (1, 2))
-        # What caches and memory that the cores share leave to two, if joining cost nothing.
+        # The upper limit with shared caches and memory, if the exchange of gradients took no time.
         apart = run_workers(arguments, 2, bits=20, apart=True)
         ratios.append(2 * two["pairs_per_s"] / one["pairs_per_s"])
         ceilings.append(2 * apart["pairs_per_s"] / one["pairs_per_s"])
-        # A second of CPU does not count what other processes took, nor waiting for the other.
+        # CPU time excludes the time of other processes and the wait for the other worker.
         for name in ("pairs_per_s", "pairs_per_cpu_s"):
             print(
                 f"{name:<16} 1 worker {one[name]:,.0f}, 2 workers 2 x {two[name]:,.0f}, "
@@ -373,7 +373,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=("match", "bert2dnn"), default="bert2dnn")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-train"))
     parser.add_argument("--part", choices=("all", "one", "two", "memory"), default="all")
-    for name in ("port", "workers", "bits", "rank"):  # of a worker that this file starts
+    for name in ("port", "workers", "bits", "rank"):  # set for the workers that this file starts
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--apart", action="store_true")
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Dev AUC of our step against plain float32 PyTorch, trained on the same batches of a real run.
+"""Dev AUC of our training step against plain float32 PyTorch, on the same batches of a real run.
 
     python tests/bench/train_quality.py RUN_DIR --logits minilm-fd4b6693 --seed 0
 
 Plain: autograd, EmbeddingBag(sparse=True), torch.optim.Adagrad on every weight, from the same
-random weights. Ours: the step as it is, in bfloat16 where the CPU has it, and in float32.
+random weights. Ours: `Trainer.step` in float32 and in bfloat16.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from raydistill.teachers.soft_labels import Targets
 
 
 class Plain:
-    """The same student of torch's own parts; it shares the weights of `student`."""
+    """The same student built of torch modules; it shares the weights of `student`."""
 
     def __init__(self, student: Student, *, learning_rate: float) -> None:
         self.student = student

@@ -1,11 +1,11 @@
-"""What the trees should read and how large they should be, beside the BERT of a run.
+"""Features and sizes of the trees, compared alone and stacked with the BERT of a run.
 
     python tests/bench/trees.py --config RUN.TOML
 
 RUN is labeled. Each way is fitted with three seeds on RUN's judged train split, and stacked with
-the BERT's logits by the fit on dev: AUC of the trees and of the stack, mean over the seeds; loss on
-the folds that were left out; seconds of a fit, and microseconds a pair of the trees without
-the features, on one core.
+the BERT's logits by a fit on dev. Output, means over the seeds: AUC of the trees and of the stack,
+loss on the held-out folds, seconds of a fit, and µs/pair of the trees without the features, on one
+core.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Split = tuple[Features, NDArray[np.float32]]
 
 
 def ways(num_dense: int) -> dict[str, tuple[list[int], dict[str, Any]]]:
-    """Columns that are read, and settings."""
+    """The feature columns and the settings of each way, by name."""
     return {
         "match features": (MATCH, {}),
         "and mean word vectors": (list(range(num_dense)), {}),

@@ -3,10 +3,10 @@
 python tests/bench/tune.py --run RUN_FOLDER            a run that is prepared and labeled
 python tests/bench/tune.py --run RUN_FOLDER --trials 12 --pairs 20000 --epochs 1
 
-The trials go through `stages/search.py` as `raydistill tune` runs them; finals are left out. Tune's
-overhead is what the cores spent beside the trials: (wall x cores - seconds inside of trials) /
-trials; actors that start and the driver's steps count as overhead, waiting cores too. Memory is
-looked at when a trial ends: the driver, Ray's GCS, and the bytes used of the object store.
+The trials run in `stages/search.py`, as in `raydistill tune`; final fits are skipped. Overhead a
+trial: (wall x cores - seconds inside trials) / trials; it includes start-up of actors, steps of the
+driver and idle cores. Memory is sampled every 2 s: the driver, Ray's GCS, the largest trial actor,
+and the bytes used in the object store.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SPACE = (
 
 
 class Memory:
-    """Memory of the driver, the GCS, the largest trial actor and the object store, by time."""
+    """Samples every 2 s the memory of driver, GCS, largest trial actor and object store."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -53,7 +53,7 @@ class Memory:
 
     @staticmethod
     def look() -> dict[str, float]:
-        """MB now."""
+        """The current memory of each, in MiB."""
         me = psutil.Process()
         found = {"s": time.monotonic(), "driver": me.memory_info().rss, "gcs": 0.0, "trials": 0.0}
         for child in me.children(recursive=True):
@@ -78,7 +78,7 @@ class Memory:
 
 
 def store_bytes() -> float:
-    """Bytes used of the object store, as the raylet says."""
+    """Bytes used in the object store, from Ray's memory info."""
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
     from ray._private.worker import global_worker
 

@@ -1,12 +1,12 @@
-"""How words of real texts are read: numbers glued to letters, and other spellings of one query.
+"""Tokenization of real texts: numbers followed by letters, and other spellings of a query.
 
     python tests/bench/words.py --texts FILE.parquet ...
 
-Counts, over the distinct titles, the numbers that letters follow without a space: which are read as
-a number and a word, and which stay one word. A word that stands behind a number and a space at
-least a tenth as often, and three times, counts as a measure's. Of the distinct queries each is
-written in other ways (inches, volts, fractions, without accents, units glued): how many of those
-have another query key, and other n-grams. And how long features, keys and `encode` take.
+Counts, over the distinct titles, the numbers that letters follow without a space: those split into
+a number and a word, and those kept as one word. Such letters count as a measure if they also follow
+a number and a space, at least a tenth as often and at least three times, or are a known unit. Each
+distinct query is rewritten (inches, volts, fractions, without accents, glued units): how many get
+another query key, and other n-grams. Also measures the time of features, keys and `encode`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 
 def spelled(text: str) -> str:
-    """A folded text with its sizes in one spelling."""
+    """A folded text with its sizes normalised to one spelling."""
     table = unit_table()
     points = np.array([ord(char) for char in text], np.uint32)
     out = np.empty(table.growth * len(points) + 1, np.uint32)
@@ -70,7 +70,7 @@ def spelled(text: str) -> str:
 
 
 def count_glued(titles: Sequence[str]) -> dict[str, int]:
-    """How many numbers with letters right behind them are split, by what the letters are."""
+    """Counts of numbers followed by letters, split or kept whole, by kind of the letters."""
     folded = [fold(clean_text(title)) for title in titles]
     glued = [found for text in folded for found in GLUED.finditer(text)]
     together = Counter(found[2] for found in glued)
@@ -88,7 +88,7 @@ def count_glued(titles: Sequence[str]) -> dict[str, int]:
 
 
 def same_ngrams(first: Sequence[str], second: Sequence[str]) -> NDArray[np.bool_]:
-    """Whether each text of one list has the n-grams of its namesake in the other."""
+    """Whether each text of a list has the n-grams of the text at its position in the other."""
     bags = []
     for texts in (first, second):
         features = featurize(encode(texts), encode(texts), spec=SPEC, lexicon=PLAIN)
@@ -98,7 +98,7 @@ def same_ngrams(first: Sequence[str], second: Sequence[str]) -> NDArray[np.bool_
 
 
 def count_couples(queries: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-    """Of each way to spell: queries that change, with another key, with other n-grams."""
+    """For each spelling: queries that change, that get another key, that get other n-grams."""
     found = {}
     for name, spell in SPELLINGS.items():
         couples = [(q, other) for q in queries if (other := spell(q)) != q]
@@ -109,7 +109,7 @@ def count_couples(queries: Sequence[str]) -> dict[str, tuple[int, int, int]]:
 
 
 def microseconds(call: Callable[[], object], num: int) -> float:
-    """CPU time of a text, the best of seven."""
+    """CPU time of a text in µs, the best of seven."""
     times = []
     for _ in range(8):
         start = time.process_time()

@@ -1,4 +1,4 @@
-"""Which titles become candidates of a query."""
+"""The selection of candidate titles for a query."""
 
 import numpy as np
 import pytest

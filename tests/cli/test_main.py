@@ -1,4 +1,4 @@
-"""What a user sees who makes a mistake: one clear line, exit code 2, no traceback."""
+"""Mistakes of users: one line of error message, exit code 2, no traceback."""
 
 import os
 import subprocess

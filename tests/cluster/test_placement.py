@@ -1,4 +1,4 @@
-"""A GPU that Ray gives and torch does not see: one line, exit code 2, and no work on one core."""
+"""A GPU that Ray assigns but torch cannot use: one error line, exit code 2, no work on a CPU."""
 
 import subprocess
 import sys

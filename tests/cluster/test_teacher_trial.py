@@ -1,4 +1,4 @@
-"""A teacher that cannot work ends a job before anything is prepared, in one line."""
+"""A teacher that fails ends a job with a message of one line before data is prepared."""
 
 import json
 import shutil

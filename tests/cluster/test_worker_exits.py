@@ -1,4 +1,4 @@
-"""What Ray says of workers that end, as one line; real processes that are killed."""
+"""Ray's reports of ended workers as one line, from real processes that are killed."""
 
 import os
 import re

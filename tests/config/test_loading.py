@@ -1,4 +1,4 @@
-"""From a TOML file and overrides to settings; mistakes are named."""
+"""A TOML file and overrides to settings; error messages name the mistake."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""docs/configuration.md is what the models of the run file say."""
+"""The page docs/configuration.md is up to date with the models of the run file."""
 
 from pathlib import Path
 

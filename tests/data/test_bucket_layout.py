@@ -1,4 +1,4 @@
-"""The pair store by hand: buckets, chunks, and what is known from earlier increments."""
+"""The stored pairs: buckets, chunks, and pairs of earlier increments; values by hand."""
 
 import itertools
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Chunks by hand: sorted by key, cut into ranges, gathered."""
+"""Chunks: sorted by key, cut into ranges, gathered; values by hand."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Labels as people write them; each expected value is what a person would say it is."""
+"""Labels in the forms that people write; expected values are written by hand."""
 
 from pathlib import Path
 

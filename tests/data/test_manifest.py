@@ -1,4 +1,4 @@
-"""A raw file is known again, and one that changed without its size is found."""
+"""Moved raw files are recognised, and changed files of the same size are detected."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""The key of a query: what may change without changing it, and what may not."""
+"""The key of a query: which changes of the text keep the key, and which change it."""
 
 import random
 

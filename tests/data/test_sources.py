@@ -1,4 +1,4 @@
-"""What no file of the product holds: `python -O` removes asserts, so that data passes unchecked."""
+"""No source file of raydistill has an assert: `python -O` removes it, and with it the check."""
 
 import ast
 import subprocess

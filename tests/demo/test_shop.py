@@ -1,4 +1,4 @@
-"""The made-up shop: relevance by hand, and what a real log would look like."""
+"""The made-up shop: relevance by hand, and statistics as in a real log."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""How the made-up shop writes: spellings by hand, and all texts of a shop that sells one saw."""
+"""Texts of the made-up shop: spellings by hand, and all texts of a shop with one saw."""
 
 import random
 import re

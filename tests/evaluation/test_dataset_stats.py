@@ -1,4 +1,4 @@
-"""What `raydistill inspect` says of raw files and of a run, against numbers counted by hand."""
+"""Figures of `raydistill inspect` for raw files and a run, against numbers counted by hand."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Texts of users in Markdown, pictures and on a terminal, read back by real readers of each."""
+"""User texts in Markdown, plots and terminal output, read back by a real parser of each."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Reports in Markdown, from figures by hand."""
+"""Reports in Markdown, from figures written by hand."""
 
 from raydistill.evaluation.report import tune_markdown
 from raydistill.search.results import FAILED, STOPPED, UNTUNED, US_PER_PAIR

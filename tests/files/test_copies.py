@@ -1,4 +1,4 @@
-"""Copies of remote folders on this machine: whole, and not more than may lie there."""
+"""Local copies of remote folders: complete, and within the size limit."""
 
 import os
 import time

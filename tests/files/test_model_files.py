@@ -1,4 +1,4 @@
-"""A name becomes one model, wherever it is loaded."""
+"""A model name resolves to the same model on every machine."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Requests to an object store that fail are made again, and those of a disk are not."""
+"""Failed requests to an object store are retried; failed disk operations are not."""
 
 import json
 import logging

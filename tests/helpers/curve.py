@@ -1,4 +1,4 @@
-"""A learning curve by hand."""
+"""The figures of a learning curve, written by hand."""
 
 
 def point(share: float, auc: float, seed: int = 0) -> dict[str, object]:

@@ -16,7 +16,7 @@ PROMPT = (
 
 
 def make_tokenizer(folder: Path, *, pad: str | None = "<|endoftext|>") -> None:
-    """Byte pairs, as GPT-2 and Qwen have them."""
+    """Write a byte-level BPE tokenizer, as in GPT-2 and Qwen."""
     rust = Tokenizer(models.BPE())
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rust.decoder = decoders.ByteLevel()

@@ -7,7 +7,7 @@ from raydistill.runs.lease import Holder
 
 
 def elsewhere(*, age_s: float) -> Holder:
-    """A holder on another machine that gave its last sign of life so long ago."""
+    """A holder on another machine with its last heartbeat `age_s` ago; it began 60 s earlier."""
     now_s = time.time()
     return replace(
         Holder.here(), host="spot-7", machine="other", job="raysubmit_1",

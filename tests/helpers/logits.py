@@ -1,4 +1,4 @@
-"""Logits by arithmetic, in the place of a teacher."""
+"""Logits from a formula, in place of a teacher."""
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ def share_of_words(query: str, title: str) -> float:
 
 
 def write_logits(run: Run) -> None:
-    """A teacher whose logit is 6 x (share of the query's words in the title) - 3."""
+    """Write logits of teacher `tiny`: 6 x (share of the query's words in the title) - 3."""
     for shard in shards_to_score(run):
         pairs = shard.folder.read_table(shard.name)
         logits = [

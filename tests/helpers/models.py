@@ -1,4 +1,4 @@
-"""Tiny real models with random weights, as folders of transformers."""
+"""Tiny real models with random weights, as Hugging Face model folders."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def make_bert(folder: Path, *, num_labels: int, seed: int = 0) -> Path:
         vocab_size=len(vocab),
         **TINY,
         num_labels=num_labels,
-        initializer_range=0.5,  # far apart: a wrong order or a lost word shows in the logit
+        initializer_range=0.5,  # large: a wrong order or a missing word changes the logit clearly
     )
     BertForSequenceClassification(config).save_pretrained(folder)
     return folder
@@ -43,14 +43,14 @@ def make_mpnet(folder: Path) -> Path:
     config = MPNetConfig(
         vocab_size=len(vocab),
         **TINY,
-        initializer_range=0.5,  # with its default, a model this narrow gives all pairs one logit
+        initializer_range=0.5,  # at the default, so narrow a model has equal logits for all pairs
     )
     MPNetModel(config).save_pretrained(folder)
     return folder
 
 
 def make_roberta(folder: Path, source: Path) -> Path:
-    """64 positions, of which the first two are of the padding."""
+    """A RoBERTa cross-encoder; of its 64 positions the first two are for padding."""
     import transformers
 
     config = transformers.RobertaConfig(

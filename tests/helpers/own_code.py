@@ -1,4 +1,4 @@
-"""A model folder with code of its own, which transformers does not know."""
+"""A model folder with its own modelling code, of a type that transformers does not have."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ class OwnForSequenceClassification(PreTrainedModel):
 
 
 def make_own(folder: Path, tokenizer: Path, *, kind: str = "sound") -> Path:
-    """A model that only its own code can load: the mean of its embeddings, or what `kind` says."""
+    """A model that needs its own code: the mean of its embeddings, or a faulty variant `kind`."""
     import torch
     from safetensors.torch import save_file
 

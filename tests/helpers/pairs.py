@@ -1,4 +1,4 @@
-"""Shards of pairs by arithmetic."""
+"""Shards of pairs with numbered words."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""By how many bytes the peak of memory grows: python -m tests.helpers.peak_memory STEP FOLDER.
+"""Growth of peak memory in bytes: python -m tests.helpers.peak_memory STEP FOLDER.
 
-After a warm-up on the shard `small` of the folder, the step is done with the shard `large`.
+The step runs on the shard `small` of the folder as a warm-up, then on the shard `large`.
 """
 
 import resource
@@ -25,7 +25,7 @@ DIM = 64  # word vectors: 42 + 2 x 64 = 170 dense features
 
 
 def train(folder: Folder, shards: Shards) -> None:
-    """What the driver and a worker do before and in an epoch of two windows and more."""
+    """The work of the driver and of a worker before and in an epoch of two or more windows."""
     words = np.arange(1_000, dtype=np.uint64) << np.uint64(50)
     vectors = np.random.default_rng(0).normal(size=(1_000, DIM)).astype(np.float32)
     count_idf(folder / "pairs", shards, units=True)
@@ -42,7 +42,7 @@ def train(folder: Folder, shards: Shards) -> None:
 
 
 def label(folder: Folder, shards: Shards) -> None:
-    """What the step before a teacher does with each shard."""
+    """The step before a teacher, on each shard."""
     model = pin_model(str(folder / "model"))
     for name in shards:
         item = {"folder": str(folder / "pairs"), "name": name}
@@ -55,7 +55,7 @@ def _peak_bytes() -> int:
 
 
 def main(step: Callable[[Folder, Shards], None], folder: Folder) -> None:
-    """Print the growth of the peak."""
+    """Print the growth of the peak from shard `small` to shard `large`, in bytes."""
     done = folder.read_json("shards.json") or {}
     step(folder, {"small.parquet": done["small.parquet"]})
     before_bytes = _peak_bytes()

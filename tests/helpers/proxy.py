@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that fails some requests, as a busy or broken store does."""
+"""A proxy in front of an S3 server that fails some requests, as a busy or faulty store does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Answer = tuple[int, str]
 SLOW_DOWN: Answer = (503, "SlowDown")
 TOO_MANY: Answer = (429, "TooManyRequests")
 DENIED: Answer = (403, "AccessDenied")
-CLOSED: Answer = (0, "")  # the connection ends without an answer
-CUT_OFF: Answer = (200, "")  # it ends in the middle of the content
+CLOSED: Answer = (0, "")  # the connection is closed without a response
+CUT_OFF: Answer = (200, "")  # it is closed in the middle of the content
 _ERROR = (
     '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{code}</Message>'
     "<RequestId>1</RequestId></Error>"
@@ -25,26 +25,26 @@ _OF_A_CONNECTION = {"connection", "transfer-encoding", "keep-alive"}
 
 @dataclass
 class Proxy:
-    """What is to fail, and the requests that came since `fail`."""
+    """The requests that fail, and the methods of all requests since the last `fail`."""
 
-    host: str  # of the server behind it
-    uri: str = ""  # of its bucket
+    host: str  # of the S3 server
+    uri: str = ""  # of the bucket, through the proxy
     answer: Answer = SLOW_DOWN
     methods: frozenset[str] = frozenset()
-    first: int = 0  # of the requests of these methods, the first that fails
+    first: int = 0  # index of the first failing request of these methods
     num: int = 0
     requests: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, num: int, answer: Answer, *, methods: str = "", first: int = 0) -> None:
-        """Let `num` requests, of these methods or of any, end so."""
+        """Give `answer` to `num` requests of `methods` (default: all), from request `first` on."""
         with self.lock:
             self.requests.clear()
             self.answer, self.num, self.first = answer, num, first
             self.methods = frozenset(methods.split() or ["GET", "HEAD", "PUT", "POST", "DELETE"])
 
     def next_answer(self, method: str) -> Answer | None:
-        """What becomes of the request that came; None: the server answers."""
+        """The response to a new request; None: forward it to the server."""
         with self.lock:
             self.requests.append(method)
             at = sum(one in self.methods for one in self.requests) - 1
@@ -57,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
     proxy: Proxy
 
     def log_message(self, *_: object) -> None:
-        """No line a request."""
+        """Do not log requests."""
 
     def answer(self) -> None:
         body = self._body()
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def proxy_of(endpoint: str, *, bucket: str) -> Iterator[Proxy]:
-    """A proxy before the server at `endpoint`, while the block runs."""
+    """A proxy for the server at `endpoint`, for the duration of the block."""
     found = Proxy(urlsplit(endpoint).netloc)
     handler = type("Handler", (_Handler,), {"proxy": found})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

@@ -1,4 +1,4 @@
-"""Small runs, and what they have written."""
+"""Small runs and their outputs."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from raydistill.runs.run_folder import Run
 
 
 def run_config(run_dir: Path | str, raw: Path, model: Path, **sections: object) -> RunConfig:
-    """A small run over `raw_files`, with a ready-made teacher unless told otherwise."""
+    """Settings of a small run on `raw_files`; default teacher: the cross-encoder `model`."""
     content: dict[str, object] = {
         "run_dir": str(run_dir),
         "pairs": {"input": [str(raw / "pairs")], "shard_rows": 512},
@@ -34,17 +34,17 @@ def with_train(run: Run, **fields: object) -> Run:
 
 
 def run_over(run_dir: Path, raw: Path, **sections: object) -> Run:
-    """A run of `raw` whose teacher is not there: for the stages before it."""
+    """A run of `raw` without a teacher model, for the stages before `label`."""
     return Run(run_config(run_dir, raw, Path("no-model"), **sections))
 
 
 def parquet_files(run: Run) -> dict[str, bytes]:
-    """The tables of a run but those of quarantine, by their paths."""
+    """The bytes of the tables of a run by path, without `quarantine` and `_chunks`."""
     root = Path(run.root.uri)
     files = [p for p in root.rglob("*.parquet") if not {"quarantine", "_chunks"} & set(p.parts)]
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(files)}
 
 
 def first_shards(names: list[str]) -> list[str]:
-    """The shards that a gather writes last: a kill leaves some groups without theirs."""
+    """The shards that a gather task writes last: after a kill, some groups lack theirs."""
     return [name for name in names if re.search(r"part(-a\d{3})?-\d{5}\.parquet$", name)]

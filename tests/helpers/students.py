@@ -11,7 +11,7 @@ from raydistill.student.network import Inputs, to_inputs
 
 
 def some_features(num: int, spec: NgramSpec) -> Features:
-    """Of so many pairs of a few words."""
+    """Features of `num` pairs of a few words."""
     titles = [f"word{n % 7} word{n % 3}" for n in range(num)]
     queries = [f"word{n % 5}" for n in range(num)]
     return featurize(
@@ -20,6 +20,6 @@ def some_features(num: int, spec: NgramSpec) -> Features:
 
 
 def inputs_of(features: Features) -> Inputs:
-    """What the student reads, on the CPU."""
+    """The student's inputs on the CPU."""
     lookup = look_up(features.ids_N, features.offsets)
     return to_inputs(lookup, features.dense_BF, device="cpu")

@@ -1,11 +1,11 @@
-"""The words of tiny models: those of a made-up shop."""
+"""The vocabulary of tiny models: words of the made-up shop."""
 
 # 40 words, so that a tiny BERT has a tiny vocabulary.
 WORDS = (
     "sofa couch grey blue table lamp oak desk chair bed red green cover leg 1 2 3 18 v volt drill "
     "saw tap sink pot pan mug cup rug shelf door knob hinge bolt screw nail glue paint brush"
 ).split()
-# What else the made-up shop writes most: without it a tokenizer is refused for its texts.
+# The most frequent other words of the shop's texts: raydistill rejects a tokenizer without them.
 SHOP_WORDS = (
     "- , 0 5 . 4 6 for inch 8 7 9 screws ft wood pack white replacement by air water door fits w "
     "driver mirror / b wall compatible with bottle dark picture glass stand frame brass silver "

@@ -1,4 +1,4 @@
-"""One job at a time: who holds a lease, when it is taken over, and what its holder then does."""
+"""One job at a time: holder of a lease, takeover, and reaction of the previous holder."""
 
 import json
 import os

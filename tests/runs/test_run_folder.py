@@ -1,4 +1,4 @@
-"""A run folder holds what its run wrote, one job at a time, and nothing of a user."""
+"""A run folder has only its run's outputs, one job at a time, and no files of a user."""
 
 import json
 from dataclasses import asdict, replace

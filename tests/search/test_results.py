@@ -1,4 +1,4 @@
-"""Tables, the best few and gains by hand; the trials themselves: tests/stages/test_tune.py."""
+"""Tables, best trials and gains by hand; for the trials see tests/stages/test_tune.py."""
 
 import json
 from pathlib import Path

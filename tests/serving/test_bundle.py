@@ -1,4 +1,4 @@
-"""A bundle is of one export, whole; a server may load while another one is written."""
+"""A bundle is complete and of one export, also if another is written during the load."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""What is wrong with a bundle is said when it is loaded: the array, what it is, and should be."""
+"""A faulty bundle raises on load; the message has the array, its state and the expected one."""
 
 import json
 import zipfile

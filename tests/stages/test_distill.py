@@ -1,4 +1,4 @@
-"""The whole job on a made-up shop, through Ray, with tiny real teachers."""
+"""The complete job on a made-up shop, with Ray and tiny real teachers."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""prepare on files as people bring them: every line is accounted for, or the run stops early."""
+"""Stage prepare on files as users have them: all lines are counted, or the run stops early."""
 
 import logging
 from pathlib import Path

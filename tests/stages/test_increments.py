@@ -1,4 +1,4 @@
-"""Raw files that come later, move, change or go."""
+"""Raw files that are added later, moved, changed or deleted."""
 
 import gzip
 import json

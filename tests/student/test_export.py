@@ -1,4 +1,4 @@
-"""A bundle that does not score as its student does is not written, and the pair is named."""
+"""A bundle whose scores differ from its student is not written; the error names the pair."""
 
 import numpy as np
 import pytest

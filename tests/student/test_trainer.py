@@ -1,4 +1,4 @@
-"""Steps of training by hand, alone and with other workers."""
+"""Training steps with results by hand, with one worker and with several."""
 
 import math
 import os

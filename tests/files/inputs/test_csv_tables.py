@@ -1,4 +1,4 @@
-"""CSV as programs and people write it: no line is lost, none swallows another."""
+"""CSV as programs and people write it: no line is lost or merged into another."""
 
 import csv
 import io

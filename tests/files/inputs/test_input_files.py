@@ -1,4 +1,4 @@
-"""What is read is what was named; what is not read is named."""
+"""Exactly the named inputs are read; an error names inputs that cannot be read."""
 
 import bz2
 import gzip

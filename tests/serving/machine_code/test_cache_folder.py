@@ -1,4 +1,4 @@
-"""The user's folder of caches: where it lies, and whose it may be."""
+"""The user's cache folder: its location and its permitted owners."""
 
 import os
 import tempfile

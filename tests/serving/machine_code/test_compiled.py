@@ -1,4 +1,4 @@
-"""The cache of compiled code: what makes it stale, where it lies, and whose it may be."""
+"""The cache of compiled code: invalidation, location and permitted owners."""
 
 import ast
 import logging

@@ -1,4 +1,4 @@
-"""Every kind of Arrow string to what compiled code reads, and what is refused by name."""
+"""All Arrow string types as input of compiled code; other types raise an error naming them."""
 
 from collections.abc import Callable
 from itertools import pairwise

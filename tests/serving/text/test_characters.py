@@ -1,4 +1,4 @@
-"""Characters as words see them: by hand, and what holds for all of Unicode."""
+"""Classes and folding of characters: cases by hand, and properties of all of Unicode."""
 
 import sys
 from unicodedata import category, normalize

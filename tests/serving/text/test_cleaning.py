@@ -1,4 +1,4 @@
-"""Raw texts to clean ones; clean text cleaned again is the same text."""
+"""Raw texts to clean texts; cleaning is idempotent."""
 
 import html
 import random

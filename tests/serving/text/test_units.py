@@ -1,4 +1,4 @@
-"""Sizes in one spelling: cases by hand, and what holds for any text."""
+"""Normalised spelling of sizes: cases by hand, and properties of any text."""
 
 import random
 import re

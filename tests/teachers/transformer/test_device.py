@@ -1,4 +1,4 @@
-"""Which type a device multiplies in; GPUs are what torch says of them."""
+"""The number type of matrix products on each device; GPUs are simulated by patching torch."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Weights that are not those of the checkpoint are named, and nothing is filled at random."""
+"""Weights that the checkpoint lacks raise an error naming them; none is initialised randomly."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A pair's logit is the one that it has alone, whatever stands beside it; else no teacher."""
+"""A pair's logit does not depend on the other pairs of its batch; else the teacher is rejected."""
 
 import json
 import shutil

@@ -1,6 +1,6 @@
-"""Ids built from texts against the tokenizer's own pair call, for every family of tokenizer.
+"""Ids built from separate texts against the tokenizer's pair call, for each tokenizer family.
 
-The tokenizers are real and small: their vocabularies are trained here, on a made-up shop.
+The tokenizers are real and small: their vocabularies are trained here on a made-up shop.
 """
 
 from collections.abc import Callable, Sequence

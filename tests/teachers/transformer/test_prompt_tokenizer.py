@@ -1,4 +1,4 @@
-"""Decoders with a classification head: refused without a prompt, and right with one."""
+"""Decoders with a classification head: rejected without a prompt, correct with one."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a budget goes down and up, by hand."""
+"""Decrease and increase of a token budget, with values by hand."""
 
 from raydistill.teachers.transformer.token_budget import TokenBudget
 

@@ -1,4 +1,4 @@
-"""A tokenizer is refused that is not there, not the model's, or not of the user's language."""
+"""Rejected tokenizers: absent, of another model, or without the language of the texts."""
 
 import json
 import shutil
