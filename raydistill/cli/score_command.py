@@ -35,11 +35,11 @@ def add_score(parser: argparse.ArgumentParser) -> None:
 
 def _run_score(arguments: argparse.Namespace) -> int:
     from raydistill.files.bundles import load_scorer
-    from raydistill.stages.standalone.score import score_file, score_lines, stdin_lines
+    from raydistill.stages.standalone.score import score_file, score_lines
 
     scorer = load_scorer(arguments.bundle)
     if arguments.input == "-":
-        num_rows, num_null = score_lines(scorer, stdin_lines(), sys.stdout)
+        num_rows, num_null = score_lines(scorer, sys.stdin.buffer, sys.stdout)
         if num_null:
             logger.warning(
                 "%d of %d lines have an empty score: they are not query<TAB>title, or have no text",

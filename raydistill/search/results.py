@@ -24,6 +24,9 @@ from raydistill.search.space import (
 )
 
 UNTUNED = "untuned"
+MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}
+US_PER_PAIR = "us_per_pair"
+FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 
 @dataclass(frozen=True)
@@ -101,15 +104,6 @@ def best_toml(chosen: FinalResult, sentence: str) -> str:
     return f"# {sentence}\n# raydistill distill --config RUN.TOML --overlay THIS\n" + tomli_w.dumps(
         tables_of(chosen.settings)
     )
-
-
-MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}
-
-
-US_PER_PAIR = "us_per_pair"
-
-
-FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 
 @dataclass(frozen=True)

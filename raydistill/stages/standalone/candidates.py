@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,7 @@ from raydistill.candidates.catalogue import (
     TEXTS,
     Catalogue,
     Sources,
-    identities,
     make_catalogue,
-    mix_settings,
 )
 from raydistill.candidates.mix import KINDS, Mix
 from raydistill.cluster.tasks import Item, run_tasks
@@ -63,9 +61,12 @@ class Plan:
         """All settings that determine the bytes of the output."""
         return {
             **self.sources.settings(),
-            **mix_settings(self.mix),
+            **asdict(self.mix),
             "shard_queries": self.shard_queries,
-            "files": identities(self.files),
+            "files": {
+                name: sorted(list(file.identity) for file in files)
+                for name, files in self.files.items()
+            },
         }
 
 
