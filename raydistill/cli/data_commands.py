@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from raydistill.cli.options import (
     add_csv,
@@ -11,9 +10,6 @@ from raydistill.cli.options import (
     csv_settings,
     positive,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:

@@ -6,16 +6,12 @@ import argparse
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING
 
 from raydistill.cli.options import (
     add_csv,
     csv_options,
 )
 from raydistill.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("raydistill")
 

@@ -20,6 +20,8 @@ from raydistill.teachers.transformer.pair_tokenizer import one_line
 _FIRST_WAIT_BATCHES = 32
 _MOST_PADDING = 0.03  # of a batch with more than _SMALL_BATCH_TOKENS
 _SMALL_BATCH_TOKENS = 512
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
 
 
 class TokenBudget:
@@ -71,12 +73,6 @@ def padded_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
     padded = longest * np.arange(1, len(most) + 1)
     is_good = (np.cumsum(most) >= (1 - _MOST_PADDING) * padded) | (padded <= _SMALL_BATCH_TOKENS)
     return len(most) if is_good.all() else max(1, int(np.argmin(is_good)))
-
-
-_Given = TypeVar("_Given")
-
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
