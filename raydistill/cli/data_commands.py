@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from raydistill.cli.options import (
-    add_csv,
-    add_take_over,
-    csv_settings,
-    positive,
-)
+from raydistill.cli.options import add_csv, add_take_over, csv_settings, positive
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:

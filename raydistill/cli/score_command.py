@@ -7,10 +7,7 @@ import json
 import logging
 import sys
 
-from raydistill.cli.options import (
-    add_csv,
-    csv_options,
-)
+from raydistill.cli.options import add_csv, csv_options
 from raydistill.errors import UserError
 
 logger = logging.getLogger("raydistill")

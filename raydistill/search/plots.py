@@ -14,14 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from raydistill.evaluation.markup import drawn, to_svg
-from raydistill.search.results import (
-    FINISHED,
-    US_PER_PAIR,
-    Trial,
-    flat_settings,
-    pareto,
-    ranked,
-)
+from raydistill.search.results import FINISHED, US_PER_PAIR, Trial, flat_settings, pareto, ranked
 
 _COLUMNS = 3
 _LOG_FROM = 20.0  # a range whose ends are so far apart is drawn on a log scale

@@ -17,11 +17,7 @@ import pyarrow as pa
 import tomli_w
 
 from raydistill.config.run_config import RunConfig
-from raydistill.search.space import (
-    Settings,
-    tables_of,
-    with_settings,
-)
+from raydistill.search.space import Settings, tables_of, with_settings
 
 UNTUNED = "untuned"
 MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}

@@ -16,12 +16,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from raydistill.candidates.catalogue import (
-    TEXTS,
-    Catalogue,
-    Sources,
-    make_catalogue,
-)
+from raydistill.candidates.catalogue import TEXTS, Catalogue, Sources, make_catalogue
 from raydistill.candidates.mix import KINDS, Mix
 from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.data.manifest import RawFile

@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raydistill.teachers.transformer.device import (
-    is_out_of_memory,
-)
+from raydistill.teachers.transformer.device import is_out_of_memory
 from raydistill.teachers.transformer.pair_tokenizer import one_line
 
 # Good batches until a reduced budget doubles: seconds on a GPU. Each new failure doubles the wait,
