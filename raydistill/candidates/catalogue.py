@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -216,13 +216,3 @@ class Catalogue:
 
 def _open_texts(path: Path) -> pa.LargeStringArray:
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)["text"]
-
-
-def identities(files: Mapping[str, Sequence[RawFile]]) -> dict[str, list[list[Any]]]:
-    """The files' names and digests without their paths, for a fingerprint."""
-    return {name: sorted(list(file.identity) for file in those) for name, those in files.items()}
-
-
-def mix_settings(mix: Mix) -> dict[str, int]:
-    """The settings of a mix, for a fingerprint."""
-    return asdict(mix)

@@ -22,7 +22,7 @@ from raydistill.serving.text.characters import (
     Tables,
     character_tables,
 )
-from raydistill.serving.text.tokenizer import classify, decode
+from raydistill.serving.text.tokenizer import classify, decode, longest
 
 _BLOCK_ROWS = 65_536  # rows whose terms are in memory at the same time: some MB
 _BLOCK_BYTES = 2**26  # limit for long rows: terms may take four times the bytes
@@ -54,11 +54,9 @@ def _terms(
     # Worst case: a 3-byte character is a term and ends a pair: 3 + 1 + 6 + 1 bytes.
     out = np.empty(4 * (offsets[-1] - offsets[0]) + 16, np.uint8)
     stops = np.zeros(len(offsets), np.int64)
-    longest = 0
-    for row in range(len(offsets) - 1):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    points, word = np.empty(longest + 1, np.uint32), np.empty(longest + 1, np.uint32)
-    classes = np.empty(longest + 1, np.uint8)
+    most = longest(offsets) + 1
+    points, word = np.empty(most, np.uint32), np.empty(most, np.uint32)
+    classes = np.empty(most, np.uint8)
     at_out = 0
     for row in range(len(offsets) - 1):
         begin, length, solo = at_out, 0, np.uint32(0)

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from raydistill.cli.options import (
-    add_csv,
-    add_take_over,
-    csv_settings,
-    positive,
-)
-
-if TYPE_CHECKING:
-    pass
+from raydistill.cli.options import add_csv, add_take_over, csv_settings, positive
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:

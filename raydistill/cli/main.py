@@ -15,16 +15,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from raydistill.cli.data_commands import add_candidates, add_inspect, add_synthesize
 from raydistill.cli.score_command import add_score
 from raydistill.cli.stage_commands import STAGES_HELP, add_stage
 from raydistill.errors import UserError, WorkError
 from raydistill.evaluation.markup import plain_lines
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("raydistill")
 

@@ -6,16 +6,9 @@ import argparse
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING
 
-from raydistill.cli.options import (
-    add_csv,
-    csv_options,
-)
+from raydistill.cli.options import add_csv, csv_options
 from raydistill.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("raydistill")
 
@@ -35,11 +28,11 @@ def add_score(parser: argparse.ArgumentParser) -> None:
 
 def _run_score(arguments: argparse.Namespace) -> int:
     from raydistill.files.bundles import load_scorer
-    from raydistill.stages.standalone.score import score_file, score_lines, stdin_lines
+    from raydistill.stages.standalone.score import score_file, score_lines
 
     scorer = load_scorer(arguments.bundle)
     if arguments.input == "-":
-        num_rows, num_null = score_lines(scorer, stdin_lines(), sys.stdout)
+        num_rows, num_null = score_lines(scorer, sys.stdin.buffer, sys.stdout)
         if num_null:
             logger.warning(
                 "%d of %d lines have an empty score: they are not query<TAB>title, or have no text",

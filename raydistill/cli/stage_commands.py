@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from raydistill.cli.options import (
-    add_take_over,
-    split_values,
-)
+from raydistill.cli.options import add_take_over, split_values
 
 if TYPE_CHECKING:
     from raydistill.runs.run_folder import Run

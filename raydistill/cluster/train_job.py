@@ -10,13 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray.exceptions import RayError
-from ray.train import (
-    CheckpointConfig,
-    FailureConfig,
-    RunConfig,
-    ScalingConfig,
-    TrainingFailedError,
-)
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Full, Queue
 

@@ -18,11 +18,7 @@ import ray
 from ray.core.generated import common_pb2 as _common_pb2
 from ray.core.generated import gcs_pb2 as _gcs_pb2
 from ray.exceptions import NodeDiedError, RayError, RayTaskError, WorkerCrashedError
-from ray.experimental.internal_kv import (
-    _internal_kv_del,
-    _internal_kv_get,
-    _internal_kv_put,
-)
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
 gcs_pb2: Any = _gcs_pb2  # generated, without types
 common_pb2: Any = _common_pb2

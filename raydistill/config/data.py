@@ -6,13 +6,7 @@ import codecs
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from raydistill.config.base import ConfigSection, Count, Share
 from raydistill.errors import UserError

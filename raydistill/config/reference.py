@@ -18,13 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from raydistill.config.base import ConfigSection
-from raydistill.config.data import (
-    ClusterConfig,
-    CsvConfig,
-    InputConfig,
-    JudgedConfig,
-    PairsConfig,
-)
+from raydistill.config.data import ClusterConfig, CsvConfig, InputConfig, JudgedConfig, PairsConfig
 from raydistill.config.run_config import RunConfig
 from raydistill.config.search import SpaceConfig, TuneConfig
 from raydistill.config.student import (

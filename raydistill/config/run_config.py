@@ -13,11 +13,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from raydistill.config.base import ConfigSection
-from raydistill.config.data import (
-    ClusterConfig,
-    JudgedConfig,
-    PairsConfig,
-)
+from raydistill.config.data import ClusterConfig, JudgedConfig, PairsConfig
 from raydistill.config.prompt import Prompt
 from raydistill.config.search import TuneConfig
 from raydistill.config.student import (

@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
 from numpy.typing import NDArray
 
 from raydistill.data.pairs import group_keys
@@ -94,9 +93,6 @@ def bucket_group_of(name: str) -> str:
 def shard_name(bucket_group: str, piece: int) -> str:
     """The name of a bucket group's shard; `piece` > 0 if the group needs several shards."""
     return f"{bucket_group}-{piece:03d}{SHARD_SUFFIX}" if piece else f"{bucket_group}{SHARD_SUFFIX}"
-
-
-# --- existing shards
 
 
 @dataclass(frozen=True)

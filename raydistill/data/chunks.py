@@ -15,14 +15,8 @@ from raydistill.files.folder import Folder
 from raydistill.files.inputs.raw_rows import one_chunk
 
 _BATCH_ROWS = 1 << 12  # a gather reads only the batches of a chunk that overlap its range
-
-
 _NUM_THREADS = 16  # a range read of a chunk on S3 is four requests of 20 ms each
-
-
 _INDEX = b"first_keys"
-
-
 _HIGH = np.uint64(0xFFFFFFFF00000000)
 _32 = np.uint64(32)
 

@@ -20,6 +20,9 @@ from raydistill.files.inputs.readers import read_raw
 
 logger = logging.getLogger("raydistill")
 _MAX_REJECT_FILES = 64
+_MOST_REASONS = 10
+_SHOWN_CHARS = 60
+_FEW = 5  # up to 5 bad rows are accepted, unless they are more than half of the rows
 
 
 class UnusableInput(UserError):
@@ -81,15 +84,6 @@ def _reasons(dataset: Dataset) -> list[dict[str, object]]:
     prefix = dataset.part_name(0).rpartition("-")[0]
     names = [name for name in folder.shards() if name.startswith(prefix)]
     return count_reasons(folder.read_table(name) for name in names[:_MAX_REJECT_FILES])
-
-
-_MOST_REASONS = 10
-
-
-_SHOWN_CHARS = 60
-
-
-_FEW = 5  # up to 5 bad rows are accepted, unless they are more than half of the rows
 
 
 def count_reasons(tables: Iterable[pa.Table]) -> list[dict[str, Any]]:

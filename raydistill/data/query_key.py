@@ -20,7 +20,7 @@ from raydistill.serving.text.characters import (
     character_tables,
 )
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
-from raydistill.serving.text.tokenizer import classify, decode, is_digit
+from raydistill.serving.text.tokenizer import classify, decode, is_digit, longest
 from raydistill.serving.text.unit_names import Names
 from raydistill.serving.text.unit_table import UnitTable, unit_table
 from raydistill.serving.text.units import normalize_units
@@ -44,11 +44,9 @@ def query_keys(texts: Texts, *, extra_units: Names = ()) -> NDArray[np.uint64]:
 def _query_keys(texts: Block, tables: Tables, table: UnitTable) -> NDArray[np.uint64]:
     data, offsets = texts
     keys = np.empty(len(offsets) - 1, np.uint64)
-    longest = 0
-    for row in range(len(keys)):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    points = np.empty(longest, np.uint32)
-    spelled = np.empty(table.growth * longest, np.uint32)
+    most = longest(offsets)
+    points = np.empty(most, np.uint32)
+    spelled = np.empty(table.growth * most, np.uint32)
     classes = np.empty(len(spelled), np.uint8)
     for row in range(len(keys)):
         start, stop = offsets[row], offsets[row + 1]

@@ -5,7 +5,6 @@ No Ray, no torch: `stages/standalone/curve.py` fits the students.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.evaluation.markup import drawn, escaped, markdown_table, text_table
+from raydistill.evaluation.markup import drawn, escaped, markdown_table, text_table, to_svg
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 MEASURES = ("AUC", "AUC above chance", "accuracy")  # keys of `retention`
@@ -94,17 +93,13 @@ the threshold of the accuracy comes from the dev split. Seeds: {seeds}\
 
 def curve_svg(found: Mapping[str, Any]) -> bytes:
     """Retention of AUC and accuracy against pairs, as SVG; equal numbers give equal bytes."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({"svg.hashsalt": "raydistill", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        for axes, measure in zip(figure.subplots(1, 2), ("AUC", "accuracy"), strict=True):
-            _draw(axes, found, measure)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, measure in zip(figure.subplots(1, 2), ("AUC", "accuracy"), strict=True):
+        _draw(axes, found, measure)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return to_svg(figure)
 
 
 def _draw(axes: Any, found: Mapping[str, Any], measure: str) -> None:  # noqa: ANN401

@@ -6,8 +6,13 @@ through one of these functions before output; our own markup does not.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Characters that a terminal executes or an XML parser rejects: control characters, marks for the
 # direction of writing, halves of surrogate pairs, noncharacters.
@@ -44,6 +49,16 @@ def plain_json(text: str) -> str:
 def drawn(text: str) -> str:
     """A text for matplotlib: `$` does not start a formula."""
     return plain(text).replace("$", r"\$")
+
+
+def to_svg(figure: Figure) -> bytes:
+    """The figure as SVG, its texts as text; equal figures give equal bytes."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "raydistill", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def escaped(text: str) -> str:

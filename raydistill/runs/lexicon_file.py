@@ -10,6 +10,8 @@ from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 
+_FILE = "lexicon.npz"
+
 
 def spec_of(run: Run) -> NgramSpec:
     """The settings that map a run's texts to ids."""
@@ -23,9 +25,6 @@ def spec_of(run: Run) -> NgramSpec:
         units=settings.normalizes_units,
         extra_units=settings.unit_names,
     )
-
-
-_FILE = "lexicon.npz"
 
 
 def load_lexicon(run: Run) -> Lexicon:

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from raydistill.config.teachers import TREES
-from raydistill.data.manifest import (
-    Manifest,
-)
+from raydistill.data.manifest import Manifest
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.inputs.input_files import is_inside, may_hold

@@ -5,25 +5,16 @@ Needs matplotlib, and no display: figures are made without pyplot.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from raydistill.evaluation.markup import drawn
-from raydistill.search.results import (
-    FINISHED,
-    US_PER_PAIR,
-    Trial,
-    flat_settings,
-    pareto,
-    ranked,
-)
+from raydistill.evaluation.markup import drawn, to_svg
+from raydistill.search.results import FINISHED, US_PER_PAIR, Trial, flat_settings, pareto, ranked
 
 _COLUMNS = 3
 _LOG_FROM = 20.0  # a range whose ends are so far apart is drawn on a log scale
@@ -37,7 +28,7 @@ def draw(trials: Sequence[Trial], *, metric: str) -> dict[str, bytes]:
     found = {"settings.svg": _settings(shown, metric=metric)}
     if all(US_PER_PAIR in trial.metrics for trial in shown):
         found["front.svg"] = _front(shown, metric=metric)
-    return {name: _svg(figure) for name, figure in found.items()}
+    return {name: to_svg(figure) for name, figure in found.items()}
 
 
 def _axes_of(trials: Sequence[Trial]) -> dict[str, tuple[NDArray[np.float64], list[str]]]:
@@ -94,10 +85,3 @@ def _front(trials: Sequence[Trial], *, metric: str) -> Figure:
     panel.set_xlabel("µs/pair")
     panel.set_ylabel(metric.replace("_", " "))
     return figure
-
-
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "raydistill", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()

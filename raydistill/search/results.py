@@ -17,13 +17,12 @@ import pyarrow as pa
 import tomli_w
 
 from raydistill.config.run_config import RunConfig
-from raydistill.search.space import (
-    Settings,
-    tables_of,
-    with_settings,
-)
+from raydistill.search.space import Settings, tables_of, with_settings
 
 UNTUNED = "untuned"
+MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}
+US_PER_PAIR = "us_per_pair"
+FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 
 @dataclass(frozen=True)
@@ -101,15 +100,6 @@ def best_toml(chosen: FinalResult, sentence: str) -> str:
     return f"# {sentence}\n# raydistill distill --config RUN.TOML --overlay THIS\n" + tomli_w.dumps(
         tables_of(chosen.settings)
     )
-
-
-MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}
-
-
-US_PER_PAIR = "us_per_pair"
-
-
-FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 
 @dataclass(frozen=True)

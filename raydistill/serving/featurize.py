@@ -29,6 +29,7 @@ from raydistill.serving.text.tokenizer import (
     char_ngrams,
     classify,
     decode,
+    longest,
     pad_words,
     split_words,
     trigrams,
@@ -153,14 +154,6 @@ def _add_tagged(
     return at
 
 
-@compiled
-def _longest(offsets: NDArray[np.int32]) -> int:
-    most = 0
-    for row in range(len(offsets) - 1):
-        most = max(most, offsets[row + 1] - offsets[row])
-    return most
-
-
 class _Scratch(NamedTuple):
     """Buffers for one side of a pair, reused for every pair."""
 
@@ -254,7 +247,7 @@ def _featurize_block(
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Flat ids and the number of ids per bag of all pairs of a block; fills `dense`."""
     rows = len(queries[1]) - 1
-    most = max(_longest(queries[1]), _longest(titles[1])) + 1
+    most = max(longest(queries[1]), longest(titles[1])) + 1
     room_q, room_t = _scratch(most, layout.growth), _scratch(most, layout.growth)
     seen = np.empty(len(room_t.grams), np.bool_)
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
@@ -314,7 +307,7 @@ def _known_rows(
 def _document_counts(
     titles: Block, tables: Tables, table: UnitTable, units: bool, shift: np.uint64
 ) -> NDArray[np.int64]:
-    scratch = _scratch(_longest(titles[1]) + 1, table.growth if units else 1)
+    scratch = _scratch(longest(titles[1]) + 1, table.growth if units else 1)
     words, numeric = scratch.words.words, scratch.words.numeric
     counts = np.zeros(_ONE << (_64 - shift), np.int64)
     last = np.full(len(counts), -1, np.int64)  # the last title counted in each row

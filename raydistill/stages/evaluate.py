@@ -106,7 +106,8 @@ def figures(run: Run) -> dict[str, Any]:
         "baseline on judged labels only": judged_only,
     }.items():
         scored[name] = {split: score_split(run, scorer, split)[0] for split in splits}
-    labels = {split: judged_column(run, split, "label") for split in splits}
+    judged = {split: read_judged(run, split) for split in splits}
+    labels = {split: found.labels_B for split, found in judged.items()}
     num_unscored = leave_out_unscored(scored, labels)["test"]
     relevant = labels["test"] >= run.config.judged.relevant_at
     if relevant.all() or not relevant.any():
@@ -128,7 +129,7 @@ def figures(run: Run) -> dict[str, Any]:
     return {
         "num_pairs": len(relevant),
         "num_unscored": num_unscored,
-        "num_queries": len(set(judged_texts(run, "test"))),
+        "num_queries": judged["test"].num_queries,
         "relevant_at": run.config.judged.relevant_at,
         "scorers": entries,
         "retention": retentions(entries["student"], entries[reference]),
@@ -194,19 +195,6 @@ def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Sc
         }
         for label, (stack, temperature) in stacks.items()
     }
-
-
-def judged_column(run: Run, split: str, name: str) -> NDArray[Any]:
-    """One column of all shards of a judged split."""
-    folder = run.judged(split)
-    parts = [folder.read_table(s, columns=[name])[name].to_numpy() for s in folder.shards()]
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)
-
-
-def judged_texts(run: Run, split: str) -> list[str]:
-    """The query of each judged pair of a split; for single texts the title."""
-    column = "query" if run.config.judged.query else "title"
-    return [str(text) for text in judged_column(run, split, column)]
 
 
 def entry_of(run: Run, scores: _Scores, labels: dict[str, NDArray[np.float32]]) -> dict[str, Any]:

@@ -26,8 +26,6 @@ from raydistill.student.network import Student, predict
 from raydistill.teachers.judged_logits import stack_of
 
 _NUM_GOLDEN = 64
-
-
 _TOLERANCE = 1e-4  # of a score: float32 sums in another order differ by less than 1e-5
 
 

@@ -23,10 +23,7 @@ from numpy.typing import NDArray
 
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
-from raydistill.files.pieces import (
-    read_pieces,
-    sample_pieces,
-)
+from raydistill.files.pieces import read_pieces, sample_pieces
 from raydistill.serving.featurize import IDF_BITS, document_counts, idf
 from raydistill.serving.lexicon import Lexicon, unit_rows
 from raydistill.serving.text.arrow_text import to_texts

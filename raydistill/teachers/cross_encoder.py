@@ -68,15 +68,6 @@ class Counters:
     num_padded_tokens: int = 0
     num_out_of_memory: int = 0  # batches that did not fit in memory
 
-    def reset(self) -> None:
-        """Set all counts to zero."""
-        self.num_pairs = self.num_tokens = self.num_padded_tokens = self.num_out_of_memory = 0
-
-    @property
-    def padding(self) -> float:
-        """The share of the tokens run that was padding."""
-        return 1 - self.num_tokens / self.num_padded_tokens if self.num_padded_tokens else 0.0
-
 
 def load_pair_tokenizer(
     folder: Path, *, max_length: int, prompt: str | None = None, trusts_code: bool = False

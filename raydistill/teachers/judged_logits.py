@@ -33,6 +33,11 @@ class Judged:
     labels_B: NDArray[np.float32]
     groups_B: NDArray[np.int64]
 
+    @property
+    def num_queries(self) -> int:
+        """The number of different queries, or of different single texts."""
+        return len(np.unique(self.groups_B))
+
 
 def read_judged(run: Run, split: str) -> Judged:
     """Logits and labels of the dev or the test split, in shard order.

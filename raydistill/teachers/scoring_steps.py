@@ -22,7 +22,7 @@ from raydistill.files.folder import Folder
 from raydistill.files.model_files import PinnedModel, load_model
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
-from raydistill.teachers.cross_encoder import Teacher, load_pair_tokenizer
+from raydistill.teachers.cross_encoder import Counters, Teacher, load_pair_tokenizer
 from raydistill.teachers.transformer.device import device_use
 from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens
 from raydistill.teachers.transformer.prompt_tokenizer import PromptTokenizer
@@ -137,7 +137,7 @@ class ScoreTokens:
         """
         start_s = time.monotonic()
         table = from_bytes(data)
-        self.teacher.counters.reset()
+        counters = self.teacher.counters = Counters()
         parts = [self.teacher.score(_unpack(batch)) for batch in table.to_batches()]
         logits = np.concatenate([np.empty(0, np.float32), *parts])
         reasons = table["reason"].to_pylist()
@@ -151,7 +151,6 @@ class ScoreTokens:
             )
         scored = pa.array(logits, mask=~np.isfinite(logits))
         columns = [table["pair_id"], scored, pa.array(reasons, pa.string())]
-        counters = self.teacher.counters
         done = {
             "rows": len(logits),
             "bad_rows": len(bad),

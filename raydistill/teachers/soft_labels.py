@@ -10,10 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from raydistill.config.student import Target
 from raydistill.files.folder import Folder
-from raydistill.files.pieces import (
-    Piece,
-    PieceReader,
-)
+from raydistill.files.pieces import Piece, PieceReader
 
 
 def soft_labels(

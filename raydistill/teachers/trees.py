@@ -35,6 +35,7 @@ from raydistill.serving.match_features import NUM_DENSE
 from raydistill.teachers.scoring_steps import Item, Step, from_bytes, to_bytes
 
 logger = logging.getLogger("raydistill")
+MODELS = "models.json"
 _PATIENCE_TREES = 30  # early stopping: trees without a smaller loss on the held-out folds
 _PARAMETERS = "\nparameters:"  # settings of the fit follow (such as threads): not the model
 _FIXED = {
@@ -132,9 +133,6 @@ def split_folds(
     fold_of = np.random.default_rng(seed).permutation(places_B.max() + 1) % num_folds
     folds_B = fold_of[places_B]
     return [(np.flatnonzero(folds_B != f), np.flatnonzero(folds_B == f)) for f in range(num_folds)]
-
-
-MODELS = "models.json"
 
 
 def load_trees(run: Run) -> Trees:

@@ -34,9 +34,10 @@ from raydistill.config.run_config import RunConfig
 from raydistill.evaluation.learning_curve import in_share
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
-from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
+from raydistill.stages.evaluate import entry_of, teacher_scores
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.fit_files import student_fit
+from raydistill.teachers.judged_logits import read_judged
 
 METRICS = ("auc", "accuracy", "log_loss")
 _COLUMNS = ["query", "title", "label"]
@@ -97,7 +98,7 @@ def fit(task: tuple[str, str, int]) -> dict[str, Any]:
 
 def teacher_entries(run: Run) -> dict[str, list[dict[str, Any]]]:
     """Metrics of the teachers and of their stack."""
-    labels = {split: judged_column(run, split, "label") for split in ("dev", "test")}
+    labels = {split: read_judged(run, split).labels_B for split in ("dev", "test")}
     found = teacher_scores(run)
     return {name: [entry_of(run, scores, labels)] for name, scores in found.items()}
 

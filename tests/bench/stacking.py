@@ -25,10 +25,10 @@ from students import metrics_of, some_shards
 from raydistill.config.loading import load_config
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import Settings, with_settings
-from raydistill.stages.evaluate import entry_of, judged_column, teacher_scores
+from raydistill.stages.evaluate import entry_of, teacher_scores
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.fit import StudentFit
-from raydistill.teachers.judged_logits import fitted_stack, stack_of, targets_of
+from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of, targets_of
 
 METRICS = ("auc", "accuracy", "log_loss", "ece")
 
@@ -63,7 +63,7 @@ def fit(task: tuple[str, Settings, int, int, int]) -> dict[str, Any]:
 
 def teachers(run: Run) -> None:
     """Print the rows of the teachers."""
-    labels = {split: judged_column(run, split, "label") for split in ("dev", "test")}
+    labels = {split: read_judged(run, split).labels_B for split in ("dev", "test")}
     for name, scores in teacher_scores(run, fitted_stack(run)).items():
         entry = entry_of(run, scores, labels)
         print(f"| {name} | {' | '.join(f'{entry[m]:.4f}' for m in METRICS)} |", flush=True)

@@ -64,6 +64,15 @@ def _joined(parts: Sequence[bytes]) -> Texts:
 
 
 @compiled
+def longest(offsets: NDArray[np.int32]) -> int:
+    """The number of bytes of the longest text."""
+    most = 0
+    for row in range(len(offsets) - 1):
+        most = max(most, offsets[row + 1] - offsets[row])
+    return most
+
+
+@compiled
 def decode(
     data: NDArray[np.uint8],
     start: int,
@@ -239,7 +248,7 @@ def _single_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], NDA
     data, offsets = texts
     hashes = np.zeros(len(offsets) - 1, np.uint64)
     single = np.zeros(len(hashes), np.bool_)
-    most = np.diff(offsets).max() + 1 if len(hashes) else 1
+    most = longest(offsets) + 1
     points, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
     numeric, classes = np.empty(most, np.bool_), np.empty(most, np.uint8)
     for row in range(len(hashes)):

@@ -10,20 +10,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow.compute as pc
 
-from raydistill.candidates.catalogue import (
-    TEXTS,
-    Catalogue,
-    Sources,
-    identities,
-    make_catalogue,
-    mix_settings,
-)
+from raydistill.candidates.catalogue import TEXTS, Catalogue, Sources, make_catalogue
 from raydistill.candidates.mix import KINDS, Mix
 from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.data.manifest import RawFile
@@ -63,9 +56,12 @@ class Plan:
         """All settings that determine the bytes of the output."""
         return {
             **self.sources.settings(),
-            **mix_settings(self.mix),
+            **asdict(self.mix),
             "shard_queries": self.shard_queries,
-            "files": identities(self.files),
+            "files": {
+                name: sorted(list(file.identity) for file in files)
+                for name, files in self.files.items()
+            },
         }
 
 

@@ -42,8 +42,6 @@ from raydistill.serving.scorer import Scorer
 from raydistill.stages import train
 from raydistill.stages.evaluate import (
     entry_of,
-    judged_column,
-    judged_texts,
     leave_out_unscored,
     reference_of,
     retentions,
@@ -53,6 +51,7 @@ from raydistill.stages.lexicon import write_lexicon
 from raydistill.student.export import bundle_settings, score_split, student_arrays
 from raydistill.student.fit import StudentFit
 from raydistill.student.fit_files import FEATURES, measure_features, student_fit, write_success
+from raydistill.teachers.judged_logits import read_judged
 from raydistill.teachers.soft_labels import Targets
 
 logger = logging.getLogger("raydistill")
@@ -284,7 +283,8 @@ def _figures(run: Run, points: Sequence[Point]) -> dict[str, Any]:
         scored["baseline on judged labels only"] = _scores(run, "judged_only", judged_only)
     for point in points:
         scored[_name(point)] = _scores(point.run, "student", point.output)
-    labels = {split: judged_column(run, split, "label") for split in _SPLITS}
+    judged = {split: read_judged(run, split) for split in _SPLITS}
+    labels = {split: found.labels_B for split, found in judged.items()}
     num_unscored = leave_out_unscored(scored, labels)["test"]
     entries = {name: entry_of(run, scores, labels) for name, scores in scored.items()}
     for name, one in entries.items():
@@ -294,7 +294,7 @@ def _figures(run: Run, points: Sequence[Point]) -> dict[str, Any]:
     return {
         "num_pairs": len(labels["test"]),
         "num_unscored": num_unscored,
-        "num_queries": len(set(judged_texts(run, "test"))),
+        "num_queries": judged["test"].num_queries,
         "relevant_at": run.config.judged.relevant_at,
         "teacher": teacher,
         "seeds": sorted({point.settings.seed for point in points}),

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -121,7 +121,8 @@ def score_lines(scorer: Scorer, lines: Iterable[bytes], output: TextIO) -> tuple
     """
     num_texts = 1 if scorer.settings.get("single_texts") else 2
     num_rows = num_null = 0
-    for block in _blocks(lines):
+    rest = iter(lines)
+    while block := list(islice(rest, _LINES)):
         fields = [line.rstrip(b"\r\n").split(b"\t") for line in block]
         if num_rows == 0:
             fields[0][0] = fields[0][0].removeprefix(_MARK)
@@ -139,17 +140,6 @@ def score_lines(scorer: Scorer, lines: Iterable[bytes], output: TextIO) -> tuple
         num_rows += len(fields)
         num_null += scores.null_count
     return num_rows, num_null
-
-
-def _blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    block: list[bytes] = []
-    for line in lines:
-        block.append(line)
-        if len(block) == _LINES:
-            yield block
-            block = []
-    if block:
-        yield block
 
 
 def _texts(column: pa.ChunkedArray, *, max_chars: int) -> tuple[pa.StringArray, pa.BooleanArray]:
@@ -256,8 +246,3 @@ def _tsv_field(value: object) -> str:
     if "\t" in text or "\n" in text or "\r" in text:
         raise UserError(f"{text[:60]!r} has a tab or a line break: write .csv, .jsonl or .parquet")
     return text
-
-
-def stdin_lines() -> Iterable[bytes]:
-    """The lines of standard input, as bytes."""
-    return sys.stdin.buffer

@@ -198,11 +198,6 @@ class PairTokenizer:
         template = self._templates[len(texts)]
         return self._built(template, texts) if template else self._called(texts)
 
-    @property
-    def builds_pairs(self) -> bool:
-        """Whether pairs are built from the ids of their texts, not tokenised as pairs."""
-        return self._templates[2] is not None
-
     def _checked_template(self, num_texts: int) -> Template | None:
         """The tokenizer's template, if ids built with it equal the tokenizer's own; else None."""
         template = self._template(num_texts) if self.tokenizer.is_fast else None

@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raydistill.teachers.transformer.device import (
-    is_out_of_memory,
-)
+from raydistill.teachers.transformer.device import is_out_of_memory
 from raydistill.teachers.transformer.pair_tokenizer import one_line
 
 # Good batches until a reduced budget doubles: seconds on a GPU. Each new failure doubles the wait,
@@ -20,6 +18,8 @@ from raydistill.teachers.transformer.pair_tokenizer import one_line
 _FIRST_WAIT_BATCHES = 32
 _MOST_PADDING = 0.03  # of a batch with more than _SMALL_BATCH_TOKENS
 _SMALL_BATCH_TOKENS = 512
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
 
 
 class TokenBudget:
@@ -71,12 +71,6 @@ def padded_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:
     padded = longest * np.arange(1, len(most) + 1)
     is_good = (np.cumsum(most) >= (1 - _MOST_PADDING) * padded) | (padded <= _SMALL_BATCH_TOKENS)
     return len(most) if is_good.all() else max(1, int(np.argmin(is_good)))
-
-
-_Given = TypeVar("_Given")
-
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
