@@ -112,7 +112,3 @@ def _set_up_console(*, verbose: bool) -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
-
-
-if __name__ == "__main__":
-    sys.exit(main())

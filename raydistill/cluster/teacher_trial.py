@@ -180,10 +180,10 @@ class _Attempt:
 
     def _dtype_here(self) -> str | None:
         """The dtype in which the model fits in the driver's memory, float32 first; else None."""
-        num_bytes, room = model_bytes(load_model(self.model)), _SHARE * free_memory_bytes()
-        if 2 * num_bytes < room:  # the file may hold 2 bytes a weight, float32 takes 4
+        num_bytes, free_bytes = model_bytes(load_model(self.model)), _SHARE * free_memory_bytes()
+        if 2 * num_bytes < free_bytes:  # the file may hold 2 bytes a weight, float32 takes 4
             return "float32"
-        return self.trial.label_dtype if num_bytes < room else None
+        return self.trial.label_dtype if num_bytes < free_bytes else None
 
     def _is_quantised(self) -> bool:
         config = read_config(load_model(self.model), trusts_code=self.model.trusts_code)

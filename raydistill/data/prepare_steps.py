@@ -163,10 +163,10 @@ class _PartWriter:
     def add(self, good: pa.Table, bad: pa.Table, keys: NDArray[np.uint64]) -> None:
         """Add rows; write a file whenever `max_rows` rows are buffered."""
         while self.num_rows + good.num_rows >= self.max_rows:
-            room = self.max_rows - self.num_rows
-            self._hold(good.slice(0, room), bad, keys[:room])
+            num_free_rows = self.max_rows - self.num_rows
+            self._hold(good.slice(0, num_free_rows), bad, keys[:num_free_rows])
             self.write()
-            good, bad, keys = good.slice(room), bad.slice(0, 0), keys[room:]
+            good, bad, keys = good.slice(num_free_rows), bad.slice(0, 0), keys[num_free_rows:]
         self._hold(good, bad, keys)
 
     def _hold(self, good: pa.Table, bad: pa.Table, keys: NDArray[np.uint64]) -> None:

@@ -140,7 +140,7 @@ def main() -> None:
         folder = arguments.output / str(size)
         file = cut(run, size=size, epochs=epochs, percent=arguments.percent, folder=folder)
         for stage in ("prepare", "finetune", "label"):
-            command = [sys.executable, "-m", "raydistill.cli.main", stage, "--config", str(file)]
+            command = [sys.executable, "-m", "raydistill", stage, "--config", str(file)]
             subprocess.run(command, check=True)
         figures[size] = compare(str(file), seeds=arguments.seeds)
         print("\n".join(table_rows(size, figures[size])), flush=True)

@@ -31,7 +31,7 @@ class Job:
     """One `label` process and its descendants."""
 
     def __init__(self, config: Path) -> None:
-        command = [sys.executable, "-m", "raydistill.cli.main", "label", "--config", str(config)]
+        command = [sys.executable, "-m", "raydistill", "label", "--config", str(config)]
         quiet = subprocess.DEVNULL
         self.driver = subprocess.Popen(command, stdout=quiet, stderr=quiet)
         self.family: dict[int, psutil.Process] = {}

@@ -42,7 +42,7 @@ def start(run: Path, num_trials: int) -> subprocess.Popen:
     command = [
         sys.executable,
         "-m",
-        "raydistill.cli.main",
+        "raydistill",
         "tune",
         "--config",
         str(run / "run.toml"),

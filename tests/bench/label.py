@@ -260,7 +260,7 @@ def bare_rate(teacher: Path, folder: Path, names: list[str]) -> float:
 
 def ray_rate(config: Path, logits: Path) -> float:
     """The rate of `label` through Ray, from the second written file to the last."""
-    subprocess.run([sys.executable, "-m", "raydistill.cli.main", "label", "--config", str(config)],
+    subprocess.run([sys.executable, "-m", "raydistill", "label", "--config", str(config)],
                    check=True, capture_output=True)  # fmt: skip
     files = sorted(logits.glob("*/part-*.parquet"), key=lambda file: file.stat().st_mtime)
     rows = sum(pq.read_metadata(file).num_rows for file in files[2:])

@@ -75,7 +75,7 @@ def prepare(folder: Path, *, num: int, dedupe: bool) -> dict[str, float]:
     shutil.rmtree(folder / "run", ignore_errors=True)
     (folder / "run.toml").write_text(RUN.format(folder=folder, num=num))
     start_s = time.perf_counter()
-    command = [sys.executable, "-m", "raydistill.cli.main", "prepare"]
+    command = [sys.executable, "-m", "raydistill", "prepare"]
     command += ["--config", str(folder / "run.toml")]
     peaks = watch([*command, "--set", f"pairs.dedupe={str(dedupe).lower()}"])
     wall_s = time.perf_counter() - start_s

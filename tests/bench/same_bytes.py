@@ -56,7 +56,7 @@ def digest(run_dir: Path) -> str:
 
 def run_killed(config: Path, *, chance: random.Random, most_s: float) -> int:
     """Run prepare and kill its processes after a random time, until it finishes; the kills."""
-    command = [sys.executable, "-m", "raydistill.cli.main", "prepare", "--config", str(config)]
+    command = [sys.executable, "-m", "raydistill", "prepare", "--config", str(config)]
     for num_kills in range(100):
         child = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
         wait_s = chance.uniform(0.25, 1.0) * most_s
@@ -111,7 +111,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-c", WITH_WORKERS, str(num), path], check=True)
         found[name] = digest(folder / name)
     path = str(config("renamed-run", [str(file) for file in renamed]))
-    command = [sys.executable, "-m", "raydistill.cli.main", "prepare", "--config"]
+    command = [sys.executable, "-m", "raydistill", "prepare", "--config"]
     subprocess.run([*command, path], check=True)
     found["files in reverse"] = digest(folder / "renamed-run")
     chance = random.Random(0)

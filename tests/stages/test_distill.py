@@ -135,7 +135,7 @@ def test_a_whole_run_on_s3(
 
 
 def test_scoring_without_a_bundle_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "raydistill.cli.main", "score", "--input", "-"]
+    command = [sys.executable, "-m", "raydistill", "score", "--input", "-"]
     found = subprocess.run(
         [*command, "--bundle", str(tmp_path)],
         input="a\tb\n", capture_output=True, text=True, check=False,

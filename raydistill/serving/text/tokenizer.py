@@ -270,7 +270,7 @@ def pad_words(
 ) -> int:
     """Write the characters of the words with one space before, between and after them to `out`.
 
-    Returns their number, 0 for a text without words. `out` must have room for 3 * num + 1.
+    Returns their number, 0 for a text without words. `out` must have space for 3 * num + 1.
     """
     count, space = 1, np.uint32(32)
     out[0] = space

@@ -63,7 +63,7 @@ def normalize_units(
 ) -> int:
     """Write the text with normalized sizes to `out`; return its number of characters.
 
-    `out` must have room for `table.growth` times `num`.
+    `out` must have space for `table.growth` times `num`.
     """
     at = count = 0
     inside = False  # inside a word, whose digits are not a number (dcd771)

@@ -20,7 +20,7 @@ from raydistill.errors import UserError
 from raydistill.teachers.transformer.pair_tokenizer import Tokens, ranges
 from raydistill.teachers.transformer.prompt_tokenizer import is_decoder
 
-# Allowed difference between two runs of a pair: this share of the largest logit, plus a floor.
+# Allowed difference between two runs of a pair: this share of the largest logit, plus a minimum.
 # Measured in float32 on some 50 model families of 2 layers: at most 5e-6; with positions off by
 # one: 1e-3 and more.
 _TOLERANCES = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}

@@ -157,30 +157,30 @@ def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
 
 
 def kept_longest_first(
-    first: NDArray[np.int64], second: NDArray[np.int64], *, room: int
+    first: NDArray[np.int64], second: NDArray[np.int64], *, capacity: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many wordpieces of each text are kept if both together may have `room`.
+    """How many wordpieces of each text are kept if both together may have `capacity`.
 
-    Source: `truncate_encodings` of huggingface/tokenizers: the longer text is cut to `room` minus
-    the shorter one; if the shorter one exceeds half of `room`, each gets half, and the longer one
-    gets the odd wordpiece.
+    Source: `truncate_encodings` of huggingface/tokenizers: the longer text is cut to `capacity`
+    minus the shorter one; if the shorter one exceeds half of `capacity`, each gets half, and
+    the longer one gets the odd wordpiece.
     """
     short = np.minimum(first, second)
-    cut = np.where(short > room, short, np.maximum(short, room - short))
-    is_half = short + cut > room
-    kept_short = np.where(is_half, room // 2, short)
-    kept_long = np.where(is_half, room // 2 + room % 2, cut)
-    fits, is_swapped = first + second <= room, first > second
+    cut = np.where(short > capacity, short, np.maximum(short, capacity - short))
+    is_half = short + cut > capacity
+    kept_short = np.where(is_half, capacity // 2, short)
+    kept_long = np.where(is_half, capacity // 2 + capacity % 2, cut)
+    fits, is_swapped = first + second <= capacity, first > second
     return (
         np.where(fits, first, np.where(is_swapped, kept_long, kept_short)),
         np.where(fits, second, np.where(is_swapped, kept_short, kept_long)),
     )
 
 
-def _kept(lengths: list[NDArray[np.int64]], *, room: int) -> list[NDArray[np.int64]]:
+def _kept(lengths: list[NDArray[np.int64]], *, capacity: int) -> list[NDArray[np.int64]]:
     if len(lengths) == 1:
-        return [np.minimum(lengths[0], room)]
-    return list(kept_longest_first(*lengths, room=room))
+        return [np.minimum(lengths[0], capacity)]
+    return list(kept_longest_first(*lengths, capacity=capacity))
 
 
 class PairTokenizer:
@@ -240,7 +240,7 @@ class PairTokenizer:
     def _built(self, template: Template, texts: Sequence[Sequence[str]]) -> Tokens:
         """Pairs built from the ids of their texts."""
         ids, starts_of, lengths_of, reasons = self._texts(texts)
-        kept = _kept(lengths_of, room=self.max_length - template.num_special)
+        kept = _kept(lengths_of, capacity=self.max_length - template.num_special)
         lengths_B = np.sum(kept, axis=0) + template.num_special
         bad = np.fromiter(reasons, np.int64, len(reasons))
         for count in (lengths_B, *kept):

@@ -70,7 +70,7 @@ def make_tokenizer(
     """The tokenizer of the model in `folder`: with `prompt`, with the folder's, or without one.
 
     Raises:
-        UserError: a decoder without a prompt, or a prompt with too little room for texts.
+        UserError: a decoder without a prompt, or a prompt with too little capacity for texts.
     """
     tokenizer = load_tokenizer(folder, trusts_code=trusts_code)
     if prompt is not None:
@@ -247,15 +247,15 @@ class PromptTokenizer:
     def _cut(self, prompt: Prompt, query: str, title: str, *, excess: list[int]) -> list[int]:
         """The ids of a pair that is too long: query and title are cut, the longer one first."""
         ends_q, ends_t = (self._ends(text) for text in (query, title))
-        room = self.max_length - (len(excess) - len(ends_q) - len(ends_t))
+        capacity = self.max_length - (len(excess) - len(ends_q) - len(ends_t))
         while True:  # a cut may split a character or merged token into more: try one token less
-            room = min(max(room, 0), len(ends_q) + len(ends_t))
-            num_q, num_t = _kept(len(ends_q), len(ends_t), room=room)
+            capacity = min(max(capacity, 0), len(ends_q) + len(ends_t))
+            num_q, num_t = _kept(len(ends_q), len(ends_t), capacity=capacity)
             short = prompt.laid(query[: _end(ends_q, num_q)], title[: _end(ends_t, num_t)])
             ids = self._encoded([short], prompt)[0]
             if len(ids) <= self.max_length:
                 return ids
-            room -= 1
+            capacity -= 1
 
     def _ends(self, text: str) -> list[int]:
         """The end position of each token in a text, in characters."""
@@ -265,9 +265,9 @@ class PromptTokenizer:
         return [end for _, end in offsets]
 
 
-def _kept(first: int, second: int, *, room: int) -> tuple[int, int]:
+def _kept(first: int, second: int, *, capacity: int) -> tuple[int, int]:
     lengths: list[NDArray[np.int64]] = [np.array([num]) for num in (first, second)]
-    kept = kept_longest_first(*lengths, room=room)
+    kept = kept_longest_first(*lengths, capacity=capacity)
     return int(kept[0][0]), int(kept[1][0])
 
 

@@ -221,7 +221,7 @@ def test_a_text_that_the_tokenizer_refuses(tiny_bert: Path, is_built: bool) -> N
 
 def test_longest_first() -> None:
     first, second = np.array([2, 9, 9, 3, 4]), np.array([3, 2, 9, 9, 4])
-    kept = kept_longest_first(first, second, room=7)
+    kept = kept_longest_first(first, second, capacity=7)
     assert [k.tolist() for k in kept] == [[2, 5, 3, 3, 3], [3, 2, 4, 4, 4]]
 
 
