@@ -15,6 +15,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -231,9 +232,10 @@ def worker(arguments: argparse.Namespace) -> None:
     """One of several workers: a warm-up pass and a measured pass, with the bytes it sent a step."""
     os.sched_setaffinity(0, [FREE[arguments.rank]])
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(arguments.port))
     num_workers = arguments.workers
-    dist.init_process_group("gloo", rank=arguments.rank, world_size=num_workers)
+    dist.init_process_group(
+        "gloo", init_method=arguments.meet, rank=arguments.rank, world_size=num_workers
+    )
     bench = bench_of(arguments)
     gradient_sync = GradientSync() if num_workers > 1 and not arguments.apart else None
     trainer = bench.trainer(arguments.bits, gradient_sync=gradient_sync)
@@ -254,7 +256,8 @@ def run_workers(
     arguments: argparse.Namespace, num_workers: int, *, bits: int, apart: bool = False
 ) -> dict[str, float]:
     """Run all workers of a group; the result of rank 0. `apart`: they do not exchange gradients."""
-    command = [sys.executable, __file__, "--port", str(29_500 + os.getpid() % 1_000)]
+    meet = Path(tempfile.mkdtemp()) / "workers"  # the file by which they find each other
+    command = [sys.executable, __file__, "--meet", meet.as_uri()]
     for name in ("folder", "shards", "batch_rows", "preset"):
         command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     command += ["--workers", str(num_workers), "--bits", str(bits)] + ["--apart"] * apart
@@ -373,7 +376,8 @@ def main() -> None:
     parser.add_argument("--preset", choices=("match", "bert2dnn"), default="bert2dnn")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-train"))
     parser.add_argument("--part", choices=("all", "one", "two", "memory"), default="all")
-    for name in ("port", "workers", "bits", "rank"):  # set for the workers that this file starts
+    parser.add_argument("--meet", help=argparse.SUPPRESS)
+    for name in ("workers", "bits", "rank"):  # set for the workers that this file starts
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--apart", action="store_true")
     arguments = parser.parse_args()

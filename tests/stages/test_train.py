@@ -214,10 +214,10 @@ def test_a_killed_worker_is_replaced_and_one_worker_ends_what_two_began(
     assert found == pytest.approx([entry["dev_auc"] for entry in alone.history], abs=0.02)
 
 
-def _fit_of_worker(rank: int, fit: train.StudentFit, port: int, target: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def _fit_of_worker(rank: int, fit: train.StudentFit, target: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    meet = f"file://{target}.workers"
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
     state = again(fit, GradientSync())
     run_fit(fit, state, rank=rank, num_workers=2)
     if rank == 0:
@@ -250,8 +250,7 @@ def test_two_workers_learn_what_one_learns(local_ray: None, tmp_path: Path) -> N
     fit, one = start(run, "judged_only")
     run_fit(fit, one)
     target = tmp_path / "history.json"
-    port = 31_000 + os.getpid() % 1_000
-    mp.spawn(_fit_of_worker, args=(fit, port, str(target)), nprocs=2)
+    mp.spawn(_fit_of_worker, args=(fit, str(target)), nprocs=2)
     two = json.loads(target.read_text())
     assert [entry["pairs"] for entry in two] == [entry["pairs"] for entry in one.history]
     assert one.history[-1]["dev_auc"] > 0.85

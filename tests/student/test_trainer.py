@@ -1,7 +1,6 @@
 """Training steps with results by hand, with one worker and with several."""
 
 import math
-import os
 
 import numpy as np
 import pytest
@@ -55,9 +54,9 @@ def test_the_loss_on_logits_is_half_the_squared_distance() -> None:
     assert bias.item() == pytest.approx(1.01)  # Adagrad's first step is the rate, towards 4
 
 
-def _worker(rank: int, world: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+def _worker(rank: int, world: int, folder: str) -> None:
+    meet = f"file://{folder}/workers"
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world)
     for name, dtype in DTYPES.items():
         trainer = _steps(MATCH, dtype, rank=rank, world=world)
         torch.save(trainer.state(), f"{folder}/{name}-{world}-{rank}.pt")
@@ -88,8 +87,7 @@ def _steps(spec: NgramSpec, dtype: torch.dtype, *, rank: int, world: int) -> Tra
 
 @pytest.mark.slow
 def test_two_workers_stay_the_same_and_step_like_one(tmp_path: object) -> None:
-    port = 29_000 + os.getpid() % 2_000
-    mp.spawn(_worker, args=(2, port, str(tmp_path)), nprocs=2)
+    mp.spawn(_worker, args=(2, str(tmp_path)), nprocs=2)
     for kind, dtype in DTYPES.items():
         one = _steps(MATCH, dtype, rank=0, world=1).state()
         first, second = (torch.load(f"{tmp_path}/{kind}-2-{rank}.pt") for rank in (0, 1))
