@@ -23,10 +23,9 @@ endif
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
-# Unit tests: no Ray, no model, no server.
+# Without Ray, without an S3 server, and nothing that takes more than a second.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not ray and not slow and not server" --ignore=tests/stages \
-	  --ignore=tests/models $(ARGS)
+	$(BIN)/python -m pytest -m "not ray and not slow and not server" $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -28,6 +28,16 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a test needs by its fixtures, its marks say: `-m "not ray"` starts no Ray."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        for fixture, mark in (("local_ray", "ray"), ("s3", "server")):
+            if fixture in fixtures:
+                item.add_marker(mark)
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """What runs in the background of a script (`make test &`) inherits that Ctrl-C is ignored."""

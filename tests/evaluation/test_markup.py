@@ -127,7 +127,7 @@ def test_a_curve(name: str) -> None:
     page = Page(curve_markdown(found, plot="curve.svg"))
     assert page.tags == {"h1", "p", "em", "img", "table", "thead", "tbody", "tr", "th", "td"}
     assert plain(name) in page.texts
-    assert any(plain(name) in text for text in page.texts if "Kept" in text)
+    assert any(plain(name) in text for text in page.texts if "Retained" in text)
     picture = ElementTree.fromstring(curve_svg(found))
     assert plain(name) in ["".join(node.itertext()).strip() for node in picture.iter()]
 

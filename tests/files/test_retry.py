@@ -193,7 +193,7 @@ def test_every_request_is_made_again(name: str, folder: Folder, store: Proxy) ->
     store.fail(0, DENIED)
     expected = {"read": b"query,title\na,b\n", "exists": True, "list": 2}
     expected["files"] = [MARKER, "a.csv"]
-    assert name not in expected or found == expected[name]
+    assert found == expected.get(name, found)  # of the others the file system tells
     if name.startswith("delete"):
         assert not folder.exists("sub" if name == "delete" else "a.csv")
 
