@@ -92,25 +92,22 @@ def path_of(module: str) -> Path:
 
 @cache
 def imports(module: str) -> tuple[Import, ...]:
-    tree = ast.parse(path_of(module).read_text())
-    for_types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-        for inner in ast.walk(node)
-    }
-    in_functions = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for inner in ast.walk(node)
-    }
-    found = []
-    for node in ast.walk(tree):
-        is_top = id(node) not in in_functions | for_types
-        for name, is_ours in imported(node):
-            found.append(Import(name, is_ours, node.lineno, is_top, id(node) in for_types))  # type: ignore[attr-defined]
+    found: list[Import] = []
+    collect(ast.parse(path_of(module).read_text()), found, is_top=True, is_for_types=False)
     return tuple(found)
+
+
+def collect(node: ast.AST, found: list[Import], *, is_top: bool, is_for_types: bool) -> None:
+    """Add every import below a node; expressions have none."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        for name, is_ours in imported(node):
+            found.append(Import(name, is_ours, node.lineno, is_top, is_for_types))
+    is_top = is_top and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name):
+        is_for_types = is_for_types or node.test.id == "TYPE_CHECKING"
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            collect(child, found, is_top=is_top and not is_for_types, is_for_types=is_for_types)
 
 
 def imported(node: ast.AST) -> Iterator[tuple[str, bool]]:

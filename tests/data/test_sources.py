@@ -31,6 +31,7 @@ def test_nothing_is_checked_by_an_assert(file: Path) -> None:
     assert not lines and not names, f"lines {lines + names}: raise UserError, or another error"
 
 
+@pytest.mark.slow
 def test_checks_hold_under_python_o() -> None:
     code = (
         "import pyarrow as pa; from raydistill.serving.text.hashing import hash_texts\n"

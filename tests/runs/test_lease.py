@@ -65,6 +65,7 @@ def test_an_old_lease_is_taken_over(folder: Folder) -> None:
         assert folder.read_json("train.json")["pid"] == os.getpid()  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_slow_is_no_death(folder: Folder) -> None:
     """A machine whose clock is 10 minutes behind: its lease looks old, and changes."""
     holder = elsewhere(age_s=600)
@@ -95,6 +96,7 @@ with lease.Lease(Folder(sys.argv[1]), "train", beat_s=0.2):
 """
 
 
+@pytest.mark.slow
 def test_a_job_that_does_not_hear_is_ended(folder: Folder) -> None:
     job = subprocess.Popen(
         [sys.executable, "-c", _STUBBORN, folder.uri],
@@ -166,6 +168,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_of_several_that_come_at_once_one_gets_it(folder: Folder) -> None:
     jobs = [
         subprocess.Popen([sys.executable, "-c", _TAKE, folder.uri], stdout=subprocess.PIPE)

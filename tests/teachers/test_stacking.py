@@ -35,6 +35,7 @@ def test_weights_bias_and_temperature_are_found_within_their_errors() -> None:
     assert sum(stack.weights.values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_the_standard_errors_are_the_spread_over_samples() -> None:
     found = [fit_stack(*made_up(seed, 500), names=["a", "b", "c"]) for seed in range(40)]
     spread = np.std([stack.temperature for stack in found], ddof=1)

@@ -46,6 +46,7 @@ def test_they_stop_where_the_left_out_queries_say_so() -> None:
     assert len(noisy.models) == 5
 
 
+@pytest.mark.slow
 def test_threads_change_nothing() -> None:
     rows = judged(0, noise=0.5)
     assert fitted(rows, num_threads=1).models == fitted(rows, num_threads=2).models

@@ -178,6 +178,7 @@ def test_quotes_of_a_tsv_are_text_unless_told(tmp_path: Path) -> None:
     assert (list(good.values()), len(bad)) == ([("c", "d")], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
 def test_unicode_of_any_width(tmp_path: Path, encoding: str) -> None:
     content = HEAD + 'größe,"grey, sofa",1\n' * 30_000
@@ -203,6 +204,7 @@ def test_any_table_that_is_quoted_throughout_comes_back(tmp_path: Path) -> None:
             assert (list(good.values()), bad) == ([tuple(row) for row in rows], [])
 
 
+@pytest.mark.slow
 def test_any_bytes_at_all_are_accounted_for_whatever_the_blocks(tmp_path: Path) -> None:
     draw = random.Random(1)
     parts = ["a", '"', ",", "\n", "\\", "b c", "\r", '"a"', '""']

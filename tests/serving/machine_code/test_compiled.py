@@ -57,6 +57,7 @@ def package(tmp_path: Path) -> Path:
     return tmp_path / "code"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "changed", "old", "new"),
     [
@@ -83,6 +84,7 @@ def test_a_change_of_another_file_is_compiled(
     assert len(list((tmp_path / "cache" / "raydistill").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_without_a_home_a_temporary_folder_is_shared(tmp_path: Path) -> None:
     environment = {"HOME": "/proc/nonexistent", "TMPDIR": str(tmp_path)}
     both = [start(STEM, PACKAGE.parent, environment) for _ in range(2)]  # at the same time
@@ -127,6 +129,7 @@ def test_one_warning_a_process(
         compiled.cache_folder.cache_clear()
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_written_it_works(tmp_path: Path) -> None:
     environment = {"HOME": "/proc/none", "TMPDIR": "/proc/none"}
     code = "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc/none']\n" + STEM
@@ -135,6 +138,7 @@ def test_where_nothing_can_be_written_it_works(tmp_path: Path) -> None:
     assert errors.count("\n") == 1 and "kept in memory alone" in errors
 
 
+@pytest.mark.slow
 def test_a_package_without_sources_works(package: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "compileall", "-q", "-b", str(package)], check=True, cwd=tmp_path

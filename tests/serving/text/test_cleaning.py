@@ -110,6 +110,7 @@ def _characters() -> list[str]:
     return [c for c in map(chr, range(sys.maxunicode)) if category(c) not in ("Cn", "Co", "Cs")]
 
 
+@pytest.mark.slow
 def test_clean_text_cleaned_again_is_the_same_text() -> None:
     texts = _odd_texts(30_000) + [f"a{c}b 1{c} {c}\u0301 &{c}amp;#39;" for c in _characters()[::5]]
     for text in texts:

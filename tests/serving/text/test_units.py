@@ -117,6 +117,7 @@ def test_a_range_of_sizes_is_no_model_number() -> None:
     assert spelled("CL-211XL") == "cl211xl"
 
 
+@pytest.mark.slow
 def test_it_is_what_the_specification_says() -> None:
     chance = random.Random(1)
     pieces = [*"0123456789", *"0123456789", *" .,/-'\"x*%°a", "1/2", " 3/4", "by", " in", "ft. "]
