@@ -47,7 +47,7 @@ def test_from_raw_pairs_to_a_served_student(
     out = capsys.readouterr()
     for name in ("tuned", "ready", "trees"):
         assert f"teacher {name}" in out.out
-    for name in ("teacher ensemble", "student", "judged-only"):
+    for name in ("teacher ensemble", "student", "baseline on judged labels only"):
         assert name in out.out
     run = Run(config)
     _check_counts(run)
