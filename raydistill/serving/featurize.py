@@ -118,12 +118,12 @@ def idf(counts_I: NDArray[np.int64], *, num_documents: int) -> NDArray[np.float3
     return np.log((num_documents + 1) / (counts_I + 1)).astype(np.float32)
 
 
-@compiled
+@compiled(forceinline=True)
 def _bigram(left: np.uint64, right: np.uint64) -> np.uint64:
     return mix64(left * _BIGRAM + right)
 
 
-@compiled
+@compiled(forceinline=True)
 def _add_ngrams(
     words: NDArray[np.uint64], shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
@@ -138,7 +138,7 @@ def _add_ngrams(
     return at + 1
 
 
-@compiled
+@compiled(forceinline=True)
 def _add_tagged(
     query: TextWords, title: TextWords, shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
@@ -165,7 +165,7 @@ class _Scratch(NamedTuple):
     grams: NDArray[np.uint64]  # trigrams
 
 
-@compiled
+@compiled(forceinline=True)
 def _scratch(most: int, growth: int) -> _Scratch:
     """Buffers for texts of `most` characters, each of which may be between two spaces."""
     return _Scratch(
@@ -178,7 +178,7 @@ def _scratch(most: int, growth: int) -> _Scratch:
     )
 
 
-@compiled
+@compiled(forceinline=True)
 def _spell(
     texts: Block,
     row: int,
@@ -195,7 +195,7 @@ def _spell(
     return spelled[: normalize_units(points, num, tables[0], table, spelled)]
 
 
-@compiled
+@compiled(forceinline=True)
 def _read(
     texts: Block,
     row: int,
@@ -222,7 +222,7 @@ def _read(
     return _Scratch(words, *scratch[1:4], spaced, scratch.grams[: trigrams(spaced, scratch.grams)])
 
 
-@compiled
+@compiled(forceinline=True)
 def _is_as_before(texts: Block, row: int) -> bool:
     """Whether a text equals that of the previous row."""
     data, offsets = texts

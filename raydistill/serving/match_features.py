@@ -68,7 +68,7 @@ class TextWords(NamedTuple):
     near: NDArray[np.float32]  # cosine with the nearest word of the other side
 
 
-@compiled
+@compiled(forceinline=True)
 def allocate_words(num: int) -> TextWords:
     """Uninitialised arrays for `num` words."""
     return TextWords(
@@ -84,7 +84,7 @@ def allocate_words(num: int) -> TextWords:
     )
 
 
-@compiled
+@compiled(forceinline=True)
 def slice_words(scratch: TextWords, num: int) -> TextWords:
     """The first `num` words of `scratch`."""
     return TextWords(
@@ -100,7 +100,7 @@ def slice_words(scratch: TextWords, num: int) -> TextWords:
     )
 
 
-@compiled
+@compiled(forceinline=True)
 def match_words(query: TextWords, title: TextWords) -> None:
     """Fill `match` and `found` of both sides and `times` of the query."""
     for t in range(len(title.words)):
@@ -117,7 +117,7 @@ def match_words(query: TextWords, title: TextWords) -> None:
                     title.match[t] = q
 
 
-@compiled
+@compiled(forceinline=True)
 def _cover(
     grams_query: NDArray[np.uint64],
     grams_title: NDArray[np.uint64],
@@ -149,7 +149,7 @@ def _cover(
     return found / max(len(grams_query), 1), seen.sum() / max(len(grams_title), 1)
 
 
-@compiled
+@compiled(forceinline=True)
 def look_up_words(words: TextWords, lexicon: Lexicon) -> None:
     """Fill `weight` and `known`; the highest bits of a word's hash index its IDF."""
     bits, size = 0, len(lexicon.idf_I)
@@ -162,7 +162,7 @@ def look_up_words(words: TextWords, lexicon: Lexicon) -> None:
         words.known[at] = find_word(words.words[at], lexicon.words_K, lexicon.places)
 
 
-@compiled(fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"}, forceinline=True)
 def _find_near(query: TextWords, title: TextWords, vectors_KE: NDArray[np.float32]) -> None:
     """Fill `near`: 1 for a word that the other side has, else the highest cosine, at least 0."""
     for t in range(len(title.words)):
@@ -182,7 +182,7 @@ def _find_near(query: TextWords, title: TextWords, vectors_KE: NDArray[np.float3
             title.near[t] = max(title.near[t], cosine)
 
 
-@compiled
+@compiled(forceinline=True)
 def _mean_and_weighted(
     values: NDArray[np.float32], weight: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
@@ -195,7 +195,7 @@ def _mean_and_weighted(
     out[1] = weighted / all_weight if all_weight > 0 else 0.0
 
 
-@compiled
+@compiled(forceinline=True)
 def _summarise(values: NDArray[np.float32], query: TextWords, out: NDArray[np.float32]) -> None:
     """Write mean, IDF-weighted mean, minimum, value of the last word, and mean of missing words."""
     _mean_and_weighted(values, query.weight, out)
@@ -210,7 +210,7 @@ def _summarise(values: NDArray[np.float32], query: TextWords, out: NDArray[np.fl
     out[4] = missing / num_missing if num_missing else 1.0
 
 
-@compiled
+@compiled(forceinline=True)
 def _rarity(query: TextWords, num_title_words: int, out: NDArray[np.float32]) -> float:
     """Write the highest IDF of missing, of dissimilar and of all words, and the sum; return BM25.
 
@@ -229,7 +229,7 @@ def _rarity(query: TextWords, num_title_words: int, out: NDArray[np.float32]) ->
     return score
 
 
-@compiled
+@compiled(forceinline=True)
 def _order(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None:
     """Write the features of the number and order of words: log_query_words to query_unknown."""
     num_q, num_t = len(query.words), len(title.words)
@@ -255,7 +255,7 @@ def _order(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None
     out[7] = unknown / max(num_q, 1)
 
 
-@compiled
+@compiled(forceinline=True)
 def _numbers(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None:
     """Write the features of words with a digit: query_numbers to title_numbers."""
     asked, found = 0, 0
@@ -268,7 +268,7 @@ def _numbers(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> No
     out[3] = title.numeric.sum() / max(len(title.words), 1)
 
 
-@compiled
+@compiled(forceinline=True)
 def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
     for other in words:
         if word == other:
@@ -276,7 +276,7 @@ def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
     return False
 
 
-@compiled
+@compiled(forceinline=True)
 def _head_place(title: TextWords) -> int:
     """The index of a title's head, the word that names the product; -1 without words."""
     for t in range(1, len(title.words)):
@@ -291,7 +291,7 @@ def _head_place(title: TextWords) -> int:
     return len(title.words) - 1
 
 
-@compiled(fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"}, forceinline=True)
 def _head(
     query: TextWords, title: TextWords, vectors_KE: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
@@ -314,7 +314,7 @@ def _head(
             out[2] = (head - t) / (head + 1)
 
 
-@compiled(fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"}, forceinline=True)
 def _mean_vector(
     words: TextWords, vectors_KE: NDArray[np.float32], out_E: NDArray[np.float32]
 ) -> None:
@@ -332,7 +332,7 @@ def _mean_vector(
         out_E *= np.float32(1 / np.sqrt(square))
 
 
-@compiled
+@compiled(forceinline=True)
 def fill_match_features(
     query: TextWords,
     title: TextWords,

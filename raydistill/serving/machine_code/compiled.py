@@ -44,7 +44,7 @@ def compiled(function: _Function) -> Dispatcher[_Function]: ...
 
 @overload
 def compiled(
-    *, fastmath: bool | set[str] = ..., inline: str = ...
+    *, fastmath: bool | set[str] = ..., inline: str = ..., forceinline: bool = ...
 ) -> Callable[[_Function], Dispatcher[_Function]]: ...
 
 
@@ -53,6 +53,7 @@ def compiled(
     *,
     fastmath: bool | set[str] = False,
     inline: str = "never",
+    forceinline: bool = False,
 ) -> Any:
     """`numba.njit` that releases the GIL and caches its machine code between processes.
 
@@ -60,8 +61,13 @@ def compiled(
     that text.
     """
     if function is None:
-        return partial(compiled, fastmath=fastmath, inline=inline)
-    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "inline": inline}
+        return partial(compiled, fastmath=fastmath, inline=inline, forceinline=forceinline)
+    options: dict[str, Any] = {
+        "nogil": True,
+        "fastmath": fastmath,
+        "inline": inline,
+        "forceinline": forceinline,
+    }
     with _LOCK:
         folder = cache_folder()
         # Without source files (a zip, .pyc files) there is nothing to hash, so no cache.
