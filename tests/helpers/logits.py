@@ -2,12 +2,15 @@
 
 import pyarrow as pa
 
+from raydistill.cluster.connection import Cluster
 from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import shards_to_score
+from raydistill.runs.shards import SCORED_SPLITS, missing_shards, shards_to_score
+from raydistill.stages import label
 
 
 def share_of_words(query: str, title: str) -> float:
+    """Of the query's words, the share that stands in the title."""
     words = query.lower().split()
     return sum(word in title.lower() for word in words) / len(words)
 
@@ -22,3 +25,24 @@ def write_logits(run: Run) -> None:
         ]
         table = pa.table([pairs["pair_id"], pa.array(logits, pa.float32())], schema=LOGITS)
         run.logits("tiny").write_table(shard.target, table)
+
+
+def logits_of(run: Run) -> dict[str, bytes]:
+    """The files of teacher `tiny`, by their paths below its folder."""
+    folder = run.logits("tiny")
+    names = [*folder.shards()] + [
+        f"judged/{split}/{name}"
+        for split in SCORED_SPLITS
+        for name in (folder / "judged" / split).shards()
+    ]
+    return {name: folder.read_bytes(name) for name in names}
+
+
+def label_without_ray(run: Run, names: set[str] | None = None) -> None:
+    """The three steps of label on some shards, or all, in this process."""
+    work = label._Work.of(run, "tiny", Cluster(num_cores=1, num_gpus=0))
+    score = work.make()
+    for shard in missing_shards(run, "tiny"):
+        if names is None or shard.target in names:
+            item = {"folder": shard.folder.uri, "name": shard.name, "target": shard.target}
+            work.after(*score(*work.before(item, b"")))

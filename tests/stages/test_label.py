@@ -14,11 +14,12 @@ from raydistill.files.folder import Folder
 from raydistill.files.model_files import model_fingerprint
 from raydistill.files.schema import QUARANTINE
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import SCORED_SPLITS, missing_shards, shards_to_score
+from raydistill.runs.shards import missing_shards, shards_to_score
 from raydistill.stages import label, prepare
 from raydistill.teachers.cross_encoder import Teacher
 from raydistill.teachers.scoring_steps import count_bad, read_tokens
 from tests.helpers.decoders import make_decoder
+from tests.helpers.logits import label_without_ray, logits_of
 from tests.helpers.models import make_bert
 from tests.helpers.runs import run_config
 
@@ -158,26 +159,6 @@ def test_a_step_that_fails_stops_no_other_item(local_ray: None) -> None:
     assert {0, 1, 2, 4} <= {item["at"] for item in done} <= {0, 1, 2, 3, 4, 6, 7}
     assert [i for i in done if FAILED in i] == [{"at": 3, FAILED: "KeyError: 'three'"}]
     assert all(i["data"] == i["written"] == "read" for i in done if i["at"] != 3)
-
-
-def logits_of(run: Run) -> dict[str, bytes]:
-    folder = run.logits("tiny")
-    names = [*folder.shards()] + [
-        f"judged/{split}/{name}"
-        for split in SCORED_SPLITS
-        for name in (folder / "judged" / split).shards()
-    ]
-    return {name: folder.read_bytes(name) for name in names}
-
-
-def label_without_ray(run: Run, names: set[str] | None = None) -> None:
-    """The three steps of label on some shards, or all, in this process."""
-    work = label._Work.of(run, "tiny", ONE)
-    score = work.make()
-    for shard in missing_shards(run, "tiny"):
-        if names is None or shard.target in names:
-            item = {"folder": shard.folder.uri, "name": shard.name, "target": shard.target}
-            work.after(*score(*work.before(item, b"")))
 
 
 @pytest.mark.ray
