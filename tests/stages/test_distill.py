@@ -3,15 +3,16 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from raydistill.cli.main import main
 from raydistill.config.run_config import RunConfig
-from raydistill.config.teachers import TeacherConfig
 from raydistill.files.bundles import load_scorer
 from raydistill.files.folder import Folder
 from raydistill.runs.run_folder import Run
@@ -24,24 +25,31 @@ def write_config(config: RunConfig, path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_from_raw_pairs_to_a_served_student(
+def test_from_raw_pairs_to_a_served_student_on_an_object_store(
     local_ray: None,
+    s3: str,
     raw_files: Path,
     tiny_bert: Path,
     encoder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two BERTs, one fine-tuned and one ready-made, and the trees; the student on two workers."""
-    teachers = {
-        "tuned": TeacherConfig(base=str(encoder)),
-        "ready": TeacherConfig(model=str(tiny_bert)),
-    }
-    sections = {"teachers": teachers, "trees": {"enabled": True}, "train": {"num_workers": 2}}
-    config = run_config(tmp_path / "run", raw_files, tiny_bert, **sections)
+    """Two BERTs, one fine-tuned and one ready-made, and the trees; the student on two workers.
+
+    Inputs, the ready-made teacher, checkpoints, bundle and report are all in the bucket. Then the
+    run folder moves to a disk, where it is complete too, and is exported and evaluated again.
+    """
+    (Folder(s3) / "models" / "tiny").upload(tiny_bert)
+    (Folder(s3) / "shop").upload(raw_files)
+    teachers = {"tuned": {"base": str(encoder)}, "ready": {"model": f"{s3}/models/tiny"}}
+    sections: dict[str, object] = {
+        "pairs": {"input": [f"{s3}/shop/pairs/*.parquet"]},
+        "judged": {"input": [f"{s3}/shop/judged.parquet"]},
+        "teachers": teachers, "trees": {"enabled": True}, "train": {"num_workers": 2},
+    }  # fmt: skip
+    config = run_config(f"{s3}/whole", raw_files, tiny_bert, **sections)
     file = write_config(config, tmp_path / "run.toml")
     assert main(["distill", "--config", file]) == 0
     out = capsys.readouterr()
@@ -52,18 +60,58 @@ def test_from_raw_pairs_to_a_served_student(
     run = Run(config)
     _check_counts(run)
     _check_report(run)
-    assert (run.root / "_fits").shards() == [] and not list(Path(run.root.uri, "_fits").iterdir())
-    before = {p: p.stat().st_mtime_ns for p in Path(run.root.uri).rglob("*") if p.is_file()}
+    before = objects_of(s3, "whole/")
+    assert not [name for name in names_of(before) if name.startswith("_fits/")]
     assert main(["distill", "--config", file]) == 0
     assert "nothing left to do" in capsys.readouterr().out
-    assert {p: p.stat().st_mtime_ns for p in before} == before
-    _score_a_file(run, tmp_path)
+    assert objects_of(s3, "whole/") == before
+    assert load_scorer(run.bundle.uri).score("sofa", ["grey sofa"]).shape == (1,)
+
+    moved = Run(config.model_copy(update={"run_dir": str(tmp_path / "run")}))
+    for name, data in {name: run.root.read_bytes(name) for name in names_of(before)}.items():
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    file = write_config(moved.config, tmp_path / "moved.toml")
+    assert main(["distill", "--config", file]) == 0
+    assert "nothing left to do" in capsys.readouterr().out
+    golden = _golden(moved)
+    moved.bundle.delete()
+    moved.report.delete()
+    assert main(["distill", "--config", file]) == 0
+    assert _golden(moved) == golden
+    _check_counts(moved)
+    _check_report(moved)
+    _score_a_file(moved, tmp_path)
+    capsys.readouterr()
     assert main(["distill", "--config", file, "--set", "pairs.lowercase=true"]) == 2
     assert "pairs.lowercase: False there, True here" in capsys.readouterr().err
     assert main(["evaluate", "--config", file, "--set", "soft_labels.temperature=2"]) == 2
     assert "no bundle of the current student" in capsys.readouterr().err
     assert main(["label", "--config", file, "--dry-run"]) == 0
     assert capsys.readouterr().out.count("complete") == 6
+
+
+def objects_of(bucket: str, prefix: str) -> dict[str, tuple[object, str]]:
+    """Of every object: when it was written, and the digest of its content."""
+    pages = boto3.client("s3").get_paginator("list_objects_v2")
+    found = pages.paginate(Bucket=bucket.removeprefix("s3://"), Prefix=prefix)
+    return {
+        one["Key"]: (one["LastModified"], one["ETag"])
+        for page in found
+        for one in page.get("Contents", ())
+    }
+
+
+def names_of(objects: Iterable[str]) -> list[str]:
+    """The files below the run folder; a key that ends in a slash stands for a folder."""
+    return [key.partition("/")[2] for key in objects if not key.endswith("/")]
+
+
+def _golden(run: Run) -> list[dict[str, object]]:
+    (bundle,) = (p for p in Path(run.bundle.uri).iterdir() if p.is_dir())
+    pairs: list[dict[str, object]] = json.loads((bundle / "golden.json").read_text())["pairs"]
+    return pairs
 
 
 def _check_counts(run: Run) -> None:
@@ -97,8 +145,7 @@ def _check_report(run: Run) -> None:
 
 
 def _score_a_file(run: Run, tmp_path: Path) -> None:
-    (bundle,) = (p for p in Path(run.bundle.uri).iterdir() if p.is_dir())
-    golden = json.loads((bundle / "golden.json").read_text())["pairs"]
+    golden = _golden(run)
     scorer = load_scorer(run.bundle.uri)
     found = scorer.score_pairs([g["query"] for g in golden], [g["title"] for g in golden])
     assert found == pytest.approx([g["score"] for g in golden], abs=2e-6)
@@ -109,29 +156,6 @@ def _score_a_file(run: Run, tmp_path: Path) -> None:
     scored = pq.read_table(tmp_path / "scores.parquet")
     assert scored.column_names == [*pairs.column_names, "score"]
     assert np.std(scored["score"].to_numpy()) > 0
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_whole_run_on_s3(
-    local_ray: None, s3: str, raw_files: Path, tiny_bert: Path, tmp_path: Path
-) -> None:
-    """Inputs, the ready-made teacher, checkpoints, bundle and report all in the bucket."""
-    bucket = Folder(s3)
-    (bucket / "models" / "tiny").upload(tiny_bert)
-    (bucket / "shop").upload(raw_files)
-    config = run_config(tmp_path, raw_files, tiny_bert)
-    content = config.model_dump()
-    content["run_dir"] = f"{s3}/whole"
-    content["pairs"]["input"] = [f"{s3}/shop/pairs/*.parquet"]
-    content["judged"]["input"] = [f"{s3}/shop/judged.parquet"]
-    content["teachers"] = {"tiny": {"model": f"{s3}/models/tiny"}}
-    run = Run(RunConfig.model_validate(content))
-    assert distill.run_all(run)
-    _check_counts(run)
-    assert not distill.run_all(run)
-    assert load_scorer(f"{s3}/whole/bundle").score("sofa", ["grey sofa"]).shape == (1,)
 
 
 def test_scoring_without_a_bundle_is_one_line(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from raydistill.stages import label, prepare
 from tests.helpers.logits import label_without_ray, logits_of
 from tests.helpers.runs import parquet_files, run_config, run_over
 
-TWO = Cluster(num_cores=2, num_gpus=0)
+ONE = Cluster(num_cores=1, num_gpus=0)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -68,8 +68,13 @@ def test_label_scores_what_is_missing_and_nothing_again(
     run_until("label", killed, has_files(logits, "part-*.parquet"))
     times = {path: path.stat().st_mtime_ns for path in logits.glob("**/part-*.parquet")}
     assert 0 < len(times) < len(shards_to_score(killed))
-    assert label.label_stage(Run(config), TWO)
+    assert label.label_stage(Run(config), ONE)
     assert {path: path.stat().st_mtime_ns for path in times} == times
+    done = killed.logits("tiny").success() or {}
+    num_left = sum(s.num_rows for s in shards_to_score(killed) if logits / s.target not in times)
+    assert done["rows_scored"] == num_left
+    assert (done["device"], done["dtype"], done["out_of_memory"]) == ("cpu", "float32", 0)
+    assert done["device_name"]
     assert not list(logits.glob("**/.*.tmp"))
     found = logits_of(killed)
     killed.logits("tiny").delete()

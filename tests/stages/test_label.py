@@ -15,7 +15,8 @@ from raydistill.files.model_files import model_fingerprint
 from raydistill.files.schema import QUARANTINE
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import missing_shards, shards_to_score
-from raydistill.stages import label, prepare
+from raydistill.stages import label
+from raydistill.stages.distill import is_complete
 from raydistill.teachers.cross_encoder import Teacher
 from raydistill.teachers.scoring_steps import count_bad, read_tokens
 from tests.helpers.decoders import make_decoder
@@ -30,19 +31,6 @@ TWO = Cluster(num_cores=2, num_gpus=0)
 @pytest.fixture
 def prepared(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
     return Run(run_config(prepared_dir, raw_files, tiny_bert))
-
-
-@pytest.mark.ray
-def test_a_lost_logits_file_is_scored_again(local_ray: None, prepared: Run) -> None:
-    from raydistill.stages import distill
-
-    label.label_stage(prepared, TWO)
-    before = logits_of(prepared)
-    assert distill.is_complete("label", prepared)
-    (Path(prepared.logits("tiny").uri) / prepared.pairs.shards()[0]).unlink()
-    assert not distill.is_complete("label", prepared)
-    assert label.label_stage(prepared, TWO)
-    assert logits_of(prepared) == before
 
 
 def broken_teacher(folder: Path, *, bad_word: str | None) -> Path:
@@ -129,7 +117,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done(
     name = prepared.pairs.shards()[2]
     prepared.pairs.write_bytes(name, b"no Parquet")
     with pytest.raises(RuntimeError, match=f"1 shards failed 3 times: {name}; .*ArrowInvalid"):
-        label.label_stage(prepared, TWO)
+        label.label_stage(prepared, ONE)
     done = {shard.target for shard in shards_to_score(prepared)} - {name}
     assert set(logits_of(prepared)) == done
     assert prepared.logits("tiny").success() is None
@@ -162,7 +150,9 @@ def test_a_step_that_fails_stops_no_other_item(local_ray: None) -> None:
 
 
 @pytest.mark.ray
-def test_every_shard_once_same_name_same_order(local_ray: None, prepared: Run) -> None:
+def test_every_shard_once_same_name_same_order_and_a_lost_file_again(
+    local_ray: None, prepared: Run
+) -> None:
     assert label.label_stage(prepared, TWO)
     found = logits_of(prepared)
     assert set(found) == {shard.target for shard in shards_to_score(prepared)}
@@ -175,28 +165,11 @@ def test_every_shard_once_same_name_same_order(local_ray: None, prepared: Run) -
     expected = teacher.logits(pairs["query"].to_pylist(), pairs["title"].to_pylist())
     assert np.allclose(logits["logit"].to_numpy(), expected, atol=1e-5)
     assert not label.label_stage(prepared, TWO)  # nothing left to do
-
-
-@pytest.mark.ray
-def test_a_cut_off_labeling_does_only_the_rest(
-    local_ray: None, prepared: Run, raw_files: Path, tiny_bert: Path, tmp_path: Path
-) -> None:
-    some = set(prepared.pairs.shards()[:3])
-    label_without_ray(prepared, some)
-    folder = prepared.logits("tiny")
-    times = {name: (Path(folder.uri) / name).stat().st_mtime_ns for name in some}
-    label.label_stage(prepared, TWO)
-    assert {n: (Path(folder.uri) / n).stat().st_mtime_ns for n in some} == times
-    done = folder.success()
-    assert done is not None
-    scored = sum(s.num_rows for s in shards_to_score(prepared) if s.target not in some)
-    assert done["rows_scored"] == scored
-    assert (done["device"], done["dtype"], done["out_of_memory"]) == ("cpu", "float32", 0)
-    assert done["device_name"]
-    other = Run(run_config(tmp_path / "whole", raw_files, tiny_bert))
-    prepare.prepare_stage(other)
-    label_without_ray(other)
-    assert logits_of(other) == logits_of(prepared)  # the same bytes as in one go
+    assert is_complete("label", prepared)
+    (Path(prepared.logits("tiny").uri) / name).unlink()
+    assert not is_complete("label", prepared)
+    assert label.label_stage(prepared, ONE)
+    assert logits_of(prepared) == found
 
 
 def test_a_changed_teacher_is_another_folder(prepared: Run, tmp_path: Path) -> None:

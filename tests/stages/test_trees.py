@@ -21,9 +21,10 @@ from raydistill.student.fit_files import student_fit
 from raydistill.teachers import trees as fitted_trees
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 from raydistill.teachers.scoring_steps import from_bytes, to_bytes
+from tests.helpers.logits import label_without_ray
 from tests.helpers.runs import run_config
 
-TWO = Cluster(num_cores=2, num_gpus=0)
+ONE, TWO = Cluster(num_cores=1, num_gpus=0), Cluster(num_cores=2, num_gpus=0)
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def files_of(run: Run) -> dict[str, bytes]:
 
 @pytest.mark.ray
 def test_label_fits_the_trees_and_scores_every_shard_once(local_ray: None, prepared: Run) -> None:
+    label_without_ray(prepared)  # the other teacher
     assert label.label_stage(prepared, TWO) and not label.label_stage(prepared, TWO)
     before = files_of(prepared)
     assert len(before) == len(files_in(prepared.logits("tiny").uri))
@@ -57,9 +59,9 @@ def test_label_fits_the_trees_and_scores_every_shard_once(local_ray: None, prepa
     content = whole.read_bytes()
     whole.write_bytes(content[:100])
     with pytest.raises(RuntimeError, match=rf"1 shards failed 3 times: {lost}"):
-        label.label_stage(prepared, TWO)
+        label.label_stage(prepared, ONE)
     whole.write_bytes(content)
-    assert label.label_stage(prepared, TWO)
+    assert label.label_stage(prepared, ONE)
     assert files_of(prepared) == before
     assert (Path(prepared.teacher(TREES).uri) / fitted_trees.MODELS).stat().st_mtime_ns == fitted_ns
 
