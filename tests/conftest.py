@@ -5,18 +5,22 @@ import logging
 import os
 import shutil
 import signal
+from pathlib import Path
+
+import pytest
+
+from raydistill.runs.run_folder import Run
+from tests.helpers.logits import write_logits
+from tests.helpers.runs import run_config
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # models come from folders, never from a hub
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 
 from raydistill.demo.shop import Shop
 from tests.helpers.models import make_bert
-from tests.helpers.runs import run_config
 
 # The collector would walk all of torch again and again, while it is imported and at every test's
 # end: a fifth of the time of the tests that need no Ray.
@@ -136,3 +140,10 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> str:
     os.environ.update(settings)
     boto3.client("s3").create_bucket(Bucket="bucket")
     return "s3://bucket"  # its thread ends with the process; stopping it takes half a second
+
+
+@pytest.fixture
+def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
+    run = Run(run_config(prepared_dir, raw_files, tiny_bert))
+    write_logits(run)
+    return run

@@ -1,19 +1,8 @@
-"""Runs that several stages start from."""
+"""Models that several stages start from."""
 
 from pathlib import Path
 
 import pytest
-
-from raydistill.runs.run_folder import Run
-from tests.helpers.logits import write_logits
-from tests.helpers.runs import run_config
-
-
-@pytest.fixture
-def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
-    run = Run(run_config(prepared_dir, raw_files, tiny_bert))
-    write_logits(run)
-    return run
 
 
 @pytest.fixture(scope="session")
