@@ -37,7 +37,7 @@ def test_moved_raw_files_are_the_same_and_changed_ones_are_not(
     shutil.copy(raw_files / "judged.parquet", tmp_path / "there" / "extra.parquet")
     both = {"input": [str(tmp_path / "there" / n) for n in ("judged.parquet", "extra.parquet")]}
     grown = run_over(tmp_path / "run", tmp_path / "there", judged=both)
-    with pytest.raises(UserError, match=r"judged\.parquet is not among the judged pairs"):
+    with pytest.raises(UserError, match=r"judged\.parquet was added after the judged pairs"):
         prepare.prepare_stage(grown)
 
 

@@ -307,7 +307,7 @@ def test_rows_of_another_schema_are_refused(prepared: Run, tmp_path: Path) -> No
     folder = Folder(str(tmp_path / "odd"))
     folder.write_table("part-00000.parquet", pa.table({"pair_id": [1], "query": ["a"]}))
     item = {"target": "x.parquet", "folder": folder.uri, "name": "part-00000.parquet"}
-    with pytest.raises(ValueError, match="has another schema"):
+    with pytest.raises(ValueError, match="has not the expected schema"):
         read_tokens(item, b"", model=prepared.teacher_model("tiny"), max_length=32)
 
 
