@@ -27,7 +27,6 @@ DOCS = {
 }
 # They say what was, so they name settings and files that are gone.
 HISTORY = {"CHANGELOG.md", "results.md"}
-_COMING = {"tests/test_imports.py"}
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _MAX_CHARS = 110
@@ -174,7 +173,7 @@ def test_every_script_and_job_exists(page: Path) -> None:
     files = re.findall(r"(?:python|pytest) ((?:tests|jobs)/[\w/]+\.py)", text)
     files += re.findall(r"`((?:raydistill|tests|jobs)/[\w/]+\.(?:py|toml))`", text)
     files += [f"{name.replace('.', '/')}.py" for name in re.findall(r"-m (jobs\.\w+)", text)]
-    assert {name for name in files if not (ROOT / name).is_file()} <= _COMING
+    assert {name for name in files if not (ROOT / name).is_file()} == set()
 
 
 @each_page

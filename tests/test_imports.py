@@ -103,11 +103,12 @@ def collect(node: ast.AST, found: list[Import], *, is_top: bool, is_for_types: b
         for name, is_ours in imported(node):
             found.append(Import(name, is_ours, node.lineno, is_top, is_for_types))
     is_top = is_top and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    if isinstance(node, ast.If) and isinstance(node.test, ast.Name):
-        is_for_types = is_for_types or node.test.id == "TYPE_CHECKING"
+    is_guard = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    others = node.orelse if is_guard and isinstance(node, ast.If) else []
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.expr):
-            collect(child, found, is_top=is_top and not is_for_types, is_for_types=is_for_types)
+            types = is_for_types or (is_guard and child not in others)
+            collect(child, found, is_top=is_top and not types, is_for_types=types)
 
 
 def imported(node: ast.AST) -> Iterator[tuple[str, bool]]:
@@ -269,3 +270,10 @@ def test_the_scorer_needs_numpy_and_numba_only() -> None:
     assert found[0] == "raydistill.serving.scorer"
     heavy = {"torch", "ray", "transformers", "pyarrow", "pydantic"} & set(found)
     assert {"numpy", "numba"} <= set(found) and not heavy, sorted(heavy)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nothing_is_imported_by_a_string(module: str) -> None:
+    text = path_of(module).read_text()
+    for way in ("import_module", "__import__"):
+        assert way not in text, f"{module} uses {way}: write the import out"

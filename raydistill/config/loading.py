@@ -13,15 +13,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from raydistill.config.run_config import RunConfig
+from raydistill.config.run_config import RENAMED, RunConfig
 from raydistill.errors import UserError
 from raydistill.files.inputs.decoding import decode_text
 
 # Fields that were renamed: old name to new name, for the error message.
-_RENAMED = {
-    "labels": "soft_labels",
-    "train.loss": 'train.target ("logit" for "mse", "probability" for "cross_entropy")',
-}
 
 
 def read_text(path: str) -> str:
@@ -147,8 +143,8 @@ def _explain(error: Mapping[str, Any]) -> str:
         return f"{where} is missing"
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg'].removeprefix('Value error, ')} (given: {error['input']!r})"
-    if where in _RENAMED:
-        return f"unknown field {where}: it is now {_RENAMED[where]}"
+    if where in RENAMED:
+        return f"unknown field {where}: {RENAMED[where]}"
     allowed = _fields_at(loc[:-1])
     near = difflib.get_close_matches(loc[-1], allowed, n=3, cutoff=0.5) or sorted(allowed)
     return f"unknown field {where}; did you mean {', '.join(near)}?"

@@ -70,8 +70,9 @@ settings with their defaults.
 
 The column *changes results* says whether a setting is part of a fingerprint. If it is, another
 value gives another output folder, and the stages that depend on it run again. Other values of
-`[pairs]` and `[judged]` need another `run_dir`; further files in `input` do not. If the column says
-no, the setting changes speed, placement or limits only, and complete outputs stay valid.
+`[pairs]` and `[judged]` need another `run_dir`, but for `relevant_at`; further files in `input` do
+not. If the column says no, the setting changes speed, placement or limits only, and complete
+outputs stay valid.
 """
 _PRESETS = """## Presets
 

@@ -34,6 +34,16 @@ from raydistill.config.teachers import (
     TreesConfig,
 )
 
+_GONE = "it is gone, as it gained nothing: leave it out"
+# Names of older run files, and what such a file must say now.
+RENAMED = {
+    "labels": "it is now soft_labels",
+    "train.loss": 'it is now train.target ("logit" for "mse", "probability" for "cross_entropy")',
+    **dict.fromkeys(
+        ("ngrams.bags", "student.start", "train.optimizer", "train.weight_decay"), _GONE
+    ),
+}
+
 
 class RunConfig(ConfigSection):
     """The settings of a run, as read from the run file and stored in the run folder as run.toml."""
@@ -150,6 +160,9 @@ def normalised(weights: Mapping[str, float], *, names: Sequence[str]) -> dict[st
 
 def _check_searched(name: str) -> None:
     section, _, field = name.partition(".")
+    for old in (name, section):
+        if old in RENAMED:
+            raise ValueError(f"tune.space: unknown setting {name}: {RENAMED[old]}")
     kind = SEARCHED.get(section)
     if kind is None:
         raise ValueError(

@@ -170,14 +170,14 @@ class Writer:
         self, catalog: AttributeCatalog, kinds: Sequence[Kind], chance: random.Random
     ) -> None:
         """`kinds` is the result of `load_kinds(catalog)`; `chance` makes all random choices."""
-        self._lexicon, self._kinds, self._chance = catalog, kinds, chance
+        self._catalog, self._kinds, self._chance = catalog, kinds, chance
         self._formats = {
             form: [[part.split() for part in text.split("|")] for text in catalog.words[form]]
             for form in ("title_formats", "part_formats")
         }
 
     def _states(self, shares: str, attribute: str) -> bool:
-        share: float = self._lexicon.words[shares].get(attribute, 0.0)
+        share: float = self._catalog.words[shares].get(attribute, 0.0)
         return self._chance.random() < share
 
     def draw_main(self, kind: int) -> Item:
@@ -189,7 +189,7 @@ class Writer:
         }
         has_model = self._kinds[kind].has_models and "brand" in stated
         if has_model and self._states("title_states", "model"):
-            stated["model"] = self._lexicon.new_model(stated["brand"], self._chance)
+            stated["model"] = self._catalog.new_model(stated["brand"], self._chance)
         return Item(kind, stated)
 
     def draw_part(self, kind: int, fits: Item) -> Item:
@@ -203,16 +203,16 @@ class Writer:
     def title(self, item: Item) -> str:
         """A title with all stated attributes, in one of the formats."""
         chance, kind = self._chance, self._kinds[item.kind]
-        text = {a: chance.choice(self._lexicon.spellings[i]) for a, i in item.stated.items()}
+        text = {a: chance.choice(self._catalog.spellings[i]) for a, i in item.stated.items()}
         names = kind.names
         text["name"] = names[0] if chance.random() < 0.25 else chance.choice(names)
         if chance.random() < 0.5:
-            text["filler"] = chance.choice(self._lexicon.words["fillers"])
+            text["filler"] = chance.choice(self._catalog.words["fillers"])
         if kind.part:
             text["part"], text["main"] = kind.part, chance.choice(self._kinds[kind.main].names)
             # A maker only beside the brand that the accessory fits: alone it reads as that brand.
             if "brand" in text and chance.random() < 0.4:
-                text["maker"] = chance.choice(self._lexicon.words["brands"])
+                text["maker"] = chance.choice(self._catalog.words["brands"])
         elif chance.random() < 0.15 or "pack" in text:
             text["name"] = _plural(text["name"])
         form = chance.choice(self._formats["part_formats" if kind.part else "title_formats"])
@@ -235,7 +235,7 @@ class Writer:
             also_brand = chance.random() < 0.5 and "brand" in product.stated
             asked = ["brand", "model"] if also_brand else ["model"]
         else:
-            weights = self._lexicon.words["query_asks"]
+            weights = self._catalog.words["query_asks"]
             # Weighted draw without replacement: order by random ** (1 / weight), largest first.
             asked = sorted(
                 (a for a in product.stated if a in weights),
@@ -249,7 +249,7 @@ class Writer:
         name = kind.names[0] if chance.random() < 0.2 else chance.choice(kind.names)
         name = _plural(name) if chance.random() < 0.15 and not kind.part else name
         stated = dict(intent.stated)
-        text = {a: chance.choice(self._lexicon.spellings[i]) for a, i in stated.items()}
+        text = {a: chance.choice(self._catalog.spellings[i]) for a, i in stated.items()}
         while stated and len(" ".join([name, *text.values()]).split()) > _MAX_QUERY_WORDS - bool(
             kind.part
         ):
@@ -265,6 +265,6 @@ class Writer:
             last = [phrases.pop()] if phrases and chance.random() < 0.25 else []
             words = " ".join([*phrases, name, *last])
         if chance.random() < 0.04 and len(words.split()) + 2 <= _MAX_QUERY_WORDS:
-            words = f"{chance.choice(self._lexicon.words['query_fillers'])} {words}"
+            words = f"{chance.choice(self._catalog.words['query_fillers'])} {words}"
         words = words.lower()
         return _capitalised(words) if chance.random() < 0.04 else words, Item(intent.kind, stated)

@@ -155,7 +155,7 @@ class Run(RunFingerprints):
                 if may_hold(given.path, self.root.uri):
                     raise UserError(
                         f"{section}.input {given.path} also matches files of the run folder "
-                        f"{self.root} too; give a run_dir elsewhere, or name the files"
+                        f"{self.root}; give a run_dir elsewhere, or name the files"
                     )
         self.root.check_claim("run")
 

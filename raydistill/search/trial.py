@@ -135,7 +135,7 @@ class _Best:
     """Metrics on the dev split of the weights that the fit would keep."""
 
     def __init__(self, fit: StudentFit, state: FitState, loader: Loader) -> None:
-        self._job, self._state, self._loader = fit, state, loader
+        self._fit, self._state, self._loader = fit, state, loader
         self._found: dict[str, float] = {}
         self._dev: tuple[Features, NDArray[np.float32]] | None = None
 
@@ -143,7 +143,7 @@ class _Best:
         """What the best is after an evaluation."""
         if self._found and self._state.num_worse:
             return self._found
-        metric = self._job.run.config.tune.metric
+        metric = self._fit.run.config.tune.metric
         if metric in ("auc", "log_loss"):
             ends = ["", *(["_average"] if "dev_auc_average" in entry else [])]
             end = max(ends, key=lambda end: entry[f"dev_auc{end}"])
@@ -154,7 +154,7 @@ class _Best:
 
     def _measure(self) -> dict[str, float]:
         """All metrics of the best weights; costs a second pass over the dev split."""
-        run, fit = self._job.run, self._job
+        run, fit = self._fit.run, self._fit
         if self._dev is None:
             folder, loader = run.judged("dev"), self._loader
             judged = Loader(folder, Targets(), spec=loader.spec, lexicon=loader.lexicon)

@@ -248,8 +248,8 @@ def _featurize_block(
     """Flat ids and the number of ids per bag of all pairs of a block; fills `dense`."""
     rows = len(queries[1]) - 1
     most = max(longest(queries[1]), longest(titles[1])) + 1
-    room_q, room_t = _scratch(most, layout.growth), _scratch(most, layout.growth)
-    seen = np.empty(len(room_t.grams), np.bool_)
+    scratch_q, scratch_t = _scratch(most, layout.growth), _scratch(most, layout.growth)
+    seen = np.empty(len(scratch_t.grams), np.bool_)
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
     # Upper bound. A word has at least one byte, also in sizes: 2n + 1 ids and n tagged ids. With
     # spaces around words, at most three character n-grams per byte, or `growth` in sizes.
@@ -258,11 +258,11 @@ def _featurize_block(
     )
     ends = np.empty(rows * layout.bags + 1, np.int64)
     ends[0] = at = bag = 0
-    query = title = room_q
+    query = title = scratch_q
     for row in range(rows):
         if row == 0 or not _is_as_before(queries, row):  # the titles of a query are adjacent
-            query = _read(queries, row, tables, table, room_q, lexicon, layout)
-        title = _read(titles, row, tables, table, room_t, lexicon, layout)
+            query = _read(queries, row, tables, table, scratch_q, lexicon, layout)
+        title = _read(titles, row, tables, table, scratch_t, lexicon, layout)
         if len(query.words.words):  # without a query (single texts) no ids
             at = _add_ngrams(query.words.words, layout.shift, ids, at)
         at = _add_ngrams(title.words.words, layout.shift, ids, at)

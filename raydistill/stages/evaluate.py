@@ -179,7 +179,7 @@ def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Sc
         equal = dict.fromkeys(berts, 1 / len(berts))
         stacks["teacher ensemble"] = used, 1.0
         if len(berts) > 1 and used != Stack(equal):
-            stacks["teachers, mean"] = Stack(equal), 1.0
+            stacks["teacher mean"] = Stack(equal), 1.0
         if fitted is not None:
             stacks["teacher ensemble, calibrated"] = fitted, fitted.temperature
     logits = {split: read_judged(run, split).logits_BM for split in ("dev", "test")}

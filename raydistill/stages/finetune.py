@@ -113,7 +113,7 @@ def finetune_loop(config: dict[str, Any]) -> None:
     set_up_attention(device)
     use = workers_use(device, dtype=dtype)
     with tempfile.TemporaryDirectory() as scratch:
-        keeper = BestCheckpointCallback(
+        best_checkpoint = BestCheckpointCallback(
             Path(scratch) / "best", is_first=context.get_world_rank() == 0, log=log
         )
         trainer = make_trainer(
@@ -122,17 +122,19 @@ def finetune_loop(config: dict[str, Any]) -> None:
             output=Path(scratch) / "checkpoints",
             num_workers=context.get_world_size(),
             device=device,
-            callbacks=[keeper],
+            callbacks=[best_checkpoint],
         )
-        keeper.model, keeper.tokenizer = trainer.model, trainer.processing_class
-        keeper.has_code = run.config.teachers[name].trust_remote_code
-        trainer.train(resume_from_checkpoint=keeper.restore(ray.train.get_checkpoint(), scratch))
+        best_checkpoint.model, best_checkpoint.tokenizer = trainer.model, trainer.processing_class
+        best_checkpoint.has_code = run.config.teachers[name].trust_remote_code
+        trainer.train(
+            resume_from_checkpoint=best_checkpoint.restore(ray.train.get_checkpoint(), scratch)
+        )
         if context.get_world_rank() == 0:
-            keeper.finish()
+            best_checkpoint.finish()
             folder = run.teacher(name)
-            folder.upload(keeper.best)
-            folder.write_json(RESULT, {**keeper.result(), **use})
-        ray.train.report({"dev_auc": keeper.best_auc})
+            folder.upload(best_checkpoint.best)
+            folder.write_json(RESULT, {**best_checkpoint.result(), **use})
+        ray.train.report({"dev_auc": best_checkpoint.best_auc})
 
 
 class BestCheckpointCallback(TrainerCallback):

@@ -226,7 +226,7 @@ def _add(
     layouts: dict[str, BucketLayout] = {}
     rows_out = sum(shards.values())
     if dataset.dedupe:
-        layouts = _grids(dataset, counts, earlier)
+        layouts = _layouts(dataset, counts, earlier)
         totals, shards = _gather(dataset, layouts, earlier, counts=counts)
         rows_out = totals["rows_out"]
         if totals["is_exact"]:
@@ -292,7 +292,7 @@ def _scatter(
 # --- gather
 
 
-def _grids(
+def _layouts(
     dataset: Dataset, counts: Counter[str], earlier: list[dict[str, Any]]
 ) -> dict[str, BucketLayout]:
     layouts = {

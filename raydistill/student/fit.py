@@ -192,14 +192,14 @@ def fit_student(
     """Train from `state` to the end of the last epoch, or until `is_over`; updates `state`."""
     dev = _dev_split(fit.run, loader)
     device = str(state.student.table_VD.device)
-    meter = _FitLogger(fit, state, log=callbacks.log)
+    fit_logger = _FitLogger(fit, state, log=callbacks.log)
     batches = prefetch(
         _batches(fit, state, loader, rank=rank, num_workers=num_workers, device=device),
         depth=BATCHES_AHEAD,
     )
     num_windows = [len(_windows(fit, epoch)) for epoch in range(fit.num_epochs)]
     window: Window | None = None
-    for batch, inputs, targets_B in meter.waiting(batches):
+    for batch, inputs, targets_B in fit_logger.waiting(batches):
         if batch.window is not window:
             window = batch.window
             # One dropout seed a window: a resumed fit draws the same masks as an uninterrupted one.
@@ -207,11 +207,11 @@ def fit_student(
         middle = state.num_pairs + batch.num_global / 2  # at the ends the rate may be 0
         rate = rate_at(fit.settings, done_share=middle / fit.num_pairs)
         loss = state.trainer.step(inputs, targets_B, num_global=batch.num_global, rate=rate)
-        meter.step(loss, num_pairs=len(targets_B), num_global=batch.num_global)
+        fit_logger.step(loss, num_pairs=len(targets_B), num_global=batch.num_global)
         ends_epoch = batch.is_last and window.index + 1 == num_windows[window.epoch]
         if ends_epoch or _is_due(state.num_pairs, batch, every=fit.settings.evaluate_every_pairs):
             _evaluate(fit, state, dev, device=device)
-            meter.evaluated()
+            fit_logger.evaluated()
             callbacks.record(state.history[-1])
         if batch.is_last:
             _next_window(state, window, ends_epoch=ends_epoch)

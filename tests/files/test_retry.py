@@ -191,9 +191,19 @@ def test_every_request_is_made_again(name: str, folder: Folder, store: Proxy) ->
     found = work(folder)
     assert retry.take() == {"ACCESS_DENIED": 1}
     store.fail(0, DENIED)
-    expected = {"read": b"query,title\na,b\n", "exists": True, "list": 2}
-    expected["files"] = [MARKER, "a.csv"]
-    assert found == expected.get(name, found)  # of the others the file system tells
+    expected: dict[str, object] = {
+        "read": b"query,title\na,b\n",
+        "exists": True,
+        "list": 2,
+        "files": [MARKER, "a.csv"],
+        "download": [MARKER, "a.csv", "sub"],
+        "look": look_at(InputFile(f"{folder / 'a.csv'}", 16), whole=True).digest
+        if name == "look"
+        else None,
+    }
+    assert found == expected.get(name)
+    if name == "write":
+        assert folder.read_bytes("c.csv") == b"x"
     if name.startswith("delete"):
         assert not folder.exists("sub" if name == "delete" else "a.csv")
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PACKAGE = Path(__file__).parents[2]
 _MARK = b"raydistill.serving.machine_code.compiled import"
-_IMPORTED = re.compile(rb"\braydistill((?:\.[a-z_0-9]+)*)")
+_IMPORTED = re.compile(rb"^[ \t]*(?:from|import) raydistill((?:\.[a-z_0-9]+)+)", re.MULTILINE)
 _FOLDER = re.compile(r"compiled-[0-9a-f]{16}")
 _NUM_KEPT, _UNUSED_S = 4, 24 * 3600  # other versions: the 4 newest and any used within a day stay
 _LOCK = threading.RLock()

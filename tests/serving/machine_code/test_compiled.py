@@ -220,3 +220,9 @@ def test_the_hash_is_the_same_in_every_process_and_cheap() -> None:
     start_s = time.perf_counter()
     assert found == compiled.fingerprint() != ""
     assert time.perf_counter() - start_s < 1  # 5 ms on a machine at rest
+
+
+def test_files_that_no_compiled_code_needs_change_nothing() -> None:
+    found = compiled.sources()
+    assert {"serving/featurize.py", "serving/text/units.py", "data/query_key.py"} <= set(found)
+    assert not {"files/folder.py", "files/retry.py", "__init__.py"} & set(found)
