@@ -1,7 +1,7 @@
-"""The trials of a search through Ray Tune: Optuna proposes, ASHA stops what does badly.
+"""Run the trials of a search with Ray Tune: Optuna proposes settings, ASHA stops bad trials.
 
-A trial is one actor on one core. What all of them share lies in the object store once. A search
-that was cut off goes on with its finished trials kept.
+A trial runs in one actor on one core. The inputs that all trials share are in the object store
+once. An interrupted search resumes and keeps its finished trials.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-# Before Ray Tune is imported. It saves the search every second, so that a kill costs no finished
-# trial; it leaves Ctrl-C to us, and writes no event files for every trial.
+# Set before Ray Tune is imported. Tune saves the search every second, so that a kill loses no
+# finished trial; it does not handle Ctrl-C, and writes no event files for each trial.
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose box is printed even when quiet
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints a box even with verbose=0
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
 import optuna
@@ -45,11 +45,11 @@ from raydistill.student.fit import FitState, StudentFit
 logger = logging.getLogger("raydistill")
 _METRICS = (*MODES, US_PER_PAIR, "pairs", "done_share")
 _TIMED_PAIRS, _TIMED_ROUNDS = 2_048, 5
-_REDUCTION = 3  # ASHA: of so many trials at a rung, one goes on
+_REDUCTION = 3  # ASHA: one of this many trials continues after a rung
 
 
 def search(context: SearchContext, cluster: Cluster, *, storage: Folder, name: str) -> list[Trial]:
-    """Run what is left of the trials; all of them, in the order they were proposed."""
+    """Run the remaining trials, and return all trials in the order of their proposal."""
     _quiet()
     storage.tried(lambda: storage.filesystem.create_dir(storage.path(), recursive=True))
     trainable = tune.with_resources(tune.with_parameters(_trial, context=context), {"CPU": 1})
@@ -59,7 +59,7 @@ def search(context: SearchContext, cluster: Cluster, *, storage: Folder, name: s
         tuner = tune.Tuner.restore(
             path, trainable, param_space=space, storage_filesystem=storage.filesystem
         )
-        logger.info("tune      goes on with the trials in %s", storage / name)
+        logger.info("tune      resuming the trials in %s", storage / name)
     else:
         tuner = tune.Tuner(
             trainable,
@@ -74,7 +74,7 @@ def search(context: SearchContext, cluster: Cluster, *, storage: Folder, name: s
             ),
         )
     results = tuner.fit()
-    # As saved: of restored trials that had failed, Tune's results have neither settings nor errors.
+    # From the saved files: Tune's results lack settings and errors of restored failed trials.
     analysis = tune.ExperimentAnalysis(
         results.experiment_path, storage_filesystem=results.filesystem
     )
@@ -98,7 +98,7 @@ def _tune_config(context: SearchContext, cluster: Cluster) -> tune.TuneConfig:
         num_samples=settings.num_trials,
         max_concurrent_trials=settings.num_concurrent or cluster.num_cores,
         trial_dirname_creator=_name_of,
-        reuse_actors=True,  # a new process costs seconds, most of them the import of torch
+        reuse_actors=True,  # a new process takes seconds, mostly to import torch
         search_alg=OptunaSearch(
             metric=names if settings.speed else names[0],
             mode=modes if settings.speed else modes[0],
@@ -110,7 +110,7 @@ def _tune_config(context: SearchContext, cluster: Cluster) -> tune.TuneConfig:
             metric=settings.metric,
             mode=MODES[settings.metric],
             max_t=context.num_pairs,
-            # The first look at half an epoch: before it, trials differ by their learning rate.
+            # The first rung is at half an epoch: before it, trials differ by their learning rate.
             grace_period=2 * (context.sample.num_pairs // EVALUATIONS_AN_EPOCH),
             reduction_factor=_REDUCTION,
         ),
@@ -118,7 +118,7 @@ def _tune_config(context: SearchContext, cluster: Cluster) -> tune.TuneConfig:
 
 
 def _name_of(trial: TuneTrial) -> str:
-    """The folder of a trial, by which it is also known to us."""
+    """The name of a trial and of its folder."""
     return str(trial.trial_id)
 
 
@@ -126,23 +126,23 @@ def _domain(dimension: Dimension) -> Any:  # noqa: ANN401 - Tune's domains have 
     if dimension.choices:
         return tune.choice(list(range(len(dimension.choices))))
     low, high = dimension.low, dimension.high
-    if dimension.is_whole:  # Tune leaves out the upper end
+    if dimension.is_whole:  # Tune excludes the upper end
         return (tune.lograndint if dimension.log else tune.randint)(int(low), int(high) + 1)
     return (tune.loguniform if dimension.log else tune.uniform)(low, high)
 
 
 def _trial(values: dict[str, Any], *, context: SearchContext) -> None:
-    """What the actor of a trial runs."""
-    gc.collect()  # a trial that was stopped leaves its tables in the cycles of a traceback
+    """The function that the actor of a trial runs."""
+    gc.collect()  # reference cycles of a traceback hold the tables of a stopped trial
     torch.set_num_threads(1)
     time_us = _time_us if context.run.config.tune.speed else None
     run_trial(context, values, report=tune.report, time_us=time_us)
 
 
 def _time_us(fit: StudentFit, state: FitState, lexicon: Lexicon) -> float:
-    """Microseconds a pair of the scorer in batches, from raw text; untrained weights take as long.
+    """µs/pair of the scorer in batches, from raw text; the values of the weights have no effect.
 
-    The least of several rounds: other trials share the machine.
+    The minimum of several rounds: other trials share the machine.
     """
     arrays = {name: value.numpy() for name, value in state.student.arrays().items()}
     scorer = Scorer(bundle_settings(fit.run, "student"), {**arrays, **lexicon.to_arrays()})
@@ -177,7 +177,7 @@ def _to_trial(context: SearchContext, trial: TuneTrial, folder: Folder) -> Trial
 
 
 def _error(folder: Folder) -> str:
-    """The cause without Ray's stack, from the file that Tune leaves in a trial's folder."""
+    """The cause without Ray's stack, from the file that Tune writes to a trial's folder."""
     if not folder.exists("error.txt"):
         return "killed before its error was written"
     lines = folder.read_bytes("error.txt").decode().splitlines()
@@ -185,7 +185,7 @@ def _error(folder: Folder) -> str:
 
 
 class _Ended(tune.Callback):
-    """A line for every trial that ends."""
+    """Log a line for each trial that ends."""
 
     def __init__(self, settings: TuneConfig) -> None:
         self._settings = settings

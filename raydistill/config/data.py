@@ -1,4 +1,4 @@
-"""The tables `[pairs]`, `[judged]` and `[cluster]`: raw files, their columns, text and labels."""
+"""The tables `[pairs]`, `[judged]` and `[cluster]` of the run file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raydistill.errors import UserError
 
 
 class CsvConfig(ConfigSection):
-    """How delimited text is written, where its suffix and its first lines do not show it."""
+    """The format of delimited text, where the suffix and the first lines do not show it."""
 
     quote: str | None = None
     """The quote character. `""`: quotes are text. Default: `"`; in TSV none."""
@@ -58,7 +58,7 @@ Scale = tuple[float, float]
 
 
 class InputConfig(ConfigSection):
-    """One input as a table; a setting that is not given here is that of the section."""
+    """One input as a table; a setting that is not given here has the section's value."""
 
     path: str
     """A file, a folder or a glob, local or `s3://`."""
@@ -81,7 +81,7 @@ class InputConfig(ConfigSection):
 
 
 def _to_inputs(given: object) -> object:
-    """`input = "log/*.parquet"` is what people write first; a list of those, or of tables."""
+    """A path such as `"log/*.parquet"`, a table, or a list of either, as a tuple of tables."""
     if isinstance(given, (str, dict, InputConfig)):
         given = [given]
     if not isinstance(given, (list, tuple)):
@@ -93,7 +93,7 @@ Inputs = Annotated[tuple[InputConfig, ...], Field(min_length=1), BeforeValidator
 
 
 def check_labels(where: str, scale: Scale | None, grades: Mapping[str, float] | None) -> None:
-    """Raise ValueError unless there is at most one of a scale and grades, and it is one."""
+    """Raise ValueError if both a scale and grades are given, or if a scale has equal ends."""
     if scale and grades:
         raise ValueError(f"{where} has a scale and grades; give one of them")
     if scale and scale[0] == scale[1]:
@@ -101,10 +101,10 @@ def check_labels(where: str, scale: Scale | None, grades: Mapping[str, float] | 
 
 
 def to_csv_config(given: Mapping[str, str | None]) -> CsvConfig:
-    """Options of a command as the run file has them.
+    """A command's CSV options as the run file's `csv` table.
 
     Raises:
-        UserError: one that is not allowed.
+        UserError: an option that is not allowed.
     """
     try:
         return CsvConfig.model_validate(dict(given))
@@ -116,7 +116,7 @@ class TextRules(ConfigSection):
     """Columns and cleaning rules that `[pairs]` and `[judged]` share."""
 
     RUNTIME_ONLY = frozenset({"input", "csv", "max_bad_fraction"})
-    # The manifest's identities hold the files and how each is read (data/manifest.py).
+    # The manifest's identities contain the files and their reading options (data/manifest.py).
     FINGERPRINTED_ELSEWHERE = frozenset({"input", "csv"})
     input: Inputs
     """The raw files: a path, a list of paths, or a list of tables (see `[[pairs.input]]`)."""
@@ -138,17 +138,17 @@ class TextRules(ConfigSection):
     """The share of rows that may go to quarantine; with more `prepare` stops."""
 
     def csv_options(self, given: InputConfig) -> dict[str, str]:
-        """What is known of the delimited text of an input, as fields of `CsvOptions`."""
+        """The given settings of an input's delimited text, as fields of `CsvOptions`."""
         own = given.csv.model_dump(exclude_none=True) if given.csv else {}
         return {**self.csv.model_dump(exclude_none=True), **own}
 
     def label_rule(self, given: InputConfig) -> dict[str, Any]:
-        """What the labels of an input stand for, as `LabelRule.of` takes it."""
+        """The scale or grades of an input's labels, as arguments of `LabelRule.of`."""
         del given
         return {}
 
     def columns(self, given: InputConfig) -> dict[str, str]:
-        """Our name of each column that is read, and its name in the files of an input."""
+        """The columns to read: the name in shards to the name in the files of an input."""
         own: dict[str, str | None]
         own = {"query": self.query, "title": self.title, "source": self.source}
         if isinstance(self, JudgedConfig):
@@ -171,12 +171,12 @@ class TextRules(ConfigSection):
         return self
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """As of any section; of the source columns only whether there is one."""
+        """As of any section; for `source`, only whether any input has a source column."""
         return {**super().fingerprint_fields(), "source": self.keeps_source}
 
     @property
     def keeps_source(self) -> bool:
-        """Whether any input names a source column: the shards then have one."""
+        """Whether any input names a source column; if so, the shards have one."""
         return bool(self.source) or any(given.source for given in self.input)
 
 
@@ -192,7 +192,7 @@ class PairsConfig(TextRules):
 
 
 class JudgedConfig(TextRules):
-    """Human-judged pairs, split by a hash of the query where their input names no split."""
+    """Human-judged pairs; a hash of the query decides the split if their input names none."""
 
     RUNTIME_ONLY = TextRules.RUNTIME_ONLY | {"scale", "grades"}
     FINGERPRINTED_ELSEWHERE = TextRules.FINGERPRINTED_ELSEWHERE | {"scale", "grades"}
@@ -211,7 +211,7 @@ class JudgedConfig(TextRules):
     """The share of queries in the test split. No effect where an input is the test split."""
 
     def label_rule(self, given: InputConfig) -> dict[str, Any]:
-        """What the labels of an input stand for: its own scale or grades, or the section's."""
+        """The input's own scale or grades, or the section's."""
         scale, grades = given.scale, given.grades
         if scale is None and not grades:
             scale, grades = self.scale, self.grades
@@ -231,7 +231,7 @@ class JudgedConfig(TextRules):
         return self
 
     def share(self, split: str) -> float:
-        """Of the pairs whose input names no split, those that go to dev or to test."""
+        """The share of queries that go to dev or test by hash; 0 if an input is that split."""
         if any(given.split == split for given in self.input):
             return 0.0
         return self.dev_share if split == "dev" else self.test_share

@@ -37,7 +37,7 @@ class SpaceConfig(ConfigSection):
 
 
 class TuneConfig(ConfigSection):
-    """How settings are searched."""
+    """Settings of the search."""
 
     RUNTIME_ONLY = frozenset({"num_concurrent"})
     num_trials: Count = 50

@@ -27,7 +27,7 @@ class SoftLabelsConfig(ConfigSection):
 
 
 class NgramsConfig(ConfigSection):
-    """Text to n-gram ids and match features."""
+    """Settings of the n-gram ids and the match features."""
 
     RUNTIME_ONLY = frozenset({"num_words", "word_encoder"})
     FINGERPRINTED_ELSEWHERE = RUNTIME_ONLY  # parts of the lexicon's fingerprint
@@ -62,7 +62,7 @@ class NgramsConfig(ConfigSection):
 
     @property
     def num_columns(self) -> int:
-        """Columns of the word vectors; bert2dnn has none."""
+        """Columns of the word vectors; 0 with preset bert2dnn."""
         return self.word_dim if self.preset == "match" else 0
 
     @property
@@ -72,21 +72,21 @@ class NgramsConfig(ConfigSection):
 
     @property
     def normalizes_units(self) -> bool:
-        """Whether sizes are read in one spelling; bert2dnn reads texts as they are."""
+        """Whether sizes and units are normalised; never with preset bert2dnn."""
         return self.units and self.preset == "match"
 
 
 # Defaults of each preset. bert2dnn: as published. match: the best on real pairs (docs/results.md);
-# its layers do as well as those of bert2dnn there, with a sixth of the work.
+# its layers are as accurate there as those of bert2dnn, with a sixth of the work.
 HIDDEN = {"match": (256, 64), "bert2dnn": (1024, 512, 128, 64)}
 TARGET: dict[str, Target] = {"match": "logit", "bert2dnn": "probability"}
-# Of the table's Adagrad; None: the rate of the network, as published. Most rows occur a few times,
-# and at 0.01 a step moves a row by a twelfth of its random initial value.
+# Learning rate of the table's Adagrad; None: the network's rate, as published. Most rows occur a
+# few times, and at 0.01 a step changes a row by a twelfth of its random initial value.
 TABLE_RATE = {"match": 0.1, "bert2dnn": None}
 
 
 class StudentConfig(ConfigSection):
-    """The network."""
+    """Settings of the student's network."""
 
     embedding_dim: Count = 64
     """Columns of the embedding table."""
@@ -97,7 +97,7 @@ class StudentConfig(ConfigSection):
 
 
 class TrainConfig(ConfigSection):
-    """How the student is fitted; `batch_rows` is the batch of all workers together."""
+    """Settings of the student's fit; `batch_rows` is the batch of all workers together."""
 
     RUNTIME_ONLY = frozenset(
         {"num_workers", "num_gpus", "checkpoint_every_windows", "keep_checkpoints"}
@@ -150,7 +150,7 @@ class TrainConfig(ConfigSection):
         return self.table_learning_rate or TABLE_RATE[preset] or self.learning_rate
 
 
-# The tables that tune can search: their settings need no other pairs and no other logits.
+# The tables that tune can search: their settings change neither the pairs nor the logits.
 SEARCHED: dict[str, type[ConfigSection]] = {
     "soft_labels": SoftLabelsConfig,
     "ngrams": NgramsConfig,

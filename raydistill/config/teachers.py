@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from raydistill.config.base import ConfigSection, Count, Positive
 from raydistill.config.prompt import Prompt
 
-TREES = "trees"  # the name of that teacher among the others
-# The version of the code between a pair and its logit: tokens, batches, the packed encoder, the
-# features of the trees. Raise it with every change after which some teacher may give some pair
-# another logit: logits that are there are then made again, not taken for those of the new code.
+TREES = "trees"  # the name of the teacher of boosted trees
+# The version of the code that computes a logit from a pair: tokens, batches, the packed encoder,
+# the features of the trees. Raise it with each change that can change a logit of any teacher:
+# existing logits are then computed again.
 ENGINE = 2
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -52,7 +52,7 @@ class TeacherConfig(ConfigSection):
 
 
 class TreesConfig(ConfigSection):
-    """Boosted trees on the match features: a teacher fitted on the judged pairs by `label`."""
+    """Boosted trees on the match features: a teacher that `label` fits on the judged pairs."""
 
     RUNTIME_ONLY = frozenset({"num_actors"})
 
@@ -74,7 +74,7 @@ class TreesConfig(ConfigSection):
 
 
 class FinetuneConfig(ConfigSection):
-    """How a base encoder becomes a cross-encoder."""
+    """Settings to fine-tune a base encoder as a cross-encoder."""
 
     RUNTIME_ONLY = frozenset({"num_workers", "num_gpus"})
     epochs: Count = 2
@@ -105,7 +105,7 @@ class FinetuneConfig(ConfigSection):
     """GPUs of a worker, where the cluster has GPUs. 0: CPUs."""
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """As of any section; a weight that is not given leaves older fingerprints as they are."""
+        """As of any section; without a `positive_weight`, so that older fingerprints stay valid."""
         left_out = {"positive_weight"} if self.positive_weight is None else set()
         return {k: v for k, v in super().fingerprint_fields().items() if k not in left_out}
 
@@ -120,7 +120,7 @@ class FinetuneConfig(ConfigSection):
 
 
 class LabelConfig(ConfigSection):
-    """How teachers score pairs."""
+    """Settings of the teachers' scoring."""
 
     RUNTIME_ONLY = frozenset({"tokens_per_batch", "num_gpus", "num_actors", "max_bad_fraction"})
     dtype: Dtype = "auto"

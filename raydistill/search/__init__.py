@@ -1,1 +1,1 @@
-"""A trial: settings of a search, and what they gain."""
+"""The hyperparameter search: space, sample, trials and results."""

@@ -1,6 +1,6 @@
-"""Trials to pictures (SVG): metric against each setting, and the Pareto front.
+"""SVG plots of the trials: the metric against each setting, and the Pareto front.
 
-Needs matplotlib, and no display: figures are made without pyplot.
+Requires matplotlib but no display: figures are made without pyplot.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from raydistill.evaluation.markup import drawn, to_svg
 from raydistill.search.results import FINISHED, US_PER_PAIR, Trial, flat_settings, pareto, ranked
 
 _COLUMNS = 3
-_LOG_FROM = 20.0  # a range whose ends are so far apart is drawn on a log scale
+_LOG_FROM = 20.0  # log scale from this ratio of the highest to the lowest value
 
 
 def draw(trials: Sequence[Trial], *, metric: str) -> dict[str, bytes]:
-    """Files by name; the same trials give the same bytes."""
+    """SVG bytes by file name; the same trials give the same bytes."""
     shown = ranked(trials, metric=metric)
     if not shown:
         return {}
@@ -32,7 +32,7 @@ def draw(trials: Sequence[Trial], *, metric: str) -> dict[str, bytes]:
 
 
 def _axes_of(trials: Sequence[Trial]) -> dict[str, tuple[NDArray[np.float64], list[str]]]:
-    """Values of each setting that differs between trials; of choices their place, and the names."""
+    """Values and tick names of each setting that differs between trials; a choice is its index."""
     rows = [flat_settings(trial.settings) for trial in trials]
     found: dict[str, tuple[NDArray[np.float64], list[str]]] = {}
     for name in rows[0]:
@@ -49,7 +49,7 @@ def _axes_of(trials: Sequence[Trial]) -> dict[str, tuple[NDArray[np.float64], li
 
 
 def _settings(trials: Sequence[Trial], *, metric: str) -> Figure:
-    """The metric against each setting, a panel each; trials that were stopped are pale."""
+    """The metric against each setting, in one panel each; stopped trials are pale."""
     axes = _axes_of(trials)
     num_rows = -(-max(len(axes), 1) // _COLUMNS)
     figure = Figure(figsize=(4 * _COLUMNS, 3 * num_rows), layout="constrained")
@@ -75,7 +75,7 @@ def _scale(panel: Axes, places: NDArray[np.float64], ticks: list[str]) -> None:
 
 
 def _front(trials: Sequence[Trial], *, metric: str) -> Figure:
-    """The metric against the time a pair takes, and the trials that no other beats in both."""
+    """The metric against µs/pair, with the Pareto front highlighted."""
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     panel = figure.add_subplot()
     best = pareto(trials, metric=metric)

@@ -1,7 +1,7 @@
-"""Trials to results: ranking, Pareto front, the best few, and what they gain on all pairs.
+"""Results of a search: ranking, Pareto front, final configurations, and their gain on all pairs.
 
-Comes in: metrics of trials, and of students that were trained on the whole transfer set. Goes out:
-which settings to take, and what they gain, with its spread. No files, no Ray.
+Input: metrics of trials, and of students trained on the whole transfer set. Output: the chosen
+settings, and their gain with its spread. No files, no Ray.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 @dataclass(frozen=True)
 class FinalResult:
-    """One configuration and its students, one a seed: metrics by split."""
+    """One configuration and its students, one for each seed: metrics by split."""
 
     name: str
     settings: Settings
@@ -38,16 +38,16 @@ class FinalResult:
         return fmean(self.values(split, metric))
 
     def values(self, split: str, metric: str) -> list[float]:
-        """One a seed."""
+        """The metric of each seed."""
         return [float(student[split][metric]) for student in self.students]
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better the chosen settings are than the untuned ones, seed by seed."""
+    """The improvement of the chosen settings over the untuned ones, paired by seed."""
 
-    mean: float  # above 0 is better, whatever the metric
-    deviation: float | None  # of the differences; None for one seed
+    mean: float  # above 0 is better, for each metric
+    deviation: float | None  # standard deviation of the differences; None for one seed
     num_seeds: int
 
     @property
@@ -57,18 +57,18 @@ class Gain:
 
     @property
     def is_significant(self) -> bool:
-        """Whether it is more than twice its standard error; never for one seed."""
+        """Whether the mean is more than twice its standard error; False for one seed."""
         return self.error is not None and self.mean > 2 * self.error
 
 
 def choose(untuned: FinalResult, others: Sequence[FinalResult], *, metric: str) -> FinalResult:
-    """The best mean on the dev split; the untuned settings where nothing beats them."""
+    """The configuration with the best dev mean; the untuned one if no other is better."""
     sign = -1 if MODES[metric] == "max" else 1
     return min([untuned, *others], key=lambda final: sign * final.mean("dev", metric))
 
 
 def gain(chosen: FinalResult, untuned: FinalResult, *, split: str, metric: str) -> Gain:
-    """The differences between the two, of the same seeds."""
+    """Mean and standard deviation of the differences, paired by seed."""
     sign = 1 if MODES[metric] == "max" else -1
     pairs = zip(chosen.values(split, metric), untuned.values(split, metric), strict=True)
     found = [sign * (one - other) for one, other in pairs]
@@ -76,7 +76,7 @@ def gain(chosen: FinalResult, untuned: FinalResult, *, split: str, metric: str) 
 
 
 def verdict(chosen: FinalResult, untuned: FinalResult, *, metric: str) -> str:
-    """One sentence: the gain on unseen queries with its spread, or that there is none."""
+    """One sentence: the gain on unseen queries with its spread, or no gain."""
     if chosen is untuned:
         return "No gain: nothing that was searched beats the untuned settings on the dev split."
     found = gain(chosen, untuned, split="test", metric=metric)
@@ -96,7 +96,7 @@ def verdict(chosen: FinalResult, untuned: FinalResult, *, metric: str) -> str:
 
 
 def best_toml(chosen: FinalResult, sentence: str) -> str:
-    """The overlay that `train` takes."""
+    """The chosen settings as an overlay file for `--overlay`."""
     return f"# {sentence}\n# raydistill distill --config RUN.TOML --overlay THIS\n" + tomli_w.dumps(
         tables_of(chosen.settings)
     )
@@ -104,10 +104,10 @@ def best_toml(chosen: FinalResult, sentence: str) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a trial."""
+    """The outcome of a trial."""
 
     name: str
-    state: str  # finished; stopped: it did worse than others at the same point; failed
+    state: str  # finished; stopped: worse than other trials at the same rung; failed
     settings: Settings
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -115,14 +115,14 @@ class Trial:
 
 
 def ranked(trials: Sequence[Trial], *, metric: str) -> list[Trial]:
-    """Trials that have the metric, the best first."""
+    """Trials with a finite value of the metric, without failed ones, best first."""
     sign = -1 if MODES[metric] == "max" else 1
     have = [t for t in trials if t.state != FAILED and np.isfinite(t.metrics.get(metric, np.nan))]
     return sorted(have, key=lambda trial: sign * trial.metrics[metric])
 
 
 def pareto(trials: Sequence[Trial], *, metric: str) -> list[Trial]:
-    """Those that no other beats in both the metric and the time a pair takes, the best first."""
+    """The Pareto front of the metric and µs/pair, best metric first."""
     front: list[Trial] = []
     for trial in ranked(trials, metric=metric):
         if not front or trial.metrics[US_PER_PAIR] < front[-1].metrics[US_PER_PAIR]:
@@ -131,9 +131,9 @@ def pareto(trials: Sequence[Trial], *, metric: str) -> list[Trial]:
 
 
 def best_few(trials: Sequence[Trial], config: RunConfig) -> list[Trial]:
-    """The trials that are trained again: the best, without twins and without the untuned one.
+    """The best trials, to train again; without duplicates and the untuned configuration.
 
-    Where speed is an objective, those of the Pareto front come first.
+    If speed is an objective, the trials of the Pareto front come first.
     """
     tune = config.tune
     order = ranked(trials, metric=tune.metric)
@@ -151,9 +151,9 @@ def best_few(trials: Sequence[Trial], config: RunConfig) -> list[Trial]:
 
 
 def trials_table(trials: Sequence[Trial]) -> pa.Table:
-    """One row a trial: name, state, error, seconds, metrics, and a column for each setting.
+    """One row for each trial: name, state, error, seconds, metrics, and a column for each setting.
 
-    Settings that are no numbers are written as JSON.
+    A setting with values that are not numbers is written as JSON.
     """
     columns: dict[str, list[Any]] = {
         name: [getattr(trial, name) for trial in trials]
@@ -176,7 +176,7 @@ def trials_table(trials: Sequence[Trial]) -> pa.Table:
 
 
 def flat_settings(settings: Settings) -> dict[str, Any]:
-    """Settings of which each weight has a name of its own: `soft_labels.weights.minilm`."""
+    """Settings with one name for each stacking weight: `soft_labels.weights.minilm`."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict):

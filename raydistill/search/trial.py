@@ -1,6 +1,6 @@
-"""What one trial of a search does: train a student on the sample, report its metrics.
+"""One trial of a search: train a student on the sample and report its metrics.
 
-Plain Python on one core: `cluster/tune_trials.py` runs trials through Ray Tune.
+Plain Python on one core; `cluster/tune_trials.py` runs the trials with Ray Tune.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from raydistill.teachers.judged_logits import stack_of, targets_of
 from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.stacking import Stack
 
-EVALUATIONS_AN_EPOCH = 4  # each is a chance to stop a trial that does badly
+EVALUATIONS_AN_EPOCH = 4  # ASHA can stop a trial only at an evaluation
 Report = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
 class SearchContext:
-    """What all trials of a search share."""
+    """The inputs that all trials of a search share."""
 
     run: Run
     sample: TrialSample
@@ -45,7 +45,7 @@ class SearchContext:
 
     @property
     def num_pairs(self) -> int:
-        """Pairs that the longest trial sees: of all its epochs together."""
+        """Pairs of the longest trial, over all its epochs."""
         epochs = [self.run.config.tune.max_epochs or self.run.config.train.epochs]
         for dimension in self.space:
             if dimension.name == "train.epochs":
@@ -54,10 +54,10 @@ class SearchContext:
 
 
 def trial_fit(context: SearchContext, values: Values) -> StudentFit:
-    """The fit that a trial stands for: on the sample, with the trial's settings.
+    """The fit of a trial: the sample, with the trial's settings.
 
     Raises:
-        UserError: settings that do not go together.
+        UserError: a combination of settings that is not allowed.
     """
     tune = context.run.config.tune
     settings = settings_of(context.run.config, context.space, values, fitted=context.fitted)
@@ -67,7 +67,7 @@ def trial_fit(context: SearchContext, values: Values) -> StudentFit:
     if config.train.evaluate_every_pairs is None:
         every = max(1, context.sample.num_pairs // EVALUATIONS_AN_EPOCH)
         config = with_settings(config, {"train.evaluate_every_pairs": every})
-    run = replace(context.run, config=config)  # with what it knows of files and models
+    run = replace(context.run, config=config)  # keeps the run's caches of files and models
     stack = stack_of(run, fitted=context.fitted)
     targets = replace(
         targets_of(run, stack), logits=tuple(context.sample.logits[name] for name in stack.weights)
@@ -84,9 +84,9 @@ def run_trial(
     report: Report,
     time_us: Callable[[StudentFit, FitState, Lexicon], float] | None = None,
 ) -> None:
-    """Train a student on the sample, and report after every evaluation how good its best is.
+    """Train a student on the sample; report the metrics of its best weights at each evaluation.
 
-    `time_us` measures microseconds a pair, where that is an objective too.
+    `time_us` measures µs/pair, if that is an objective too.
     """
     fit = trial_fit(context, values)
     lexicon = lexicon_of(context, fit)
@@ -105,7 +105,7 @@ def run_trial(
 
 
 def _scale(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
-    """The scale of the dense features, of as many pairs as a piece has, and at most twice that."""
+    """The scale of the dense features, from `PIECE_ROWS` to at most twice as many pairs."""
     parts: list[NDArray[np.float32]] = []
     for name, num_rows in shards.items():
         for piece in shard_pieces(name, num_rows):
@@ -115,10 +115,10 @@ def _scale(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.fl
 
 
 def lexicon_of(context: SearchContext, fit: StudentFit) -> Lexicon:
-    """The search's lexicon as a trial reads it: with the first columns of its word vectors.
+    """The search's lexicon with the first `word_dim` columns of its word vectors.
 
     Raises:
-        UserError: more columns than there are, or a vocabulary that was not counted.
+        UserError: more columns than the lexicon has, or a vocabulary of another size.
     """
     known, wanted = context.lexicon, fit.spec
     if wanted.word_dim > known.dim:
@@ -132,7 +132,7 @@ def lexicon_of(context: SearchContext, fit: StudentFit) -> Lexicon:
 
 
 class _Best:
-    """Metrics on the dev split of the weights that the fit would keep."""
+    """Dev metrics of the best weights so far: those that the fit keeps."""
 
     def __init__(self, fit: StudentFit, state: FitState, loader: Loader) -> None:
         self._fit, self._state, self._loader = fit, state, loader
@@ -140,7 +140,7 @@ class _Best:
         self._dev: tuple[Features, NDArray[np.float32]] | None = None
 
     def update(self, entry: Mapping[str, float]) -> dict[str, float]:
-        """What the best is after an evaluation."""
+        """Metrics of the best weights after an evaluation."""
         if self._found and self._state.num_worse:
             return self._found
         metric = self._fit.run.config.tune.metric

@@ -1,4 +1,4 @@
-"""tune: search settings on a sample, train the best few again on all pairs, say what they gain."""
+"""tune: search settings on a sample, train the best on all pairs, and report their gain."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ BEST, TRIALS, REPORT = "best.toml", "trials.parquet", "report.md"
 
 
 def tune_stage(run: Run, cluster: Cluster) -> bool:
-    """Search, and write `tune/`; False if it is there and of the current settings.
+    """Search and write `tune/`; False if it is complete and up to date.
 
     Raises:
-        UserError: nothing to search, shards without logits, or no trial that went through.
+        UserError: nothing to search, shards without logits, or all trials failed.
     """
     wanted = run.tune_fingerprint()
     done = run.tune.success()
     if done is not None and done["fingerprint"] == wanted:
         return False
-    with run.begin("train"):  # it trains students too: not beside `train`
+    with run.begin("train"):  # tune trains students too: it excludes a concurrent `train`
         _tune(run, cluster, wanted=wanted)
     return True
 
@@ -88,17 +88,17 @@ def _tune(run: Run, cluster: Cluster, *, wanted: str) -> None:
 
 
 def search_context(run: Run) -> SearchContext:
-    """What the trials share: sample, axes, fitted stack.
+    """The inputs that the trials share: sample, dimensions, lexicon, fitted stack.
 
     Raises:
-        UserError: nothing to search, or prepare or label not complete.
+        UserError: nothing to search, or prepare or label is incomplete.
     """
     space = dimensions(run.config)
     tune = run.config.tune
     sample = draw_sample(run, num_pairs=tune.sample_pairs, seed=tune.seed)
-    run.train_fingerprint("student")  # models are looked at here, not once a trial
+    run.train_fingerprint("student")  # pins the models here, once for all trials
     fitted = fitted_stack(run) if WEIGHTS in tune.space else stack_of(run)
-    # With word vectors, also where the run itself reads none: a trial may.
+    # With word vectors, even if the run has none: a trial can use them.
     words = replace(run, config=with_settings(run.config, {"ngrams.preset": "match"}))
     write_lexicon(words)
     return SearchContext(run, sample, load_lexicon(words), tuple(space), fitted)
@@ -113,10 +113,10 @@ def _check_any(trials: Sequence[Trial]) -> None:
 
 
 def _finals(run: Run, wanted: dict[str, Settings], cluster: Cluster) -> list[FinalResult]:
-    """Train each configuration on the whole transfer set, once a seed, and measure the students.
+    """Train each configuration on the whole transfer set with each seed; measure the students.
 
-    As many at once as the cluster holds. A student that is there is not trained again: neither
-    after a kill, nor by `train` later.
+    As many students train at once as fit on the cluster. A complete student is not trained again:
+    neither after a kill, nor by a later `train`.
     """
     seeds = range(run.config.train.seed, run.config.train.seed + run.config.tune.final_seeds)
     runs = {
@@ -127,7 +127,7 @@ def _finals(run: Run, wanted: dict[str, Settings], cluster: Cluster) -> list[Fin
         for seed in seeds
     }
     for one in runs.values():
-        write_lexicon(one)  # not by several at once
+        write_lexicon(one)  # here, so that no two threads write the same lexicon
     with ThreadPoolExecutor(_side_by_side(run, cluster)) as threads:
         fits = [threads.submit(train_role, one, "student", cluster) for one in runs.values()]
         try:
@@ -145,7 +145,7 @@ def _finals(run: Run, wanted: dict[str, Settings], cluster: Cluster) -> list[Fin
 
 
 def _side_by_side(run: Run, cluster: Cluster) -> int:
-    """How many students the cluster trains at once."""
+    """The number of students that the cluster trains at once."""
     train = run.config.train
     if cluster.num_gpus and train.num_gpus:
         return cluster.num_actors(gpus_each=train.num_gpus * train.num_workers)
@@ -158,7 +158,7 @@ def _short(student: dict[str, Any], run: Run) -> str:
 
 
 def _measure(run: Run) -> dict[str, Any]:
-    """Metrics of a student as it would be served, on both splits that nobody trained on."""
+    """Metrics of a student as served on the held-out splits, dev and test, and its µs/pair."""
     scorer = Scorer(bundle_settings(run, "student"), bundle_arrays(run, "student"))
     at = run.config.judged.relevant_at
     scored = {split: score_split(run, scorer, split) for split in ("dev", "test")}
@@ -179,7 +179,7 @@ def _found(
     *,
     num_sample: int,
 ) -> dict[str, Any]:
-    """Everything that the report says of the search."""
+    """The contents of the search's report."""
     tune = run.config.tune
     chosen = choose(untuned, others, metric=tune.metric)
     front = pareto(trials, metric=tune.metric) if tune.speed else []
@@ -213,7 +213,7 @@ def _write(
     untuned: FinalResult,
     others: Sequence[FinalResult],
 ) -> None:
-    """The overlay, the figures, the plots and a report of their own."""
+    """Write the overlay, the figures, the plots and the report."""
     chosen = next(final for final in (untuned, *others) if final.name == found["chosen"])
     plots = draw(trials, metric=found["metric"])
     found["plots"] = sorted(plots)

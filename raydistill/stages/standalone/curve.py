@@ -1,7 +1,7 @@
-"""evaluate --curve: students on shares of the transfer set, from the logits that are there.
+"""evaluate --curve: students on shares of the transfer set, from the existing logits.
 
-One Ray Train fit trains all students, one after the other, so that its start-up is paid once. A
-student that is complete stays; a curve that was cut off goes on with the others.
+One Ray Train fit trains all students, one after the other: it starts its workers once. After an
+interruption only the incomplete students are trained.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ _SPLITS = ("dev", "test")
 
 @dataclass(frozen=True)
 class CurveSettings:
-    """Which students are fitted."""
+    """The students of a curve: one for each share, preset and seed."""
 
     shares: tuple[float, ...] = SHARES
-    presets: tuple[str, ...] = ()  # none: the one of the run file
+    presets: tuple[str, ...] = ()  # empty: the run file's preset
     seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
+        """Raise UserError for a share outside (0, 1]."""
         for share in self.shares:
             if not 0 < share <= 1:
                 raise UserError(f"a share of {100 * share:g} %: give more than 0 and at most 100")
@@ -83,30 +83,30 @@ class Point(StudentFit):
 
     @property
     def fingerprint(self) -> str:
-        """As of the student on all pairs, and the share."""
+        """The fingerprint of the student on all pairs, combined with the share."""
         whole = self.run.train_fingerprint("student")
         return whole if self.share == 1 else fingerprint("curve", whole, self.share)
 
     @property
     def output(self) -> Folder:
-        """The student on all pairs is the one that `train` makes."""
+        """The student's folder; the student on all pairs is that of `train`."""
         if self.share == 1:
             return self.run.student("student")
         return self.run.root / "curve" / f"student-{self.fingerprint}"
 
     @property
     def keeps_last(self) -> bool:
-        """A table of 2^21 rows is half a gigabyte, and a curve has many."""
+        """Only on all pairs: a table of 2^21 rows has 0.5 GB, and a curve has many students."""
         return self.share == 1
 
 
 def fit_curve(run: Run, settings: CurveSettings, cluster: Cluster) -> dict[str, Any]:
-    """Fit what is missing and write `curve/`; its figures.
+    """Fit the missing students, write `curve/`, and return its figures.
 
     Raises:
         UserError: shards that a teacher has not scored.
     """
-    with run.begin("train"):  # not beside `train`, whose student is the last point
+    with run.begin("train"):  # excludes a concurrent `train`: its student is a point
         return _curve(run, settings, cluster)
 
 
@@ -127,7 +127,7 @@ def _curve(run: Run, settings: CurveSettings, cluster: Cluster) -> dict[str, Any
 
 
 def prepare_points(run: Run, settings: CurveSettings) -> list[Point]:
-    """The students that are missing, with their pairs and the scale of their features."""
+    """The missing students, with their pairs and the scale of their features written."""
     left = [point for point in _points(run, settings) if point.output.success() is None]
     shares = {point.share for point in left} - {1.0}
     _make_subsets(run, {share: _subset(run, share) for share in shares})
@@ -166,9 +166,9 @@ def _with(run: Run, preset: str, seed: int) -> Run:
 
 
 def _subset(run: Run, share: float) -> Folder:
-    """Where the pairs of a share lie while students are fitted on them.
+    """The temporary folder of the pairs of a share.
 
-    Their labels are the logits of the soft labels, of which either loss makes its target.
+    Their labels are the logits of the soft labels; each loss computes its target from them.
     """
     whole = whole_set(run)
     made_of = [sorted(whole.shards.items()), str(whole.targets), share]
@@ -187,7 +187,7 @@ def whole_set(run: Run) -> StudentFit:
 
 
 def _make_subsets(run: Run, subsets: dict[float, Folder]) -> None:
-    """Write the subsets that are not complete, and how many pairs each of their shards has."""
+    """Write the incomplete subsets, and the number of pairs of each of their shards."""
     whole = whole_set(run)
     items: list[Item] = []
     missing = {share: folder for share, folder in subsets.items() if folder.success() is None}
@@ -208,7 +208,7 @@ def _make_subsets(run: Run, subsets: dict[float, Folder]) -> None:
 
 
 def _write_subset(item: Item, *, whole: StudentFit) -> Item:
-    """Of some shards the pairs of a share that have a soft label, stored as judged pairs are."""
+    """Write the pairs of a share of some shards that have a soft label, like judged pairs."""
     target, result = Folder(item["to"]), {"name": item["name"], "to": item["to"]}
     if item["is_there"]:
         return {**result, "rows": target.open_table(item["name"]).metadata.num_rows}
@@ -241,7 +241,7 @@ def _point(run: Run, share: float, subsets: dict[float, Folder]) -> Point:
 
 
 def _fit(left: Sequence[Point], points: Sequence[Point], cluster: Cluster) -> None:
-    """Train the students that are missing, one after the other."""
+    """Train the missing students, one after the other."""
     settings = left[0].settings
     run_workers(
         curve_loop,
@@ -256,7 +256,7 @@ def _fit(left: Sequence[Point], points: Sequence[Point], cluster: Cluster) -> No
 
 
 def curve_loop(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs: the students that were not complete when it began."""
+    """The loop of each Ray Train worker: the students that are incomplete when it starts."""
     is_first = ray.train.get_context().get_world_rank() == 0
     left = [point for point in config["points"] if point.output.success() is None]
     for point in left:
@@ -275,7 +275,7 @@ def _name(point: Point) -> str:
 
 
 def _figures(run: Run, points: Sequence[Point]) -> dict[str, Any]:
-    """Metrics of every student, of the teacher, and of what needs no pair, on the test split."""
+    """Metrics of each student, the teacher, and the scorers without a share, on the test split."""
     teacher = reference_of(run)
     scored: dict[str, Any] = {teacher: teacher_scores(run)[teacher], **_without_model(run)}
     judged_only = run.student("judged_only")
@@ -322,9 +322,9 @@ def _scores(run: Run, role: str, folder: Folder) -> dict[str, Any]:
 
 
 def _without_model(run: Run) -> dict[str, Any]:
-    """Scores that no model gives: the share of the query's character trigrams that the title has.
+    """Scores without a model: the share of the query's character trigrams that are in the title.
 
-    None for single texts.
+    Empty for single texts.
     """
     if not run.config.judged.query:
         return {}
