@@ -5,22 +5,19 @@ import logging
 import os
 import shutil
 import signal
-from pathlib import Path
 
-import pytest
-
-from raydistill.runs.run_folder import Run
-from tests.helpers.logits import write_logits
-from tests.helpers.runs import run_config
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # models come from folders, never from a hub
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of ours: models come from no hub
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from raydistill.demo.shop import Shop
+from raydistill.runs.run_folder import Run
 from tests.helpers.models import make_bert
+from tests.helpers.runs import run_config
 
 # The collector would walk all of torch again and again, while it is imported and at every test's
 # end: a fifth of the time of the tests that need no Ray.
@@ -101,7 +98,6 @@ def local_ray(s3: str) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _prepared(local_ray: None, raw_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from raydistill.runs.run_folder import Run
     from raydistill.stages import prepare
 
     folder = tmp_path_factory.mktemp("prepared") / "run"
@@ -144,6 +140,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def labeled(raw_files: Path, tiny_bert: Path, prepared_dir: Path) -> Run:
+    """A prepared run whose teacher has scored all pairs, by arithmetic."""
+    from tests.helpers.logits import write_logits
+
     run = Run(run_config(prepared_dir, raw_files, tiny_bert))
     write_logits(run)
     return run

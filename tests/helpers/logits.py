@@ -2,11 +2,9 @@
 
 import pyarrow as pa
 
-from raydistill.cluster.connection import Cluster
 from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import SCORED_SPLITS, missing_shards, shards_to_score
-from raydistill.stages import label
 
 
 def share_of_words(query: str, title: str) -> float:
@@ -40,6 +38,9 @@ def logits_of(run: Run) -> dict[str, bytes]:
 
 def label_without_ray(run: Run, names: set[str] | None = None) -> None:
     """The three steps of label on some shards, or all, in this process."""
+    from raydistill.cluster.connection import Cluster
+    from raydistill.stages import label
+
     work = label._Work.of(run, "tiny", Cluster(num_cores=1, num_gpus=0))
     score = work.make()
     for shard in missing_shards(run, "tiny"):
