@@ -38,31 +38,55 @@ def test_where_ray_gave_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not placement.has_gpu()
 
 
-# Ray believes in a GPU that is not there.
+# Ray believes in two GPUs that are not there.
 CODE = """
-import sys, time
+import os, sys, time
 import raydistill.cluster.connection, ray
-ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False,
+ray.init(num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False,
          logging_level="error", object_store_memory=100 * 2**20)
 from raydistill.cli.main import main
-from raydistill.cluster.connection import Cluster
-from raydistill.errors import UserError
+from raydistill.cluster.connection import Cluster, connect
+from raydistill.cluster.tasks import run_chain
 from raydistill.cluster.train_job import run_workers
+from raydistill.config.data import ClusterConfig
+from raydistill.errors import UserError
 from raydistill.files.folder import Folder
+
 print("label", main(["label", "--config", sys.argv[1]]))
-start = time.monotonic()
 try:
     run_workers(print, {}, name="none", storage=Folder(sys.argv[2]), cluster=Cluster(3, 1),
                 num_workers=1, gpus_each=1.0)
 except UserError as error:
     print("fit", error, file=sys.stderr)
-print("seconds", time.monotonic() - start)
+
+# Four actors of half a GPU each, tasks beside them.
+cluster = connect(ClusterConfig())
+print("actors", cluster.num_gpus, cluster.num_actors(gpus_each=0.5))
+
+def read(item, data):
+    return {"read": os.getpid()}, b"tokens"
+
+def make():
+    def work(item, data):
+        time.sleep(1.0)
+        gpus = [int(gpu) for gpu in ray.get_gpu_ids()]
+        return {**item, "gpus": gpus, "scored": os.getpid()}, bytes(data) + b" scored"
+    return work
+
+def write(item, data):
+    return {**item, "written": os.getpid(), "data": bytes(data).decode()}, b""
+
+done = list(run_chain([{}] * 12, before=read, make=make, after=write, num_actors=4, gpus=0.5))
+actors = {item["scored"] for item in done}
+others = {item[name] for item in done for name in ("read", "written")}
+print("gpus", sorted({tuple(item["gpus"]) for item in done}), len(done), actors & others)
+print("data", {item["data"] for item in done})
 """
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU is there")
-def test_a_gpu_that_is_not_there_stops_label_and_fits(
+def test_gpus_that_are_not_there_stop_label_and_fits_and_share_out_actors(
     prepared_dir: Path, raw_files: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "run.toml"
@@ -74,5 +98,7 @@ def test_a_gpu_that_is_not_there_stops_label_and_fits(
     assert [line.split()[0] for line in lines] == ["raydistill:", "fit"]
     assert "Traceback" not in out.stderr + out.stdout
     assert not list(prepared_dir.glob("logits/*/*.parquet"))
-    (seconds,) = [line.split()[1] for line in out.stdout.splitlines() if line[:8] == "seconds "]
-    assert float(seconds) < 60  # no worker group was started three times
+    assert not (tmp_path / "fits").exists()  # no group of workers was started
+    assert out.stdout.splitlines()[-3:] == [
+        "actors 2 4", "gpus [(0,), (1,)] 12 set()", "data {'tokens scored'}",
+    ]  # fmt: skip
