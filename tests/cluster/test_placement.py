@@ -68,7 +68,7 @@ def read(item, data):
 
 def make():
     def work(item, data):
-        time.sleep(1.0)
+        time.sleep(0.3)
         gpus = [int(gpu) for gpu in ray.get_gpu_ids()]
         return {**item, "gpus": gpus, "scored": os.getpid()}, bytes(data) + b" scored"
     return work
