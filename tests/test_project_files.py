@@ -1,5 +1,6 @@
-"""Project files other than code: the cluster file, the jobs, the recipes."""
+"""The cluster file, the jobs, the recipes; what no source file and no test module holds."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import raydistill
 from raydistill.config.loading import load_config
 from raydistill.runs.run_folder import STAGES
 
@@ -43,3 +45,44 @@ def test_a_job_runs_from_the_checkout(raw_files: Path) -> None:
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert "shard_rows = 4096" in found.stdout
+
+
+# `python -O` removes asserts: data would pass unchecked.
+PACKAGE = Path(raydistill.__file__).parent
+FILES = sorted([*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "jobs").rglob("*.py")])
+
+
+@pytest.mark.parametrize(
+    "file", FILES, ids=lambda file: file.relative_to(PACKAGE.parent).as_posix()
+)
+def test_nothing_is_checked_by_an_assert(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    lines = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    names = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise) and node.exc and "AssertionError" in ast.unparse(node.exc)
+    ]
+    assert not lines and not names, f"lines {lines + names}: raise UserError, or another error"
+
+
+@pytest.mark.slow
+def test_checks_hold_under_python_o() -> None:
+    code = (
+        "import pyarrow as pa; from raydistill.serving.text.hashing import hash_texts\n"
+        "try: hash_texts(pa.array(['a', None]))\n"
+        "except ValueError as error: print(error)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.startswith("1 of 2 texts are null, the first in row 1")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").rglob("*.py")), ids=lambda f: f.name)
+def test_what_test_modules_share_lies_in_helpers_or_conftest(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    names = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    shared = [name for name in names if name.split(".")[0] == "tests"]
+    wrong = [name for name in shared if name.split(".")[-1].startswith(("test_", "conftest"))]
+    assert not wrong, f"{file} imports {wrong}: move what it needs to tests/helpers"

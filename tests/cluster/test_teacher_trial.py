@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 
 from raydistill.cli.main import main
-from raydistill.cluster import tasks
 from raydistill.cluster import teacher_trial as teachers
 from raydistill.cluster.connection import Cluster
-from raydistill.cluster.tasks import Item
 from raydistill.config.run_config import RunConfig
 from raydistill.config.teachers import TeacherConfig
-from raydistill.errors import UserError, WorkError
+from raydistill.errors import UserError
 from raydistill.runs.run_folder import Run
 from raydistill.stages import distill, label
 from tests.helpers.checkpoints import damaged, reconfigured, without
@@ -214,33 +212,6 @@ def test_trusted_code_scores_in_the_actors(
     assert teachers.may_pad(run, "tiny") is False
     done = run.logits("tiny").success()
     assert done is not None and done["quarantined"] == 0
-
-
-@pytest.mark.ray
-def test_an_error_in_a_constructor_comes_once(
-    local_ray: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    calls = tmp_path / "calls"
-    calls.mkdir()
-
-    def make() -> Callable[[Item, bytes], tuple[Item, bytes]]:
-        (calls / str(len(list(calls.iterdir())))).touch()
-        raise RuntimeError("a page of words\nand the last line")
-
-    items = [{"at": at} for at in range(6)]
-    with pytest.raises(WorkError) as caught:
-        list(
-            tasks.run_chain(
-                items,
-                before=lambda item, data: (item, data),
-                make=make,
-                after=lambda item, data: (item, data),
-                num_actors=1,
-                gpus=0.0,
-            )
-        )
-    assert str(caught.value) == "a worker could not start: RuntimeError: and the last line"
-    assert len(list(calls.iterdir())) == 1
 
 
 def test_a_quantised_model_needs_its_library(

@@ -11,6 +11,7 @@ from raydistill.config.loading import load_config
 from raydistill.config.run_config import RunConfig
 from raydistill.errors import UserError
 from raydistill.files.folder import MARKER, SUCCESS, Folder
+from raydistill.files.inputs.input_files import InputFile
 from raydistill.runs.fingerprints import LABELED_BY
 from raydistill.runs.run_folder import LEASES, Run
 from raydistill.serving.bundle import BUNDLE, CURRENT
@@ -245,3 +246,15 @@ def test_a_report_keeps_what_a_user_wrote_beside_it(tmp_path: Path) -> None:
     report.write_json(METRICS, {"tune": None})
     _forget_plots(report, but=[])
     assert json.loads(report.read_bytes(METRICS)) == {"tune": None}
+
+
+def test_names_that_are_none_are_refused(tmp_path: Path) -> None:
+    run = Run(run_config(tmp_path, tmp_path, tmp_path))
+    with pytest.raises(ValueError, match=r"no split 'train2' .* 'test'"):
+        run.judged("train2")
+    with pytest.raises(ValueError, match=r"no student 'teacher'; .* 'judged_only'"):
+        run.train_fingerprint("teacher")
+    with pytest.raises(ValueError, match="teacher tiny has no base"):
+        run.finetune_fingerprint("tiny")
+    with pytest.raises(UserError, match=r"a\.xlsx is of no known format; give \.parquet, "):
+        _ = InputFile("a.xlsx", 1).format

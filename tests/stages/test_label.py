@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 
 from raydistill.cluster.connection import Cluster
-from raydistill.cluster.tasks import FAILED, Item
 from raydistill.config.teachers import ENGINE, TeacherConfig
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
@@ -121,32 +120,6 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done(
     done = {shard.target for shard in shards_to_score(prepared)} - {name}
     assert set(logits_of(prepared)) == done
     assert prepared.logits("tiny").success() is None
-
-
-@pytest.mark.ray
-def test_a_step_that_fails_stops_no_other_item(local_ray: None) -> None:
-    from raydistill.cluster import tasks
-
-    def work(item: Item, data: bytes) -> tuple[Item, bytes]:
-        if item["at"] == 3:
-            raise KeyError("three")
-        if item["at"] == 5:  # takes its process with it, every time
-            os._exit(1)
-        return {**item, "data": bytes(data).decode()}, data
-
-    done = list(
-        tasks.run_chain(
-            [{"at": at} for at in range(8)],
-            before=lambda item, _: (item, b"read"),
-            make=lambda: work,
-            after=lambda item, data: ({**item, "written": bytes(data).decode()}, b""),
-            num_actors=2,
-            gpus=0.0,
-        )
-    )
-    assert {0, 1, 2, 4} <= {item["at"] for item in done} <= {0, 1, 2, 3, 4, 6, 7}
-    assert [i for i in done if FAILED in i] == [{"at": 3, FAILED: "KeyError: 'three'"}]
-    assert all(i["data"] == i["written"] == "read" for i in done if i["at"] != 3)
 
 
 @pytest.mark.ray
