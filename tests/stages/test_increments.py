@@ -197,11 +197,11 @@ def test_a_source_that_comes_later_is_refused(
         prepare.prepare_stage(run_over(tmp_path, raw_files, pairs={"input": [first, second]}))
 
 
-def test_a_store_begun_small_does_not_take_a_flood(raw_files: Path, tmp_path: Path) -> None:
+def test_a_run_begun_with_few_pairs_refuses_many_more(raw_files: Path, tmp_path: Path) -> None:
     _, pairs = prepare._datasets(run_over(tmp_path, raw_files))
     first = {"layouts": {"": {"num_buckets": 1, "num_bucket_groups": 1, "increment": 0}}}
     with pytest.raises(UserError, match="1 buckets; these files would put 5,000,000 rows"):
-        prepare._grids(replace(pairs, increment=1), Counter(kept_=5_000_000), [first])
+        prepare._layouts(replace(pairs, increment=1), Counter(kept_=5_000_000), [first])
 
 
 @pytest.mark.parametrize("dataset", ["judged", "pairs"])
