@@ -5,6 +5,12 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 CONFIG ?= jobs/demo.toml
 ARGS ?=
+# Processes that run tests; each may start a Ray of its own.
+WORKERS ?= 2
+
+# Python keeps the modules that it compiled, whatever the shell says: Ray's workers import them again
+# and again.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test test-fast lint clean
 
@@ -20,12 +26,15 @@ else
 	@$(BIN)/raydistill distill --config $(CONFIG) $(ARGS)
 endif
 
+# A file's tests run in one process: they share what they set up.
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-# Without Ray, without an S3 server, and nothing that takes more than a second.
+# While you edit: no Ray, no S3 server, no transformer, nothing that takes more than a tenth of a
+# second.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not ray and not slow and not server" $(ARGS)
+	$(BIN)/python -m pytest -m "not ray and not slow and not server" \
+		--ignore=tests/teachers --ignore=tests/cluster --ignore=tests/stages $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -27,6 +27,9 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True  # pytest adds its handlers to each of the others, at each test
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -201,6 +201,7 @@ def _messages() -> Iterator[str]:
             )
 
 
+@pytest.mark.slow
 def test_every_symptom_is_a_message_of_the_code() -> None:
     """In docs/troubleshooting.md `...` stands for a value."""
     page = (ROOT / "docs/troubleshooting.md").read_text()

@@ -99,6 +99,6 @@ def test_gpus_that_are_not_there_stop_label_and_fits_and_share_out_actors(
     assert "Traceback" not in out.stderr + out.stdout
     assert not list(prepared_dir.glob("logits/*/*.parquet"))
     assert not (tmp_path / "fits").exists()  # no group of workers was started
-    assert out.stdout.splitlines()[-3:] == [
-        "actors 2 4", "gpus [(0,), (1,)] 12 set()", "data {'tokens scored'}",
-    ]  # fmt: skip
+    printed = out.stdout.splitlines()  # Ray prints beside it what its processes report
+    for line in ("actors 2 4", "gpus [(0,), (1,)] 12 set()", "data {'tokens scored'}"):
+        assert printed.count(line) == 1, out.stdout

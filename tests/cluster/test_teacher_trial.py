@@ -100,6 +100,7 @@ def test_nobody_is_asked_on_the_terminal(
     assert "own" not in sys.modules
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_language_is_found_in_the_raw_files(
     tiny_bert: Path, raw_files: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_a_teacher_is_tried_once_a_process(
     tiny_bert: Path, raw_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_few_words_and_missing_labels_stop_nothing() -> None:
     assert problem(["1", "", None, "N/A", "NaN"]) == ""
 
 
+@pytest.mark.slow
 def test_of_many_words_some_are_shown() -> None:
     found = problem([f"word {n}" for n in range(3_000)])
     assert "3,000 labels of 3,000" in found and found.count("'word ") == 8

@@ -181,6 +181,7 @@ def test_digests_of_two_kinds_are_never_equal(large: Path) -> None:
     assert kinds == {"content", "blocks"}
 
 
+@pytest.mark.slow
 def test_a_large_judged_file_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"query,title,label\n")

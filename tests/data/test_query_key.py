@@ -52,6 +52,7 @@ def test_near_identical_queries_have_one_key(alike: tuple[str, ...]) -> None:
     assert len(set(query_keys(encode(alike)).tolist())) == 1
 
 
+@pytest.mark.slow
 def test_spellings_that_the_features_read_as_one_have_one_key() -> None:
     """By construction: both are made from the same words. Here over many spellings."""
     chance = random.Random(0)

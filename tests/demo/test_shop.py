@@ -232,6 +232,7 @@ def test_queries_are_short_distinct_and_mostly_lower_case(shop: Shop) -> None:
     assert any(re.fullmatch(r"[a-z]{2}-?\d{3,4}[bsx]?", query) for query in queries)  # a model
 
 
+@pytest.mark.slow
 def test_a_few_queries_are_asked_far_more_often_than_most(shop: Shop) -> None:
     pairs = shop.transfer_pairs(0, num_rows=200_000)
     counts = pairs.group_by("query").aggregate([([], "count_all")])["count_all"].to_numpy()

@@ -38,6 +38,7 @@ def test_the_table_by_hand() -> None:
     assert "50 judged pairs of 10 queries" in text and "Seeds: 0, 1; mean" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_points", [1, 4])
 def test_the_plot_has_the_same_bytes_again(num_points: int) -> None:
     found = {**FOUND, "points": FOUND["points"][:num_points]}  # type: ignore[index]

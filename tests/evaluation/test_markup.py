@@ -61,6 +61,7 @@ def _random_texts(num: int) -> list[str]:
     return ["".join(chance.choices(pieces, k=chance.randrange(1, 6))) for _ in range(num)]
 
 
+@pytest.mark.slow
 def test_a_cell_shows_what_went_in() -> None:
     texts = HOSTILE + _random_texts(3_000)
     page = Page(markdown_table([("head | <i>", "*b*"), *((text, text) for text in texts)]))
@@ -69,6 +70,7 @@ def test_a_cell_shows_what_went_in() -> None:
     assert page.tags == {"table", "thead", "tbody", "tr", "th", "td"}
 
 
+@pytest.mark.slow
 def test_an_item_and_a_paragraph_show_what_went_in() -> None:
     for text in [text for text in HOSTILE + _random_texts(1_500) if text.strip()]:
         page = Page(f"- {escaped(text)}\n\n{escaped(text)}\n")
@@ -120,6 +122,7 @@ def test_the_data_in_a_report_and_on_the_console(
     assert not CONTROLS.search(capsys.readouterr().err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["<b>a</b> | $x_1$", "$5 *sofa*", "cost in $ & \x1b[31m"])
 def test_a_curve(name: str) -> None:
     other = FOUND["others"]["no model"]  # type: ignore[index]
@@ -132,6 +135,7 @@ def test_a_curve(name: str) -> None:
     assert plain(name) in ["".join(node.itertext()).strip() for node in picture.iter()]
 
 
+@pytest.mark.slow
 def test_a_search() -> None:
     names = ["<script>", "$a$ | b", "\x1b[31m*"]
     trials = [

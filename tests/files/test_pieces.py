@@ -60,6 +60,7 @@ def test_pieces_are_row_groups_and_read_as_they_were_written(folder: Folder) -> 
     assert beyond["n"].to_pylist() == [131_080, 131_081]
 
 
+@pytest.mark.slow
 def test_row_groups_of_other_sizes_are_read_too(tmp_path: Path) -> None:
     """Whatever wrote the shard."""
     for size in (1_000, 1_000_000):

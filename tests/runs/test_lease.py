@@ -59,6 +59,7 @@ def test_work_elsewhere_that_is_alive_is_left_alone_unless_told(folder: Folder) 
         assert folder.read_json("train.json")["pid"] == os.getpid()  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_an_old_lease_is_taken_over(folder: Folder) -> None:
     folder.write_json("train.json", asdict(elsewhere(age_s=500)))
     with Lease(folder, "train", beat_s=0.1):
@@ -78,6 +79,7 @@ def test_a_clock_that_is_slow_is_no_death(folder: Folder) -> None:
     beat.join()
 
 
+@pytest.mark.slow
 def test_a_dead_holder_whose_clock_runs_ahead_holds_nothing(folder: Folder) -> None:
     folder.write_json("train.json", asdict(elsewhere(age_s=-3_600)))
     with Lease(folder, "train", beat_s=0.1):
@@ -136,6 +138,7 @@ def test_what_is_no_lease_holds_nothing(folder: Folder) -> None:
         assert folder.read_json("train.json")["pid"] == os.getpid()  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_a_heartbeat_is_written(folder: Folder) -> None:
     with Lease(folder, "train", beat_s=0.1):
         first = folder.read_json("train.json")
@@ -145,6 +148,7 @@ def test_a_heartbeat_is_written(folder: Folder) -> None:
     assert later["beat_s"] > first["beat_s"] and later["since_s"] == first["since_s"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_who_lost_its_lease_stops(folder: Folder) -> None:
     with pytest.raises(UserError, match=r"train in .* taken over by .*spot-7.*this job stopped"):
@@ -178,6 +182,7 @@ def test_of_several_that_come_at_once_one_gets_it(folder: Folder) -> None:
     assert found == ["held", "held", "held", "mine"]
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_next_job_need_not_wait(folder: Folder) -> None:
     job = subprocess.Popen([sys.executable, "-c", _TAKE, folder.uri], stdout=subprocess.PIPE)
     assert job.stdout is not None and job.stdout.readline() == b"mine\n"

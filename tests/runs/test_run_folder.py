@@ -30,6 +30,7 @@ def write_run_file(config: RunConfig, path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["prepare", "label", "train", "export", "evaluate", "distill"])
 def test_a_folder_of_a_user_is_refused_before_anything_is_written(
     stage: str,

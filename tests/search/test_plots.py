@@ -1,11 +1,13 @@
 """Plots of a search."""
 
 import numpy as np
+import pytest
 
 from raydistill.search.plots import draw
 from raydistill.search.results import FAILED, FINISHED, US_PER_PAIR, Trial
 
 
+@pytest.mark.slow
 def test_plots_are_the_same_bytes_for_the_same_trials() -> None:
     some = [
         Trial(str(at), FINISHED, {"student.hidden": (8,) * (1 + at % 2), "train.learning_rate": r},

@@ -155,6 +155,7 @@ WRONG: list[tuple[object, str]] = [
 ]
 
 
+@pytest.mark.parametrize("student", SPECS[:1], indirect=True)
 @pytest.mark.parametrize(("titles", "words"), WRONG)
 def test_what_is_no_list_of_texts_is_named_with_its_place(
     bundle: Path, titles: object, words: str
@@ -168,6 +169,7 @@ def test_what_is_no_list_of_texts_is_named_with_its_place(
         scorer.score_pairs(titles, ["a", "b"])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("student", SPECS[:1], indirect=True)
 @pytest.mark.parametrize("query", [None, float("nan"), 7, ["q"], b"q"])
 def test_a_query_that_is_no_text_is_named(bundle: Path, query: object) -> None:
     with pytest.raises(TypeError, match="query is "):

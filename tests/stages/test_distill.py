@@ -158,6 +158,7 @@ def _score_a_file(run: Run, tmp_path: Path) -> None:
     assert np.std(scored["score"].to_numpy()) > 0
 
 
+@pytest.mark.slow
 def test_scoring_without_a_bundle_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "raydistill", "score", "--input", "-"]
     found = subprocess.run(

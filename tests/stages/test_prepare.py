@@ -193,6 +193,7 @@ def test_a_prepare_cut_off_is_not_continued_with_other_settings(
         prepare.prepare_stage(other)
 
 
+@pytest.mark.slow
 def test_a_file_cut_off_in_the_middle_is_named(tmp_path: Path) -> None:
     write_cut_off(tmp_path / "a.csv.gz")
     with pytest.raises(UserError, match=r"cannot read .*a\.csv\.gz as csv"):

@@ -211,6 +211,7 @@ def test_windows_of_large_shards_are_no_larger(window_rows: int) -> None:
     assert pieces == [p for name in sorted(shards) for p in shard_pieces(name, shards[name])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_every_row_of_a_large_shard_is_seen_once(
     large: tuple[Folder, Folder], num_workers: int
@@ -230,6 +231,7 @@ def test_every_row_of_a_large_shard_is_seen_once(
     assert (np.sort(np.concatenate(found)) == np.arange(LARGE)).all()
 
 
+@pytest.mark.slow
 def test_rows_of_a_piece_have_the_features_and_targets_of_the_shard(
     large: tuple[Folder, Folder],
 ) -> None:
@@ -257,6 +259,7 @@ def test_every_piece_of_the_logits_is_checked(large: tuple[Folder, Folder], tmp_
             loader.piece(shard_pieces("a.parquet", LARGE)[-1])
 
 
+@pytest.mark.slow
 def test_the_scale_is_that_of_rows_of_the_whole_shard(large: tuple[Folder, Folder]) -> None:
     """At most 65,536 of them: every third of 132,072."""
     loader = Loader(large[0], Targets(), spec=SPEC, lexicon=LEXICON)

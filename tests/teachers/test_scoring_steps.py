@@ -37,6 +37,7 @@ def score(item: dict[str, str], model: Path, *, max_bad_fraction: float = 0.01) 
     return (folder / "logits").read_table("a.parquet")
 
 
+@pytest.mark.slow
 def test_pairs_on_both_sides_of_a_piece_have_their_own_logits(
     tiny_bert: Path, tmp_path: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_tokens_travel_small(tiny_bert: Path, tmp_path: Path, has_query: bool) -
     assert len(data) < ROWS * (10 * (2 if has_query else 1) + 24)
 
 
+@pytest.mark.slow
 def test_bad_pairs_of_any_piece_are_in_quarantine(tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -187,6 +187,7 @@ def test_unicode_of_any_width(tmp_path: Path, encoding: str) -> None:
     assert (len(good), bad) == (30_000, [])
 
 
+@pytest.mark.slow
 def test_any_table_that_is_quoted_throughout_comes_back(tmp_path: Path) -> None:
     """As Python writes it; the texts have quotes, delimiters, line breaks and backslashes."""
     draw = random.Random(0)

@@ -188,6 +188,7 @@ def test_old_versions_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {f"compiled-{number:016x}" for number in range(20, 26)} <= set(os.listdir(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_hash_holds_all_that_compiled_code_is_made_of() -> None:
     """Every file with a compiled function, and every module of ours that such a file imports."""
     hashed = compiled.sources()
@@ -214,6 +215,7 @@ def test_the_hash_holds_all_that_compiled_code_is_made_of() -> None:
                 assert not any(a.name.startswith("raydistill") for a in node.names), name
 
 
+@pytest.mark.slow
 def test_the_hash_is_the_same_in_every_process() -> None:
     code = "from raydistill.serving.machine_code.compiled import fingerprint; print(fingerprint())"
     found, _ = run(code, PACKAGE.parent, {"PYTHONHASHSEED": "7"})

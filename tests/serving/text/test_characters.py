@@ -37,12 +37,14 @@ def test_fold(text: str, expected: str) -> None:
     assert decoded(text) == expected
 
 
+@pytest.mark.slow
 def test_case_makes_no_difference() -> None:
     apart = [c for c in ALL for d in (c.upper(), c.lower(), c.title(), c.swapcase())
              if fold(d) != fold(c)]  # fmt: skip
     assert apart == []
 
 
+@pytest.mark.slow
 def test_a_folded_text_stays_and_grows_no_longer_than_its_bytes() -> None:
     for char in ALL:
         form = fold(char)

@@ -120,6 +120,7 @@ def test_clean_text_cleaned_again_is_the_same_text() -> None:
         assert not IGNORABLE & set(clean), ascii(text)
 
 
+@pytest.mark.slow
 def test_lower_case_of_clean_text_is_clean() -> None:
     texts = pa.array([clean_text(f"{c}a {c}") for c in _characters()[::3]])
     lower = pc.utf8_lower(texts)
@@ -128,6 +129,7 @@ def test_lower_case_of_clean_text_is_clean() -> None:
     assert changed == set()
 
 
+@pytest.mark.slow
 def test_a_text_that_goes_on_making_entities_ends() -> None:
     start_s = time.monotonic()
     spaces = " " * 50_000
@@ -149,6 +151,7 @@ def _texts_of(encoded: Texts) -> list[str]:
     return [data[a:b].tobytes().decode() for a, b in pairwise(offsets)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_chars", [1, 2, 7, 20, 60])
 def test_a_text_is_cut_where_prepare_counts(max_chars: int) -> None:
     texts = _odd_texts(3_000)

@@ -140,6 +140,7 @@ def test_it_is_what_the_specification_says() -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_spelling_twice_is_spelling_once() -> None:
     chance = random.Random(0)
     pieces = [

@@ -52,6 +52,7 @@ _ENCODER = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_xlnet_pads_on_the_left_and_has_no_limit(tiny_bert: Path, tmp_path: Path) -> None:
     sizes = {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64, "initializer_range": 0.3}
     folder = make(tmp_path / "xlnet", tiny_bert, "XLNet", **sizes)
@@ -69,6 +70,7 @@ def test_padding_on_the_left_is_set_right(tiny_bert: Path, tmp_path: Path, kind:
     check_logits(folder, pads=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["FNet", "Funnel"])
 def test_a_model_that_padding_changes_gets_batches_of_one_length(
     tiny_bert: Path, tmp_path: Path, kind: str
@@ -80,6 +82,7 @@ def test_a_model_that_padding_changes_gets_batches_of_one_length(
     check_logits(make(tmp_path / kind, tiny_bert, kind, **sizes), pads=False)
 
 
+@pytest.mark.slow
 def test_a_decoder_is_padded_as_its_head_looks_for_it(tmp_path: Path) -> None:
     """No padding token, one of -1, and another one than the tokenizer's."""
     prompt = "{query} : {title}"

@@ -118,6 +118,7 @@ def test_long_texts_are_cut_and_the_prompt_is_not(qwen: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_single_texts(qwen: Path) -> None:
     prompt = "<Document>: {title}<|im_end|>\n"
     expected = [alone(qwen, prompt.replace("{title}", title)) for title in TITLES]
@@ -132,6 +133,7 @@ def test_a_prompt_without_room(qwen: Path) -> None:
         make(qwen, max_length=32)
 
 
+@pytest.mark.slow
 def test_the_chat_template_of_a_folder_is_its_prompt(tmp_path: Path) -> None:
     folder = make_decoder(tmp_path / "st")
     (folder / "chat_template.jinja").write_text(CHAT)
