@@ -47,7 +47,7 @@ _BLOCK_ROWS = 8_192  # rows per block: a few MB of ids
 _BLOCK_BYTES = 2**24  # limit for long texts: 16 MB of one side give at most 600 MB of ids
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """The fields of an NgramSpec for compiled code."""
 
     match: bool
@@ -70,7 +70,7 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
     if spec.has_match and lexicon.dim != spec.word_dim:
         raise ValueError(f"word vectors of {lexicon.dim} columns, {spec.word_dim} wanted")
     table = unit_table(spec.extra_units)
-    layout = _Layout(
+    layout = Layout(
         spec.has_match,
         spec.units,
         spec.char_ngrams,
@@ -154,7 +154,7 @@ def _add_tagged(
     return at
 
 
-class _Scratch(NamedTuple):
+class Scratch(NamedTuple):
     """Buffers for one side of a pair, reused for every pair."""
 
     words: TextWords
@@ -166,9 +166,9 @@ class _Scratch(NamedTuple):
 
 
 @compiled(forceinline=True)
-def _scratch(most: int, growth: int) -> _Scratch:
+def _scratch(most: int, growth: int) -> Scratch:
     """Buffers for texts of `most` characters, each of which may be between two spaces."""
-    return _Scratch(
+    return Scratch(
         allocate_words(growth * most),
         np.empty(most, np.uint32),
         np.empty(growth * most, np.uint32),
@@ -201,25 +201,36 @@ def _read(
     row: int,
     tables: Tables,
     table: UnitTable,
-    scratch: _Scratch,
+    scratch: Scratch,
     lexicon: Lexicon,
-    layout: _Layout,
-) -> _Scratch:
+    layout: Layout,
+) -> Scratch:
     """Read one text into `scratch`: words, and if `layout` needs them characters and trigrams."""
-    kinds, classes = tables[0], scratch.classes
     points = _spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
-    num = len(points)
+    return take_apart(points, tables[0], scratch, lexicon, layout)
+
+
+@compiled(forceinline=True)
+def take_apart(
+    points: NDArray[np.uint32],
+    kinds: NDArray[np.uint8],
+    scratch: Scratch,
+    lexicon: Lexicon,
+    layout: Layout,
+) -> Scratch:
+    """The words of folded characters, and if `layout` needs them characters and trigrams."""
+    num, classes = len(points), scratch.classes
     classify(points, num, kinds, layout.match, classes)
     num_words = split_words(points, classes, num, scratch.words.words, scratch.words.numeric)
     words = slice_words(scratch.words, num_words)
     if not layout.match and not layout.size:
-        return _Scratch(words, *scratch[1:4], scratch.spaced[:0], scratch.grams[:0])
+        return Scratch(words, *scratch[1:4], scratch.spaced[:0], scratch.grams[:0])
     if layout.match:
         look_up_words(words, lexicon)
     else:
         classify(points, num, kinds, True, classes)
     spaced = scratch.spaced[: pad_words(points, classes, num, scratch.spaced)]
-    return _Scratch(words, *scratch[1:4], spaced, scratch.grams[: trigrams(spaced, scratch.grams)])
+    return Scratch(words, *scratch[1:4], spaced, scratch.grams[: trigrams(spaced, scratch.grams)])
 
 
 @compiled(forceinline=True)
@@ -235,6 +246,46 @@ def _is_as_before(texts: Block, row: int) -> bool:
     return True
 
 
+@compiled(forceinline=True)
+def add_pair(
+    query: Scratch,
+    title: Scratch,
+    seen: NDArray[np.bool_],
+    lexicon: Lexicon,
+    layout: Layout,
+    ids: NDArray[np.int32],
+    at: int,
+    ends: NDArray[np.int64],
+    bag: int,
+    dense: NDArray[np.float32],
+) -> tuple[int, int]:
+    """Write the ids of a pair from `at` on, the ends of its bags after `bag`, and `dense`.
+
+    Returns the end of the ids and the last bag.
+    """
+    if len(query.words.words):  # without a query (single texts) no ids
+        at = _add_ngrams(query.words.words, layout.shift, ids, at)
+    at = _add_ngrams(title.words.words, layout.shift, ids, at)
+    bag += 1
+    ends[bag] = at
+    if layout.match:
+        match_words(query.words, title.words)
+        at = _add_tagged(query.words, title.words, layout.shift, ids, at)
+        bag += 1
+        ends[bag] = at
+        fill_match_features(
+            *(query.words, title.words, query.grams, title.grams),
+            *(seen[: len(title.grams)], lexicon, dense),
+        )
+    if layout.size:
+        at = char_ngrams(query.spaced, layout.size, layout.shift, ids, at)
+        ends[bag + 1] = at
+        at = char_ngrams(title.spaced, layout.size, layout.shift, ids, at)
+        ends[bag + 2] = at
+        bag += 2
+    return at, bag
+
+
 @compiled
 def _featurize_block(
     queries: Block,
@@ -242,7 +293,7 @@ def _featurize_block(
     tables: Tables,
     table: UnitTable,
     lexicon: Lexicon,
-    layout: _Layout,
+    layout: Layout,
     dense: NDArray[np.float32],
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Flat ids and the number of ids per bag of all pairs of a block; fills `dense`."""
@@ -263,26 +314,7 @@ def _featurize_block(
         if row == 0 or not _is_as_before(queries, row):  # the titles of a query are adjacent
             query = _read(queries, row, tables, table, scratch_q, lexicon, layout)
         title = _read(titles, row, tables, table, scratch_t, lexicon, layout)
-        if len(query.words.words):  # without a query (single texts) no ids
-            at = _add_ngrams(query.words.words, layout.shift, ids, at)
-        at = _add_ngrams(title.words.words, layout.shift, ids, at)
-        bag += 1
-        ends[bag] = at
-        if layout.match:
-            match_words(query.words, title.words)
-            at = _add_tagged(query.words, title.words, layout.shift, ids, at)
-            bag += 1
-            ends[bag] = at
-            fill_match_features(
-                *(query.words, title.words, query.grams, title.grams),
-                *(seen[: len(title.grams)], lexicon, dense[row]),
-            )
-        if layout.size:
-            at = char_ngrams(query.spaced, layout.size, layout.shift, ids, at)
-            ends[bag + 1] = at
-            at = char_ngrams(title.spaced, layout.size, layout.shift, ids, at)
-            ends[bag + 2] = at
-            bag += 2
+        at, bag = add_pair(query, title, seen, lexicon, layout, ids, at, ends, bag, dense[row])
     return ids[:at].copy(), np.diff(ends)
 
 
