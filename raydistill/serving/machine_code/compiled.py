@@ -25,6 +25,7 @@ import numba
 from numba import njit
 
 from raydistill.serving.machine_code.cache_folder import user_folder
+from raydistill.serving.machine_code.emitted import emit_options
 
 if TYPE_CHECKING:
     from numba.core.dispatcher import Dispatcher
@@ -68,6 +69,8 @@ def compiled(
         "inline": inline,
         "forceinline": forceinline,
     }
+    if library := emit_options():
+        return njit(**{**options, **library})(function)
     with _LOCK:
         folder = cache_folder()
         # Without source files (a zip, .pyc files) there is nothing to hash, so no cache.
