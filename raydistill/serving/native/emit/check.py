@@ -259,7 +259,7 @@ def _has_characters(model: int, head: Head) -> bool:
         num = signed(forms[place])
         most = 1 if code < 0x80 else 2 if code < 0x800 else 3 if code < 0x10000 else 4
         is_right &= num <= most and place + num < len(forms)
-    return is_right
+    return bool(is_right)
 
 
 @emitted
@@ -296,7 +296,7 @@ def _has_units(model: int, head: Head) -> bool:
         is_right &= hashes[at] != FNV_OFFSET and (at == 0 or hashes[at - 1] < hashes[at])
     for at in range(len(_UNIT_FIELDS)):
         is_right &= 0 <= head[_UNIT_FIELDS[at]] < num_units
-    return is_right
+    return bool(is_right)
 
 
 @emitted

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 
+from raydistill.serving.native.build import LIBRARY, OBJECT
+
 logger = logging.getLogger("raydistill")
 
 
@@ -60,7 +62,9 @@ define i64 @{name}({args}) {{
 
 def module_text(functions: dict[str, tuple[Callable[..., Any], int]]) -> str:
     """LLVM IR of functions by their C names, each with its number of int64 arguments."""
-    from numba import int64  # imported here: numba reads its settings when it is imported
+    from numba.core.types import (
+        int64,  # imported here: numba reads its settings when it is imported
+    )
 
     whole: Any = None
     wrappers = []
@@ -156,9 +160,9 @@ def build(folder: Path, *, targets: list[str], checked: bool = False) -> dict[st
     made = {}
     for name in targets:
         started = time.perf_counter()
-        object_file = folder / f"raydistill-{name}.o"
+        object_file = folder / OBJECT.format(name)
         object_file.write_bytes(object_of(text, TARGETS[name]))
-        library = folder / f"libraydistill-{name}.so"
+        library = folder / LIBRARY.format(name)
         linker = link(object_file, library, TARGETS[name])
         made[name] = library if linker else object_file
         used_s = time.perf_counter() - started

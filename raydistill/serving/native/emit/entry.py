@@ -104,7 +104,7 @@ def clean_text(
     most = session.head[_MAX_QUERY if is_query else _MAX_TITLE]
     found = memory.u1(out, capacity)
     if _is_plain(data, most):
-        count = min(num_bytes, most)
+        count = int(min(num_bytes, most))
         for at in range(min(count, capacity)):
             found[at] = data[at]
         return count
@@ -120,7 +120,7 @@ def _is_rising(offsets: int, num: int) -> bool:
     is_rising = starts[0] >= 0
     for at in range(num):
         is_rising &= starts[at] <= starts[at + 1]
-    return is_rising
+    return bool(is_rising)
 
 
 @emitted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import types
+from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
@@ -20,8 +20,8 @@ def _code(array: types.Array) -> _Codegen:
         size = context.get_constant(types.intp, context.get_abi_sizeof(kind))
         pointer = builder.inttoptr(args[0], kind.as_pointer())
         strides = [size] if array.ndim == 1 else [builder.mul(args[2], size), size]
-        made = make_array(array)(context, builder)
-        populate_array(made, pointer, list(args[1:]), strides, size, None)
+        made = make_array(array)(context, builder)  # type: ignore[no-untyped-call]
+        populate_array(made, pointer, list(args[1:]), strides, size, None)  # type: ignore[no-untyped-call]
         return made._getvalue()
 
     return codegen
@@ -50,7 +50,7 @@ def _matrix_view(dtype: types.Type) -> Any:  # noqa: ANN401 - numba's intrinsic
 
 
 @intrinsic
-def float_of(typing: Any, bits: Any) -> Any:  # noqa: ANN401 - numba's types
+def _float_of(typing: Any, bits: Any) -> Any:  # noqa: ANN401 - numba's types
     """The float32 that 32 bits encode."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
@@ -59,6 +59,7 @@ def float_of(typing: Any, bits: Any) -> Any:  # noqa: ANN401 - numba's types
     return types.float32(types.uint32), codegen
 
 
+float_of: Any = _float_of
 u1, u2, u4, u8 = (
     _row_view(kind) for kind in (types.uint8, types.uint16, types.uint32, types.uint64)
 )

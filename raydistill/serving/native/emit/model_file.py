@@ -113,14 +113,14 @@ def _sections(
         lexicon = Lexicon.from_idf(np.zeros(1, np.float32)).with_ngrams(arrays["ngrams"])
     units = unit_table(spec.extra_units)
     rows, scales = _stored_table(arrays["embedding"], types["table_type"])
-    found = dict(zip(("kinds", "folds", "forms"), character_tables(), strict=True))
+    found: Arrays = dict(zip(("kinds", "folds", "forms"), character_tables(), strict=True))
     found |= {"idf": lexicon.idf_I, "words": lexicon.words_K, "vectors": lexicon.vectors_KE}
     found |= {"places": lexicon.places, "ngrams": lexicon.ngrams_R}
     found |= {"ngram_places": lexicon.ngram_places}
     found |= {"unit_hashes": units.hashes_H, "unit_places": units.places_H}
     found |= {"unit_letters": units.letters, "unit_starts": units.starts}
     found |= {"is_before": units.is_before, "is_length": units.is_length}
-    found |= unicode_tables()._asdict()
+    found.update(unicode_tables()._asdict())
     found |= {"dense_mean": arrays["dense_mean"], "dense_std": arrays["dense_std"]}
     return found | {"table": rows, "table_scales": scales}
 

@@ -28,7 +28,7 @@ def half(bits: np.uint16) -> np.float32:
     """
     wide = np.uint32(bits)
     size = memory.float_of((wide & np.uint32(0x7FFF)) << np.uint32(13)) * _HALF_SCALE
-    return -size if wide & np.uint32(0x8000) else size
+    return np.float32(-size if wide & np.uint32(0x8000) else size)
 
 
 @emitted
