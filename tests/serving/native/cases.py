@@ -90,8 +90,8 @@ def random_bundle(
     }
     sizes = [spec.num_bags * width + spec.num_dense, *hidden, 1]
     for at, (inputs, outputs) in enumerate(pairwise(sizes)):
-        arrays[f"weight_{at}"] = rng.normal(size=(outputs, inputs)) / np.sqrt(inputs)
-        arrays[f"bias_{at}"] = rng.normal(size=outputs)
+        arrays[f"weight_{at}"] = rng.normal(size=(outputs, inputs)) * np.sqrt(2 / inputs)
+        arrays[f"bias_{at}"] = rng.normal(size=outputs) / 4
     arrays = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
     arrays["word_vectors"] = arrays["word_vectors"].astype(np.float16)
     arrays |= {"words": words, "ngrams": np.empty(0, np.int32)}

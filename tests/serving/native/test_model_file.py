@@ -142,8 +142,11 @@ def test_a_model_file_holds_the_arrays_of_its_bundle() -> None:
     found = arrays_of(np.frombuffer(model_bytes(settings, arrays), np.uint8))
     assert (found["table"] == arrays["embedding"]).all()
     for at in range(3):
-        assert (found[f"weight_{at}"] == arrays[f"weight_{at}"]).all()
-        assert (found[f"bias_{at}"] == arrays[f"bias_{at}"]).all()
+        outputs, inputs = arrays[f"weight_{at}"].shape
+        weights, biases = found[f"weight_{at}"], found[f"bias_{at}"]
+        assert (weights[:outputs, :inputs] == arrays[f"weight_{at}"]).all()
+        assert (biases[:outputs] == arrays[f"bias_{at}"]).all()
+        assert not weights[outputs:].any() and not weights[:, inputs:].any()  # filled with zeros
     for name, stored in (("idf", "idf"), ("words", "words"), ("word_vectors", "vectors")):
         assert (found[stored] == arrays[name]).all()
     header = describe(np.frombuffer(model_bytes(settings, arrays), np.uint8))

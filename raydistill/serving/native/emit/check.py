@@ -44,6 +44,7 @@ from raydistill.serving.native.layout import (
     NO_MODEL,
     OK,
     OTHER_FORMAT,
+    PANEL,
     SECTION,
     SECTIONS,
     TYPE_FIELDS,
@@ -232,6 +233,8 @@ def _has_layers(model: int, head: Head, num_bytes: int) -> bool:
     for at in range(0, len(layers), _ROW):
         inputs, outputs = layers[at + _INPUTS], layers[at + _OUTPUTS]
         if inputs != width or not 1 <= outputs <= MOST_WIDTH:
+            return False
+        if at + _ROW < len(layers) and outputs % PANEL != 0:
             return False
         if not _is_within(layers[at + _WEIGHTS], inputs * outputs, 4, num_bytes):
             return False

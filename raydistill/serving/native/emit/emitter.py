@@ -7,7 +7,6 @@ else becomes internal, and LLVM optimises the whole for the CPU that is asked fo
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -24,25 +23,22 @@ logger = logging.getLogger("raydistill")
 
 
 class Target(NamedTuple):
-    """A platform: what LLVM needs, and the linker's emulation and libraries."""
+    """A platform: what LLVM needs, and the linker's emulation."""
 
     triple: str
     cpu: str
     features: str
     emulation: str  # of ld and ld.lld; "": only the object is made
-    libraries: str
 
 
 TARGETS = {
-    "linux-x86_64-v3": Target(
-        "x86_64-unknown-linux-gnu", "x86-64-v3", "", "elf_x86_64", "libm.so.6 libc.so.6"
-    ),
-    "linux-aarch64": Target(
-        "aarch64-unknown-linux-gnu", "generic", "+neon", "aarch64linux", "libm.so.6 libc.so.6"
-    ),
-    "macos-arm64": Target("arm64-apple-macosx11.0.0", "apple-m1", "", "", ""),
-    "windows-x86_64-v3": Target("x86_64-pc-windows-msvc", "x86-64-v3", "", "", ""),
+    "linux-x86_64-v3": Target("x86_64-unknown-linux-gnu", "x86-64-v3", "", "elf_x86_64"),
+    "linux-aarch64": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "aarch64linux"),
+    "macos-arm64": Target("arm64-apple-macosx11.0.0", "apple-m1", "", ""),
+    "windows-x86_64-v3": Target("x86_64-pc-windows-msvc", "x86-64-v3", "", ""),
 }
+_LINKERS = ("ld.lld", "ld", "aarch64-linux-gnu-ld")
+_NEEDED = ("libm.so.6", "libc.so.6")  # expf and log1p; memset
 _OPTIMISATION = 3
 # A body of the C functions: numba's function writes its result to memory and returns a status.
 _WRAPPER = """
@@ -130,23 +126,36 @@ def link(object_file: Path, library: Path, target: Target) -> str:
     """Make a shared library with the first linker that succeeds; its name, "" for none."""
     if not target.emulation:
         return ""
-    for command in _link_commands(object_file, library, target):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return command[0]
-        logger.info("%s: %s", " ".join(command), done.stderr.strip())
-        library.unlink(missing_ok=True)
+    for linker in filter(shutil.which, _LINKERS):
+        try:
+            needed = [_named_library(name, linker, object_file.parent, target) for name in _NEEDED]
+            _run_linker(linker, target, library, name="libraydistill.so", inputs=[
+                object_file, *needed])  # fmt: skip
+        except subprocess.CalledProcessError as error:
+            logger.info("%s: %s", linker, error.stderr.strip())
+            library.unlink(missing_ok=True)
+            continue
+        return linker
     return ""
 
 
-def _link_commands(object_file: Path, library: Path, target: Target) -> list[list[str]]:
-    """Commands of the linkers that this machine has."""
-    flags = ["-shared", "-z", "noexecstack", "-o", str(library), str(object_file)]
-    is_own = os.uname().machine in target.triple
-    commands = [[name, "-m", target.emulation, *flags] for name in ("ld.lld", "ld")]
-    commands += [["aarch64-linux-gnu-ld", *flags]] if "aarch64" in target.triple else []
-    commands += [["gcc", *flags, "-lm"]] if is_own else []
-    return [command for command in commands if shutil.which(command[0])]
+def _named_library(name: str, linker: str, folder: Path, target: Target) -> Path:
+    """A library without content that makes the linker note a need for `name`.
+
+    So the target's own libraries are not wanted here; those of the machine that loads it are used.
+    """
+    empty, library = folder / "empty.o", folder / name
+    empty.write_bytes(object_of(f'target triple = "{target.triple}"\n', target))
+    _run_linker(linker, target, library, name=name, inputs=[empty])
+    return library
+
+
+def _run_linker(
+    linker: str, target: Target, library: Path, *, name: str, inputs: list[Path]
+) -> None:
+    flags = ["-m", target.emulation, "-shared", "-z", "noexecstack", "-soname", name]
+    command = [linker, *flags, "-o", str(library), *map(str, inputs)]
+    subprocess.run(command, capture_output=True, text=True, check=True)
 
 
 def build(folder: Path, *, targets: list[str], checked: bool = False) -> dict[str, Path]:

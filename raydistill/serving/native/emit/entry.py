@@ -183,8 +183,9 @@ def _copy_vectors(side: Scratch, model: int, session: Session, start: int) -> No
             continue
         row = start + word
         out = memory.f4(session.space.vectors + 4 * row * head[_WORD_DIM], head[_WORD_DIM])
+        vector = stored[known[word]]
         for col in range(len(out)):
-            out[col] = half(stored[known[word], col])
+            out[col] = half(vector[col])
         known[word] = row
 
 

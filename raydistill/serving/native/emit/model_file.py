@@ -30,6 +30,7 @@ from raydistill.serving.native.layout import (
     MOST_CHARS,
     MOST_LAYERS,
     MOST_WIDTH,
+    PANEL,
     SECTION,
     SECTIONS,
     TYPE_FIELDS,
@@ -62,8 +63,7 @@ def model_bytes(
     _check_sizes(settings, arrays, num_layers)
     types = {"table_type": TYPES[table], "vector_type": TYPES[vectors]}
     sections = _sections(arrays, spec, types)
-    layers = [(np.ascontiguousarray(arrays[f"weight_{at}"].T), arrays[f"bias_{at}"])
-              for at in range(num_layers)]  # fmt: skip
+    layers = _stored_layers(arrays, num_layers)
     header = _numbers(settings, arrays, spec) | types | {"layers": num_layers}
     return _joined(header, sections, layers)
 
@@ -137,6 +137,27 @@ def _stored_table(
     return np.rint(steps).astype(np.int8), scales
 
 
+def _stored_layers(
+    arrays: Mapping[str, NDArray[Any]], num_layers: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Weights (outputs x inputs) and biases, with zeros up to whole panels of hidden outputs."""
+    layers, more_inputs = [], 0
+    for at in range(num_layers):
+        weights, biases = arrays[f"weight_{at}"], arrays[f"bias_{at}"]
+        more = -len(biases) % PANEL if at < num_layers - 1 else 0
+        padded = np.pad(weights, ((0, more), (0, more_inputs)))
+        layers.append((padded, np.pad(biases, (0, more))))
+        more_inputs = more
+    return layers
+
+
+def _panels(weights: NDArray[np.float32]) -> bytes:
+    """The weights of a layer in their order in the file."""
+    outputs, inputs = weights.shape
+    panels = weights.reshape(-1, min(outputs, PANEL), inputs)
+    return panels.swapaxes(1, 2).astype("<f4").tobytes()
+
+
 def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % ALIGN)
 
@@ -158,8 +179,8 @@ def _joined(
 
     rows = np.zeros((len(layers), len(LAYER_COLUMNS)), "<i8")
     for at, (weights, biases) in enumerate(layers):
-        places = (add(weights.astype("<f4").tobytes()), add(biases.astype("<f4").tobytes()))
-        rows[at] = (*weights.shape, *places)
+        places = (add(_panels(weights)), add(biases.astype("<f4").tobytes()))
+        rows[at] = (*weights.shape[::-1], *places)
     for name, kind in SECTIONS.items():
         array = rows if name == "layers" else sections[name]
         dtype = kind or ITEM_TYPES[int(header[TYPE_FIELDS[name]])]
