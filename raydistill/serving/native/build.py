@@ -2,7 +2,7 @@
 
 The cache's folder is named by a hash of all sources of the library and of the versions of numba
 and llvmlite. Emitting takes about 40 s and needs numba, but no compiler and no linker: without one
-the object file is kept, which llvmlite loads. Standard library only.
+the object file is kept, which llvmlite loads.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ from pathlib import Path
 from raydistill.errors import WorkError
 from raydistill.serving.machine_code.cache_folder import user_folder
 from raydistill.serving.machine_code.sources import sources
+from raydistill.serving.native.layout import LIBRARY, OBJECT
 
-_EMIT = "serving/native/emit/"
+_ROOT = Path(__file__).parents[3]
+# What the library is made from: these, and all that they import.
+_SOURCES = tuple(
+    f"serving/native/emit/{name}.py" for name in ("entry", "check", "memory", "emitter")
+)
 _EMITTER = "raydistill.serving.native.emit"
 # What x86-64-v3 has and older CPUs have not, by the names of /proc/cpuinfo.
 _X86_64_V3 = frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe".split())
-LIBRARY, OBJECT = "libraydistill-{}.so", "raydistill-{}.o"
 
 
 def own_target() -> str | None:
@@ -44,7 +48,7 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     for package in ("numba", "llvmlite"):
         digest.update(f"{package} {_version(package)}\n".encode())
-    for name, content in sorted(sources(lambda name, _: name.startswith(_EMIT)).items()):
+    for name, content in sorted(sources(lambda name, _: name in _SOURCES).items()):
         digest.update(f"\n{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
 
@@ -58,9 +62,12 @@ def _version(package: str) -> str:
 
 def cached_library(target: str, *, checked: bool = False) -> Path | None:
     """The library or object in the cache, or None."""
-    folder = _folder(checked)
-    names = (LIBRARY.format(target), OBJECT.format(target))
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return _file_in(_folder(checked), target)
+
+
+def _file_in(folder: Path, target: str) -> Path | None:
+    files = (folder / LIBRARY.format(target), folder / OBJECT.format(target))
+    return next((file for file in files if file.is_file()), None)
 
 
 def built_library(target: str, *, checked: bool = False) -> Path:
@@ -74,9 +81,9 @@ def built_library(target: str, *, checked: bool = False) -> Path:
     folder = _folder(checked)
     with open(folder / ".lock", "w") as lock:  # closing it unlocks it
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be emitting the same
-        if cached_library(target, checked=checked) is None:
+        if _file_in(folder, target) is None:
             _emit(target, folder, checked=checked)
-    found = cached_library(target, checked=checked)
+    found = _file_in(folder, target)
     if found is None:
         raise WorkError(f"{_EMITTER} made no library for {target}")
     return found
@@ -95,7 +102,9 @@ def _emit(target: str, folder: Path, *, checked: bool) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
         command = [sys.executable, "-m", _EMITTER, "--target", target, "--output", temporary]
         command += ["--checked"] if checked else []
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]  # this raydistill, not another
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode != 0:
             raise WorkError(f"{' '.join(command)} failed: {done.stderr.strip()[-2_000:]}")
         for name in (OBJECT.format(target), LIBRARY.format(target)):

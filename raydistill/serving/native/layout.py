@@ -72,6 +72,7 @@ LAYER_COLUMNS = ("inputs", "outputs", "weights", "biases")
 PANEL = 16  # outputs of a hidden layer whose weights are side by side
 MOST_LAYERS, MOST_WIDTH = 32, 2**16  # of the network, and columns of a table
 MOST_CHARS = 2**20  # of max_query and max_title: scratch memory grows with them
+LIBRARY, OBJECT = "libraydistill-{}.so", "raydistill-{}.o"  # files of the library, by target
 # What the library's functions return: raydistill.h.
 OK, NO_MODEL, OTHER_FORMAT, CUT_SHORT, BROKEN, DAMAGED, ARGUMENT = range(7)
 FAILED = -1

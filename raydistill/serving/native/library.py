@@ -41,6 +41,7 @@ _FUNCTIONS = {  # the types of their arguments; all return int64
     "rd_score_pairs": (_P, _P, ctypes.c_char_p, _P, ctypes.c_char_p, _P, _I, _P),
     "rd_clean": (_P, _P, ctypes.c_char_p, _I, _I, _P, _I),
 }
+_OBJECT_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe")  # of Linux and macOS
 _REASONS = {
     NO_MODEL: "it is no model file",
     OTHER_FORMAT: f"it is for another version; this library reads version {MODEL_FORMAT}",
@@ -172,11 +173,14 @@ def _loaded_object(file: Path) -> tuple[object, dict[str, Any]]:
     """An object in this process, where no linker made a library of it."""
     import llvmlite.binding as llvm  # imported here: a library needs no llvmlite
 
+    data = file.read_bytes()
+    if not data.startswith(_OBJECT_MAGIC):  # LLVM would crash
+        raise OSError("no object file")
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(file.read_bytes()))
+    engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(data))
     engine.finalize_object()
     functions = {}
     for name, types in _FUNCTIONS.items():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.serving.native import build
-from raydistill.serving.native.layout import ARGUMENT, OK
+from raydistill.serving.native.build import own_target
+from raydistill.serving.native.layout import ARGUMENT, OBJECT, OK
 from raydistill.serving.native.library import Library, Model
 from tests.serving.native.cases import MAX_TITLE_CHARS, aligned, default_model, odd_pairs
 
@@ -64,13 +64,13 @@ def test_false_arguments_are_refused(model: Model, library: Library) -> None:
 def test_the_library_needs_libm_and_memset_only(library: Library) -> None:
     if shutil.which("nm") is None:
         pytest.skip("no nm on this machine")
-    file = library.file.with_name(build.OBJECT.format(build.own_target()))
+    file = library.file.with_name(OBJECT.format(own_target()))
     found = subprocess.run(["nm", "-u", file], capture_output=True, text=True, check=True).stdout
     assert set(found.replace(" U ", "").split()) <= {"expf", "log1p", "memset"}
 
 
 def test_an_object_is_loaded_where_there_is_no_linker(library: Library, model: Model) -> None:
-    file = library.file.with_name(build.OBJECT.format(build.own_target()))
+    file = library.file.with_name(OBJECT.format(own_target()))
     queries, titles = zip(*odd_pairs(50), strict=True)
     by_object = Model(aligned(default_model()), Library(file)).score_pairs(queries, titles)
     assert by_object.tolist() == model.score_pairs(queries, titles).tolist()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 
-from raydistill.serving.native.build import LIBRARY, OBJECT
+from raydistill.serving.native.layout import LIBRARY, OBJECT
 
 logger = logging.getLogger("raydistill")
 
