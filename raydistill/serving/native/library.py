@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+from array import array
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +115,11 @@ class Model:
         """Scores in 0..1 of one query's titles, raw texts, in the order given."""
         asked = query.encode("utf-8", "replace")
         texts, offsets = _joined(titles)
-        scores = np.empty(len(titles), np.float32)
+        num = len(offsets) - 1
+        scores = array("f", bytes(4 * num))
         code = self._score(
             *(self._address, self._scratch(), asked, len(asked), texts),
-            *(offsets.ctypes.data, len(titles), scores.ctypes.data),
+            *(offsets.buffer_info()[0], num, scores.buffer_info()[0]),
         )
         return _scored(code, scores)
 
@@ -130,10 +133,11 @@ class Model:
             raise ValueError(f"{len(queries)} queries for {len(titles)} titles")
         asked, query_offsets = _joined(queries)
         texts, offsets = _joined(titles)
-        scores = np.empty(len(titles), np.float32)
+        num = len(offsets) - 1
+        scores = array("f", bytes(4 * num))
         code = self._score_pairs(
-            *(self._address, self._scratch(), asked, query_offsets.ctypes.data, texts),
-            *(offsets.ctypes.data, len(titles), scores.ctypes.data),
+            *(self._address, self._scratch(), asked, query_offsets.buffer_info()[0], texts),
+            *(offsets.buffer_info()[0], num, scores.buffer_info()[0]),
         )
         return _scored(code, scores)
 
@@ -191,15 +195,16 @@ def _loaded_object(file: Path) -> tuple[object, dict[str, Any]]:
     return engine, functions
 
 
-def _joined(texts: Sequence[str]) -> tuple[bytes, NDArray[np.int64]]:
-    """UTF-8 bytes of texts one after another, and their offsets."""
+def _joined(texts: Sequence[str]) -> tuple[bytes, array[int]]:
+    """UTF-8 bytes of texts one after another, and their offsets.
+
+    Arrays of the standard library: for one pair NumPy's take 4 us longer, as long as its score.
+    """
     parts = [text.encode("utf-8", "replace") for text in texts]
-    offsets = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=offsets[1:])
-    return b"".join(parts), offsets
+    return b"".join(parts), array("q", accumulate(map(len, parts), initial=0))
 
 
-def _scored(code: int, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+def _scored(code: int, scores: array[float]) -> NDArray[np.float32]:
     if code != OK:
         raise RuntimeError(f"the native library returned {code}: see raydistill.h")
-    return scores
+    return np.frombuffer(scores, np.float32)
