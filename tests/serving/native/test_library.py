@@ -1,3 +1,4 @@
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from raydistill.errors import UserError
+from raydistill.serving.native import layout
 from raydistill.serving.native.build import own_target
 from raydistill.serving.native.layout import ARGUMENT, OBJECT, OK
 from raydistill.serving.native.library import Library, Model
@@ -67,6 +69,24 @@ def test_the_library_needs_libm_and_memset_only(library: Library) -> None:
     file = library.file.with_name(OBJECT.format(own_target()))
     found = subprocess.run(["nm", "-u", file], capture_output=True, text=True, check=True).stdout
     assert set(found.replace(" U ", "").split()) <= {"expf", "log1p", "memset"}
+
+
+def test_the_library_offers_the_functions_of_its_header(library: Library) -> None:
+    if shutil.which("nm") is None or library.file.suffix == ".o":
+        pytest.skip("no nm, or no linker, on this machine")
+    command = ["nm", "-D", "--defined-only", library.file]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    header = Path(layout.__file__).with_name("raydistill.h").read_text()
+    assert set(found[2::3]) == set(re.findall(r"^int64_t (rd_\w+)\(", header, re.MULTILINE))
+
+
+def test_the_header_names_the_codes_of_the_layout() -> None:
+    header = Path(layout.__file__).with_name("raydistill.h").read_text()
+    codes = dict(re.findall(r"RD_(\w+) = (-?\d+)", header))
+    assert len(codes) == 8
+    assert {name: int(code) for name, code in codes.items()} == {
+        name: getattr(layout, name) for name in codes
+    }
 
 
 def test_an_object_is_loaded_where_there_is_no_linker(library: Library, model: Model) -> None:

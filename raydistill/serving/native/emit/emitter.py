@@ -10,6 +10,7 @@ import logging
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,10 +111,7 @@ def _retargeted(text: str, target: Target, data_layout: str) -> str:
         r"^target datalayout = .*$", f'target datalayout = "{data_layout}"', text, flags=re.M
     )
     # Addresses of Python objects that nothing reads here.
-    text = re.sub(r"= common ((?:local_unnamed_addr )?global ptr null)", r"= internal \1", text)
-    if "windows" in target.triple:  # the C runtime has it, for whoever uses floating point
-        text += "\n@_fltused = constant i32 0\n"
-    return text
+    return re.sub(r"= common ((?:local_unnamed_addr )?global ptr null)", r"= internal \1", text)
 
 
 def _drop_unused(module: Any, builder: Any) -> None:  # noqa: ANN401 - llvmlite's
@@ -128,9 +126,10 @@ def link(object_file: Path, library: Path, target: Target) -> str:
         return ""
     for linker in filter(shutil.which, _LINKERS):
         try:
-            needed = [_named_library(name, linker, object_file.parent, target) for name in _NEEDED]
-            _run_linker(linker, target, library, name="libraydistill.so", inputs=[
-                object_file, *needed])  # fmt: skip
+            with tempfile.TemporaryDirectory() as folder:
+                needed = [_named_library(name, linker, Path(folder), target) for name in _NEEDED]
+                inputs = [object_file, *needed]
+                _run_linker(linker, target, library, name="libraydistill.so", inputs=inputs)
         except subprocess.CalledProcessError as error:
             logger.info("%s: %s", linker, error.stderr.strip())
             library.unlink(missing_ok=True)
