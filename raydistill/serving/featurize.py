@@ -187,16 +187,19 @@ def _spell(
     units: bool,
     points: NDArray[np.uint32],
     spelled: NDArray[np.uint32],
-) -> NDArray[np.uint32]:
-    """The folded characters of one text, with normalized sizes if `units`."""
+) -> tuple[NDArray[np.uint32], int]:
+    """The buffer with the folded characters of one text, with normalized sizes if `units`.
+
+    Also returns their number.
+    """
     num = decode(texts[0], texts[1][row], texts[1][row + 1], tables, points)
     if not units:
-        return points[:num]
-    return spelled[: normalize_units(points, num, tables[0], table, spelled)]
+        return points, num
+    return spelled, normalize_units(points, num, tables[0], table, spelled)
 
 
 @compiled(forceinline=True)
-def _read(
+def read_text(
     texts: Block,
     row: int,
     tables: Tables,
@@ -206,20 +209,8 @@ def _read(
     layout: Layout,
 ) -> Scratch:
     """Read one text into `scratch`: words, and if `layout` needs them characters and trigrams."""
-    points = _spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
-    return take_apart(points, tables[0], scratch, lexicon, layout)
-
-
-@compiled(forceinline=True)
-def take_apart(
-    points: NDArray[np.uint32],
-    kinds: NDArray[np.uint8],
-    scratch: Scratch,
-    lexicon: Lexicon,
-    layout: Layout,
-) -> Scratch:
-    """The words of folded characters, and if `layout` needs them characters and trigrams."""
-    num, classes = len(points), scratch.classes
+    kinds, classes = tables[0], scratch.classes
+    points, num = _spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
     classify(points, num, kinds, layout.match, classes)
     num_words = split_words(points, classes, num, scratch.words.words, scratch.words.numeric)
     words = slice_words(scratch.words, num_words)
@@ -246,7 +237,7 @@ def _is_as_before(texts: Block, row: int) -> bool:
     return True
 
 
-@compiled(forceinline=True)
+@compiled(inline="always")
 def add_pair(
     query: Scratch,
     title: Scratch,
@@ -312,8 +303,8 @@ def _featurize_block(
     query = title = scratch_q
     for row in range(rows):
         if row == 0 or not _is_as_before(queries, row):  # the titles of a query are adjacent
-            query = _read(queries, row, tables, table, scratch_q, lexicon, layout)
-        title = _read(titles, row, tables, table, scratch_t, lexicon, layout)
+            query = read_text(queries, row, tables, table, scratch_q, lexicon, layout)
+        title = read_text(titles, row, tables, table, scratch_t, lexicon, layout)
         at, bag = add_pair(query, title, seen, lexicon, layout, ids, at, ends, bag, dense[row])
     return ids[:at].copy(), np.diff(ends)
 
@@ -344,9 +335,9 @@ def _document_counts(
     counts = np.zeros(_ONE << (_64 - shift), np.int64)
     last = np.full(len(counts), -1, np.int64)  # the last title counted in each row
     for row in range(len(titles[1]) - 1):
-        points = _spell(titles, row, tables, table, units, scratch.points, scratch.spelled)
-        classify(points, len(points), tables[0], True, scratch.classes)
-        for word in range(split_words(points, scratch.classes, len(points), words, numeric)):
+        points, num = _spell(titles, row, tables, table, units, scratch.points, scratch.spelled)
+        classify(points, num, tables[0], True, scratch.classes)
+        for word in range(split_words(points, scratch.classes, num, words, numeric)):
             at = words[word] >> shift
             if last[at] != row:
                 last[at] = row

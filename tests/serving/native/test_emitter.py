@@ -71,4 +71,4 @@ def test_the_library_for_arm64_gives_the_same_scores(model: Model, tmp_path: Pat
     found = subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout
     queries, titles = zip(*pairs, strict=True)
     expected = model.score_pairs(queries, titles)
-    assert np.abs(np.array(found.split(), np.float64) - expected).max() < 2e-6
+    assert np.abs(np.array(found.split(), np.float64) - expected).max() < 1e-6

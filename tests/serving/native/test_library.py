@@ -13,13 +13,13 @@ from raydistill.serving.native import layout
 from raydistill.serving.native.build import own_target
 from raydistill.serving.native.layout import ARGUMENT, OBJECT, OK
 from raydistill.serving.native.library import Library, Model
-from tests.serving.native.cases import MAX_TITLE_CHARS, aligned, default_model, odd_pairs
+from tests.serving.native.cases import EXTREME, MAX_TITLE_CHARS, aligned, default_model, odd_pairs
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
 
 
 def test_a_pair_alone_has_the_same_bits_as_in_a_batch(model: Model) -> None:
-    queries, titles = zip(*odd_pairs(200), strict=True)
+    queries, titles = zip(*odd_pairs(200), *EXTREME, strict=True)
     together = model.score_pairs(queries, titles)
     alone = [model.score(query, [title])[0] for query, title in zip(queries, titles, strict=True)]
     assert together.tolist() == alone

@@ -10,6 +10,7 @@ from raydistill.serving.native.library import Library, Model
 from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.cleaning import clean_text
 from tests.serving.native.cases import (
+    EXTREME,
     MAX_QUERY_CHARS,
     MAX_TITLE_CHARS,
     aligned,
@@ -32,11 +33,15 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-def difference(bundle: tuple[dict[str, Any], dict[str, Any]], model: Model, num: int) -> float:
-    queries, titles = zip(*odd_pairs(num), strict=True)
-    expected = Scorer(*bundle).score_pairs(queries, titles)
-    assert np.std(expected) > 0.01
-    return float(np.abs(model.score_pairs(queries, titles) - expected).max())
+def check_scores(bundle: tuple[dict[str, Any], dict[str, Any]], model: Model, num: int) -> None:
+    """Compare with the scorer; sums of float32 in another order differ."""
+    scorer = Scorer(*bundle)
+    # The second: words that occur hundreds of times, so features hundreds of deviations away.
+    for pairs, most in ((odd_pairs(num), 1e-6), (EXTREME, 1e-5)):
+        queries, titles = zip(*pairs, strict=True)
+        expected = scorer.score_pairs(queries, titles)
+        assert np.std(expected) > 0.01
+        assert np.abs(model.score_pairs(queries, titles) - expected).max() < most
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -46,7 +51,7 @@ def test_scores_are_those_of_the_scorer(
 ) -> None:
     bundle = random_bundle(**settings)
     model = Model(aligned(model_bytes(*bundle, vectors=vectors)), library)
-    assert difference(bundle, model, 300) < 2e-6  # sums of another order: float32
+    check_scores(bundle, model, 300)
 
 
 @pytest.mark.parametrize("kind", ["float16", "int8"])
@@ -60,11 +65,11 @@ def test_a_smaller_table_is_read_as_the_numbers_it_holds(library: Library, kind:
         scales = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
         rounded = np.rint(table / scales).astype(np.float32) * scales
     assert 0 < np.abs(rounded - table).max() < 0.02
-    assert difference((settings, {**arrays, "embedding": rounded}), model, 100) < 2e-6
+    check_scores((settings, {**arrays, "embedding": rounded}), model, 100)
 
 
 def test_texts_are_cleaned_as_in_python(model: Model) -> None:
-    for pair in odd_pairs(2_000, seed=1):
+    for pair in (*odd_pairs(2_000, seed=1), *EXTREME):
         for text in pair:
             assert model.clean(text) == clean_text(text)[:MAX_TITLE_CHARS], ascii(text)
             assert model.clean(text, is_query=True) == clean_text(text)[:MAX_QUERY_CHARS]

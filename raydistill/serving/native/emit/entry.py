@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.featurize import Scratch, add_pair, take_apart
+from raydistill.serving.featurize import Scratch, add_pair, read_text
 from raydistill.serving.lexicon import Lexicon, find_word
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.native.emit import memory
@@ -17,7 +17,6 @@ from raydistill.serving.native.emit.cleaning import clean
 from raydistill.serving.native.emit.net import ROWS, fill_logits, half, sum_bag
 from raydistill.serving.native.emit.session import (
     Session,
-    num_points,
     open_session,
     space,
     window,
@@ -32,8 +31,6 @@ from raydistill.serving.native.layout import (
     OK,
     SECTION,
 )
-from raydistill.serving.text.tokenizer import decode
-from raydistill.serving.text.units import normalize_units
 
 _BLANK, _TILDE, _AMPERSAND = 0x20, 0x7E, 0x26
 _BAGS, _VOCABULARY, _DIM, _DENSE = AT["bags"], AT["vocabulary"], AT["dim"], AT["dense"]
@@ -153,24 +150,16 @@ def _clean(data: NDArray[np.uint8], most: int, session: Session) -> int:
 
 
 @emitted
-def _fold(data: NDArray[np.uint8], most: int, session: Session, side: Scratch) -> int:
-    """The folded characters of a text to `side.points`, as `encode` and `decode` have them."""
-    if _is_plain(data, most):
-        return decode(data, 0, min(len(data), most), session.tables, side.points)
-    num = _clean(data, most, session)
-    return decode(session.space.utf8, 0, num, session.tables, side.points)
-
-
-@emitted
 def _read(data: NDArray[np.uint8], most: int, session: Session, side: Scratch) -> Scratch:
     """A raw text to its words, and what else the model needs of it."""
-    num, kinds = _fold(data, most, session, side), session.tables[0]
-    points = side.points[:num]
-    if session.layout.units:
-        num = normalize_units(side.points, num, kinds, session.units, side.spelled)
-        # Fewer by the growth of the table of units; only a false table has more.
-        points = side.spelled[: min(num, session.layout.growth * num_points(most))]
-    return take_apart(points, kinds, side, session.lexicon, session.layout)
+    bounds, clean_data = session.space.bounds, data
+    bounds[0], bounds[1] = 0, min(len(data), most)
+    if not _is_plain(data, most):
+        bounds[1], clean_data = _clean(data, most, session), session.space.utf8
+    return read_text(
+        *((clean_data, bounds), 0, session.tables, session.units),
+        *(side, session.lexicon, session.layout),
+    )
 
 
 @emitted

@@ -64,6 +64,7 @@ class Space(NamedTuple):
     ends: NDArray[np.int64]
     buffers: Buffers  # of cleaning
     utf8: NDArray[np.uint8]  # a clean text
+    bounds: NDArray[np.int32]  # where a text begins and ends
     vectors: int  # address of the float32 vectors of a pair's words; if stored in another type
     layers: NDArray[np.int64]  # of the model
     x: int  # addresses of the activations of ROWS rows
@@ -104,26 +105,22 @@ def _words(at: int, num: int) -> tuple[TextWords, int]:
 
 
 @emitted
-def num_points(max_chars: int) -> int:
-    """Characters of a text of `max_chars` characters after folding: one for each byte."""
-    return _MOST_BYTES * max_chars
-
-
-@emitted
 def _side(at: int, head: NDArray[np.int64], max_chars: int) -> tuple[Scratch, int]:
-    """Buffers of one side, as `featurize._scratch`; `spelled` has space for any table of units."""
-    most = num_points(max_chars) + 1
-    grown = head[_GROWTH] * most
-    num_spelled = most * (_MOST_WRITTEN + 2 * (head[_SHORT] + 1)) if head[_UNITS] else 1
+    """Buffers of one side, as `featurize._scratch`, with space for any table of units.
+
+    A model's `growth` cannot be checked, since a file has the hashes of names and not their length.
+    """
+    most = _MOST_BYTES * max_chars + 1
+    grown = most * (_MOST_WRITTEN + 2 * (head[_SHORT] + 1)) if head[_UNITS] else most
     words, points = _words(at, grown)
     spelled = points + rounded(4 * most)
-    classes = spelled + rounded(4 * num_spelled)
+    classes = spelled + rounded(4 * grown)
     spaced = classes + rounded(grown)
     grams = spaced + rounded(12 * grown)
     side = Scratch(
         words,
         memory.u4(points, most),
-        memory.u4(spelled, num_spelled),
+        memory.u4(spelled, grown),
         memory.u1(classes, grown),
         memory.u4(spaced, 3 * grown),
         memory.u8(grams, 3 * grown),
@@ -139,7 +136,7 @@ def _cleaning(at: int, max_chars: int) -> tuple[Buffers, NDArray[np.uint8], int]
     step = rounded(4 * num)
     buffers = Buffers(memory.u4(at, num), memory.u4(at + step, num), memory.u4(at + 2 * step, num))
     utf8 = at + 3 * step
-    most = num_points(max_chars)
+    most = _MOST_BYTES * max_chars
     return buffers, memory.u1(utf8, most), utf8 + rounded(most)
 
 
@@ -168,11 +165,12 @@ def space(at: int, model: int, head: NDArray[np.int64]) -> Space:
     ends = memory.i8(ends_at, head[_BAGS] + 1)
     most = max(head[_MAX_QUERY], head[_MAX_TITLE])
     buffers, utf8, vectors = _cleaning(ends_at + rounded(8 * len(ends)), most)
+    bounds, vectors = memory.i4(vectors, 2), vectors + ALIGN
     has_copies = head[_VECTOR_TYPE] != FLOAT32
     x = vectors + (rounded(4 * num_words * head[_WORD_DIM]) if has_copies else 0)
     step = rounded(4 * ROWS * widest(layers))
     return Space(
-        *(query, title, seen, ids, ends, buffers, utf8, vectors, layers),
+        *(query, title, seen, ids, ends, buffers, utf8, bounds, vectors, layers),
         *(x, x + step, x + 2 * step, x + 3 * step),
     )
 
