@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 import threading
 from array import array
 from collections.abc import Sequence
@@ -43,6 +44,10 @@ _FUNCTIONS = {  # the types of their arguments; all return int64
     "rd_score_pairs": (_P, _P, ctypes.c_char_p, _P, ctypes.c_char_p, _P, _I, _P),
     "rd_clean": (_P, _P, ctypes.c_char_p, _I, _I, _P, _I),
 }
+# Otherwise a forked process would write to the memory of its parent.
+_PRIVATE: dict[str, int] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if sys.platform != "win32" else {}
+)
 _OBJECT_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe")  # of Linux and macOS
 _REASONS = {
     NO_MODEL: "it is no model file",
@@ -156,7 +161,7 @@ class Model:
         address: int | None = getattr(self._threads, "address", None)
         if address is None:
             # Pages that are never touched take no memory. A mapping starts at a page.
-            self._threads.memory = mmap.mmap(-1, max(self._scratch_bytes, ALIGN))
+            self._threads.memory = mmap.mmap(-1, max(self._scratch_bytes, ALIGN), **_PRIVATE)
             buffer = (ctypes.c_char * 1).from_buffer(self._threads.memory)
             address = self._threads.address = ctypes.addressof(buffer)
         return address

@@ -60,8 +60,8 @@ int64_t rd_score_pairs(const void *model, void *scratch, const char *queries,
                        int64_t num, float *scores);
 
 /* Writes a text as the model reads it, cleaned and truncated, to `out`: for comparisons. Returns
- * the number of its bytes, of which the first `capacity` are written; RD_FAILED for a negative
- * size. `is_query`: whether the limit of queries holds, not that of titles. */
+ * the number of its bytes, of which the first `capacity` are written; RD_FAILED for a false
+ * argument. `is_query`: whether the limit of queries holds, not that of titles. */
 int64_t rd_clean(const void *model, void *scratch, const char *text, int64_t bytes,
                  int64_t is_query, char *out, int64_t capacity);
 

@@ -60,6 +60,13 @@ def test_false_arguments_are_refused(model: Model, library: Library) -> None:
             *(2, scores.ctypes.data),
         )
         assert code == ARGUMENT and (scores == 7).all()
+    starts = fine.ctypes.data
+    right = [address, scratch, b"a", 1, b"abc", starts, 1, scores.ctypes.data]
+    for at in (0, 1, 2, 4, 5, 7):
+        false = [None if place == at else value for place, value in enumerate(right)]
+        assert library["rd_score"](*false) == ARGUMENT
+    assert library["rd_score"](*right[:1], scratch + 8, *right[2:]) == ARGUMENT
+    assert library["rd_score"](*right) == OK
     assert library["rd_check"](address + 8, 5_000) == library["rd_check"](0, 5_000) == ARGUMENT
 
 
@@ -117,6 +124,25 @@ def test_scoring_needs_numpy_and_no_numba(library: Library, tmp_path: Path) -> N
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
     assert 0 < float(lines[0]) < 1
     assert "numpy" in lines[1] and not {"numba", "llvmlite"} & set(lines[1].split())
+
+
+def test_a_forked_process_has_its_own_memory(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "model.rdm").write_bytes(default_model())
+    code = (
+        "import ctypes, os, sys\nfrom pathlib import Path\n"
+        "from raydistill.serving.native.library import Library, Model\n"
+        "model = Model.load(Path(sys.argv[2]), Library(Path(sys.argv[1])))\n"
+        "model.score('grey sofa', ['Sofa, grey'])\n"
+        "memory = (ctypes.c_char * 4096).from_address(model._scratch())\n"
+        "before = memory.raw\n"
+        "if os.fork() == 0:\n"
+        "    model.score('another query of four words', ['a longer title'])\n"
+        "    os._exit(memory.raw == before)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1]), memory.raw == before)"
+    )
+    command = [sys.executable, "-c", code, str(library.file), str(tmp_path / "model.rdm")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "True"]
 
 
 def test_a_model_is_checked_when_it_is_mapped(library: Library, tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ from raydistill.serving.native.emit.session import (
 )
 from raydistill.serving.native.emit.unicode import decode_utf8, encode_utf8
 from raydistill.serving.native.layout import (
+    ALIGN,
     ARGUMENT,
     AT,
+    FAILED,
     FLOAT32,
     HEADER_WORDS,
     MODEL_FORMAT,
@@ -67,7 +69,7 @@ def score(
     scores: int,
 ) -> int:
     """Scores of one query's titles; the query is read once."""
-    if query_bytes < 0:
+    if query_bytes < 0 or (query == 0 and query_bytes > 0):
         return ARGUMENT
     return _score(model, scratch, query, 0, query_bytes, titles, offsets, num, scores)
 
@@ -84,7 +86,7 @@ def score_pairs(
     scores: int,
 ) -> int:
     """Scores of pairs; a query that equals the one before it is not read again."""
-    if num < 0 or not _is_rising(query_offsets, num):
+    if num < 0 or query_offsets == 0 or not _is_rising(query_offsets, num):
         return ARGUMENT
     return _score(model, scratch, queries, query_offsets, 0, titles, offsets, num, scores)
 
@@ -94,8 +96,8 @@ def clean_text(
     model: int, scratch: int, text: int, num_bytes: int, is_query: int, out: int, capacity: int
 ) -> int:
     """Write the clean text as the student reads it; its bytes, of which `capacity` are written."""
-    if num_bytes < 0 or capacity < 0:
-        return -1
+    if num_bytes < 0 or capacity < 0 or not (_is_address(model) and _is_address(scratch)):
+        return FAILED
     session = open_session(model, scratch)
     data = memory.u1(text, num_bytes)
     most = session.head[_MAX_QUERY if is_query else _MAX_TITLE]
@@ -109,6 +111,12 @@ def clean_text(
     for at in range(min(count, capacity)):
         found[at] = session.space.utf8[at]
     return count
+
+
+@emitted
+def _is_address(address: int) -> bool:
+    """Whether an address is that of a model or of scratch memory, and not null."""
+    return address != 0 and address % ALIGN == 0
 
 
 @emitted
@@ -256,7 +264,9 @@ def _score(
     scores: int,
 ) -> int:
     """Scores of pairs, ROWS at a time; without `query_offsets` all have the first query."""
-    if num < 0 or not _is_rising(offsets, num):
+    if num < 0 or offsets == 0 or (num > 0 and (titles == 0 or scores == 0)):
+        return ARGUMENT
+    if not (_is_address(model) and _is_address(scratch) and _is_rising(offsets, num)):
         return ARGUMENT
     session, is_own = open_session(model, scratch), query_offsets != 0
     starts, out = memory.i8(offsets, num + 1), memory.f4(scores, num)
