@@ -103,7 +103,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {name for name in names if ".dist-info/" not in name}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "raydistill").rglob("*.py")}
-    assert package == sources | {"raydistill/py.typed", "raydistill/demo/shop_words.toml"}
+    others = ("py.typed", "demo/shop_words.toml", "serving/native/raydistill.h")
+    assert package == sources | {f"raydistill/{name}" for name in others}
 
 
 @pytest.mark.slow

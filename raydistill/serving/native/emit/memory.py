@@ -1,6 +1,6 @@
 """Raw memory as arrays and as vectors, for functions of the library: no allocation.
 
-An array is made of an address and a length; `tile_code` multiplies matrices in registers.
+An array is made of an address and a length; a tile multiplies matrices in registers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from numba.np.arrayobj import make_array, populate_array
 from raydistill.serving.native.layout import PANEL
 
 _Codegen = Callable[..., Any]
+_WORD, _NUMBER = ir.IntType(64), ir.FloatType()
+_VECTOR, _PANEL_BYTES = ir.VectorType(_NUMBER, PANEL), ir.Constant(_WORD, 4 * PANEL)
 _FUSED = ("contract",)  # multiply and add in one instruction
 
 
@@ -69,94 +71,107 @@ def _float_of(typing: Any, bits: Any) -> Any:  # noqa: ANN401 - numba's types
 def _tile(num_rows: int, num_panels: int) -> Any:  # noqa: ANN401 - numba's intrinsic
     """An intrinsic: ReLU(x W + b) of some rows of x and some panels of W, in registers.
 
-    Its arguments: the addresses of x, W, b and of the result; the bytes of a row of x, of a panel
-    of W and of a row of the result; the number of inputs. A panel has PANEL outputs of all inputs,
-    and all of `num_panels` panels are adjacent.
+    Its arguments are int64: the addresses of x, W, b and of the result; the bytes of a row of x, of
+    a panel of W and of a row of the result; the number of inputs, at least 1. A panel has PANEL
+    outputs of all inputs, and the `num_panels` panels are adjacent.
     """
+    cells = [(row, panel) for row in range(num_rows) for panel in range(num_panels)]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        biases = [_load(builder, args[2], _PANEL_BYTES, panel, _VECTOR) for _, panel in cells]
+        sums = _add_products(builder, args, cells, biases)
+        _store_positive(builder, args[3], args[6], cells, sums)
+        return context.get_dummy_value()
 
     @intrinsic
-    def tile(
+    def tile(  # numba wants each argument by its name
         typing: Any,  # noqa: ANN401
         x: Any,  # noqa: ANN401
-        w: Any,  # noqa: ANN401
-        b: Any,  # noqa: ANN401
+        weights: Any,  # noqa: ANN401
+        biases: Any,  # noqa: ANN401
         out: Any,  # noqa: ANN401
         x_step: Any,  # noqa: ANN401
-        w_step: Any,  # noqa: ANN401
+        panel_step: Any,  # noqa: ANN401
         out_step: Any,  # noqa: ANN401
         inputs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        return types.void(*[types.int64] * 8), _tile_code(num_rows, num_panels)
+        return types.void(*[types.int64] * 8), codegen
 
     return tile
 
 
-def _tile_code(num_rows: int, num_panels: int) -> _Codegen:
-    """Code of a loop over the inputs, with a vector of sums for each row and panel.
+def _place(builder: Any, start: Any, step: Any, times: int, kind: Any) -> Any:  # noqa: ANN401
+    """A pointer to `start` + `step` * `times`."""
+    at = builder.add(start, builder.mul(step, ir.Constant(_WORD, times)))
+    return builder.inttoptr(at, kind.as_pointer())
+
+
+def _load(builder: Any, start: Any, step: Any, times: int, kind: Any) -> Any:  # noqa: ANN401
+    return builder.load(_place(builder, start, step, times, kind), align=4)
+
+
+def _add_products(
+    builder: Any,  # noqa: ANN401 - llvmlite's
+    args: Any,  # noqa: ANN401
+    cells: list[tuple[int, int]],
+    starts: list[Any],
+) -> list[Any]:
+    """A loop over the inputs, with a vector of sums for each row and panel; the sums at its end.
 
     Each sum adds the inputs in order, so a row has the same bits in every shape of tile.
     """
-    vector, number, word = ir.VectorType(ir.FloatType(), PANEL), ir.FloatType(), ir.IntType(64)
-    cells = [(row, panel) for row in range(num_rows) for panel in range(num_panels)]
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        x, w, b, out, x_step, w_step, out_step, inputs = args
-
-        def constant(value: int) -> Any:  # noqa: ANN401
-            return ir.Constant(word, value)
-
-        def pointer(base: Any, step: Any, times: int, kind: Any) -> Any:  # noqa: ANN401
-            place = builder.add(base, builder.mul(step, constant(times)))
-            return builder.inttoptr(place, kind.as_pointer())
-
-        panel_bytes = constant(4 * PANEL)
-        starts = [
-            builder.load(pointer(b, panel_bytes, panel, vector), align=4) for _, panel in cells
-        ]
-        before, loop = builder.block, builder.append_basic_block("tile")
-        after = builder.append_basic_block("tile.end")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k, sums = builder.phi(word), [builder.phi(vector) for _ in cells]
-        weights = [
-            builder.load(
-                pointer(builder.add(w, builder.mul(k, panel_bytes)), w_step, panel, vector), align=4
-            )
-            for panel in range(num_panels)
-        ]
-        x_k = builder.add(x, builder.mul(k, constant(4)))
-        values = [_splat(builder, builder.load(pointer(x_k, x_step, row, number), align=4), vector)
-                  for row in range(num_rows)]  # fmt: skip
-        added = [
-            builder.fadd(
-                total, builder.fmul(values[row], weights[panel], flags=_FUSED), flags=_FUSED
-            )
-            for total, (row, panel) in zip(sums, cells, strict=True)
-        ]
-        following = builder.add(k, constant(1))
-        for phi, start, more in zip([k, *sums], [constant(0), *starts], [following, *added],
-                                    strict=True):  # fmt: skip
-            phi.add_incoming(start, before)
-            phi.add_incoming(more, loop)
-        builder.cbranch(builder.icmp_signed("<", following, inputs), loop, after)
-        builder.position_at_end(after)
-        zero = ir.Constant(vector, [0.0] * PANEL)
-        for total, (row, panel) in zip(added, cells, strict=True):
-            place = builder.add(out, builder.mul(out_step, constant(row)))
-            positive = builder.select(builder.fcmp_ordered(">", total, zero), total, zero)
-            builder.store(positive, pointer(place, panel_bytes, panel, vector), align=4)
-        return context.get_dummy_value()
-
-    return codegen
+    before, loop = builder.block, builder.append_basic_block("tile")
+    after = builder.append_basic_block("tile.end")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k, sums = builder.phi(_WORD), [builder.phi(_VECTOR) for _ in cells]
+    products = _products(builder, args, cells, k)
+    added = [builder.fadd(*two, flags=_FUSED) for two in zip(sums, products, strict=True)]
+    following = builder.add(k, ir.Constant(_WORD, 1))
+    values = zip([ir.Constant(_WORD, 0), *starts], [following, *added], strict=True)
+    for phi, (start, more) in zip([k, *sums], values, strict=True):
+        phi.add_incoming(start, before)
+        phi.add_incoming(more, loop)
+    builder.cbranch(builder.icmp_signed("<", following, args[7]), loop, after)
+    builder.position_at_end(after)
+    return added
 
 
-def _splat(builder: Any, value: Any, vector: Any) -> Any:  # noqa: ANN401 - llvmlite's
+def _products(
+    builder: Any,  # noqa: ANN401 - llvmlite's
+    args: Any,  # noqa: ANN401
+    cells: list[tuple[int, int]],
+    k: Any,  # noqa: ANN401
+) -> list[Any]:
+    """Input k of each row times the weights of each panel."""
+    x, weights, _, _, x_step, panel_step, _, _ = args
+    x_k = builder.add(x, builder.mul(k, ir.Constant(_WORD, 4)))
+    w_k = builder.add(weights, builder.mul(k, _PANEL_BYTES))
+    rows, panels = sorted({row for row, _ in cells}), sorted({panel for _, panel in cells})
+    loaded = [_load(builder, w_k, panel_step, panel, _VECTOR) for panel in panels]
+    values = [_splat(builder, _load(builder, x_k, x_step, row, _NUMBER)) for row in rows]
+    return [builder.fmul(values[row], loaded[panel], flags=_FUSED) for row, panel in cells]
+
+
+def _splat(builder: Any, value: Any) -> Any:  # noqa: ANN401 - llvmlite's
     """A vector of one number."""
-    one = builder.insert_element(
-        ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
-    )
+    none, first = ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.IntType(32), 0)
     places = ir.Constant(ir.VectorType(ir.IntType(32), PANEL), [0] * PANEL)
-    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), places)
+    return builder.shuffle_vector(builder.insert_element(none, value, first), none, places)
+
+
+def _store_positive(
+    builder: Any,  # noqa: ANN401 - llvmlite's
+    out: Any,  # noqa: ANN401
+    out_step: Any,  # noqa: ANN401
+    cells: list[tuple[int, int]],
+    sums: list[Any],
+) -> None:
+    zero = ir.Constant(_VECTOR, [0.0] * PANEL)
+    for total, (row, panel) in zip(sums, cells, strict=True):
+        positive = builder.select(builder.fcmp_ordered(">", total, zero), total, zero)
+        start = builder.add(out, builder.mul(out_step, ir.Constant(_WORD, row)))
+        builder.store(positive, _place(builder, start, _PANEL_BYTES, panel, _VECTOR), align=4)
 
 
 tile_1x4, tile_1x1, tile_4x1 = _tile(1, 4), _tile(1, 1), _tile(4, 1)
