@@ -20,11 +20,11 @@ def run(library: Library, seed: int, rounds: int) -> list[str]:
 
 @pytest.mark.slow
 def test_no_false_model_makes_the_library_read_outside(library: Library) -> None:
-    accepted, *codes = run(library, seed=0, rounds=400)
-    assert int(accepted) > 40 and codes == ["0"]
+    accepted, *codes = run(library, seed=0, rounds=500)
+    assert int(accepted) > 30 and codes == ["0"]
 
 
 @pytest.mark.slow
 def test_no_false_model_makes_an_index_wrong(checked_library: Library) -> None:
-    accepted, *codes = run(checked_library, seed=1, rounds=300)
+    accepted, *codes = run(checked_library, seed=1, rounds=500)
     assert int(accepted) > 30 and codes == ["0"]
