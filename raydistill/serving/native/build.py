@@ -27,6 +27,7 @@ _ROOT = Path(__file__).parents[3]
 _SOURCES = tuple(
     f"serving/native/emit/{name}.py" for name in ("entry", "check", "memory", "emitter")
 )
+_CPU_INFO = Path("/proc/cpuinfo")
 _EMITTER = "raydistill.serving.native.emit"
 # What x86-64-v3 has and older CPUs have not, by the names of /proc/cpuinfo.
 _X86_64_V3 = frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe".split())
@@ -36,7 +37,7 @@ def own_target() -> str | None:
     """The target of this machine, or None: no library fits its system or its CPU."""
     system, machine = platform.system(), platform.machine().lower()
     if (system, machine) == ("Linux", "x86_64"):
-        flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].split("\n")[0].split()
+        flags = _CPU_INFO.read_text().partition("flags")[2].split("\n")[0].split()
         return "linux-x86_64-v3" if set(flags) >= _X86_64_V3 else None
     if (system, machine) == ("Linux", "aarch64"):
         return "linux-aarch64"
