@@ -92,9 +92,11 @@ def built_library(target: str, *, checked: bool = False) -> Path:
 
 def _folder(checked: bool) -> Path:
     name = f"native-{fingerprint()}{'-checked' if checked else ''}"
-    folder = user_folder(name, what="the native library")
+    given = os.environ.get("NUMBA_CACHE_DIR")  # as for other compiled code
+    base = Path(given).absolute() if given else None
+    folder = user_folder(name, what="the native library", base=base)
     if folder is None:
-        raise WorkError("no folder can be written for the native library; set XDG_CACHE_HOME")
+        raise WorkError("no folder can be written for the native library; set NUMBA_CACHE_DIR")
     return folder
 
 

@@ -10,8 +10,17 @@ from raydistill.serving.native.layout import LIBRARY, OBJECT
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    return tmp_path / f"native-{build.fingerprint()}"
+
+
+def test_the_cache_is_in_the_folder_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "raydistill" / f"native-{build.fingerprint()}"
+    assert build.cached_library("linux-aarch64") is None
+    assert (tmp_path / "raydistill" / f"native-{build.fingerprint()}").is_dir()
 
 
 def test_what_is_in_the_cache_is_not_emitted_again(
