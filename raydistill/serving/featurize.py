@@ -37,6 +37,7 @@ from raydistill.serving.text.tokenizer import (
 from raydistill.serving.text.unit_names import Names
 from raydistill.serving.text.unit_table import UnitTable, unit_table
 from raydistill.serving.text.units import normalize_units
+from raydistill.serving.trigram_table import TrigramTable, num_slots
 
 _BIGRAM = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _START, _END = np.uint64(0x5354415254), np.uint64(0x454E44)  # "START", "END"
@@ -250,7 +251,7 @@ def _is_as_before(texts: Block, row: int) -> bool:
 def add_pair(
     query: Scratch,
     title: Scratch,
-    seen: NDArray[np.bool_],
+    grams: TrigramTable,
     lexicon: Lexicon,
     layout: Layout,
     ids: NDArray[np.int32],
@@ -275,7 +276,7 @@ def add_pair(
         ends[bag] = at
         fill_match_features(
             *(query.words, title.words, query.grams, title.grams),
-            *(seen[: len(title.grams)], lexicon, dense),
+            *(grams, lexicon, dense),
         )
     if layout.size:
         at = char_ngrams(query.spaced, layout.size, layout.shift, ids, at)
@@ -300,7 +301,9 @@ def _featurize_block(
     rows = len(queries[1]) - 1
     most = max(longest(queries[1]), longest(titles[1])) + 1
     scratch_q, scratch_t = _scratch(most, layout.growth), _scratch(most, layout.growth)
-    seen = np.empty(len(scratch_t.grams), np.bool_)
+    slots = num_slots(3 * layout.growth * (longest(queries[1]) + 1))
+    flags = np.empty(max(slots, len(scratch_t.grams)), np.bool_)
+    grams = TrigramTable(np.empty(slots, np.uint64), flags)
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
     # Upper bound. A word has at least one byte, also in sizes: 2n + 1 ids and n tagged ids. With
     # spaces around words, at most three character n-grams per byte, or `growth` in sizes.
@@ -314,7 +317,7 @@ def _featurize_block(
         if row == 0 or not _is_as_before(queries, row):  # the titles of a query are adjacent
             query = _read(queries, row, tables, table, scratch_q, lexicon, layout)
         title = _read(titles, row, tables, table, scratch_t, lexicon, layout)
-        at, bag = add_pair(query, title, seen, lexicon, layout, ids, at, ends, bag, dense[row])
+        at, bag = add_pair(query, title, grams, lexicon, layout, ids, at, ends, bag, dense[row])
     return ids[:at].copy(), np.diff(ends)
 
 

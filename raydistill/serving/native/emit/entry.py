@@ -225,7 +225,7 @@ def _fill_row(query: Scratch, title: Scratch, model: int, session: Session, x: i
     ids, ends, dim, layout = buffers.ids, buffers.ends, head[_DIM], session.layout
     dense = memory.f4(x + 4 * head[_BAGS] * dim, head[_DENSE])
     ends[0] = 0
-    add_pair(query, title, buffers.seen, session.lexicon, layout, ids, 0, ends, 0, dense)
+    add_pair(query, title, buffers.grams, session.lexicon, layout, ids, 0, ends, 0, dense)
     if head[_VOCABULARY]:
         _keep_known(ids, ends, session.lexicon)
     num_rows = head[_TABLE + 1] // dim

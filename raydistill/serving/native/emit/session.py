@@ -28,6 +28,7 @@ from raydistill.serving.native.layout import (
     SECTION,
 )
 from raydistill.serving.text.unit_table import UnitTable
+from raydistill.serving.trigram_table import TrigramTable, num_slots
 
 _MATCH, _UNITS, _SIZE, _BAGS = AT["match"], AT["units"], AT["char_ngrams"], AT["bags"]
 _SHIFT, _GROWTH, _SHORT = AT["shift"], AT["growth"], AT["short"]
@@ -59,7 +60,7 @@ class Space(NamedTuple):
 
     query: Scratch
     title: Scratch
-    seen: NDArray[np.bool_]
+    grams: TrigramTable
     ids: NDArray[np.int32]
     ends: NDArray[np.int64]
     buffers: Buffers  # of cleaning
@@ -159,8 +160,10 @@ def space(at: int, model: int, head: NDArray[np.int64]) -> Space:
     query, at = _side(at, head, head[_MAX_QUERY])
     title, at = _side(at, head, head[_MAX_TITLE])
     num_words = len(query.words.words) + len(title.words.words)
-    seen = memory.flags(at, len(title.grams))
-    ids_at = at + rounded(len(title.grams))
+    slots = num_slots(len(query.grams))
+    flags_at, num_flags = at + rounded(8 * slots), max(slots, len(title.grams))
+    grams = TrigramTable(memory.u8(at, slots), memory.flags(flags_at, num_flags))
+    ids_at = flags_at + rounded(num_flags)
     # Per word 2 n-grams and a tagged one, and as many character n-grams as spaced characters; one
     # more id a side.
     ids = memory.i4(ids_at, 6 * num_words + 2)
@@ -172,7 +175,7 @@ def space(at: int, model: int, head: NDArray[np.int64]) -> Space:
     x = vectors + (rounded(4 * num_words * head[_WORD_DIM]) if has_copies else 0)
     step = rounded(4 * ROWS * widest(layers))
     return Space(
-        *(query, title, seen, ids, ends, buffers, utf8, vectors, layers),
+        *(query, title, grams, ids, ends, buffers, utf8, vectors, layers),
         *(x, x + step, x + 2 * step, x + 3 * step),
     )
 
