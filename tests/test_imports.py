@@ -30,8 +30,10 @@ THIRD_PARTIES = {
     "config": "pydantic tomli_w",
     "data": "numpy pyarrow",
     "runs": "numpy",
-    "evaluation": "numpy pyarrow matplotlib tokenizers",
-    "teachers.transformer": "numpy pyarrow torch transformers safetensors jinja2",
+    "evaluation": "numpy pyarrow matplotlib tokenizers fasttext model2vec",
+    "teachers.transformer": (
+        "numpy pyarrow torch transformers safetensors jinja2 onnxruntime openvino"
+    ),
     "teachers": "numpy pyarrow torch scipy lightgbm",
     "student": "numpy pyarrow torch",
     "search": "numpy pyarrow pydantic scipy matplotlib tomli_w",
@@ -39,7 +41,7 @@ THIRD_PARTIES = {
     "demo": "numpy pyarrow",
     "cluster": "numpy pyarrow ray torch optuna threadpoolctl",
     "stages": "numpy pyarrow ray torch transformers tensorboardX threadpoolctl",
-    "stages.standalone": "numpy pyarrow ray",
+    "stages.standalone": "numpy pyarrow ray threadpoolctl",
     "cli": "",
     "__main__": "",
 }
@@ -47,7 +49,11 @@ ORDER = list(THIRD_PARTIES)
 # A package that uses a library in one or two of its modules, and no more.
 ONLY_IN = {
     ("files", "huggingface_hub"): {"files.model_files"},
-    ("evaluation", "tokenizers"): {"evaluation.dataset_stats"},
+    ("evaluation", "tokenizers"): {"evaluation.dataset_stats", "evaluation.word_models"},
+    ("evaluation", "fasttext"): {"evaluation.word_models"},
+    ("evaluation", "model2vec"): {"evaluation.word_models"},
+    ("teachers.transformer", "onnxruntime"): {"teachers.transformer.runtimes"},
+    ("teachers.transformer", "openvino"): {"teachers.transformer.runtimes"},
     ("teachers", "lightgbm"): {"teachers.trees"},
     ("cluster", "torch"): {"cluster.tune_trials", "cluster.placement"},
     ("cluster", "optuna"): {"cluster.tune_trials"},

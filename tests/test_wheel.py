@@ -20,6 +20,7 @@ from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
 
 ROOT = Path(__file__).parents[1]
+C_FILES = ("bench.c", "raydistill.h")
 TITLES = ["Grey sofa, 3 seats", "sofa cover grey", "oak table", ""]
 HEAVY = ["torch", "ray", "transformers", "pyarrow", "pydantic", "scipy", "lightgbm", "optuna"]
 CODE = """
@@ -103,7 +104,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {name for name in names if ".dist-info/" not in name}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "raydistill").rglob("*.py")}
-    assert package == sources | {"raydistill/py.typed", "raydistill/demo/shop_words.toml"}
+    others = {"py.typed", "demo/shop_words.toml", *(f"serving/native/{name}" for name in C_FILES)}
+    assert package == sources | {f"raydistill/{name}" for name in others}
 
 
 @pytest.mark.slow

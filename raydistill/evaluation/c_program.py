@@ -1,0 +1,87 @@
+"""The latency of a bundle from C: compiles `serving/native/bench.c` and runs it in turns.
+
+Needs a C compiler. The library and the model file are those that other programs use.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import raydistill.serving.native.library as native
+from raydistill.errors import UserError, WorkError
+from raydistill.evaluation.latency import Pair, Timed
+from raydistill.serving.bundle import current_bundle, read_bundle
+
+logger = logging.getLogger("raydistill")
+_SOURCES = Path(native.__file__).parent  # bench.c and raydistill.h
+_SHOWN = 300  # characters of a compiler's message
+
+
+def from_c(bundle: Path, pairs: Sequence[Pair], *, batch: int, folder: Path) -> Timed:
+    """Times the bundle in a program of C, whose files are written to `folder`.
+
+    Raises:
+        UserError: there is no C compiler, or it fails.
+        WorkError: the native library cannot be made.
+    """
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if compiler is None:
+        raise UserError("no C compiler (cc, gcc, or CC in the environment)")
+    lines = folder / "pairs.tsv"
+    lines.write_text("".join(f"{_plain(query)}\t{_plain(title)}\n" for query, title in pairs))
+    program, model = folder / "bench", _model_file(bundle, folder)
+    flags = ["-O2", "-std=c11", f"-I{_SOURCES}", "-o", str(program)]
+    _run([compiler, *flags, str(_SOURCES / "bench.c"), str(_library(folder)), "-lm"])
+    num_calls = {"alone": 0, "batch": 0}
+
+    def timed(kind: str, seconds: float) -> list[float]:
+        titles = batch if kind == "batch" else 1
+        given = (str(seconds), str(titles), str(num_calls[kind]))
+        found = _run([str(program), str(model), str(lines), *given]).split()
+        num_calls[kind] += len(found)
+        return [int(nanoseconds) / 1_000 for nanoseconds in found]
+
+    timed("alone", 0)
+    return timed
+
+
+def _plain(text: str) -> str:
+    """A text without the characters that end a field."""
+    return " ".join(text.split())
+
+
+def _run(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        told = " ".join(done.stderr.split())[:_SHOWN]
+        raise UserError(f"{Path(command[0]).name} failed: {told}")
+    return done.stdout
+
+
+def _model_file(bundle: Path, folder: Path) -> Path:
+    """The bundle's model file, or one made of its arrays."""
+    stored = current_bundle(bundle) / "model.rdm"
+    if stored.is_file():
+        return stored
+    from raydistill.serving.native.emit.model_file import model_bytes  # slow to import
+
+    made = folder / "model.rdm"
+    made.write_bytes(model_bytes(*read_bundle(bundle)))
+    return made
+
+
+def _library(folder: Path) -> Path:
+    """The native library, emitted to `folder`."""
+    logger.info("emitting the native library, about 40 s")
+    command = [sys.executable, "-m", "raydistill.serving.native.emit", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    files = sorted([*folder.glob("libraydistill-*"), *folder.glob("raydistill-*.o")])
+    if done.returncode != 0 or not files:
+        raise WorkError(f"the native library cannot be emitted: {done.stderr.strip()[-_SHOWN:]}")
+    return files[0]
