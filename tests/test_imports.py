@@ -24,7 +24,9 @@ THIRD_PARTIES = {
     "progress": "",
     "serving.machine_code": "numba",
     "serving.text": "numpy pyarrow",  # pyarrow: see ONLY_IN_FUNCTIONS
+    "serving.native": "numpy llvmlite",  # llvmlite: see ONLY_IN_FUNCTIONS
     "serving": "numpy",
+    "serving.native.emit": "numpy numba llvmlite",
     "files": "numpy pyarrow huggingface_hub",
     "files.inputs": "numpy pyarrow",
     "config": "pydantic tomli_w",
@@ -48,6 +50,14 @@ THIRD_PARTIES = {
 ORDER = list(THIRD_PARTIES)
 # A package that uses a library in one or two of its modules, and no more.
 ONLY_IN = {
+    ("serving.machine_code", "numba"): {
+        *("serving.machine_code.compiled", "serving.machine_code.emitted"),
+    },
+    ("serving.native", "llvmlite"): {"serving.native.library"},
+    ("serving.native.emit", "numba"): {"serving.native.emit.memory", "serving.native.emit.emitter"},
+    ("serving.native.emit", "llvmlite"): {
+        *("serving.native.emit.memory", "serving.native.emit.emitter"),
+    },
     ("files", "huggingface_hub"): {"files.model_files"},
     ("evaluation", "tokenizers"): {"evaluation.dataset_stats", "evaluation.word_models"},
     ("evaluation", "fasttext"): {"evaluation.word_models"},
@@ -62,7 +72,7 @@ ONLY_IN = {
     ("stages.standalone", "ray"): {"stages.standalone.curve"},
 }
 # A bundle is served without it: what reads Arrow tables is called by those who have it.
-ONLY_IN_FUNCTIONS = {("serving.text", "pyarrow")}
+ONLY_IN_FUNCTIONS = {("serving.text", "pyarrow"), ("serving.native", "llvmlite")}
 MOST_LINES = 400
 
 

@@ -5,21 +5,18 @@ Needs a C compiler. The library and the model file are those that other programs
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import raydistill.serving.native.library as native
-from raydistill.errors import UserError, WorkError
+from raydistill.errors import UserError
 from raydistill.evaluation.latency import Pair, Timed
 from raydistill.serving.bundle import current_bundle, read_bundle
+from raydistill.serving.native import build
 
-logger = logging.getLogger("raydistill")
-_SOURCES = Path(native.__file__).parent  # bench.c and raydistill.h
+_SOURCES = Path(build.__file__).parent  # bench.c and raydistill.h
 _SHOWN = 300  # characters of a compiler's message
 
 
@@ -37,7 +34,7 @@ def from_c(bundle: Path, pairs: Sequence[Pair], *, batch: int, folder: Path) -> 
     lines.write_text("".join(f"{_plain(query)}\t{_plain(title)}\n" for query, title in pairs))
     program, model = folder / "bench", _model_file(bundle, folder)
     flags = ["-O2", "-std=c11", f"-I{_SOURCES}", "-o", str(program)]
-    _run([compiler, *flags, str(_SOURCES / "bench.c"), str(_library(folder)), "-lm"])
+    _run([compiler, *flags, str(_SOURCES / "bench.c"), str(_library()), "-lm"])
     num_calls = {"alone": 0, "batch": 0}
 
     def timed(kind: str, seconds: float) -> list[float]:
@@ -76,12 +73,9 @@ def _model_file(bundle: Path, folder: Path) -> Path:
     return made
 
 
-def _library(folder: Path) -> Path:
-    """The native library, emitted to `folder`."""
-    logger.info("emitting the native library, about 40 s")
-    command = [sys.executable, "-m", "raydistill.serving.native.emit", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    files = sorted([*folder.glob("libraydistill-*"), *folder.glob("raydistill-*.o")])
-    if done.returncode != 0 or not files:
-        raise WorkError(f"the native library cannot be emitted: {done.stderr.strip()[-_SHOWN:]}")
-    return files[0]
+def _library() -> Path:
+    """The native library of this machine, emitted if need be."""
+    target = build.own_target()
+    if target is None:
+        raise UserError("no native library fits this CPU")
+    return build.built_library(target)

@@ -12,8 +12,9 @@ SECTIONS, each at a multiple of 64 bytes with zeros between them. The header's w
     6..    the numbers of FIELDS, in this order; temperature and threshold are float64
     40..   for each array of SECTIONS two words: its offset in the file and its number of items
 
-`layers` has a row of LAYER_COLUMNS int64 a layer. The weights of a layer are float32, a row for
-each input (`inputs x outputs`), the biases are float32; their offsets are in the row.
+`layers` has a row of LAYER_COLUMNS int64 a layer; weights and biases are float32, at the offsets in
+the row. A hidden layer has a multiple of 16 outputs (zeros fill it), and its weights are panels of
+16 outputs: `outputs / 16 x inputs x 16`. The last layer has one output and a weight for each input.
 
 The structure is checked whenever a file is mapped (`rd_check`), which reads the index tables only.
 The checksum reads the file whole: it is for a file that was copied (`rd_verify`, `verify`).
@@ -68,8 +69,10 @@ TYPE_FIELDS = {"vectors": "vector_type", "table": "table_type"}
 FIRST_SECTION = 40
 SECTION = {name: FIRST_SECTION + 2 * at for at, name in enumerate(SECTIONS)}
 LAYER_COLUMNS = ("inputs", "outputs", "weights", "biases")
+PANEL = 16  # outputs of a hidden layer whose weights are side by side
 MOST_LAYERS, MOST_WIDTH = 32, 2**16  # of the network, and columns of a table
 MOST_CHARS = 2**20  # of max_query and max_title: scratch memory grows with them
+LIBRARY, OBJECT = "libraydistill-{}.so", "raydistill-{}.o"  # files of the library, by target
 # What the library's functions return: raydistill.h.
 OK, NO_MODEL, OTHER_FORMAT, CUT_SHORT, BROKEN, DAMAGED, ARGUMENT = range(7)
 FAILED = -1
@@ -128,7 +131,8 @@ def arrays_of(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     layers = found["layers"].reshape(-1, len(LAYER_COLUMNS)).tolist()
     for at, (inputs, outputs, weights, biases) in enumerate(layers):
         weight = data[weights : weights + 4 * inputs * outputs].view("<f4")
-        found[f"weight_{at}"] = weight.reshape(inputs, outputs).T
+        panels = weight.reshape(-1, inputs, min(outputs, PANEL)).swapaxes(1, 2)
+        found[f"weight_{at}"] = panels.reshape(outputs, inputs)
         found[f"bias_{at}"] = data[biases : biases + 4 * outputs].view("<f4")
     return found
 

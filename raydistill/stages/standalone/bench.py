@@ -190,6 +190,8 @@ def _word_models(
             score = make(pairs)
         except ImportError as error:
             yield Skipped(name, IN_PYTHON, f"{error.name or error} is not installed")
+        except (RuntimeError, ValueError) as error:  # of fitting fastText
+            yield Skipped(name, IN_PYTHON, str(error))
         else:
             yield _warm(name, IN_PYTHON, score, calls)
 

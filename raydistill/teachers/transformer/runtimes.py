@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import (
+from transformers import (  # type: ignore[attr-defined]  # of BertTokenizerFast
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
@@ -26,9 +26,10 @@ from transformers import (
 )
 
 from raydistill.errors import UserError
-from raydistill.teachers.cross_encoder import Teacher
 from raydistill.teachers.transformer.model_loading import load_classifier, quiet_transformers
+from raydistill.teachers.transformer.packed_encoder import PackedEncoder, can_pack
 from raydistill.teachers.transformer.pair_tokenizer import one_line
+from raydistill.teachers.transformer.prompt_tokenizer import make_tokenizer
 
 Score = Callable[[str, Sequence[str]], NDArray[np.float32]]
 _Arrays = dict[str, NDArray[np.int64]]  # the inputs of a model, by name: B x wordpieces
@@ -87,9 +88,10 @@ def random_bert(folder: Path, shape: Shape, *, words: Sequence[str]) -> CrossEnc
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         intermediate_size=shape.intermediate,
-        num_labels=1,
+        num_labels=1,  # type: ignore[call-arg]
     )
-    return CrossEncoder(BertForSequenceClassification(config).eval(), folder)
+    model: Any = BertForSequenceClassification(config)
+    return CrossEncoder(model.eval(), folder)
 
 
 def load_cross_encoder(folder: Path, *, max_length: int = MAX_LENGTH) -> CrossEncoder:
@@ -164,8 +166,7 @@ def _scorer(encoder: CrossEncoder, make: Callable[[CrossEncoder, _Reader], _Run]
     def score(query: str, titles: Sequence[str]) -> NDArray[np.float32]:
         out = np.empty(len(titles), np.float32)
         for rows, inputs in read(query, titles):
-            logits = run(inputs)
-            out[rows] = logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
+            out[rows] = _margins(run(inputs))
         return out
 
     return score
@@ -189,13 +190,29 @@ def _examples(names: Sequence[str]) -> tuple[torch.Tensor, ...]:
     return tuple(torch.full((3, 8), values.get(name, 1)) for name in names)
 
 
-def _label(encoder: CrossEncoder, dtype: str) -> Score:
-    """As `label` runs it: without padding, where the architecture allows it."""
-    model = copy.deepcopy(encoder.model).to(getattr(torch, dtype))  # packing takes it apart
-    teacher = Teacher(
-        encoder.folder, device="cpu", dtype=dtype, max_length=encoder.max_length, model=model
+def _packed(encoder: CrossEncoder, dtype: torch.dtype) -> Score:
+    """As `label` runs it: pairs end to end, without padding."""
+    model = copy.deepcopy(encoder.model).to(dtype)  # packing takes the model apart
+    if not can_pack(model):
+        raise UserError(f"{type(model).__name__} is not packed")
+    read = make_tokenizer(
+        encoder.folder, config=model.config, max_length=encoder.max_length, prompt=None
     )
-    return lambda query, titles: teacher.logits([query] * len(titles), titles)
+    run = PackedEncoder(model)
+
+    @torch.inference_mode()
+    def score(query: str, titles: Sequence[str]) -> NDArray[np.float32]:
+        tokens = read([query] * len(titles), titles)
+        rows = np.argsort(-tokens.lengths_B, kind="stable")
+        out = np.empty(len(titles), np.float32)
+        out[rows] = _margins(run(tokens.take(rows)).float().numpy())
+        return out
+
+    return score
+
+
+def _margins(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
 
 
 def _torch_run(model: nn.Module) -> _Run:
@@ -251,7 +268,7 @@ def _onnx_run(encoder: CrossEncoder, read: _Reader, *, is_int8: bool) -> _Run:
         session = onnxruntime.InferenceSession(
             str(file), options, providers=["CPUExecutionProvider"]
         )
-    return lambda inputs: session.run(None, inputs)[0]  # type: ignore[no-any-return]
+    return lambda inputs: session.run(None, inputs)[0]
 
 
 def _onnx_float32(encoder: CrossEncoder, read: _Reader) -> _Run:
@@ -274,7 +291,7 @@ def _openvino(precision: str) -> Callable[[CrossEncoder, _Reader], _Run]:
             "INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False,
         }  # fmt: skip
         request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-        return lambda inputs: request.infer(list(inputs.values()))[0]  # type: ignore[no-any-return]
+        return lambda inputs: request.infer(list(inputs.values()))[0]
 
     return make
 
@@ -283,8 +300,8 @@ _MAKERS: dict[str, Callable[[CrossEncoder], Score]] = {
     "torch float32": lambda encoder: _scorer(encoder, _eager(torch.float32)),
     "torch bfloat16": lambda encoder: _scorer(encoder, _eager(torch.bfloat16)),
     "torch compiled": lambda encoder: _scorer(encoder, _compiled),
-    "label float32": lambda encoder: _label(encoder, "float32"),
-    "label bfloat16": lambda encoder: _label(encoder, "bfloat16"),
+    "packed float32": lambda encoder: _packed(encoder, torch.float32),
+    "packed bfloat16": lambda encoder: _packed(encoder, torch.bfloat16),
     "onnxruntime float32": lambda encoder: _scorer(encoder, _onnx_float32),
     "onnxruntime int8": lambda encoder: _scorer(encoder, _onnx_int8),
     "openvino float32": lambda encoder: _scorer(encoder, _openvino("f32")),

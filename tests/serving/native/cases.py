@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from html.entities import html5
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,20 @@ import numpy as np
 from raydistill.serving.feature_spec import FORMAT, NgramSpec
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.native.emit.model_file import model_bytes
+from raydistill.serving.native.layout import ALIGN
 from raydistill.serving.text.tokenizer import encode, single_words
 
 Bundle = tuple[dict[str, Any], dict[str, np.ndarray]]
-WORDS = """grey sofa couch 3 seats women's shoes with heel for men in leather wi-fi usb3.0 cable
-do n't don't café für 500ml 1,000 watts 18v akku 4x4 wheel dr. martens t-shirt xl 12-pack 2 x 4""".split()
-SIZES = ['1-1/2"', "1 ½", "½", "1½ in", "5'6\"", "10%", "90°c", "90 º C", "3.50 oz", "8 sq ft", "m²",
-         "1 000", "1/64", "a.b.c", "...", "2 a day", "１２ｖ", "ﬁne", "Ⅳ", "1²⁄₃", "5¹/2", "20inx50in"]  # fmt: skip
+WORDS = (
+    "grey sofa couch 3 seats women's shoes with heel for men in leather wi-fi usb3.0 cable do n't "
+    "don't café für 500ml 1,000 watts 18v akku 4x4 wheel dr. martens t-shirt xl 12-pack 2 x 4"
+).split()
+SIZES = [
+    *('1-1/2"', "1 ½", "½", "1½ in", "5'6\"", "10%", "90°c", "90 º C", "3.50 oz", "8 sq ft", "m²"),
+    *("1 000", "1/64", "a.b.c", "...", "2 a day", "\uff11\uff12\uff56", "\ufb01ne", "Ⅳ"),
+    *("1²\u2044₃", "5¹/2", "20inx50in", "6'h x 8'w", "12016se", "3ft3in", "1 m³"),
+]
 MAX_QUERY_CHARS, MAX_TITLE_CHARS = 60, 300
 
 
@@ -61,10 +69,13 @@ def odd_pairs(num: int, seed: int = 0) -> tuple[tuple[str, str], ...]:
     return (*((odd_text(rng, 8), odd_text(rng, 30)) for _ in range(num)), *extreme)
 
 
-def random_bundle(*, hidden: tuple[int, ...] = (70, 33), width: int = 48, **ngrams: Any) -> Bundle:
+def random_bundle(
+    *, hidden: tuple[int, ...] = (70, 33), width: int = 48, **ngrams: object
+) -> Bundle:
     """Settings and arrays of a student of random numbers, whose vocabulary has ids that occur."""
     rng = np.random.default_rng(0)
-    spec = NgramSpec(**{"preset": "match", "hash_bits": 12, **ngrams})
+    fields: dict[str, Any] = {"preset": "match", "hash_bits": 12, **ngrams}
+    spec = NgramSpec(**fields)
     settings = {"format": FORMAT, "ngrams": asdict(spec), "temperature": 1.3, "threshold": 0.5,
                 "max_query_chars": MAX_QUERY_CHARS, "max_title_chars": MAX_TITLE_CHARS}  # fmt: skip
     words = np.unique(single_words([word for word in WORDS if word.isalpha()])[0])
@@ -78,9 +89,9 @@ def random_bundle(*, hidden: tuple[int, ...] = (70, 33), width: int = 48, **ngra
         "dense_std": rng.uniform(0.5, 2, spec.num_dense),
     }
     sizes = [spec.num_bags * width + spec.num_dense, *hidden, 1]
-    for at, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
-        arrays[f"weight_{at}"] = rng.normal(size=(outputs, inputs)) / np.sqrt(inputs)
-        arrays[f"bias_{at}"] = rng.normal(size=outputs)
+    for at, (inputs, outputs) in enumerate(pairwise(sizes)):
+        arrays[f"weight_{at}"] = rng.normal(size=(outputs, inputs)) * np.sqrt(2 / inputs)
+        arrays[f"bias_{at}"] = rng.normal(size=outputs) / 4
     arrays = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
     arrays["word_vectors"] = arrays["word_vectors"].astype(np.float16)
     arrays |= {"words": words, "ngrams": np.empty(0, np.int32)}
@@ -94,3 +105,17 @@ def _vocabulary(spec: NgramSpec, lexicon: Lexicon) -> np.ndarray:
     texts = encode(queries, max_chars=MAX_QUERY_CHARS), encode(titles, max_chars=MAX_TITLE_CHARS)
     ids = np.unique(featurize(*texts, spec=spec.uncut, lexicon=lexicon).ids_N)
     return np.sort(np.random.default_rng(1).choice(ids, spec.vocabulary_rows, replace=False))
+
+
+def aligned(data: bytes) -> np.ndarray:
+    """The bytes at an address that the library accepts."""
+    memory = np.empty(len(data) + ALIGN, np.uint8)
+    start = -memory.ctypes.data % ALIGN
+    memory[start : start + len(data)] = np.frombuffer(data, np.uint8)
+    return memory[start : start + len(data)]
+
+
+@cache
+def default_model() -> bytes:
+    """A model file with match features, units and word vectors."""
+    return model_bytes(*random_bundle(word_dim=8, units=True))

@@ -44,6 +44,7 @@ from raydistill.serving.native.layout import (
     NO_MODEL,
     OK,
     OTHER_FORMAT,
+    PANEL,
     SECTION,
     SECTIONS,
     TYPE_FIELDS,
@@ -233,6 +234,8 @@ def _has_layers(model: int, head: Head, num_bytes: int) -> bool:
         inputs, outputs = layers[at + _INPUTS], layers[at + _OUTPUTS]
         if inputs != width or not 1 <= outputs <= MOST_WIDTH:
             return False
+        if at + _ROW < len(layers) and outputs % PANEL != 0:
+            return False
         if not _is_within(layers[at + _WEIGHTS], inputs * outputs, 4, num_bytes):
             return False
         if not _is_within(layers[at + _BIASES], outputs, 4, num_bytes):
@@ -259,7 +262,7 @@ def _has_characters(model: int, head: Head) -> bool:
         num = signed(forms[place])
         most = 1 if code < 0x80 else 2 if code < 0x800 else 3 if code < 0x10000 else 4
         is_right &= num <= most and place + num < len(forms)
-    return is_right
+    return bool(is_right)
 
 
 @emitted
@@ -296,7 +299,7 @@ def _has_units(model: int, head: Head) -> bool:
         is_right &= hashes[at] != FNV_OFFSET and (at == 0 or hashes[at - 1] < hashes[at])
     for at in range(len(_UNIT_FIELDS)):
         is_right &= 0 <= head[_UNIT_FIELDS[at]] < num_units
-    return is_right
+    return bool(is_right)
 
 
 @emitted

@@ -7,10 +7,10 @@ else becomes internal, and LLVM optimises the whole for the CPU that is asked fo
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,29 +18,28 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 
+from raydistill.serving.native.layout import LIBRARY, OBJECT
+
 logger = logging.getLogger("raydistill")
 
 
 class Target(NamedTuple):
-    """A platform: what LLVM needs, and the linker's emulation and libraries."""
+    """A platform: what LLVM needs, and the linker's emulation."""
 
     triple: str
     cpu: str
     features: str
     emulation: str  # of ld and ld.lld; "": only the object is made
-    libraries: str
 
 
 TARGETS = {
-    "linux-x86_64-v3": Target(
-        "x86_64-unknown-linux-gnu", "x86-64-v3", "", "elf_x86_64", "libm.so.6 libc.so.6"
-    ),
-    "linux-aarch64": Target(
-        "aarch64-unknown-linux-gnu", "generic", "+neon", "aarch64linux", "libm.so.6 libc.so.6"
-    ),
-    "macos-arm64": Target("arm64-apple-macosx11.0.0", "apple-m1", "", "", ""),
-    "windows-x86_64-v3": Target("x86_64-pc-windows-msvc", "x86-64-v3", "", "", ""),
+    "linux-x86_64-v3": Target("x86_64-unknown-linux-gnu", "x86-64-v3", "", "elf_x86_64"),
+    "linux-aarch64": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "aarch64linux"),
+    "macos-arm64": Target("arm64-apple-macosx11.0.0", "apple-m1", "", ""),
+    "windows-x86_64-v3": Target("x86_64-pc-windows-msvc", "x86-64-v3", "", ""),
 }
+_LINKERS = ("ld.lld", "ld", "aarch64-linux-gnu-ld")
+_NEEDED = ("libm.so.6", "libc.so.6")  # expf and log1p; memset
 _OPTIMISATION = 3
 # A body of the C functions: numba's function writes its result to memory and returns a status.
 _WRAPPER = """
@@ -60,7 +59,9 @@ define i64 @{name}({args}) {{
 
 def module_text(functions: dict[str, tuple[Callable[..., Any], int]]) -> str:
     """LLVM IR of functions by their C names, each with its number of int64 arguments."""
-    from numba import int64  # imported here: numba reads its settings when it is imported
+    from numba.core.types import (
+        int64,  # imported here: numba reads its settings when it is imported
+    )
 
     whole: Any = None
     wrappers = []
@@ -110,10 +111,7 @@ def _retargeted(text: str, target: Target, data_layout: str) -> str:
         r"^target datalayout = .*$", f'target datalayout = "{data_layout}"', text, flags=re.M
     )
     # Addresses of Python objects that nothing reads here.
-    text = re.sub(r"= common ((?:local_unnamed_addr )?global ptr null)", r"= internal \1", text)
-    if "windows" in target.triple:  # the C runtime has it, for whoever uses floating point
-        text += "\n@_fltused = constant i32 0\n"
-    return text
+    return re.sub(r"= common ((?:local_unnamed_addr )?global ptr null)", r"= internal \1", text)
 
 
 def _drop_unused(module: Any, builder: Any) -> None:  # noqa: ANN401 - llvmlite's
@@ -126,23 +124,37 @@ def link(object_file: Path, library: Path, target: Target) -> str:
     """Make a shared library with the first linker that succeeds; its name, "" for none."""
     if not target.emulation:
         return ""
-    for command in _link_commands(object_file, library, target):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return command[0]
-        logger.info("%s: %s", " ".join(command), done.stderr.strip())
-        library.unlink(missing_ok=True)
+    for linker in filter(shutil.which, _LINKERS):
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                needed = [_named_library(name, linker, Path(folder), target) for name in _NEEDED]
+                inputs = [object_file, *needed]
+                _run_linker(linker, target, library, name="libraydistill.so", inputs=inputs)
+        except subprocess.CalledProcessError as error:
+            logger.info("%s: %s", linker, error.stderr.strip())
+            library.unlink(missing_ok=True)
+            continue
+        return linker
     return ""
 
 
-def _link_commands(object_file: Path, library: Path, target: Target) -> list[list[str]]:
-    """Commands of the linkers that this machine has."""
-    flags = ["-shared", "-z", "noexecstack", "-o", str(library), str(object_file)]
-    is_own = os.uname().machine in target.triple
-    commands = [[name, "-m", target.emulation, *flags] for name in ("ld.lld", "ld")]
-    commands += [["aarch64-linux-gnu-ld", *flags]] if "aarch64" in target.triple else []
-    commands += [["gcc", *flags, "-lm"]] if is_own else []
-    return [command for command in commands if shutil.which(command[0])]
+def _named_library(name: str, linker: str, folder: Path, target: Target) -> Path:
+    """A library without content that makes the linker note a need for `name`.
+
+    So the target's own libraries are not wanted here; those of the machine that loads it are used.
+    """
+    empty, library = folder / "empty.o", folder / name
+    empty.write_bytes(object_of(f'target triple = "{target.triple}"\n', target))
+    _run_linker(linker, target, library, name=name, inputs=[empty])
+    return library
+
+
+def _run_linker(
+    linker: str, target: Target, library: Path, *, name: str, inputs: list[Path]
+) -> None:
+    flags = ["-m", target.emulation, "-shared", "-z", "noexecstack", "-soname", name]
+    command = [linker, *flags, "-o", str(library), *map(str, inputs)]
+    subprocess.run(command, capture_output=True, text=True, check=True)
 
 
 def build(folder: Path, *, targets: list[str], checked: bool = False) -> dict[str, Path]:
@@ -156,9 +168,9 @@ def build(folder: Path, *, targets: list[str], checked: bool = False) -> dict[st
     made = {}
     for name in targets:
         started = time.perf_counter()
-        object_file = folder / f"raydistill-{name}.o"
+        object_file = folder / OBJECT.format(name)
         object_file.write_bytes(object_of(text, TARGETS[name]))
-        library = folder / f"libraydistill-{name}.so"
+        library = folder / LIBRARY.format(name)
         linker = link(object_file, library, TARGETS[name])
         made[name] = library if linker else object_file
         used_s = time.perf_counter() - started

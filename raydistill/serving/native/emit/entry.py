@@ -104,7 +104,7 @@ def clean_text(
     most = session.head[_MAX_QUERY if is_query else _MAX_TITLE]
     found = memory.u1(out, capacity)
     if _is_plain(data, most):
-        count = min(num_bytes, most)
+        count = int(min(num_bytes, most))
         for at in range(min(count, capacity)):
             found[at] = data[at]
         return count
@@ -120,7 +120,7 @@ def _is_rising(offsets: int, num: int) -> bool:
     is_rising = starts[0] >= 0
     for at in range(num):
         is_rising &= starts[at] <= starts[at + 1]
-    return is_rising
+    return bool(is_rising)
 
 
 @emitted
@@ -183,8 +183,9 @@ def _copy_vectors(side: Scratch, model: int, session: Session, start: int) -> No
             continue
         row = start + word
         out = memory.f4(session.space.vectors + 4 * row * head[_WORD_DIM], head[_WORD_DIM])
+        vector = stored[known[word]]
         for col in range(len(out)):
-            out[col] = half(stored[known[word], col])
+            out[col] = half(vector[col])
         known[word] = row
 
 

@@ -30,6 +30,7 @@ from raydistill.serving.native.layout import (
     MOST_CHARS,
     MOST_LAYERS,
     MOST_WIDTH,
+    PANEL,
     SECTION,
     SECTIONS,
     TYPE_FIELDS,
@@ -62,8 +63,7 @@ def model_bytes(
     _check_sizes(settings, arrays, num_layers)
     types = {"table_type": TYPES[table], "vector_type": TYPES[vectors]}
     sections = _sections(arrays, spec, types)
-    layers = [(np.ascontiguousarray(arrays[f"weight_{at}"].T), arrays[f"bias_{at}"])
-              for at in range(num_layers)]  # fmt: skip
+    layers = _stored_layers(arrays, num_layers)
     header = _numbers(settings, arrays, spec) | types | {"layers": num_layers}
     return _joined(header, sections, layers)
 
@@ -113,14 +113,14 @@ def _sections(
         lexicon = Lexicon.from_idf(np.zeros(1, np.float32)).with_ngrams(arrays["ngrams"])
     units = unit_table(spec.extra_units)
     rows, scales = _stored_table(arrays["embedding"], types["table_type"])
-    found = dict(zip(("kinds", "folds", "forms"), character_tables(), strict=True))
+    found: Arrays = dict(zip(("kinds", "folds", "forms"), character_tables(), strict=True))
     found |= {"idf": lexicon.idf_I, "words": lexicon.words_K, "vectors": lexicon.vectors_KE}
     found |= {"places": lexicon.places, "ngrams": lexicon.ngrams_R}
     found |= {"ngram_places": lexicon.ngram_places}
     found |= {"unit_hashes": units.hashes_H, "unit_places": units.places_H}
     found |= {"unit_letters": units.letters, "unit_starts": units.starts}
     found |= {"is_before": units.is_before, "is_length": units.is_length}
-    found |= unicode_tables()._asdict()
+    found.update(unicode_tables()._asdict())
     found |= {"dense_mean": arrays["dense_mean"], "dense_std": arrays["dense_std"]}
     return found | {"table": rows, "table_scales": scales}
 
@@ -135,6 +135,27 @@ def _stored_table(
     scales = (np.abs(table_VD).max(axis=1) / np.float32(127)).astype(np.float32)
     steps = table_VD / np.where(scales > 0, scales, 1)[:, None]
     return np.rint(steps).astype(np.int8), scales
+
+
+def _stored_layers(
+    arrays: Mapping[str, NDArray[Any]], num_layers: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Weights (outputs x inputs) and biases, with zeros up to whole panels of hidden outputs."""
+    layers, more_inputs = [], 0
+    for at in range(num_layers):
+        weights, biases = arrays[f"weight_{at}"], arrays[f"bias_{at}"]
+        more = -len(biases) % PANEL if at < num_layers - 1 else 0
+        padded = np.pad(weights, ((0, more), (0, more_inputs)))
+        layers.append((padded, np.pad(biases, (0, more))))
+        more_inputs = more
+    return layers
+
+
+def _panels(weights: NDArray[np.float32]) -> bytes:
+    """The weights of a layer in their order in the file."""
+    outputs, inputs = weights.shape
+    panels = weights.reshape(-1, min(outputs, PANEL), inputs)
+    return panels.swapaxes(1, 2).astype("<f4").tobytes()
 
 
 def _padded(data: bytes) -> bytes:
@@ -158,8 +179,8 @@ def _joined(
 
     rows = np.zeros((len(layers), len(LAYER_COLUMNS)), "<i8")
     for at, (weights, biases) in enumerate(layers):
-        places = (add(weights.astype("<f4").tobytes()), add(biases.astype("<f4").tobytes()))
-        rows[at] = (*weights.shape, *places)
+        places = (add(_panels(weights)), add(biases.astype("<f4").tobytes()))
+        rows[at] = (*weights.shape[::-1], *places)
     for name, kind in SECTIONS.items():
         array = rows if name == "layers" else sections[name]
         dtype = kind or ITEM_TYPES[int(header[TYPE_FIELDS[name]])]

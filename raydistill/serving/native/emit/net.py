@@ -1,7 +1,7 @@
 """The student in compiled code: embedding bags and layers, on rows of activations in memory.
 
 A row's sums have one order, whatever the number of rows: a pair alone has the same bits as in a
-batch. Shapes: R rows, I inputs and O outputs of a layer, V rows and D columns of the table.
+batch. Shapes: I inputs of a layer, V rows and D columns of the table.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.native.emit import memory
-from raydistill.serving.native.layout import AT, FLOAT16, FLOAT32, LAYER_COLUMNS
+from raydistill.serving.native.layout import AT, FLOAT16, FLOAT32, LAYER_COLUMNS, PANEL
 
 Floats = NDArray[np.float32]
 ROWS = 16  # pairs that pass the network together
-_HALF_SCALE = np.float32(2.0**112)
+_HALF_SCALE, _13, _16 = np.float32(2.0**112), np.uint32(13), np.uint32(16)
 _DIM, _TABLE_TYPE = AT["dim"], AT["table_type"]
 _INPUTS, _OUTPUTS, _WEIGHTS, _BIASES = range(len(LAYER_COLUMNS))
 
@@ -27,8 +27,8 @@ def half(bits: np.uint16) -> np.float32:
     By arithmetic, which is exact: not every CPU has an instruction for it.
     """
     wide = np.uint32(bits)
-    size = memory.float_of((wide & np.uint32(0x7FFF)) << np.uint32(13)) * _HALF_SCALE
-    return -size if wide & np.uint32(0x8000) else size
+    sign, size = (wide & np.uint32(0x8000)) << _16, (wide & np.uint32(0x7FFF)) << _13
+    return np.float32(memory.float_of(sign | size) * _HALF_SCALE)
 
 
 @emitted
@@ -96,41 +96,30 @@ def sum_bag(
         sum_int8(ids, values, memory.f4(scales, num_rows), out_D)
 
 
-@emitted(fastmath={"contract"})
-def _add_eight(out: Floats, w: Floats, x: Floats, k: int) -> None:
-    """Eight inputs at once: `out` is read and written once for them."""
-    a0, a1, a2, a3 = x[k], x[k + 1], x[k + 2], x[k + 3]
-    a4, a5, a6, a7 = x[k + 4], x[k + 5], x[k + 6], x[k + 7]
-    w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
-    w4, w5, w6, w7 = w[k + 4], w[k + 5], w[k + 6], w[k + 7]
-    for j in range(len(out)):
-        first = out[j] + a0 * w0[j] + a1 * w1[j] + a2 * w2[j] + a3 * w3[j]
-        out[j] = first + a4 * w4[j] + a5 * w5[j] + a6 * w6[j] + a7 * w7[j]
-
-
-@emitted(fastmath={"contract"})
-def _add_one(out: Floats, row: Floats, value: np.float32) -> None:
-    for j in range(len(out)):
-        out[j] += value * row[j]
-
-
 @emitted
-def _hidden(x_RI: Floats, weights_IO: Floats, biases: Floats, out_RO: Floats, rows: int) -> None:
-    """ReLU(x W + b): eight rows of W stay in the cache while all rows of x pass."""
-    inputs, k = weights_IO.shape[0], 0
-    for r in range(rows):
-        for j in range(len(biases)):
-            out_RO[r, j] = biases[j]
-    while k + 8 <= inputs:
-        for r in range(rows):
-            _add_eight(out_RO[r], weights_IO, x_RI[r], k)
-        k += 8
-    for rest in range(k, inputs):
-        for r in range(rows):
-            _add_one(out_RO[r], weights_IO[rest], x_RI[r, rest])
-    for r in range(rows):
-        for j in range(len(biases)):
-            out_RO[r, j] = max(out_RO[r, j], np.float32(0))
+def _hidden(
+    x: int, weights: int, biases: int, out: int, inputs: int, outputs: int, rows: int
+) -> None:
+    """Write ReLU(x W + b) of some rows; all are addresses. A panel of W is read for all rows."""
+    panel_bytes, x_step, out_step = 4 * PANEL * inputs, 4 * inputs, 4 * outputs
+    num_panels, many, panel = outputs // PANEL, rows // 4 * 4, 0
+    while panel < num_panels:
+        # A row alone takes four panels at once: more sums, and four streams of memory.
+        step = 4 if many == 0 and panel + 4 <= num_panels else 1
+        w, b = weights + panel * panel_bytes, biases + 4 * PANEL * panel
+        to = out + 4 * PANEL * panel
+        for row in range(0, many, 4):
+            memory.tile_4x1(
+                *(x + row * x_step, w, b, to + row * out_step),
+                *(x_step, panel_bytes, out_step, inputs),
+            )
+        for row in range(many, rows):
+            places = (x + row * x_step, w, b, to + row * out_step)
+            if step == 4:
+                memory.tile_1x4(*places, x_step, panel_bytes, out_step, inputs)
+            else:
+                memory.tile_1x1(*places, x_step, panel_bytes, out_step, inputs)
+        panel += step
 
 
 @emitted(fastmath={"contract", "reassoc"})
@@ -155,13 +144,8 @@ def fill_logits(
     target, stop = first, len(layers) - len(LAYER_COLUMNS)
     for at in range(0, stop, len(LAYER_COLUMNS)):
         inputs, outputs = layers[at + _INPUTS], layers[at + _OUTPUTS]
-        _hidden(
-            memory.matrix_f4(source, ROWS, inputs),
-            memory.matrix_f4(model + layers[at + _WEIGHTS], inputs, outputs),
-            memory.f4(model + layers[at + _BIASES], outputs),
-            memory.matrix_f4(target, ROWS, outputs),
-            rows,
-        )
+        weights, biases = model + layers[at + _WEIGHTS], model + layers[at + _BIASES]
+        _hidden(source, weights, biases, target, inputs, outputs, rows)
         source, target = target, second if target == first else first
     inputs = layers[stop + _INPUTS]
     x = memory.matrix_f4(source, ROWS, inputs)

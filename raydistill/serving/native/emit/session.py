@@ -190,13 +190,16 @@ class Session(NamedTuple):
 
 
 @emitted
-def _lexicon(model: int, head: NDArray[np.int64], vectors: int) -> Lexicon:
-    """The lexicon; vectors that are not float32 are copied to `vectors` for each pair."""
-    num, is_stored = head[_WORDS + 1], head[_VECTOR_TYPE] == FLOAT32
+def _lexicon(model: int, head: NDArray[np.int64], buffers: Space) -> Lexicon:
+    """The lexicon; the vectors of a pair's words are copied, unless they are stored as float32."""
+    num, vectors, num_vectors = head[_WORDS + 1], model + head[_VECTORS], head[_WORDS + 1]
+    if head[_VECTOR_TYPE] != FLOAT32:
+        vectors = buffers.vectors
+        num_vectors = len(buffers.query.words.words) + len(buffers.title.words.words)
     return Lexicon(
         memory.f4(model + head[_IDF], head[_IDF + 1]),
         memory.u8(model + head[_WORDS], num),
-        memory.matrix_f4(model + head[_VECTORS] if is_stored else vectors, num, head[_WORD_DIM]),
+        memory.matrix_f4(vectors, num_vectors, head[_WORD_DIM]),
         memory.i4(model + head[_PLACES], head[_PLACES + 1]),
         memory.u4(model + head[_NGRAMS], head[_NGRAMS + 1]),
         memory.i4(model + head[_NGRAM_PLACES], head[_NGRAM_PLACES + 1]),
@@ -253,7 +256,7 @@ def open_session(model: int, scratch: int) -> Session:
         np.uint64(head[_SHIFT]),
         head[_GROWTH],
     )
-    lexicon = _lexicon(model, head, buffers.vectors)
+    lexicon = _lexicon(model, head, buffers)
     return Session(
         head, tables, _units(model, head), _unicode(model, head), lexicon, layout, buffers
     )

@@ -62,13 +62,19 @@ def unicode_tables() -> UnicodeTables:
     signs = [[*map(ord, html5[name]), NONE][:2] for name in names]
     controls = [unescape(f"&#{code};") for code in range(FIRST_CONTROL, LAST_CONTROL + 1)]
     pairs, composed = _compositions()
+    signs_of_names = np.array(signs, np.uint32).reshape(-1)
     spans, decomposed = _decompositions()
     traits = np.array([_trait_of(chr(code)) for code in range(NUM_POINTS)], np.uint16)
     return UnicodeTables(
         *_blocks(traits),
         *_blocks(spans),
-        *(decomposed, pairs, hash_places(pairs), composed),
-        *(hashes, hash_places(hashes), np.array(signs, np.uint32).reshape(-1)),
+        decomposed,
+        pairs,
+        hash_places(pairs),
+        composed,
+        hashes,
+        hash_places(hashes),
+        signs_of_names,
         np.array([ord(char) if char else NONE for char in controls], np.uint32),
     )
 
