@@ -33,8 +33,8 @@ def from_c(bundle: Path, pairs: Sequence[Pair], *, batch: int, folder: Path) -> 
     lines = folder / "pairs.tsv"
     lines.write_text("".join(f"{_plain(query)}\t{_plain(title)}\n" for query, title in pairs))
     program, model = folder / "bench", _model_file(bundle, folder)
-    flags = ["-O2", "-std=c11", f"-I{_SOURCES}", "-o", str(program)]
-    _run([compiler, *flags, str(_SOURCES / "bench.c"), str(_library()), "-lm"])
+    flags = ["-O2", "-std=c11", f"-I{_SOURCES}", f"-Wl,-rpath,{folder}", "-o", str(program)]
+    _run([compiler, *flags, str(_SOURCES / "bench.c"), str(_library(folder)), "-lm"])
     num_calls = {"alone": 0, "batch": 0}
 
     def timed(kind: str, seconds: float) -> list[float]:
@@ -73,9 +73,14 @@ def _model_file(bundle: Path, folder: Path) -> Path:
     return made
 
 
-def _library() -> Path:
-    """The native library of this machine, emitted if need be."""
+def _library(folder: Path) -> Path:
+    """A copy of this machine's native library, emitted if need be, under the name it is loaded by.
+
+    Without a linker there is an object in its place, which becomes part of the program.
+    """
     target = build.own_target()
     if target is None:
         raise UserError("no native library fits this CPU")
-    return build.built_library(target)
+    found = build.built_library(target)
+    name = found.name if found.suffix == ".o" else f"libraydistill{found.suffix}"
+    return Path(shutil.copy(found, folder / name))

@@ -10,6 +10,7 @@ is timed takes turns.
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -19,12 +20,7 @@ import time
 from pathlib import Path
 
 from raydistill.serving.bundle import current_bundle
-from raydistill.stages.standalone.bench import (
-    Bench,
-    golden_pairs,
-    read_pairs,
-    run,
-)
+from raydistill.stages.standalone.bench import Bench, golden_pairs, read_pairs, run
 from raydistill.teachers.transformer.runtimes import RUNTIMES
 
 # A process: memory after NumPy is imported and after the pairs are scored; then it waits.
@@ -105,6 +101,7 @@ def main() -> None:
     parser.add_argument("--runtimes", default=",".join(RUNTIMES))
     parser.add_argument("--starts", type=int, default=5)
     given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if given.pairs:
         pairs = read_pairs(given.pairs, query="query", title="title")

@@ -46,6 +46,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # emits the native library, unless the cache has it
 def test_all_contestants_are_compared(bundle: Path, tmp_path: Path) -> None:
     teacher = make_bert(tmp_path / "model", num_labels=2)
     plan = bench.Bench(
