@@ -199,6 +199,8 @@ def _word_models(
 def _encoders(
     bench: Bench, pairs: Sequence[Pair], shapes: dict[str, Shape], folder: Path
 ) -> Iterator[tuple[str, CrossEncoder]]:
+    if not set(bench.names) & set(RUNTIMES):
+        return
     if bench.teacher:
         source = load_model(pin_model(bench.teacher))
         yield "teacher", load_cross_encoder(source)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,14 +117,26 @@ def runtimes(encoder: CrossEncoder, names: Sequence[str] | None = None) -> Itera
 
 def _made(name: str, make: Callable[[CrossEncoder], Score], encoder: CrossEncoder) -> Runtime:
     try:
-        score = make(encoder)
-        score("grey sofa", ["sofa", "grey sofa with 3 seats"])  # compiles, and may fail
-        score("grey sofa", ["sofa"])
+        with _quiet():
+            score = make(encoder)
+            score("grey sofa", ["sofa", "grey sofa with 3 seats"])  # compiles, and may fail
+            score("grey sofa", ["sofa"])
     except ImportError as error:
         return Runtime(name, None, f"{error.name or error} is not installed")
     except Exception as error:  # a runtime raises any class for a model that it cannot run
         return Runtime(name, None, one_line(error))
     return Runtime(name, score)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of tracing and quantising, which ask for no action by the user."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class _Reader:
