@@ -141,7 +141,7 @@ def table(rows: Sequence[Row], skipped: Sequence[Skipped], *, batch: int) -> str
     """All contestants, and a line for each that is missing."""
     head = (
         *("model and runtime", "p50 alone µs", "p99 alone µs", f"1 x {batch} µs/pair", "pairs/s"),
-        *("times slower alone", "in batches"),
+        *("ratio alone", "ratio batch"),
     )
     body = [
         (
