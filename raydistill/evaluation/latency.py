@@ -137,10 +137,10 @@ def _summary(
     return len(alone), len(times["batch"]), p50, last, a_pair, 1e6 / a_pair
 
 
-def table(rows: Sequence[Row], skipped: Sequence[Skipped], *, batch: int) -> str:
+def table(rows: Sequence[Row], skipped: Sequence[Skipped]) -> str:
     """All contestants, and a line for each that is missing."""
     head = (
-        *("model and runtime", "p50 alone µs", "p99 alone µs", f"1 x {batch} µs/pair", "pairs/s"),
+        *("model and runtime", "p50 µs", "p99 µs", "batch µs/pair", "pairs/s"),
         *("ratio alone", "ratio batch"),
     )
     body = [

@@ -52,7 +52,7 @@ def test_ratios_are_those_of_the_best_runtime() -> None:
 
 def test_the_table_says_what_is_missing() -> None:
     rows = to_rows([Contestant(*name, never) for name in NAMES], TIMES, batch=100)
-    told = table(rows, [Skipped("model2vec", "Python", "model2vec is not installed")], batch=100)
+    told = table(rows, [Skipped("model2vec", "Python", "model2vec is not installed")])
     lines = told.splitlines()
     assert lines[1].split() == [*"student, Python 10 10.2 5 200,000 1 1".split()]
     assert lines[3].split() == [*"BERT-Base, a 40,000 - 10,000 100 4,000 2,000".split()]

@@ -61,6 +61,7 @@ from raydistill.teachers.transformer.runtimes import (
 logger = logging.getLogger("raydistill")
 SHAPES = {"BERT-Base": BERT_BASE, "TinyBERT-4L-312": TINYBERT}
 _MAX_PAIRS = 10_000
+_MOST_CHARS = 300  # of a reason
 _WARM_UP = 50  # calls with one pair, so that code and tables are in the caches
 
 
@@ -89,9 +90,10 @@ class Found:
         of = self.lengths
         about = (
             f"{of['pairs']:,} pairs; median bytes: query {of['query_bytes']}, "
-            f"title {of['title_bytes']}. One thread, raw text in, score out."
+            f"title {of['title_bytes']}; a batch is one query with {self.batch} titles.\n"
+            "One thread, raw text in, score out; p50 and p99 of calls with one pair alone."
         )
-        return f"{about}\n{table(self.rows, self.skipped, batch=self.batch)}"
+        return f"{about}\n{table(self.rows, self.skipped)}"
 
     def to_dict(self) -> dict[str, Any]:
         """All figures for JSON."""
@@ -178,8 +180,12 @@ def _in_c(bench: Bench, pairs: Sequence[Pair], folder: Path) -> Contestant | Ski
     try:
         timed = from_c(bench.bundle, pairs, batch=bench.batch, folder=folder)
     except (UserError, WorkError) as error:
-        return Skipped(STUDENT, IN_C, str(error))
+        return Skipped(STUDENT, IN_C, _told(error))
     return Contestant(STUDENT, IN_C, timed)
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:_MOST_CHARS]
 
 
 def _word_models(
@@ -191,7 +197,7 @@ def _word_models(
         except ImportError as error:
             yield Skipped(name, IN_PYTHON, f"{error.name or error} is not installed")
         except (RuntimeError, ValueError) as error:  # of fitting fastText
-            yield Skipped(name, IN_PYTHON, str(error))
+            yield Skipped(name, IN_PYTHON, _told(error))
         else:
             yield _warm(name, IN_PYTHON, score, calls)
 

@@ -59,7 +59,7 @@ def test_all_contestants_are_compared(bundle: Path, tmp_path: Path) -> None:
     figures = json.loads(bench.to_json(found))["figures"]
     assert figures["single_vs_teacher_best"] > 1 and figures["batch_vs_bert_base_best"] > 1
     assert {"single_us", "single_vs_tinybert_best", "batch_us_per_pair"} <= set(figures)
-    assert found.text().startswith("3 pairs; median bytes: query 5, title 10. One thread")
+    assert found.text().startswith("3 pairs; median bytes: query 5, title 10; a batch is")
 
 
 @pytest.mark.slow
