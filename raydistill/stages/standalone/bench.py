@@ -143,13 +143,14 @@ def run(bench: Bench, pairs: Sequence[Pair], *, shapes: dict[str, Shape] | None 
     Raises:
         UserError: there is no bundle, or no teacher in its folder.
     """
-    scorer = Scorer.load(bench.bundle)
+    Scorer.load(bench.bundle)  # fails early
     calls = make_calls(pairs, batch=bench.batch)
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
         encoders = dict(_encoders(bench, pairs, shapes or SHAPES, Path(folder)))
+        in_c = _in_c(bench, pairs, Path(folder))  # emits the library that a Scorer may use
         made = [
-            _warm(STUDENT, IN_PYTHON, scorer.score, calls),
-            _in_c(bench, pairs, Path(folder)),
+            _warm(STUDENT, IN_PYTHON, Scorer.load(bench.bundle).score, calls),
+            in_c,
             *_word_models(pairs, calls),
             *_transformers(encoders, bench.names, calls),
         ]
