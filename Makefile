@@ -12,11 +12,11 @@ WORKERS ?= 2
 # and again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo native test test-fast lint wheel clean
 
 # make demo                                    the made-up shop
 # make demo PAIRS=pairs.csv JUDGED=judged.csv  your own files, with columns query, title, label
-demo: $(READY)
+demo: native
 ifdef PAIRS
 	$(if $(JUDGED),,$(error give JUDGED=file too: pairs with a label in 0..1))
 	@$(BIN)/raydistill distill --config $(CONFIG) --set run_dir=runs/own \
@@ -26,15 +26,20 @@ else
 	@$(BIN)/raydistill distill --config $(CONFIG) $(ARGS)
 endif
 
+# The scorer's library for this machine: made where it is not in the user's cache.
+native: $(READY)
+	@$(BIN)/python -m raydistill.serving.native.emit
+
 # A file's tests run in one process: they share what they set up.
-test: $(READY)
+test: native
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-# While you edit: no Ray, no S3 server, no transformer, nothing that takes more than a tenth of a
-# second.
-test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not ray and not slow and not server" \
-		--ignore=tests/teachers --ignore=tests/cluster --ignore=tests/stages $(ARGS)
+# While you edit: no Ray, no S3 server, no transformer, no other native library, nothing that takes
+# more than a tenth of a second.
+test-fast: native
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not ray and not slow and not server" \
+		--ignore=tests/teachers --ignore=tests/cluster --ignore=tests/stages \
+		--ignore=tests/serving/native $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -48,5 +53,17 @@ $(READY): pyproject.toml constraints.txt
 		-c constraints.txt -e ".[distill,demo,dev]"
 	@touch $(READY)
 
+# A wheel with the native library for this machine, or for TARGET, in dist/. It needs NumPy alone.
+wheel: $(READY)
+	rm -rf build/wheel
+	mkdir -p build/wheel dist
+	cp -r pyproject.toml setup.py README.md LICENSE raydistill build/wheel
+	mkdir -p build/wheel/raydistill/serving/native/lib
+	$(BIN)/python -m raydistill.serving.native.emit \
+		--output build/wheel/raydistill/serving/native/lib $(if $(TARGET),--target $(TARGET))
+	@ls build/wheel/raydistill/serving/native/lib/*.so > /dev/null || \
+		{ echo "no linker made a library: install lld or binutils; macOS and Windows have no wheel yet"; exit 1; }
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist build/wheel
+
 clean:
-	rm -rf $(VENV) runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

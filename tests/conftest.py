@@ -34,10 +34,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a test needs by its fixtures, its marks say: `-m "not ray"` starts no Ray."""
+    """What a test needs by its fixtures, its marks say: `-m "not ray"` starts no Ray.
+
+    A BERT is slow: the import of transformers takes a second.
+    """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        for fixture, mark in (("local_ray", "ray"), ("s3", "server")):
+        for fixture, mark in (("local_ray", "ray"), ("s3", "server"), ("tiny_bert", "slow")):
             if fixture in fixtures:
                 item.add_marker(mark)
 

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from raydistill.cli.bench_command import add_bench
 from raydistill.cli.data_commands import add_candidates, add_inspect, add_synthesize
 from raydistill.cli.score_command import add_score
 from raydistill.cli.stage_commands import STAGES_HELP, add_stage
@@ -86,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in STAGES_HELP.items():
         add_stage(commands.add_parser(name, parents=[common], help=text, description=text), name)
     add_score(commands.add_parser("score", parents=[common], help="score a file of pairs"))
+    text = "time a bundle beside BERT, TinyBERT, a teacher, fastText and model2vec"
+    add_bench(commands.add_parser("bench", parents=[common], help=text, description=text))
     text = "describe a run's data, or raw files of pairs"
     add_inspect(commands.add_parser("inspect", parents=[common], help=text, description=text))
     add_synthesize(

@@ -27,10 +27,10 @@ def add_score(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_score(arguments: argparse.Namespace) -> int:
-    from raydistill.files.bundles import load_scorer
+    from raydistill.serving.scorer import Scorer
     from raydistill.stages.standalone.score import score_file, score_lines
 
-    scorer = load_scorer(arguments.bundle)
+    scorer = Scorer.load(arguments.bundle)
     if arguments.input == "-":
         num_rows, num_null = score_lines(scorer, sys.stdin.buffer, sys.stdout)
         if num_null:

@@ -38,8 +38,7 @@ from raydistill.search.results import FAILED, FINISHED, MODES, STOPPED, US_PER_P
 from raydistill.search.space import Dimension, default_values, settings_of
 from raydistill.search.trial import EVALUATIONS_AN_EPOCH, SearchContext, run_trial
 from raydistill.serving.lexicon import Lexicon
-from raydistill.serving.scorer import Scorer
-from raydistill.student.export import bundle_settings
+from raydistill.student.export.student_bundle import bundle_settings, scorer_of
 from raydistill.student.fit import FitState, StudentFit
 
 logger = logging.getLogger("raydistill")
@@ -145,7 +144,7 @@ def _time_us(fit: StudentFit, state: FitState, lexicon: Lexicon) -> float:
     The minimum of several rounds: other trials share the machine.
     """
     arrays = {name: value.numpy() for name, value in state.student.arrays().items()}
-    scorer = Scorer(bundle_settings(fit.run, "student"), {**arrays, **lexicon.to_arrays()})
+    scorer = scorer_of(bundle_settings(fit.run, "student"), {**arrays, **lexicon.to_arrays()})
     shard = next(iter(fit.shards))
     rows = fit.folder.read_rows(shard, 0, _TIMED_PAIRS, columns=["query", "title"])
     texts = rows["query"].to_pylist(), rows["title"].to_pylist()

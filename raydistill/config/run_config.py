@@ -20,6 +20,7 @@ from raydistill.config.student import (
     HIDDEN,
     SEARCHED,
     TARGET,
+    ExportConfig,
     NgramsConfig,
     SoftLabelsConfig,
     StudentConfig,
@@ -74,6 +75,8 @@ class RunConfig(ConfigSection):
     """The student's network."""
     train: TrainConfig = TrainConfig()
     """How the student is fitted."""
+    export: ExportConfig = ExportConfig()
+    """How the student becomes a bundle."""
     tune: TuneConfig = TuneConfig()
     """How settings are searched."""
     cluster: ClusterConfig = ClusterConfig()

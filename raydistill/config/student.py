@@ -10,6 +10,7 @@ from raydistill.config.base import ConfigSection, Count, Positive
 from raydistill.serving.text.unit_names import Names, checked_units
 
 Target = Literal["logit", "probability"]
+TableType = Literal["auto", "float32", "float16", "int8"]
 
 
 class SoftLabelsConfig(ConfigSection):
@@ -157,3 +158,12 @@ SEARCHED: dict[str, type[ConfigSection]] = {
     "student": StudentConfig,
     "train": TrainConfig,
 }
+
+
+class ExportConfig(ConfigSection):
+    """How a student becomes a bundle."""
+
+    table: TableType = "auto"
+    """The type of the stored embedding table: int8 takes a quarter of float32, and the word vectors
+    are int8 too, else float16. `"auto"` takes the smallest that loses less than 0.001 of the AUC
+    and of nDCG@10 on the judged dev split."""

@@ -64,6 +64,31 @@ def auc(scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at
     return float(num_right / (num_relevant * (len(scores) - num_relevant)))
 
 
+def ndcg(
+    scores: NDArray[np.float32],
+    labels: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    *,
+    at: int = 10,
+) -> float:
+    """Mean normalised discounted cumulative gain of the first `at` pairs of each query.
+
+    The gain is the label, the discount log2(rank + 1) (Jarvelin and Kekalainen 2002,
+    https://doi.org/10.1145/582415.582418). Queries whose labels are all equal are left out; NaN
+    without any other. Equal scores keep the order of the pairs.
+    """
+    found = []
+    order = np.lexsort((-scores, groups))
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    for rows in np.split(order, starts[1:]):
+        if len(rows) == 0 or np.ptp(labels[rows]) == 0:
+            continue
+        discount = 1 / np.log2(np.arange(2, 2 + min(at, len(rows))))
+        best = np.sort(labels[rows])[::-1][:at] @ discount
+        found.append(labels[rows][:at] @ discount / best)
+    return float(np.mean(found)) if found else float("nan")
+
+
 def log_loss(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
     """Mean cross-entropy in nats; the labels may be graded."""
     p = np.clip(scores.astype(np.float64), _TINY, 1 - _TINY)

@@ -20,7 +20,7 @@ from raydistill.files.retry import log_counts
 from raydistill.files.schema import SPLITS
 from raydistill.runs.fingerprints import ROLES, RunFingerprints, fingerprint
 from raydistill.runs.lease import Lease
-from raydistill.serving.bundle import BUNDLE, CURRENT
+from raydistill.serving.bundle import BUNDLE, BUNDLE_FORMAT, CURRENT, MODEL
 
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 RUN_FILE = "run.toml"  # the settings of the last stage that did work
@@ -97,7 +97,12 @@ class Run(RunFingerprints):
             return False
         wanted = self.train_fingerprint("student"), self.weights_hash("student")
         is_of_student = wanted == (done["fingerprint"], done["weights"])
-        return bool(is_of_student and (self.bundle / done["bundle"]).exists(BUNDLE))
+        is_of_settings = done.get("settings") == self.config.export.fingerprint_fields()
+        return is_of_student and is_of_settings and self.is_whole_bundle(done["bundle"])
+
+    def is_whole_bundle(self, name: str) -> bool:
+        """Whether the files that a scorer reads are in a folder of `bundle/`."""
+        return all((self.bundle / name).exists(file) for file in (MODEL, BUNDLE))
 
     def weights_hash(self, role: str) -> str | None:
         """The hash of a student's weights; None: the student is not complete."""
@@ -120,12 +125,13 @@ class Run(RunFingerprints):
         return fingerprint("tune", self.train_fingerprint("student"), judged, settings)
 
     def report_fingerprint(self) -> str:
-        """Fingerprint of the report: both students, the teachers' logits, and any search."""
+        """Fingerprint of the report: students, how they are exported, logits, and any search."""
         teachers = {name: self.label_fingerprint(name) for name in self.config.teacher_names}
         students = [[self.train_fingerprint(role), self.weights_hash(role)] for role in ROLES]
         tuned = self.tune.success()
         searched = [tuned["fingerprint"]] if tuned else []
-        return fingerprint("evaluate", students, teachers, *searched)
+        exported = BUNDLE_FORMAT, self.config.export.fingerprint_fields()
+        return fingerprint("evaluate", students, exported, teachers, *searched)
 
     @contextmanager
     def begin(self, work: str) -> Iterator[None]:

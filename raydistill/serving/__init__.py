@@ -1,1 +1,1 @@
-"""A score: load a bundle and score pairs on a CPU, with numpy and numba only."""
+"""A score: load a bundle and score pairs on a CPU, with NumPy alone or NumPy and numba."""

@@ -1,15 +1,15 @@
 """The files of a bundle, and the pointer to the newest bundle.
 
-A bundle is a folder that is never modified: `bundle.json` (settings), `arrays.npz` (embedding,
-network, IDF, scales), `golden.json` (a few pairs and their scores) and a model card. Each file has
-the bundle's fingerprint, so that files of two bundles are not read as one. The folder of bundles
-has `current.json`, which names one of them and is replaced atomically.
+A bundle is a folder that is never modified: `bundle.json` (settings), `model.rdm` (all numbers, to
+be mapped into memory), `golden.json` (pairs with their scores and what leads to them) and a model
+card. bundle.json has the model's size and checksum, and the other files its fingerprint, so that
+files of two bundles are not read as one. The folder of bundles has `current.json`, which names one
+of them and is replaced atomically. Imports only NumPy.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Mapping
@@ -20,72 +20,95 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
-from raydistill.serving.bundle_check import read_arrays, read_settings
-from raydistill.serving.feature_spec import FORMAT
+from raydistill.serving.native.layout import describe, read_model
 
-BUNDLE, ARRAYS, GOLDEN, CARD = "bundle.json", "arrays.npz", "golden.json", "README.md"
+BUNDLE, MODEL, GOLDEN, CARD = "bundle.json", "model.rdm", "golden.json", "README.md"
 CURRENT = "current.json"  # {"bundle": folder of the newest one, "previous": older ones}
-_FINGERPRINT = "fingerprint"
+BUNDLE_FORMAT = 10  # the version of a bundle's files
+_FINGERPRINT, _OF_MODEL = "fingerprint", "model"
 _NAME = re.compile(r"[0-9a-f]{16}")
-Arrays = Mapping[str, NDArray[Any]]
-
-
-def bundle_fingerprint(settings: Mapping[str, Any], arrays: Arrays) -> str:
-    """16 hex digits: BLAKE2b over all settings of bundle.json and all arrays."""
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8)
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
-        digest.update(array.data.cast("B") if array.size else b"")
-    return digest.hexdigest()
+_AGAIN = "export the bundle again, or copy all of its files"
+Model = NDArray[np.uint8]
 
 
 def bundle_files(
-    settings: Mapping[str, Any], arrays: Arrays, *, golden: list[dict[str, Any]], card: str
+    settings: Mapping[str, Any], model: bytes, *, golden: list[dict[str, Any]], card: str
 ) -> tuple[str, dict[str, bytes]]:
     """The fingerprint of a bundle, and its files (name: content), bundle.json last.
 
-    Each file contains the fingerprint. `golden`: pairs and their scores; `card`: the model card.
+    `model`: the content of model.rdm; `golden`: pairs and their scores; `card`: the model card.
     """
-    found = bundle_fingerprint(settings, arrays)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays, **{_FINGERPRINT: np.frombuffer(found.encode(), np.uint8)})  # type: ignore[arg-type]
+    whole = {**settings, _OF_MODEL: _identity(np.frombuffer(model, np.uint8))}
+    found = _fingerprint(whole)
     pairs = {_FINGERPRINT: found, "pairs": golden}
     return found, {
-        ARRAYS: buffer.getvalue(),
-        GOLDEN: json.dumps(pairs, ensure_ascii=False, indent=1).encode(),
+        MODEL: model,
+        GOLDEN: (json.dumps(pairs, ensure_ascii=False) + "\n").encode(),
         CARD: f"{card}\n<!-- fingerprint {found} -->\n".encode(),
-        BUNDLE: (json.dumps({_FINGERPRINT: found, **settings}, indent=2) + "\n").encode(),
+        BUNDLE: (json.dumps({_FINGERPRINT: found, **whole}, indent=2) + "\n").encode(),
     }
 
 
-def read_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The settings of bundle.json and the arrays of the bundle in a local folder.
+def _fingerprint(settings: Mapping[str, Any]) -> str:
+    """16 hex digits: BLAKE2b over all settings, the model's size and checksum among them."""
+    content = json.dumps(settings, sort_keys=True).encode()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def _identity(model: Model) -> dict[str, Any]:
+    header = describe(model)
+    return {"bytes": header["bytes"], "checksum": f"{header['checksum'] % 2**64:016x}"}
+
+
+def read_bundle(folder: Path) -> tuple[dict[str, Any], Model]:
+    """The settings of bundle.json and the mapped model of the bundle in a local folder.
 
     Raises:
-        UserError: there is no bundle, a file cannot be read, or the fingerprints differ.
+        UserError: there is no bundle, it has another format, a file cannot be read, or its files
+            are of different bundles.
     """
     folder = current_bundle(folder)
     if not (folder / BUNDLE).is_file():
         raise UserError(f"no bundle in {folder}: it has no {BUNDLE}")
-    settings, arrays = read_settings(folder / BUNDLE), read_arrays(folder / ARRAYS)
-    stored = arrays.pop(_FINGERPRINT, np.empty(0, np.uint8))
-    if settings.get("format") == FORMAT:  # Scorer rejects any other format
-        found = {
-            BUNDLE: settings.get(_FINGERPRINT),
-            ARRAYS: stored.tobytes().decode("ascii", "replace"),
-        }
-        if (folder / GOLDEN).is_file():  # not needed for scoring
-            found[GOLDEN] = read_settings(folder / GOLDEN).get(_FINGERPRINT)
-        _check_one(folder, found)
-    return settings, arrays
+    settings = read_settings(folder / BUNDLE)
+    if settings.get("format") != BUNDLE_FORMAT:
+        raise UserError(
+            f"bundle format {settings.get('format')!r}; this raydistill reads {BUNDLE_FORMAT}: "
+            "export the bundle again"
+        )
+    named = settings.get(_FINGERPRINT)
+    if named != _fingerprint({k: v for k, v in settings.items() if k != _FINGERPRINT}):
+        raise UserError(f"{folder / BUNDLE} was changed after the export; {_AGAIN}")
+    model = read_model(folder / MODEL)
+    if settings.get(_OF_MODEL) != (found := _identity(model)):
+        _refuse(folder, MODEL, wanted=settings.get(_OF_MODEL), found=found)
+    if (folder / GOLDEN).is_file():  # not needed for scoring
+        golden = read_settings(folder / GOLDEN).get(_FINGERPRINT)
+        if golden != named:
+            _refuse(folder, GOLDEN, wanted=named, found=golden)
+    return settings, model
 
 
-def _check_one(folder: Path, found: Mapping[str, Any]) -> None:
-    """Raise UserError unless all files of a folder have the same fingerprint."""
-    if len(set(found.values())) > 1 or not found[BUNDLE]:
-        told = ", ".join(f"{name} is of {one or 'none'}" for name, one in found.items())
-        raise UserError(f"the files in {folder} are not of one bundle ({told}); copy it again")
+def _refuse(folder: Path, name: str, *, wanted: object, found: object) -> None:
+    raise UserError(
+        f"the files in {folder} are not of one bundle ({BUNDLE} is of {wanted or 'none'}, {name} "
+        f"is of {found or 'none'}); copy it again"
+    )
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings in a `bundle.json`.
+
+    Raises:
+        UserError: the file does not exist, or is not a JSON object.
+    """
+    try:
+        settings = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as JSON ({error}); {_AGAIN}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{file} holds a JSON {type(settings).__name__}, not an object; {_AGAIN}")
+    return settings
 
 
 def current_bundle(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Read the settings and arrays of a bundle, and check that they match before compiled code runs.
+"""Check that the settings and arrays of a student match, before compiled code runs.
 
 Compiled code does not check bounds and would read past the end of a short array. An error names the
 setting or array, its actual and its expected value. Imports only NumPy.
@@ -6,13 +6,9 @@ setting or array, its actual and its expected value. Imports only NumPy.
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
@@ -31,45 +27,6 @@ _MOST_CHARS = 2**31 - 1
 _LEAST_DEVIATION = 1e-30  # division by less overflows float32
 _CHAR_NGRAMS = (0, 2, 3, 4, 5, 6)
 _LAYER = re.compile(r"(weight|bias)_([0-9]+)")
-# The error of a damaged archive depends on where the damage is.
-_UNREADABLE = (
-    *(OSError, ValueError, EOFError, KeyError, MemoryError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError),
-)
-
-
-def read_settings(file: Path) -> dict[str, Any]:
-    """The settings in a `bundle.json`.
-
-    Raises:
-        UserError: the file does not exist, or is not a JSON object.
-    """
-    try:
-        settings = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as JSON ({error}); {_AGAIN}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{file} holds a JSON {type(settings).__name__}, not an object; {_AGAIN}")
-    return settings
-
-
-def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an `arrays.npz`; pickled objects are never loaded.
-
-    Raises:
-        UserError: the file or one of its arrays cannot be read.
-    """
-    name = "the archive"
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            found = {}
-            for name in archive.files:
-                found[name] = archive[name]
-                if not isinstance(found[name], np.ndarray):
-                    raise ValueError("not an array")
-            return found
-    except (*_UNREADABLE, TypeError, AttributeError) as error:  # the last two: a single array
-        raise UserError(f"{file}: {name} cannot be read ({error}); {_AGAIN}") from error
 
 
 def check_settings(settings: Mapping[str, Any]) -> NgramSpec:
@@ -201,8 +158,6 @@ def _spec(content: object) -> NgramSpec:
     names = [field.name for field in fields(NgramSpec)]
     if not isinstance(content, dict):
         raise _wrong("ngrams", content, f"a table of {', '.join(names)}")
-    if content.get("bags") == "one":  # as bundles said while there was another choice
-        content = {name: value for name, value in content.items() if name != "bags"}
     unknown = sorted(set(content) - set(names))
     if unknown:
         raise UserError(f"bundle.json: ngrams has an unknown field {unknown[0]!r}; {_AGAIN}")

@@ -1,6 +1,6 @@
 """The features of pairs: the settings that determine them, and their arrays in memory.
 
-`featurize.py` computes them. Imports only numpy and numba, like all code that serves a bundle.
+`featurize.py` computes them. Imports only numpy and numba.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.serving.text.unit_names import Names
 
-# Version of bundles and of the features of students and trees: models of another version are stale.
+# Version of the features of students and trees: models of another version are stale.
 FORMAT = 9
 VOCABULARY_BITS = 24  # bits of an id: 150,000 / 2^24 = 1 % of other n-grams collide with a kept id
 

@@ -37,6 +37,7 @@ from raydistill.serving.text.tokenizer import (
 from raydistill.serving.text.unit_names import Names
 from raydistill.serving.text.unit_table import UnitTable, unit_table
 from raydistill.serving.text.units import normalize_units
+from raydistill.serving.trigram_table import TrigramTable, num_slots
 
 _BIGRAM = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _START, _END = np.uint64(0x5354415254), np.uint64(0x454E44)  # "START", "END"
@@ -47,7 +48,7 @@ _BLOCK_ROWS = 8_192  # rows per block: a few MB of ids
 _BLOCK_BYTES = 2**24  # limit for long texts: 16 MB of one side give at most 600 MB of ids
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """The fields of an NgramSpec for compiled code."""
 
     match: bool
@@ -70,7 +71,7 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
     if spec.has_match and lexicon.dim != spec.word_dim:
         raise ValueError(f"word vectors of {lexicon.dim} columns, {spec.word_dim} wanted")
     table = unit_table(spec.extra_units)
-    layout = _Layout(
+    layout = Layout(
         spec.has_match,
         spec.units,
         spec.char_ngrams,
@@ -98,6 +99,19 @@ def featurize(queries: Texts, titles: Texts, *, spec: NgramSpec, lexicon: Lexico
     if spec.vocabulary_rows:
         ids, offsets = _known_rows(ids, offsets, lexicon)
     return Features(ids, offsets, dense)
+
+
+def spelled_words(texts: Texts, *, spec: NgramSpec) -> list[list[str]]:
+    """The words of clean texts as a student reads them: folded, sizes in one spelling."""
+    tables, table = character_tables(), unit_table(spec.extra_units)
+    blocks = [row_block(texts, row, row + 1) for row in range(len(texts[1]) - 1)]
+    return [
+        _spaced(block, tables, table, spec.units, spec.has_match)
+        .tobytes()
+        .decode("utf-32-le")
+        .split(" ")[1:-1]
+        for block in blocks
+    ]
 
 
 def document_counts(titles: Texts, *, units: bool, extra_units: Names = ()) -> NDArray[np.int64]:
@@ -154,7 +168,7 @@ def _add_tagged(
     return at
 
 
-class _Scratch(NamedTuple):
+class Scratch(NamedTuple):
     """Buffers for one side of a pair, reused for every pair."""
 
     words: TextWords
@@ -166,9 +180,9 @@ class _Scratch(NamedTuple):
 
 
 @compiled(forceinline=True)
-def _scratch(most: int, growth: int) -> _Scratch:
+def _scratch(most: int, growth: int) -> Scratch:
     """Buffers for texts of `most` characters, each of which may be between two spaces."""
-    return _Scratch(
+    return Scratch(
         allocate_words(growth * most),
         np.empty(most, np.uint32),
         np.empty(growth * most, np.uint32),
@@ -187,39 +201,55 @@ def _spell(
     units: bool,
     points: NDArray[np.uint32],
     spelled: NDArray[np.uint32],
-) -> NDArray[np.uint32]:
-    """The folded characters of one text, with normalized sizes if `units`."""
+) -> tuple[NDArray[np.uint32], int]:
+    """The buffer with the folded characters of one text, with normalized sizes if `units`.
+
+    Also returns their number.
+    """
     num = decode(texts[0], texts[1][row], texts[1][row + 1], tables, points)
     if not units:
-        return points[:num]
-    return spelled[: normalize_units(points, num, tables[0], table, spelled)]
+        return points, num
+    return spelled, normalize_units(points, num, tables[0], table, spelled)
+
+
+@compiled
+def _spaced(
+    texts: Block, tables: Tables, table: UnitTable, units: bool, match: bool
+) -> NDArray[np.uint32]:
+    """The characters of a block's first text with single spaces around words."""
+    most = longest(texts[1]) + 1
+    spelled = np.empty((table.growth if units else 1) * most, np.uint32)
+    points, num = _spell(texts, 0, tables, table, units, np.empty(most, np.uint32), spelled)
+    classes = np.empty(num, np.uint8)
+    classify(points, num, tables[0], match, classes)
+    out = np.empty(3 * num + 1, np.uint32)
+    return out[: pad_words(points, classes, num, out)].copy()
 
 
 @compiled(forceinline=True)
-def _read(
+def read_text(
     texts: Block,
     row: int,
     tables: Tables,
     table: UnitTable,
-    scratch: _Scratch,
+    scratch: Scratch,
     lexicon: Lexicon,
-    layout: _Layout,
-) -> _Scratch:
+    layout: Layout,
+) -> Scratch:
     """Read one text into `scratch`: words, and if `layout` needs them characters and trigrams."""
     kinds, classes = tables[0], scratch.classes
-    points = _spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
-    num = len(points)
+    points, num = _spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
     classify(points, num, kinds, layout.match, classes)
     num_words = split_words(points, classes, num, scratch.words.words, scratch.words.numeric)
     words = slice_words(scratch.words, num_words)
     if not layout.match and not layout.size:
-        return _Scratch(words, *scratch[1:4], scratch.spaced[:0], scratch.grams[:0])
+        return Scratch(words, *scratch[1:4], scratch.spaced[:0], scratch.grams[:0])
     if layout.match:
         look_up_words(words, lexicon)
     else:
         classify(points, num, kinds, True, classes)
     spaced = scratch.spaced[: pad_words(points, classes, num, scratch.spaced)]
-    return _Scratch(words, *scratch[1:4], spaced, scratch.grams[: trigrams(spaced, scratch.grams)])
+    return Scratch(words, *scratch[1:4], spaced, scratch.grams[: trigrams(spaced, scratch.grams)])
 
 
 @compiled(forceinline=True)
@@ -235,6 +265,46 @@ def _is_as_before(texts: Block, row: int) -> bool:
     return True
 
 
+@compiled(inline="always")
+def add_pair(
+    query: Scratch,
+    title: Scratch,
+    grams: TrigramTable,
+    lexicon: Lexicon,
+    layout: Layout,
+    ids: NDArray[np.int32],
+    at: int,
+    ends: NDArray[np.int64],
+    bag: int,
+    dense: NDArray[np.float32],
+) -> tuple[int, int]:
+    """Write the ids of a pair from `at` on, the ends of its bags after `bag`, and `dense`.
+
+    Returns the end of the ids and the last bag.
+    """
+    if len(query.words.words):  # without a query (single texts) no ids
+        at = _add_ngrams(query.words.words, layout.shift, ids, at)
+    at = _add_ngrams(title.words.words, layout.shift, ids, at)
+    bag += 1
+    ends[bag] = at
+    if layout.match:
+        match_words(query.words, title.words)
+        at = _add_tagged(query.words, title.words, layout.shift, ids, at)
+        bag += 1
+        ends[bag] = at
+        fill_match_features(
+            *(query.words, title.words, query.grams, title.grams),
+            *(grams, lexicon, dense),
+        )
+    if layout.size:
+        at = char_ngrams(query.spaced, layout.size, layout.shift, ids, at)
+        ends[bag + 1] = at
+        at = char_ngrams(title.spaced, layout.size, layout.shift, ids, at)
+        ends[bag + 2] = at
+        bag += 2
+    return at, bag
+
+
 @compiled
 def _featurize_block(
     queries: Block,
@@ -242,14 +312,16 @@ def _featurize_block(
     tables: Tables,
     table: UnitTable,
     lexicon: Lexicon,
-    layout: _Layout,
+    layout: Layout,
     dense: NDArray[np.float32],
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Flat ids and the number of ids per bag of all pairs of a block; fills `dense`."""
     rows = len(queries[1]) - 1
     most = max(longest(queries[1]), longest(titles[1])) + 1
     scratch_q, scratch_t = _scratch(most, layout.growth), _scratch(most, layout.growth)
-    seen = np.empty(len(scratch_t.grams), np.bool_)
+    slots = num_slots(3 * layout.growth * (longest(queries[1]) + 1))
+    flags = np.empty(max(slots, len(scratch_t.grams)), np.bool_)
+    grams = TrigramTable(np.empty(slots, np.uint64), flags)
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
     # Upper bound. A word has at least one byte, also in sizes: 2n + 1 ids and n tagged ids. With
     # spaces around words, at most three character n-grams per byte, or `growth` in sizes.
@@ -261,28 +333,9 @@ def _featurize_block(
     query = title = scratch_q
     for row in range(rows):
         if row == 0 or not _is_as_before(queries, row):  # the titles of a query are adjacent
-            query = _read(queries, row, tables, table, scratch_q, lexicon, layout)
-        title = _read(titles, row, tables, table, scratch_t, lexicon, layout)
-        if len(query.words.words):  # without a query (single texts) no ids
-            at = _add_ngrams(query.words.words, layout.shift, ids, at)
-        at = _add_ngrams(title.words.words, layout.shift, ids, at)
-        bag += 1
-        ends[bag] = at
-        if layout.match:
-            match_words(query.words, title.words)
-            at = _add_tagged(query.words, title.words, layout.shift, ids, at)
-            bag += 1
-            ends[bag] = at
-            fill_match_features(
-                *(query.words, title.words, query.grams, title.grams),
-                *(seen[: len(title.grams)], lexicon, dense[row]),
-            )
-        if layout.size:
-            at = char_ngrams(query.spaced, layout.size, layout.shift, ids, at)
-            ends[bag + 1] = at
-            at = char_ngrams(title.spaced, layout.size, layout.shift, ids, at)
-            ends[bag + 2] = at
-            bag += 2
+            query = read_text(queries, row, tables, table, scratch_q, lexicon, layout)
+        title = read_text(titles, row, tables, table, scratch_t, lexicon, layout)
+        at, bag = add_pair(query, title, grams, lexicon, layout, ids, at, ends, bag, dense[row])
     return ids[:at].copy(), np.diff(ends)
 
 
@@ -312,9 +365,9 @@ def _document_counts(
     counts = np.zeros(_ONE << (_64 - shift), np.int64)
     last = np.full(len(counts), -1, np.int64)  # the last title counted in each row
     for row in range(len(titles[1]) - 1):
-        points = _spell(titles, row, tables, table, units, scratch.points, scratch.spelled)
-        classify(points, len(points), tables[0], True, scratch.classes)
-        for word in range(split_words(points, scratch.classes, len(points), words, numeric)):
+        points, num = _spell(titles, row, tables, table, units, scratch.points, scratch.spelled)
+        classify(points, num, tables[0], True, scratch.classes)
+        for word in range(split_words(points, scratch.classes, num, words, numeric)):
             at = words[word] >> shift
             if last[at] != row:
                 last[at] = row

@@ -1,7 +1,7 @@
 """The lexicon: IDF, word vectors and a vocabulary of n-grams, all from before training.
 
 Word vectors come from a teacher's encoder (`lexicon_builder.py`), so `couch` and `sofa` are close
-even if no training pair has both. Imports only numpy and numba: the lexicon is part of a bundle.
+even if no training pair has both. Imports only numpy and numba.
 
 Shapes: I values of a word's highest bits, K known words, E size of their vectors, R n-grams of the
 vocabulary.
@@ -53,12 +53,12 @@ class Lexicon(NamedTuple):
             raise ValueError(f"{len(words)} words for {len(vectors)} vectors")
         vectors = np.ascontiguousarray(vectors, np.float32)
         none = np.empty(0, np.uint64)
-        return cls(idf_I, words, vectors, _places(words), none, _places(none))
+        return cls(idf_I, words, vectors, hash_places(words), none, hash_places(none))
 
     def with_ngrams(self, ids_R: NDArray[np.int32]) -> Lexicon:
         """The lexicon with a vocabulary of n-grams: id ids_R[r] has row r, other ids have none."""
         ngrams = ids_R.astype(np.uint64)
-        return self._replace(ngrams_R=ngrams, ngram_places=_places(ngrams))
+        return self._replace(ngrams_R=ngrams, ngram_places=hash_places(ngrams))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Lexicon:
@@ -104,7 +104,7 @@ def find_word(word: np.uint64, words_K: NDArray[np.uint64], places: NDArray[np.i
 
 
 @compiled
-def _places(words_K: NDArray[np.uint64]) -> NDArray[np.int32]:
+def hash_places(words_K: NDArray[np.uint64]) -> NDArray[np.int32]:
     """A hash table of word indices with open addressing, at most half full; -1 is empty."""
     size = 2
     while size < 2 * len(words_K):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from raydistill.serving.lexicon import Lexicon, find_word
 from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.tokenizer import word_hash
+from raydistill.serving.trigram_table import TrigramTable, cover
 
 # Per query word, a number in 0..1: how much of the word is in the title.
 _KINDS = ("found", "part_found", "near")  # the word itself; its trigrams; the nearest title word
@@ -31,7 +32,7 @@ DENSE_NAMES = (
     *("head_near", "head_last_near", "last_before_head"),
 )
 NUM_DENSE = len(DENSE_NAMES)
-_ONE, _21, _LAST = np.uint64(1), np.uint64(21), np.uint64((1 << 21) - 1)  # of a trigram
+_ONE = np.uint64(1)
 _AT_TITLE = len(_KINDS) * len(_SUMMARIES)
 # The word before one of these is the head of the title (what the product is); the words after it
 # tell what it has, is for, or looks like. English, German, Dutch, French, Spanish; words are folded
@@ -115,38 +116,6 @@ def match_words(query: TextWords, title: TextWords) -> None:
                     query.match[q] = t
                 if title.match[t] < 0:
                     title.match[t] = q
-
-
-@compiled(forceinline=True)
-def _cover(
-    grams_query: NDArray[np.uint64],
-    grams_title: NDArray[np.uint64],
-    seen: NDArray[np.bool_],
-    covered: NDArray[np.float32],
-) -> tuple[float, float]:
-    """Fill `covered` of the query's words; return the shares of trigrams found, for both sides.
-
-    A trigram that ends in a space is the last one of its word. A trigram with a space in the middle
-    is between two words and counts for neither.
-    """
-    seen[:] = False
-    found = of_word = found_of_word = word = 0
-    for q in range(len(grams_query)):
-        gram, hit = grams_query[q], False
-        for t in range(len(grams_title)):
-            equal = gram == grams_title[t]
-            seen[t] |= equal
-            hit |= equal
-        found += hit
-        if (gram >> _21) & _LAST == 32:
-            continue
-        of_word += 1
-        found_of_word += hit
-        if gram & _LAST == 32:
-            covered[word] = found_of_word / of_word
-            word += 1
-            of_word = found_of_word = 0
-    return found / max(len(grams_query), 1), seen.sum() / max(len(grams_title), 1)
 
 
 @compiled(forceinline=True)
@@ -338,7 +307,7 @@ def fill_match_features(
     title: TextWords,
     grams_query: NDArray[np.uint64],
     grams_title: NDArray[np.uint64],
-    seen: NDArray[np.bool_],
+    table: TrigramTable,
     lexicon: Lexicon,
     out: NDArray[np.float32],
 ) -> None:
@@ -348,7 +317,7 @@ def fill_match_features(
     """
     _find_near(query, title, lexicon.vectors_KE)
     at = _AT_TITLE
-    out[at + 4], out[at + 5] = _cover(grams_query, grams_title, seen, query.covered)
+    out[at + 4], out[at + 5] = cover(grams_query, grams_title, table, query.covered)
     _summarise(query.found, query, out[0:5])
     _summarise(query.covered, query, out[5:10])
     _summarise(query.near, query, out[10:15])

@@ -1,78 +1,73 @@
-"""Load a bundle from a local folder and score (query, title) pairs. Needs numpy and numba only."""
+"""Load a bundle and score (query, title) pairs, with the native library where one fits the CPU.
+
+Imports only NumPy, so a process scores milliseconds after its start.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
 from raydistill.serving.bundle import read_bundle
-from raydistill.serving.bundle_check import check_arrays, check_settings
-from raydistill.serving.embedding_bag import sum_bags
-from raydistill.serving.feature_spec import FORMAT, Features
-from raydistill.serving.featurize import featurize
-from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.native.build import found_library
+from raydistill.serving.native.layout import aligned, describe
+from raydistill.serving.native.library import Library, Model
 from raydistill.serving.text.arrow_text import Texts, check_strings, shown, to_texts
-from raydistill.serving.text.tokenizer import encode
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 float32 = 4 MB stay in the cache of a core
+logger = logging.getLogger("raydistill")
+
+
+class _Engine(Protocol):
+    """What scores checked texts: the native library, or compiled functions of numba."""
+
+    def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]: ...
+
+    def score_pairs(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]: ...
+
+    def score_texts(self, queries: Texts, titles: Texts) -> NDArray[np.float32]: ...
 
 
 class Scorer:
-    """Scores pairs with a student on a CPU; thread-safe."""
+    """Scores pairs with the student of a bundle on a CPU; thread-safe, releases the GIL."""
 
-    def __init__(self, settings: dict[str, Any], arrays: dict[str, NDArray[np.float32]]) -> None:
-        """`settings` as in bundle.json, `arrays` as in arrays.npz without the fingerprint.
+    def __init__(self, settings: dict[str, Any], model: NDArray[np.uint8]) -> None:
+        """`settings` as in bundle.json; `model`: the bytes of model.rdm, at a multiple of 64.
 
         Raises:
-            UserError: another format, or settings and arrays that do not match: `bundle_check.py`.
+            UserError: the model is damaged, or of another version.
         """
-        if settings.get("format") != FORMAT:
-            raise UserError(
-                f"bundle format {settings.get('format')!r}; this raydistill reads {FORMAT}"
-            )
-        self.settings = settings
-        self.spec = check_settings(settings)
-        num_layers = check_arrays(arrays, self.spec)
-        self.temperature = float(settings["temperature"])
-        self.threshold = float(settings["threshold"])
-        self.max_query_chars = int(settings["max_query_chars"])
-        self.max_title_chars = int(settings["max_title_chars"])
-        self._table_VD, self.lexicon = arrays["embedding"], Lexicon.from_arrays(arrays)
-        self._mean_F, self._std_F = arrays["dense_mean"], arrays["dense_std"]
-        self._layers = [
-            (np.ascontiguousarray(arrays[f"weight_{at}"].T), arrays[f"bias_{at}"])
-            for at in range(num_layers)
-        ]
+        self.settings, self._model = settings, model
+        self._engine = _engine(settings, model)
+        self.threshold: float = describe(model)["threshold"]
+        """The score from which a pair counts as relevant."""
+        self._score, self._score_pairs = self._engine.score, self._engine.score_pairs
 
-    @property
-    def hidden(self) -> list[int]:
-        """Sizes of the hidden layers."""
-        return [len(bias) for _, bias in self._layers[:-1]]
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy: the settings and the model's bytes; the copy finds its library."""
+        return _restored, (self.settings, self._model.tobytes())
 
     @classmethod
     def load(cls, bundle: str | Path) -> Scorer:
-        """Load a bundle from a local folder; `raydistill.files.bundles` reads object stores.
+        """Load a bundle from a local folder, an object store (`s3://bucket/folder`) or a hub.
 
-        In a folder of several bundles, such as `bundle/` of a run, the newest one is loaded.
+        In a folder of several bundles, such as `bundle/` of a run, the newest one is loaded. A
+        bundle that is not on this machine is copied here first, which needs `raydistill[distill]`.
+        `owner/name` is a local folder if there is one, else a model of the Hugging Face hub.
 
         Raises:
             UserError: there is no bundle, it has another format or is damaged, or its files come
                 from different bundles.
         """
-        if "://" in str(bundle):
-            raise UserError(
-                f"{bundle} is no local folder: copy the bundle to this machine, or use "
-                "raydistill.files.bundles.load_scorer (pip install 'raydistill[distill]')"
-            )
-        return cls(*read_bundle(Path(bundle).expanduser()))
+        return cls(*read_bundle(_local(bundle)))
 
     def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
         """Scores in 0..1 of one query's titles, in the order given.
@@ -83,7 +78,7 @@ class Scorer:
         check_strings("titles", titles)
         if not isinstance(query, str):
             raise TypeError(f"query is {shown(query)}; give a str")
-        return self._score_checked([query] * len(titles), titles)
+        return self._score(query, titles)
 
     def score_pairs(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
         """Scores in 0..1 of pairs, in the order given; for single texts every query is "".
@@ -94,22 +89,15 @@ class Scorer:
         """
         check_strings("queries", queries)
         check_strings("titles", titles)
-        return self._score_checked(queries, titles)
-
-    def _score_checked(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
-        if len(queries) != len(titles):
-            raise ValueError(f"{len(queries)} queries for {len(titles)} titles")
-        limits = self.max_query_chars, self.max_title_chars
-        return self._score(
-            encode(queries, max_chars=limits[0]), encode(titles, max_chars=limits[1])
-        )
+        _check_alike(len(queries), len(titles))
+        return self._score_pairs(queries, titles)
 
     def score_texts(
         self,
         queries: Texts | pa.Array | pa.ChunkedArray,
         titles: Texts | pa.Array | pa.ChunkedArray,
     ) -> NDArray[np.float32]:
-        """Scores in 0..1 of pairs of clean texts, as `prepare` writes them; no text is truncated.
+        """Scores in 0..1 of pairs of texts in columns, which are not copied.
 
         A side is an Arrow array of strings, or a tuple of UTF-8 bytes (uint8) and R + 1
         non-decreasing offsets (int32 or int64).
@@ -119,35 +107,70 @@ class Scorer:
             ValueError: a null, decreasing offsets, offsets outside the bytes, or sides of different
                 length.
         """
-        return self._score(to_texts(queries), to_texts(titles))
+        sides = to_texts(queries), to_texts(titles)
+        _check_alike(*(len(offsets) - 1 for _, offsets in sides))
+        return self._engine.score_texts(*sides)
 
-    def _score(self, queries: Texts, titles: Texts) -> NDArray[np.float32]:
-        features = featurize(queries, titles, spec=self.spec, lexicon=self.lexicon)
-        return self.scores_of(self.logits(features))
+    def score_table(
+        self, table: pa.Table, *, query: str = "query", title: str = "title"
+    ) -> NDArray[np.float32]:
+        """Scores in 0..1 of the rows of an Arrow table, by the names of its columns.
 
-    def scores_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Student logits to scores: sigmoid(temperature * logit), probability at temperature 1."""
-        with np.errstate(over="ignore"):  # exp overflows to inf, which gives the correct score 0
-            return np.asarray(1 / (1 + np.exp(-self.temperature * logits)), np.float32)
+        A student of single texts reads the titles alone.
 
-    def logits(self, features: Features) -> NDArray[np.float32]:
-        """Student logits of all pairs of `features`."""
-        out = np.empty(features.num_pairs, np.float32)
-        dense = (features.dense_BF - self._mean_F) / self._std_F
-        bags, width = self.spec.num_bags, self._table_VD.shape[1]
-        for at in range(0, len(out), _BATCH_ROWS):
-            stop = min(at + _BATCH_ROWS, len(out))
-            x = np.empty((stop - at, bags * width + dense.shape[1]), np.float32)
-            offsets = features.offsets[at * bags : stop * bags + 1]
-            sum_bags(features.ids_N, offsets, self._table_VD, bags, x)
-            x[:, bags * width :] = dense[at:stop]
-            out[at:stop] = self._net(x)
-        return out
+        Raises:
+            UserError: the table has no such column.
+            TypeError, ValueError: as `score_texts`.
+        """
+        is_single = bool(self.settings.get("single_texts"))
+        for name in (title,) if is_single else (query, title):
+            if name not in table.column_names:
+                raise UserError(f"the table has no column {name!r}; it has {table.column_names}")
+        if is_single:
+            none = np.empty(0, np.uint8), np.zeros(table.num_rows + 1, np.int64)
+            return self.score_texts(none, table[title])
+        return self.score_texts(table[query], table[title])
 
-    def _net(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        *hidden, last = self._layers
-        for weight, bias in hidden:
-            x = x @ weight
-            x += bias
-            np.maximum(x, 0, out=x)
-        return np.asarray((x @ last[0] + last[1])[:, 0])
+
+def _restored(settings: dict[str, Any], model: bytes) -> Scorer:
+    return Scorer(settings, aligned(model))
+
+
+def _check_alike(num_queries: int, num_titles: int) -> None:
+    if num_queries != num_titles:
+        raise ValueError(f"{num_queries} queries for {num_titles} titles")
+
+
+def _engine(settings: dict[str, Any], model: NDArray[np.uint8]) -> _Engine:
+    """The native library; numba, which takes longer to start, where none fits this CPU."""
+    file, reason = found_library()
+    if file is not None:
+        return Model(model, Library(file))
+    try:
+        from raydistill.serving.numba_scorer import NumbaScorer
+    except ImportError as error:
+        raise UserError(
+            f"{reason}, and numba cannot be imported ({error}): pip install 'raydistill[numba]'"
+        ) from error
+    logger.warning("%s: scoring with numba, which takes longer to start and for one pair", reason)
+    return NumbaScorer.from_model(settings, model)
+
+
+def _local(bundle: str | Path) -> Path:
+    """The bundle's folder on this machine, copied from a store or a hub where it is not here."""
+    path = Path(bundle).expanduser()
+    if "://" not in str(bundle) and (path.exists() or not _is_hub_name(str(bundle))):
+        return path
+    try:
+        from raydistill.files.bundles import local_bundle
+    except ImportError as error:
+        raise UserError(
+            f"{bundle} is no folder of this machine, and this installation cannot copy it "
+            f"({error}): pip install 'raydistill[distill]', or give a local folder"
+        ) from error
+    return local_bundle(str(bundle))
+
+
+def _is_hub_name(name: str) -> bool:
+    owner, _, rest = name.partition("/")
+    return bool(owner and rest) and "/" not in rest and owner not in (".", "..", "~")

@@ -15,13 +15,17 @@ from raydistill.errors import UserError
 from raydistill.evaluation.dataset_stats import inspect_run
 from raydistill.evaluation.metrics import best_threshold, measure, retention
 from raydistill.evaluation.report import markdown
-from raydistill.files.bundles import load_scorer
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.schema import COUNTS
 from raydistill.runs.fingerprints import ROLES
 from raydistill.runs.run_folder import TUNED, Run
 from raydistill.serving.scorer import Scorer
-from raydistill.student.export import bundle_arrays, bundle_settings, score_split
+from raydistill.student.export.student_bundle import (
+    bundle_arrays,
+    bundle_settings,
+    score_split,
+    scorer_of,
+)
 from raydistill.student.fit_files import RESULT
 from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
 from raydistill.teachers.soft_labels import soft_labels
@@ -96,8 +100,8 @@ def warn_if_behind(scorers: dict[str, dict[str, Any]]) -> None:
 
 def figures(run: Run) -> dict[str, Any]:
     """All numbers of the report."""
-    student = load_scorer(run.bundle.uri)
-    judged_only = Scorer(bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only"))
+    student = Scorer.load(run.bundle.uri)
+    judged_only = scorer_of(bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only"))
     splits = ("dev", "test")
     fitted = _fitted(run) if len(run.config.teacher_names) > 1 else None
     scored: dict[str, _Scores] = teacher_scores(run, fitted)

@@ -37,11 +37,15 @@ from raydistill.search.results import (
 from raydistill.search.sample import draw_sample
 from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
 from raydistill.search.trial import SearchContext
-from raydistill.serving.scorer import Scorer
 from raydistill.stages.evaluate import time_scorer
 from raydistill.stages.lexicon import write_lexicon
 from raydistill.stages.train import train_role
-from raydistill.student.export import bundle_arrays, bundle_settings, score_split
+from raydistill.student.export.student_bundle import (
+    bundle_arrays,
+    bundle_settings,
+    score_split,
+    scorer_of,
+)
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
 
 logger = logging.getLogger("raydistill")
@@ -159,7 +163,7 @@ def _short(student: dict[str, Any], run: Run) -> str:
 
 def _measure(run: Run) -> dict[str, Any]:
     """Metrics of a student as served on the held-out splits, dev and test, and its µs/pair."""
-    scorer = Scorer(bundle_settings(run, "student"), bundle_arrays(run, "student"))
+    scorer = scorer_of(bundle_settings(run, "student"), bundle_arrays(run, "student"))
     at = run.config.judged.relevant_at
     scored = {split: score_split(run, scorer, split) for split in ("dev", "test")}
     threshold = best_threshold(*scored["dev"], relevant_at=at)

@@ -25,7 +25,7 @@ KINDS = {
     "logits of judged pairs": "logits/*/judged/*/part-*.parquet",
     "lexicon": "lexicon/*/lexicon.npz",
     "students": "student/*/weights.pt",
-    "arrays of the bundle": "bundle/*/arrays.npz",
+    "model of the bundle": "bundle/*/model.rdm",
     "golden scores": "bundle/*/golden.json",
 }
 

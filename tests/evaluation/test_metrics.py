@@ -7,11 +7,26 @@ from raydistill.evaluation.metrics import (
     calibration_error,
     log_loss,
     measure,
+    ndcg,
     retention,
 )
 
 SCORES = np.array([0.9, 0.8, 0.3, 0.1], np.float32)
 LABELS = np.array([1.0, 0.5, 0.75, 0.0], np.float32)  # relevant at 0.75: first and third
+
+
+def test_ndcg_by_hand() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.5, 0.6, 0.1, 0.2], np.float32)
+    labels = np.array([0.0, 0.5, 1.0, 1.0, 1.0, 0.0, 1.0], np.float32)
+    groups = np.array([4, 4, 4, 2, 2, 7, 7])  # of the second all labels are equal
+    first = (0.5 / np.log2(3) + 1 / 2) / (1 + 0.5 / np.log2(3))
+    assert ndcg(scores, labels, groups) == pytest.approx((first + 1) / 2)
+    assert ndcg(scores, labels, groups, at=1) == pytest.approx((0 + 1) / 2)
+    shuffled = np.random.default_rng(0).permutation(7)
+    found = ndcg(scores[shuffled], labels[shuffled], groups[shuffled])
+    assert found == pytest.approx((first + 1) / 2)
+    assert np.isnan(ndcg(scores[:1], labels[:1], groups[:1]))
+    assert np.isnan(ndcg(scores[:0], labels[:0], groups[:0]))
 
 
 def test_by_hand() -> None:

@@ -9,12 +9,13 @@ import pytest
 from raydistill.cli.main import main
 from raydistill.config.loading import load_config
 from raydistill.config.run_config import RunConfig
+from raydistill.config.student import ExportConfig
 from raydistill.errors import UserError
 from raydistill.files.folder import MARKER, SUCCESS, Folder
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.runs.fingerprints import LABELED_BY
 from raydistill.runs.run_folder import LEASES, Run
-from raydistill.serving.bundle import BUNDLE, CURRENT
+from raydistill.serving.bundle import BUNDLE, CURRENT, MODEL
 from raydistill.stages import prepare
 from raydistill.stages.standalone import synthesize
 from tests.helpers.holders import elsewhere
@@ -53,6 +54,7 @@ def test_a_folder_of_a_user_is_refused_before_anything_is_written(
     assert files_of(mine) == before
 
 
+@pytest.mark.slow
 def test_inputs_and_run_folder_lie_apart(raw_files: Path, tiny_bert: Path, tmp_path: Path) -> None:
     def refused(run_dir: Path, *, pairs: str = "", judged: str = "") -> str:
         sections = {"pairs": {"input": pairs}} if pairs else {"judged": {"input": judged}}
@@ -203,19 +205,34 @@ def test_a_teacher_that_was_fitted_again_makes_another_student(
     assert len(set(found)) == 3 and found[1] == found[3]
 
 
+def test_a_report_is_of_one_way_to_export(
+    raw_files: Path, tiny_bert: Path, prepared_dir: Path
+) -> None:
+    config = run_config(prepared_dir, raw_files, tiny_bert)
+    exact = config.model_copy(update={"export": ExportConfig(table="float32")})
+    assert Run(config).report_fingerprint() != Run(exact).report_fingerprint()
+    assert Run(config).train_fingerprint("student") == Run(exact).train_fingerprint("student")
+
+
 def test_a_bundle_is_current_when_it_is_whole_and_of_the_student(
     raw_files: Path, tiny_bert: Path, prepared_dir: Path
 ) -> None:
     """A job killed between the pointer and the end; a bundle that was lost; another student."""
     run = Run(run_config(prepared_dir, raw_files, tiny_bert))
     done = {"fingerprint": run.train_fingerprint("student"), "bundle": "a" * 16, "weights": "1"}
+    done["settings"] = {"table": "auto"}
     run.student("student").write_json(SUCCESS, {"weights": "1"})
     assert not run.has_bundle()
     run.bundle.write_json(CURRENT, {"bundle": "a" * 16, "previous": []})
     run.bundle.write_json(SUCCESS, done)
     assert not run.has_bundle()
     (run.bundle / ("a" * 16)).write_bytes(BUNDLE, b"{}")
+    assert not run.has_bundle()  # as before there were model files
+    (run.bundle / ("a" * 16)).write_bytes(MODEL, b"")
     assert run.has_bundle()
+    run.bundle.write_json(SUCCESS, {**done, "settings": {"table": "int8"}})
+    assert not run.has_bundle()
+    run.bundle.write_json(SUCCESS, done)
     run.bundle.write_json(CURRENT, {"bundle": "b" * 16, "previous": ["a" * 16]})
     assert not run.has_bundle()
     run.bundle.write_json(CURRENT, {"bundle": "a" * 16, "previous": []})

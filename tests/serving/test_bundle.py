@@ -3,8 +3,10 @@
 import json
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,25 +14,43 @@ import pytest
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.serving.bundle import (
-    ARRAYS,
     BUNDLE,
+    BUNDLE_FORMAT,
     CARD,
     CURRENT,
     GOLDEN,
+    MODEL,
     bundle_files,
-    bundle_fingerprint,
     read_bundle,
 )
-from raydistill.serving.feature_spec import FORMAT
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.native.emit.model_file import model_bytes
+from raydistill.serving.native.layout import describe
+from raydistill.serving.scorer import Scorer
 from raydistill.stages.export import _point_to
 
 
+@cache
+def model(number: int, *, temperature: float = 1.0) -> bytes:
+    """A model file whose table holds a number."""
+    spec = NgramSpec("bert2dnn", 8)
+    settings = {"ngrams": asdict(spec), "temperature": temperature, "threshold": 0.5,
+                "max_query_chars": 50, "max_title_chars": 50}  # fmt: skip
+    arrays = {
+        "embedding": np.full((256, 2), number, np.float32),
+        **Lexicon.from_idf(np.ones(1, np.float32)).to_arrays(),
+        **{name: np.empty(0, np.float32) for name in ("dense_mean", "dense_std")},
+        **{"weight_0": np.ones((1, 2), np.float32), "bias_0": np.zeros(1, np.float32)},
+    }
+    return model_bytes(settings, arrays)
+
+
 def made(number: int) -> tuple[str, dict[str, bytes]]:
-    """A bundle whose settings and arrays both say a number."""
-    settings = {"format": FORMAT, "number": number}
-    arrays = {"embedding": np.full((50, 8), number, np.float32)}
+    """A bundle whose settings and model both say a number."""
+    settings = {"format": BUNDLE_FORMAT, "number": number}
     golden = [{"query": "a", "title": "b", "score": 0.5}]
-    return bundle_files(settings, arrays, golden=golden, card="# A card")
+    return bundle_files(settings, model(number), golden=golden, card="# A card")
 
 
 def write(folder: Folder, files: dict[str, bytes]) -> None:
@@ -38,48 +58,70 @@ def write(folder: Folder, files: dict[str, bytes]) -> None:
         folder.write_bytes(name, data)
 
 
-def test_every_file_holds_the_fingerprint(tmp_path: Path) -> None:
+def test_every_file_belongs_to_the_bundle(tmp_path: Path) -> None:
     name, files = made(1)
     write(Folder(str(tmp_path)), files)
-    settings, arrays = read_bundle(tmp_path)
+    settings, mapped = read_bundle(tmp_path)
     assert settings["fingerprint"] == name and settings["number"] == 1
-    assert list(arrays) == ["embedding"]
-    with np.load(tmp_path / ARRAYS) as stored:
-        assert bytes(stored["fingerprint"]).decode() == name
+    assert mapped.tobytes() == model(1)
+    found = {"bytes": len(mapped), "checksum": f"{describe(mapped)['checksum'] % 2**64:016x}"}
+    assert settings["model"] == found
     assert json.loads(files[GOLDEN])["fingerprint"] == name and name.encode() in files[CARD]
     assert made(1) == (name, files)  # the same content, the same bytes
 
 
-@pytest.mark.parametrize("changed", ["settings", "values", "shape", "dtype", "name"])
-def test_the_fingerprint_is_of_all_that_decides_a_score(changed: str) -> None:
-    def of(number: int, array: np.ndarray[Any, Any], name: str = "a") -> str:
-        return bundle_fingerprint({"number": number}, {name: array})
+def test_the_fingerprint_is_of_all_that_decides_a_score() -> None:
+    def of(number: int, content: bytes) -> str:
+        settings = {"format": BUNDLE_FORMAT, "number": number}
+        return bundle_files(settings, content, golden=[], card="")[0]
 
-    array = np.arange(6, dtype=np.float32)
-    others = {
-        "settings": of(2, array),
-        "values": of(1, array + 1),
-        "shape": of(1, array.reshape(2, 3)),
-        "dtype": of(1, array.view(np.int32)),
-        "name": of(1, array, "b"),
-    }
-    assert others[changed] != of(1, array)
+    others = {of(1, model(1)), of(2, model(1)), of(1, model(2)), of(1, model(1, temperature=2.0))}
+    assert len(others) == 4
 
 
-@pytest.mark.parametrize("other", [BUNDLE, ARRAYS, GOLDEN])
+@pytest.mark.parametrize("other", [BUNDLE, MODEL, GOLDEN])
 def test_files_of_two_bundles_are_refused(tmp_path: Path, other: str) -> None:
-    (one, files), (two, others) = made(1), made(2)
+    (_, files), (_, others) = made(1), made(2)
     write(Folder(str(tmp_path)), {**files, other: others[other]})
     with pytest.raises(UserError, match="are not of one bundle") as told:
         read_bundle(tmp_path)
-    assert one in str(told.value) and two in str(told.value) and other in str(told.value)
+    assert (other if other != BUNDLE else MODEL) in str(told.value)
 
 
-def test_a_file_without_a_fingerprint_is_refused(tmp_path: Path) -> None:
+def test_a_bundle_of_another_version_is_refused(tmp_path: Path) -> None:
     write(Folder(str(tmp_path)), made(1)[1])
-    np.savez(tmp_path / ARRAYS, embedding=np.ones((50, 8), np.float32))
-    with pytest.raises(UserError, match=r"arrays\.npz is of none"):
+    settings = json.loads((tmp_path / BUNDLE).read_text())
+    (tmp_path / BUNDLE).write_text(json.dumps({**settings, "format": 9}))
+    with pytest.raises(UserError, match="bundle format 9; this raydistill reads 10"):
         read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"number": 2}, {"model": None}, {"fingerprint": "0" * 16}])
+def test_settings_that_were_changed_are_refused(tmp_path: Path, changed: dict[str, object]) -> None:
+    """The native library reads the model file alone; numba would read other settings."""
+    write(Folder(str(tmp_path)), made(1)[1])
+    settings = json.loads((tmp_path / BUNDLE).read_text())
+    (tmp_path / BUNDLE).write_text(json.dumps({**settings, **changed}))
+    with pytest.raises(UserError, match=r"bundle\.json was changed after the export"):
+        read_bundle(tmp_path)
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda data: data[: len(data) // 2], "empty": lambda data: b"",
+    "text": lambda data: b"{}", "zeros": lambda data: bytes(len(data)),
+    "another size": lambda data: data[:16] + b"\1" + data[17:],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*DAMAGE, "missing"])
+def test_a_damaged_model_is_a_users_error(name: str, tmp_path: Path) -> None:
+    write(Folder(str(tmp_path)), made(1)[1])
+    if name == "missing":
+        (tmp_path / MODEL).unlink()
+    else:
+        (tmp_path / MODEL).write_bytes(DAMAGE[name](model(1)))
+    with pytest.raises(UserError, match=r"bundle|no model file|export it again"):
+        Scorer.load(tmp_path)
 
 
 def test_scores_need_no_golden_pairs(tmp_path: Path) -> None:
@@ -130,10 +172,20 @@ def test_a_server_that_loads_meanwhile_gets_one_bundle(tmp_path: Path) -> None:
     try:
         seen, start_s = set(), time.monotonic()
         while len(seen) < 3 and time.monotonic() - start_s < 30:
-            settings, arrays = read_bundle(Path((run / "bundle").uri))
-            assert set(arrays["embedding"].ravel()) == {settings["number"]}
+            settings, mapped = read_bundle(Path((run / "bundle").uri))
+            assert mapped.tobytes() == model(settings["number"])
             seen.add(settings["number"])
     finally:
         over.set()
         thread.join()
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"null", b'"x"', b'{"format": ', b"\xff\xfe", b"{}", b"NaN"]
+)
+def test_a_damaged_bundle_json_is_a_users_error(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / MODEL).write_bytes(model(1))
+    (tmp_path / BUNDLE).write_bytes(content)
+    with pytest.raises(UserError, match=r"bundle\.json|bundle format None"):
+        Scorer.load(tmp_path)

@@ -1,19 +1,17 @@
-"""A faulty bundle raises on load; the message has the array, its state and the expected one."""
+"""Faulty settings and arrays are refused: the array, its state and the expected one are named."""
 
-import json
-import zipfile
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from raydistill.errors import UserError
-from raydistill.serving.bundle import ARRAYS, BUNDLE, bundle_files
-from raydistill.serving.feature_spec import FORMAT, NgramSpec
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.serving.scorer import Scorer
+from raydistill.serving.native.emit.model_file import model_bytes
+from raydistill.serving.native.layout import AT, aligned
+from raydistill.serving.numba_scorer import NumbaScorer
 
 SPEC = NgramSpec("match", 8, word_dim=2, vocabulary_rows=6)
 DIM, HIDDEN = 3, 5
@@ -42,7 +40,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 def settings(**changed: object) -> dict[str, Any]:
     return {
-        "format": FORMAT, "ngrams": asdict(SPEC), "temperature": 2.0, "threshold": 0.5,
+        "ngrams": asdict(SPEC), "temperature": 2.0, "threshold": 0.5,
         "max_query_chars": 50, "max_title_chars": 200, "single_texts": False, **changed,
     }  # fmt: skip
 
@@ -54,30 +52,40 @@ def with_(name: str, at: object, value: float) -> np.ndarray:
 
 
 def test_a_right_bundle_scores() -> None:
-    assert np.isfinite(Scorer(settings(), arrays()).score("sofa", ["grey sofa", ""])).all()
-    Scorer(settings(temperature=1, later="unknown settings are for others"), arrays())
-    Scorer(settings(ngrams={**asdict(SPEC), "bags": "one"}), arrays())  # as older ones say
+    assert np.isfinite(NumbaScorer(settings(), arrays()).score("sofa", ["grey sofa", ""])).all()
+    NumbaScorer(settings(temperature=1, later="unknown settings are for others"), arrays())
     large = arrays() | {"embedding": with_("embedding", (0, 0), 3e38)}  # its square is infinite
-    Scorer(settings(), large)
+    NumbaScorer(settings(), large)
     other = {"weight_x": np.ones(1, np.float32), "weight_": np.ones(1, np.float32)}
-    assert Scorer(settings(), arrays() | other).score("sofa", ["lamp"]).shape == (1,)
+    assert NumbaScorer(settings(), arrays() | other).score("sofa", ["lamp"]).shape == (1,)
     lowest = with_("word_vectors", (0, 1), -65_504), with_("word_vectors", (0, 1), 65_504)
     for vectors in (*lowest, arrays()["word_vectors"].astype(np.float32)):
-        Scorer(settings(), arrays() | {"word_vectors": vectors})
+        NumbaScorer(settings(), arrays() | {"word_vectors": vectors})
 
 
-def test_a_bundle_brings_its_units(tmp_path: Path) -> None:
+def test_a_bundle_brings_its_units() -> None:
     spec = replace(SPEC, units=True, extra_units=(("carat", "ct"),))
     with_units = settings(ngrams=asdict(spec), temperature=1e-3)  # no score near 0 or 1
-    _, files = bundle_files(with_units, arrays(), golden=[], card="")
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
-    loaded = Scorer.load(tmp_path)
+    loaded = NumbaScorer.from_model(with_units, aligned(model_bytes(with_units, arrays())))
     assert loaded.spec == spec
     titles = ["Ring, 2ct", "Ring, 2 carat"]
     assert len(set(loaded.score("2 carat ring", titles).tolist())) == 1
     without = settings(ngrams=asdict(replace(spec, extra_units=())), temperature=1e-3)
-    assert len(set(Scorer(without, arrays()).score("2 carat ring", titles).tolist())) == 2
+    assert len(set(NumbaScorer(without, arrays()).score("2 carat ring", titles).tolist())) == 2
+
+
+@pytest.mark.parametrize("name", ["vector_type", "table_type", "max_title", "bytes"])
+def test_numba_reads_no_damaged_model(name: str) -> None:
+    data = bytearray(model_bytes(settings(), arrays()))
+    data[8 * AT[name]] ^= 9
+    with pytest.raises(UserError, match=r"damaged|bytes, not"):
+        NumbaScorer.from_model(settings(), aligned(bytes(data)))
+
+
+def test_numba_reads_the_limits_and_the_temperature_of_the_model() -> None:
+    model = aligned(model_bytes(settings(), arrays()))
+    scorer = NumbaScorer.from_model(settings(temperature=9.0, max_title_chars=1), model)
+    assert (scorer.temperature, scorer.max_title_chars) == (2.0, 200)
 
 
 WRONG: list[tuple[str, Any, str]] = [
@@ -123,22 +131,18 @@ WRONG: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("name", "value", "says"), WRONG)
-def test_a_wrong_array_is_named(name: str, value: np.ndarray, says: str, tmp_path: Path) -> None:
+def test_a_wrong_array_is_named(name: str, value: np.ndarray, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        Scorer(settings(), {**arrays(), name: value})
-    for file, data in bundle_files(settings(), {**arrays(), name: value}, golden=[], card="")[
-        1
-    ].items():
-        (tmp_path / file).write_bytes(data)
+        NumbaScorer(settings(), {**arrays(), name: value})
     with pytest.raises(UserError, match=says):
-        Scorer.load(tmp_path)
+        model_bytes(settings(), {**arrays(), name: value})
 
 
 @pytest.mark.parametrize("name", sorted(arrays()))
 def test_a_missing_array_is_named(name: str) -> None:
     without = {key: value for key, value in arrays().items() if key != name}
     with pytest.raises(UserError, match=f"no array '{name}'|'weight_0' is .*, not .*\\(1, "):
-        Scorer(settings(), without)
+        NumbaScorer(settings(), without)
 
 
 def ngrams(**changed: object) -> dict[str, Any]:
@@ -183,7 +187,7 @@ def ngrams(**changed: object) -> dict[str, Any]:
 )
 def test_a_wrong_setting_is_named(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        Scorer(settings(**changed), arrays())
+        NumbaScorer(settings(**changed), arrays())
 
 
 @pytest.mark.parametrize("name", sorted({*settings(), *asdict(SPEC)} - {"single_texts"}))
@@ -192,58 +196,4 @@ def test_a_missing_setting_is_named(name: str) -> None:
     found["ngrams"].pop(name, None)
     found.pop(name, None)
     with pytest.raises(UserError, match=name):
-        Scorer(found, arrays())
-
-
-def _cut(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-def _flipped(data: bytes) -> bytes:
-    middle = data.index(b"embedding") + 200
-    return data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
-
-
-DAMAGE: dict[str, Any] = {
-    "cut": _cut, "flipped": _flipped, "empty": lambda data: b"", "text": lambda data: b"{}",
-    "zeros": lambda data: bytes(len(data)), "without an end": lambda data: data[:-30],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", DAMAGE)
-def test_damaged_arrays_are_a_users_error(name: str, tmp_path: Path) -> None:
-    np.savez(tmp_path / ARRAYS, **arrays())
-    (tmp_path / BUNDLE).write_text(json.dumps(settings()))
-    whole = (tmp_path / ARRAYS).read_bytes()
-    (tmp_path / ARRAYS).write_bytes(DAMAGE[name](whole))
-    with pytest.raises(UserError, match=r"arrays\.npz: .* cannot be read"):
-        Scorer.load(tmp_path)
-    (tmp_path / ARRAYS).unlink()
-    with pytest.raises(UserError, match=r"arrays\.npz: the archive cannot be read"):
-        Scorer.load(tmp_path)
-
-
-def test_objects_and_foreign_files_are_never_loaded(tmp_path: Path) -> None:
-    (tmp_path / BUNDLE).write_text(json.dumps(settings()))
-    objects = np.array([{"a": 1}], object)
-    np.savez(tmp_path / ARRAYS, **{**arrays(), "embedding": objects})
-    with pytest.raises(UserError, match=r"embedding cannot be read .*allow_pickle"):
-        Scorer.load(tmp_path)
-    with zipfile.ZipFile(tmp_path / ARRAYS, "w") as archive:
-        archive.writestr("embedding.npy", b"no array")
-    with pytest.raises(UserError, match=r"embedding cannot be read \(not an array\)"):
-        Scorer.load(tmp_path)
-    with (tmp_path / ARRAYS).open("wb") as file:
-        np.save(file, np.zeros(3))
-    with pytest.raises(UserError, match="cannot be read"):
-        Scorer.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"[1]", b"null", b'"x"', b'{"format": ', b"\xff\xfe", b"{}", b"NaN"]
-)
-def test_a_damaged_bundle_json_is_a_users_error(content: bytes, tmp_path: Path) -> None:
-    np.savez(tmp_path / ARRAYS, **arrays())
-    (tmp_path / BUNDLE).write_bytes(content)
-    with pytest.raises(UserError, match=r"bundle\.json|bundle format None"):
-        Scorer.load(tmp_path)
+        NumbaScorer(found, arrays())

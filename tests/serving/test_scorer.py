@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +13,13 @@ import torch
 
 from raydistill.config.student import StudentConfig
 from raydistill.errors import UserError
-from raydistill.serving.bundle import BUNDLE, bundle_files
-from raydistill.serving.feature_spec import FORMAT, NgramSpec
+from raydistill.serving.bundle import BUNDLE, BUNDLE_FORMAT, bundle_files, read_bundle
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.native.build import built_library, own_target
+from raydistill.serving.native.emit.model_file import model_bytes
+from raydistill.serving.numba_scorer import NumbaScorer
 from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.tokenizer import encode, single_words
 from raydistill.student.network import Student, predict
@@ -46,12 +51,28 @@ def student(request: pytest.FixtureRequest) -> Student:
     return Student(NgramSpec(**request.param, hash_bits=10), config)
 
 
+@pytest.fixture(params=["native", "numba"], autouse=True)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What scores: the library, and what is left where no library fits the CPU."""
+    if request.param == "native":
+        if (target := own_target()) is None:
+            pytest.skip("there is no library for this CPU")
+        library = built_library(target)
+        monkeypatch.setattr("raydistill.serving.scorer.found_library", lambda: (library, ""))
+    if request.param == "numba":
+        monkeypatch.setattr(
+            "raydistill.serving.scorer.found_library", lambda: (None, "no library here")
+        )
+    return str(request.param)
+
+
 @pytest.fixture
 def bundle(student: Student, tmp_path: Path) -> Path:
-    settings = {"format": FORMAT, "ngrams": asdict(student.spec),
+    settings = {"format": BUNDLE_FORMAT, "ngrams": asdict(student.spec),
                 "temperature": 2.0, "threshold": 0.5,
                 "max_query_chars": 200, "max_title_chars": 1000}  # fmt: skip
-    files = bundle_files(settings, arrays_of(student), golden=[], card="")[1]
+    model = model_bytes(settings, arrays_of(student))
+    files = bundle_files(settings, model, golden=[], card="")[1]
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     return tmp_path
@@ -100,6 +121,33 @@ def test_a_wrong_side_is_refused_and_not_read(bundle: Path) -> None:
         scorer.score_texts(pa.array(["a", "b"]), right)
 
 
+def test_the_log_says_what_scores(
+    bundle: Path, engine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", "raydistill"):
+        Scorer.load(bundle)
+    assert ("no library here: scoring with numba" in caplog.text) == (engine == "numba")
+
+
+def test_a_table_is_scored(bundle: Path) -> None:
+    scorer = Scorer.load(bundle)
+    table = pa.table({"query": ["grey sofa"] * len(TITLES), "name": TITLES})
+    expected = scorer.score("grey sofa", TITLES)
+    assert (scorer.score_table(table, title="name") == expected).all()
+    with pytest.raises(UserError, match="no column 'title'; it has"):
+        scorer.score_table(table)
+    scorer.settings["single_texts"] = True
+    single = scorer.score_table(table.select(["name"]), title="name")
+    assert (single == scorer.score("", TITLES)).all()
+
+
+def test_raw_texts_of_columns_are_cleaned(bundle: Path) -> None:
+    scorer, raw = Scorer.load(bundle), ["AT&amp;T  sofa", "\ufb01ne sofa", "x" * 5_000]
+    found = scorer.score_texts(pa.array(["grey sofa"] * 3), pa.array(raw))
+    assert found == pytest.approx(scorer.score("grey sofa", raw), abs=1e-6)
+    assert found[0] == pytest.approx(scorer.score("grey sofa", ["AT&T sofa"])[0], abs=1e-6)
+
+
 def test_batches_and_neighbours_do_not_matter(bundle: Path) -> None:
     scorer = Scorer.load(bundle)
     titles = [f"title {n} sofa" for n in range(3_000)]
@@ -107,6 +155,32 @@ def test_batches_and_neighbours_do_not_matter(bundle: Path) -> None:
     for at in (0, 1_023, 1_024, 2_999):
         assert scorer.score("sofa", titles[at : at + 1])[0] == pytest.approx(together[at], abs=1e-6)
     assert scorer.score("sofa", []).shape == (0,)
+
+
+def test_copies_score_the_same(bundle: Path) -> None:
+    scorer = Scorer.load(bundle)
+    expected = scorer.score("sofa", TITLES).tolist()
+    for other in (pickle.loads(pickle.dumps(scorer)), copy.deepcopy(scorer)):
+        assert other.score("sofa", TITLES).tolist() == expected
+        assert (other.settings, other.threshold) == (scorer.settings, scorer.threshold)
+
+
+def test_of_a_long_text_both_read_the_same_part(bundle: Path) -> None:
+    scorer = Scorer.load(bundle)
+    blank = " " * 30_000 + "grey sofa"  # the window has 20,096 bytes of it
+    assert scorer.score("sofa", [blank]) == pytest.approx(scorer.score("sofa", [""]), abs=1e-6)
+
+
+class Liar(list[str]):
+    """A list whose length is not that of its items."""
+
+    def __len__(self) -> int:
+        return 5
+
+
+def test_a_length_that_is_not_true_reads_nothing_else(bundle: Path) -> None:
+    with pytest.raises(ValueError, match=r"queries for|titles"):
+        Scorer.load(bundle).score_pairs(Liar(["sofa"]), ["a"] * 5)
 
 
 def test_threads_may_share_it(bundle: Path) -> None:
@@ -118,7 +192,7 @@ def test_threads_may_share_it(bundle: Path) -> None:
 
 
 def test_scores_do_not_overflow(bundle: Path) -> None:
-    scorer = Scorer.load(bundle)
+    scorer = NumbaScorer.from_model(*read_bundle(bundle))
     with np.errstate(all="raise", under="ignore"):
         assert scorer.scores_of(np.array([-1e4, 0, 1e4], np.float32)).tolist() == [0, 0.5, 1]
 

@@ -13,9 +13,9 @@ import pytest
 
 from raydistill.cli.main import main
 from raydistill.config.run_config import RunConfig
-from raydistill.files.bundles import load_scorer
 from raydistill.files.folder import Folder
 from raydistill.runs.run_folder import Run
+from raydistill.serving.scorer import Scorer
 from raydistill.stages import distill
 from tests.helpers.runs import run_config
 
@@ -65,7 +65,7 @@ def test_from_raw_pairs_to_a_served_student_on_an_object_store(
     assert main(["distill", "--config", file]) == 0
     assert "nothing left to do" in capsys.readouterr().out
     assert objects_of(s3, "whole/") == before
-    assert load_scorer(run.bundle.uri).score("sofa", ["grey sofa"]).shape == (1,)
+    assert Scorer.load(run.bundle.uri).score("sofa", ["grey sofa"]).shape == (1,)
 
     moved = Run(config.model_copy(update={"run_dir": str(tmp_path / "run")}))
     for name, data in {name: run.root.read_bytes(name) for name in names_of(before)}.items():
@@ -146,7 +146,7 @@ def _check_report(run: Run) -> None:
 
 def _score_a_file(run: Run, tmp_path: Path) -> None:
     golden = _golden(run)
-    scorer = load_scorer(run.bundle.uri)
+    scorer = Scorer.load(run.bundle.uri)
     found = scorer.score_pairs([g["query"] for g in golden], [g["title"] for g in golden])
     assert found == pytest.approx([g["score"] for g in golden], abs=2e-6)
     pairs = run.pairs.read_table(run.pairs.shards()[0])

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 logger = logging.getLogger("raydistill")
@@ -31,6 +32,17 @@ def user_folder(name: str, *, what: str, base: Path | None = None) -> Path | Non
             _WARNED.add(what)
             logger.warning("%s is kept in %s: %s", what, place, error)
         return temporary
+
+
+def existing_folders(name: str, *, base: Path | None = None) -> list[Path]:
+    """The folders `name` of this user that exist, its cache first; writes nothing."""
+    found = []
+    with suppress(OSError):  # no home folder
+        found.append((base or _base()) / name)
+    with suppress(OSError):
+        if _is_private(temporary := _temporary_base()):
+            found.append(temporary / name)
+    return [folder for folder in found if folder.is_dir()]
 
 
 def _base() -> Path:
@@ -59,7 +71,7 @@ def _made(folder: Path) -> Path:
 def _temporary(name: str) -> Path | None:
     """A temporary folder for this user, or else for this process only; None if neither works."""
     try:
-        base = Path(tempfile.gettempdir()) / f"raydistill-{os.getuid()}"
+        base = _temporary_base()
         base.mkdir(mode=0o700, exist_ok=True)
         if _is_private(base):
             return _made(base / name)
@@ -71,6 +83,10 @@ def _temporary(name: str) -> Path | None:
         return None
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     return own
+
+
+def _temporary_base() -> Path:
+    return Path(tempfile.gettempdir()) / f"raydistill-{os.getuid()}"
 
 
 def _is_private(folder: Path) -> bool:

@@ -25,14 +25,14 @@ import numba
 from numba import njit
 
 from raydistill.serving.machine_code.cache_folder import user_folder
+from raydistill.serving.machine_code.emitted import emit_options
+from raydistill.serving.machine_code.sources import sources as imported_sources
 
 if TYPE_CHECKING:
     from numba.core.dispatcher import Dispatcher
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_PACKAGE = Path(__file__).parents[2]
 _MARK = b"raydistill.serving.machine_code.compiled import"
-_IMPORTED = re.compile(rb"^[ \t]*(?:from|import) raydistill((?:\.[a-z_0-9]+)+)", re.MULTILINE)
 _FOLDER = re.compile(r"compiled-[0-9a-f]{16}")
 _NUM_KEPT, _UNUSED_S = 4, 24 * 3600  # other versions: the 4 newest and any used within a day stay
 _LOCK = threading.RLock()
@@ -68,6 +68,8 @@ def compiled(
         "inline": inline,
         "forceinline": forceinline,
     }
+    if library := emit_options():
+        return njit(**{**options, **library})(function)
     with _LOCK:
         folder = cache_folder()
         # Without source files (a zip, .pyc files) there is nothing to hash, so no cache.
@@ -126,20 +128,7 @@ def sources() -> dict[str, bytes]:
     Compiled code contains constants and functions of other files, so these are the files with
     compiled functions, all files that they import, and so on.
     """
-    files = {
-        path.relative_to(_PACKAGE).as_posix(): path.read_bytes() for path in _PACKAGE.rglob("*.py")
-    }
-    left = [name for name, content in files.items() if _MARK in content]
-    found: dict[str, bytes] = {}
-    while left:
-        name = left.pop()
-        if name in found:
-            continue
-        found[name] = files[name]
-        for match in _IMPORTED.finditer(files[name]):
-            module = match[1].decode()[1:].replace(".", "/") or "__init__"
-            left += [path for path in (f"{module}.py", f"{module}/__init__.py") if path in files]
-    return found
+    return imported_sources(lambda _, content: _MARK in content)
 
 
 def _trim(folder: Path) -> None:

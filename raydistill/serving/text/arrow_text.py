@@ -140,7 +140,7 @@ def check_strings(name: str, texts: object) -> None:
     for at, text in enumerate(texts):
         if not isinstance(text, str):
             is_arrow = type(text).__module__.startswith("pyarrow")
-            hint = ", or Arrow arrays of clean texts to score_texts" if is_arrow else ""
+            hint = ", or Arrow arrays to score_texts" if is_arrow else ""
             raise TypeError(f"{name}[{at}] is {shown(text)}; give a list of str{hint}")
 
 

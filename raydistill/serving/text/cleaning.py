@@ -40,7 +40,7 @@ _FRACTION = re.compile(
 _ORDINAL = re.compile(r"(?<=\d)( ?)\u00ba(?= ?[CFcf]\b)")  # º for °, as Spanish shops write degrees
 _ACUTE = re.compile(" \u0301")  # NFKC of other characters that contain a spacing acute
 # Signs that NFKC would change in another way.
-_SIGNS = {
+SIGNS = {
     # Trade and service mark would append the letters tm and sm to the word before them.
     **dict.fromkeys((0x2122, 0x2120, 0x24C7, 0x24D2), " "),
     # Quotes and dashes of Windows-1252 that were read as Latin-1.
@@ -64,6 +64,11 @@ def clean_text(text: str) -> str:
     return text
 
 
+def is_unseen(char: str) -> bool:
+    """Whether cleaning removes a character because it is invisible."""
+    return _UNSEEN.match(char) is not None
+
+
 def _is_clean(text: str) -> bool:
     """Whether a pass would change nothing; takes a microsecond for most texts."""
     if not text.isprintable() and _SPACES.search(text.replace(" ", "")):
@@ -84,7 +89,7 @@ def _pass(text: str) -> str:
         text = _unescape(text)
     if not text.isascii():
         text = _FRACTION.sub(r"\1 \2", _UNSEEN.sub("", text))
-        text = _ORDINAL.sub("\\1\u00b0", text).translate(_SIGNS)
+        text = _ORDINAL.sub("\\1\u00b0", text).translate(SIGNS)
         text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
         text = _SPACES.sub(" ", _UNSEEN.sub("", text))
         text = _stray_mark().sub(r"\1", _ACUTE.sub("'", text))

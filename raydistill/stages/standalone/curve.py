@@ -38,7 +38,6 @@ from raydistill.runs.shards import judged_shards
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES
-from raydistill.serving.scorer import Scorer
 from raydistill.stages import train
 from raydistill.stages.evaluate import (
     entry_of,
@@ -48,7 +47,12 @@ from raydistill.stages.evaluate import (
     teacher_scores,
 )
 from raydistill.stages.lexicon import write_lexicon
-from raydistill.student.export import bundle_settings, score_split, student_arrays
+from raydistill.student.export.student_bundle import (
+    bundle_settings,
+    score_split,
+    scorer_of,
+    student_arrays,
+)
 from raydistill.student.fit import StudentFit
 from raydistill.student.fit_files import FEATURES, measure_features, student_fit, write_success
 from raydistill.teachers.judged_logits import read_judged
@@ -317,7 +321,7 @@ def _entry(point: Point, metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scores(run: Run, role: str, folder: Folder) -> dict[str, Any]:
-    scorer = Scorer(bundle_settings(run, role), student_arrays(run, folder))
+    scorer = scorer_of(bundle_settings(run, role), student_arrays(run, folder))
     return {split: score_split(run, scorer, split)[0] for split in _SPLITS}
 
 

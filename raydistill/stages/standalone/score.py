@@ -103,11 +103,11 @@ def _scores_of(scorer: Scorer, raw: RawRows, *, query: str, title: str) -> pa.Fl
 
 def score_table(scorer: Scorer, table: pa.Table, *, query: str, title: str) -> pa.FloatArray:
     """Scores of the rows of a table; null for a missing text."""
-    titles, has_title = _texts(table[title], max_chars=scorer.max_title_chars)
+    titles, has_title = _texts(table[title], max_chars=scorer.settings["max_title_chars"])
     if not query:
         queries, usable = pa.array([""] * len(titles), pa.string()), has_title
     else:
-        queries, has_query = _texts(table[query], max_chars=scorer.max_query_chars)
+        queries, has_query = _texts(table[query], max_chars=scorer.settings["max_query_chars"])
         usable = pc.and_(has_title, has_query)
     scores = scorer.score_texts(queries, titles)
     return pa.array(scores, mask=~np.asarray(usable))

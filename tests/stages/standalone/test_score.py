@@ -12,11 +12,13 @@ import pytest
 
 from raydistill.errors import UserError
 from raydistill.files.inputs.csv_dialect import CsvOptions
-from raydistill.serving.feature_spec import FORMAT, NgramSpec
+from raydistill.serving.bundle import BUNDLE_FORMAT
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.cleaning import normalise
 from raydistill.stages.standalone.score import score_file, score_lines, score_table
+from raydistill.student.export.student_bundle import scorer_of
 
 ROWS = {
     "id": [7, 8, 9, 10],
@@ -28,6 +30,10 @@ ROWS = {
 
 @pytest.fixture
 def scorer() -> Scorer:
+    return make_scorer(max_query_chars=50, max_title_chars=200)
+
+
+def make_scorer(**limits: int) -> Scorer:
     """Its score is sigmoid(share of the query's words that stand in the title)."""
     spec = NgramSpec("match", 8)
     weight = np.zeros((1, 2 + spec.num_dense), np.float32)
@@ -40,14 +46,13 @@ def scorer() -> Scorer:
         "weight_0": weight, "bias_0": np.zeros(1, np.float32),
     }  # fmt: skip
     settings = {
-        "format": FORMAT,
+        "format": BUNDLE_FORMAT,
         "ngrams": asdict(spec),
         "temperature": 1.0,
         "threshold": 0.5,
-        "max_query_chars": 50,
-        "max_title_chars": 200,
+        **limits,
     }
-    return Scorer(settings, arrays)
+    return scorer_of(settings, arrays)
 
 
 def sigmoid(x: float) -> float:
@@ -263,8 +268,8 @@ ODD = [
 
 
 @pytest.mark.parametrize("max_chars", [20, 50, 200])
-def test_a_long_text_has_one_score(scorer: Scorer, max_chars: int) -> None:
-    scorer.max_query_chars = scorer.max_title_chars = max_chars
+def test_a_long_text_has_one_score(max_chars: int) -> None:
+    scorer = make_scorer(max_query_chars=max_chars, max_title_chars=max_chars)
     pairs = [(query, title) for query in ODD for title in ODD]
     queries, titles = map(list, zip(*pairs, strict=True))
     table = pa.table({"query": queries, "title": titles})

@@ -1,0 +1,1 @@
+"""The native library: C functions that score pairs with a model file, without Python."""

@@ -1,0 +1,195 @@
+"""The compiled functions as LLVM IR, and objects and libraries for several CPUs.
+
+numba compiles them without optimisation and without Python. Here each gets its C name, everything
+else becomes internal, and LLVM optimises the whole for the CPU that is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import llvmlite.binding as llvm
+
+from raydistill.serving.native.layout import LIBRARY, OBJECT
+
+logger = logging.getLogger("raydistill")
+
+
+class Target(NamedTuple):
+    """A platform: what LLVM needs, and the linker's emulation."""
+
+    triple: str
+    cpu: str
+    features: str
+    emulation: str  # of ld and ld.lld; "": only the object is made
+
+
+TARGETS = {
+    "linux-x86_64-v3": Target("x86_64-unknown-linux-gnu", "x86-64-v3", "", "elf_x86_64"),
+    "linux-aarch64": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "aarch64linux"),
+    "macos-arm64": Target("arm64-apple-macosx11.0.0", "apple-m1", "", ""),
+    "windows-x86_64-v3": Target("x86_64-pc-windows-msvc", "x86-64-v3", "", ""),
+}
+_LINKERS = ("ld.lld", "ld", "aarch64-linux-gnu-ld")
+_NEEDED = ("libm.so.6", "libc.so.6")  # expf and log1p; memset
+_OPTIMISATION = 3
+# A body of the C functions: numba's function writes its result to memory and returns a status.
+_WRAPPER = """
+declare i32 @"{inner}"(ptr, ptr{types})
+define i64 @{name}({args}) {{
+  %result = alloca i64
+  %raised = alloca ptr
+  store i64 0, ptr %result
+  %status = call i32 @"{inner}"(ptr %result, ptr %raised{passed})
+  %value = load i64, ptr %result
+  %failed = icmp ne i32 %status, 0
+  %code = select i1 %failed, i64 -1, i64 %value
+  ret i64 %code
+}}
+"""
+
+
+def module_text(functions: dict[str, tuple[Callable[..., Any], int]]) -> str:
+    """LLVM IR of functions by their C names, each with its number of int64 arguments."""
+    from numba.core.types import (
+        int64,  # imported here: numba reads its settings when it is imported
+    )
+
+    whole: Any = None
+    wrappers = []
+    for name, (function, num) in functions.items():
+        function.compile((int64,) * num)  # type: ignore[attr-defined]
+        (compiled,) = function.overloads.values()  # type: ignore[attr-defined]
+        module = llvm.parse_assembly(compiled.library.get_llvm_str())
+        whole = module if whole is None else whole
+        if module is not whole:
+            whole.link_in(module)
+        wrappers.append(_wrapper(name, compiled.fndesc.llvm_func_name, num))
+    for text in wrappers:
+        whole.link_in(llvm.parse_assembly(text))
+    for found in whole.functions:
+        if not found.is_declaration and found.name not in functions:
+            found.linkage = "internal"
+    return str(whole)
+
+
+def _wrapper(name: str, inner: str, num: int) -> str:
+    args = ", ".join(f"i64 %a{at}" for at in range(num))
+    passed = f", {args}" if num else ""
+    return _WRAPPER.format(name=name, inner=inner, args=args, passed=passed, types=", i64" * num)
+
+
+def object_of(text: str, target: Target) -> bytes:
+    """The object file of a module, optimised for a target."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
+    )
+    module = llvm.parse_assembly(_retargeted(text, target, str(machine.target_data)))
+    module.verify()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=_OPTIMISATION)
+    tuning.loop_vectorization = tuning.slp_vectorization = True
+    builder = llvm.create_pass_builder(machine, tuning)
+    _drop_unused(module, builder)
+    builder.getModulePassManager().run(module, builder)
+    _drop_unused(module, builder)
+    return bytes(machine.emit_object(module))
+
+
+def _retargeted(text: str, target: Target, data_layout: str) -> str:
+    text = re.sub(r"^target triple = .*$", f'target triple = "{target.triple}"', text, flags=re.M)
+    text = re.sub(
+        r"^target datalayout = .*$", f'target datalayout = "{data_layout}"', text, flags=re.M
+    )
+    # Addresses of Python objects that nothing reads here.
+    return re.sub(r"= common ((?:local_unnamed_addr )?global ptr null)", r"= internal \1", text)
+
+
+def _drop_unused(module: Any, builder: Any) -> None:  # noqa: ANN401 - llvmlite's
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, builder)
+
+
+def link(object_file: Path, library: Path, target: Target) -> str:
+    """Make a shared library with the first linker that succeeds; its name, "" for none."""
+    if not target.emulation:
+        return ""
+    for linker in filter(shutil.which, _LINKERS):
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                needed = [_named_library(name, linker, Path(folder), target) for name in _NEEDED]
+                inputs = [object_file, *needed]
+                _run_linker(linker, target, library, name="libraydistill.so", inputs=inputs)
+        except subprocess.CalledProcessError as error:
+            logger.info("%s: %s", linker, error.stderr.strip())
+            library.unlink(missing_ok=True)
+            continue
+        return linker
+    return ""
+
+
+def _named_library(name: str, linker: str, folder: Path, target: Target) -> Path:
+    """A library without content that makes the linker note a need for `name`.
+
+    So the target's own libraries are not wanted here; those of the machine that loads it are used.
+    """
+    empty, library = folder / "empty.o", folder / name
+    empty.write_bytes(object_of(f'target triple = "{target.triple}"\n', target))
+    _run_linker(linker, target, library, name=name, inputs=[empty])
+    return library
+
+
+def _run_linker(
+    linker: str, target: Target, library: Path, *, name: str, inputs: list[Path]
+) -> None:
+    flags = ["-m", target.emulation, "-shared", "-z", "noexecstack", "-soname", name]
+    command = [linker, *flags, "-o", str(library), *map(str, inputs)]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def build(folder: Path, *, targets: list[str], checked: bool = False) -> dict[str, Path]:
+    """Emit objects and, where a linker is found, libraries to a folder; the files by target.
+
+    `checked`: with a check of every index, which makes a function return RD_FAILED.
+    """
+    started = time.perf_counter()
+    text = module_text(_functions(checked))
+    logger.info("compiled in %.1f s", time.perf_counter() - started)
+    made = {}
+    for name in targets:
+        started = time.perf_counter()
+        object_file = folder / OBJECT.format(name)
+        object_file.write_bytes(object_of(text, TARGETS[name]))
+        library = folder / LIBRARY.format(name)
+        linker = link(object_file, library, TARGETS[name])
+        made[name] = library if linker else object_file
+        used_s = time.perf_counter() - started
+        logger.info("%s in %.1f s, linked by %s", made[name], used_s, linker or "nothing")
+    return made
+
+
+def _functions(checked: bool) -> dict[str, tuple[Callable[..., Any], int]]:
+    from raydistill.serving.machine_code.emitted import start_emitting
+
+    start_emitting(checked=checked)
+    from raydistill.serving.native.emit import check, entry  # after it: decorators read it
+
+    return {
+        "rd_format": (entry.model_format, 0),
+        "rd_check": (check.check, 2),
+        "rd_verify": (check.verify, 2),
+        "rd_scratch_bytes": (entry.scratch_bytes, 1),
+        "rd_score": (entry.score, 8),
+        "rd_score_pairs": (entry.score_pairs, 8),
+        "rd_clean": (entry.clean_text, 7),
+    }

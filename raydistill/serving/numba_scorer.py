@@ -1,0 +1,168 @@
+"""Score (query, title) pairs with a student's arrays. Needs numpy and numba only.
+
+For students in memory, and for bundles where no native library fits the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydistill.errors import UserError
+from raydistill.serving.bundle_check import check_arrays, check_settings
+from raydistill.serving.embedding_bag import sum_bags
+from raydistill.serving.feature_spec import FORMAT, Features
+from raydistill.serving.featurize import featurize
+from raydistill.serving.lexicon import IDF, NGRAMS, VECTORS, WORDS, Lexicon
+from raydistill.serving.native.layout import FLOATS, INT8, arrays_of, describe, verify
+from raydistill.serving.text.arrow_text import Texts
+from raydistill.serving.text.tokenizer import encode
+
+_BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 float32 = 4 MB stay in the cache of a core
+
+
+class NumbaScorer:
+    """Scores pairs with a student on a CPU; thread-safe."""
+
+    def __init__(
+        self, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """`settings` as in bundle.json, `arrays` by the names of `Student.arrays` and `Lexicon`.
+
+        Raises:
+            UserError: settings and arrays do not match: `bundle_check.py`.
+        """
+        self.spec = check_settings(settings)
+        num_layers = check_arrays(arrays, self.spec)
+        self.temperature = float(settings["temperature"])
+        self.max_query_chars = int(settings["max_query_chars"])
+        self.max_title_chars = int(settings["max_title_chars"])
+        self._table_VD, self.lexicon = arrays["embedding"], Lexicon.from_arrays(arrays)
+        self._mean_F, self._std_F = arrays["dense_mean"], arrays["dense_std"]
+        self._layers = [
+            (np.ascontiguousarray(arrays[f"weight_{at}"].T), arrays[f"bias_{at}"])
+            for at in range(num_layers)
+        ]
+
+    @classmethod
+    def from_model(cls, settings: Mapping[str, Any], model: NDArray[np.uint8]) -> NumbaScorer:
+        """A scorer of a bundle's settings and mapped model file.
+
+        Raises:
+            UserError: the model has other features, or is damaged.
+        """
+        header = describe(model)
+        if header["features"] != FORMAT:
+            raise UserError(
+                f"the model has features {header['features']}; this raydistill has {FORMAT}"
+            )
+        verify(model)
+        numbers = {name: header[name] for name in FLOATS}
+        limits = {f"max_{side}_chars": header[f"max_{side}"] for side in ("query", "title")}
+        return cls({**settings, **numbers, **limits}, _student_arrays(model))
+
+    @property
+    def hidden(self) -> list[int]:
+        """Sizes of the hidden layers."""
+        return [len(bias) for _, bias in self._layers[:-1]]
+
+    def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
+        """Scores in 0..1 of one query's titles, in the order given."""
+        return self.score_pairs([query] * len(titles), titles)
+
+    def score_pairs(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
+        """Scores in 0..1 of pairs, in the order given; for single texts every query is ""."""
+        limits = self.max_query_chars, self.max_title_chars
+        sides = (
+            encode(_windows(side, max_chars=most), max_chars=most)
+            for side, most in zip((queries, titles), limits, strict=True)
+        )
+        return self._score(*sides)
+
+    def score_texts(self, queries: Texts, titles: Texts) -> NDArray[np.float32]:
+        """Scores in 0..1 of pairs of raw texts: UTF-8 bytes, and R + 1 offsets."""
+        return self.score_pairs(_strings(queries), _strings(titles))
+
+    def _score(self, queries: Texts, titles: Texts) -> NDArray[np.float32]:
+        features = featurize(queries, titles, spec=self.spec, lexicon=self.lexicon)
+        return self.scores_of(self.logits(features))
+
+    def scores_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Student logits to scores: sigmoid(temperature * logit), probability at temperature 1."""
+        with np.errstate(over="ignore"):  # exp overflows to inf, which gives the correct score 0
+            return np.asarray(1 / (1 + np.exp(-self.temperature * logits)), np.float32)
+
+    def logits(self, features: Features) -> NDArray[np.float32]:
+        """Student logits of all pairs of `features`."""
+        out = np.empty(features.num_pairs, np.float32)
+        dense = (features.dense_BF - self._mean_F) / self._std_F
+        bags, width = self.spec.num_bags, self._table_VD.shape[1]
+        for at in range(0, len(out), _BATCH_ROWS):
+            stop = min(at + _BATCH_ROWS, len(out))
+            x = np.empty((stop - at, bags * width + dense.shape[1]), np.float32)
+            offsets = features.offsets[at * bags : stop * bags + 1]
+            sum_bags(features.ids_N, offsets, self._table_VD, bags, x)
+            x[:, bags * width :] = dense[at:stop]
+            out[at:stop] = self._net(x)
+        return out
+
+    def _net(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        *hidden, last = self._layers
+        for weight, bias in hidden:
+            x = x @ weight
+            x += bias
+            np.maximum(x, 0, out=x)
+        return np.asarray((x @ last[0] + last[1])[:, 0])
+
+
+def _windows(texts: Sequence[str], *, max_chars: int) -> list[str]:
+    """The part of each text that the native library reads: 16 bytes a character and 4,096 more."""
+    most = 16 * max_chars + 4_096
+    return [text if 4 * len(text) <= most else _cut(text, most) for text in texts]
+
+
+def _cut(text: str, num_bytes: int) -> str:
+    return text.encode("utf-8", "replace")[:num_bytes].decode("utf-8", "replace")
+
+
+def _strings(texts: Texts) -> list[str]:
+    data, offsets = texts
+    whole = data.tobytes()
+    return [whole[start:end].decode("utf-8", "replace") for start, end in pairwise(offsets)]
+
+
+def _student_arrays(model: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """The arrays of a model file under the names of a student's, the table in float32.
+
+    Copies: compiled functions are compiled again for arrays that are read-only.
+    """
+    header = describe(model)
+    try:
+        found = arrays_of(model)
+        table = _floats(found, "table", is_scaled=header["table_type"] == INT8)
+        vectors = _floats(found, "vectors", is_scaled=header["vector_type"] == INT8)
+    except (ValueError, IndexError) as error:  # a number that is out of range
+        raise UserError(f"the model is damaged ({error}); copy the bundle again") from error
+    layers = {name: value for name, value in found.items() if name.startswith(("weight_", "bias_"))}
+    return {
+        **layers,
+        **{name: found[name] for name in ("dense_mean", "dense_std")},
+        "embedding": table,
+        IDF: found["idf"].copy(),
+        WORDS: found["words"].copy(),
+        VECTORS: vectors,
+        NGRAMS: found["ngrams"].astype(np.int32),
+    }
+
+
+def _floats(
+    arrays: Mapping[str, NDArray[Any]], name: str, *, is_scaled: bool
+) -> NDArray[np.float32]:
+    """Rows as float32, from int8 by the scale of each row."""
+    values = arrays[name].astype(np.float32)
+    scales = "table_scales" if name == "table" else "vector_scales"
+    return values * arrays[scales][:, None] if is_scaled else values

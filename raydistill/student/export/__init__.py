@@ -1,0 +1,1 @@
+"""From a student to the files of its bundle."""

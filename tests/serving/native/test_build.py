@@ -1,0 +1,90 @@
+import platform
+from pathlib import Path
+
+import pytest
+
+from raydistill.errors import WorkError
+from raydistill.serving.native import build
+from raydistill.serving.native.layout import LIBRARY, OBJECT
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    return tmp_path / f"native-{build.fingerprint()}"
+
+
+def test_the_cache_is_in_the_folder_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert build.cached_library("linux-aarch64") is None
+    assert list(tmp_path.iterdir()) == []  # a look writes nothing
+    folder = tmp_path / "raydistill" / f"native-{build.fingerprint()}"
+    folder.mkdir(parents=True)
+    (folder / LIBRARY.format("linux-aarch64")).write_bytes(b"")
+    folder.chmod(0o500)  # an image whose file system is read-only
+    assert build.cached_library("linux-aarch64") == folder / LIBRARY.format("linux-aarch64")
+
+
+def test_what_is_in_the_cache_is_not_emitted_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_EMITTER", "no_such_module")
+    assert build.cached_library("linux-aarch64") is None
+    object_file, library = (cache / name.format("linux-aarch64") for name in (OBJECT, LIBRARY))
+    cache.mkdir()
+    object_file.write_bytes(b"")
+    assert build.built_library("linux-aarch64") == object_file  # no linker was found
+    library.write_bytes(b"")
+    assert build.built_library("linux-aarch64") == library
+
+
+def test_an_emitter_that_fails_is_named_with_its_error(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_EMITTER", "no_such_module")
+    with pytest.raises(WorkError, match="No module named no_such_module"):
+        build.built_library("linux-aarch64")
+    assert [path.name for path in cache.iterdir()] == [".lock"]
+
+
+def test_a_change_of_a_source_changes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, files = build.fingerprint(), build.sources(lambda name, _: name in build._SOURCES)
+    for name in ("featurize.py", "text/units.py", "native/emit/memory.py", "native/layout.py"):
+        changed = {**files, f"serving/{name}": files[f"serving/{name}"] + b"\n"}
+        monkeypatch.setattr(build, "sources", lambda _, changed=changed: changed)
+        assert build.fingerprint() != before
+    monkeypatch.setattr(build, "sources", lambda _: files)
+    assert build.fingerprint() == before
+    monkeypatch.setattr(build, "_version", lambda package: f"{package} 1.0")
+    assert build.fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "target"),
+    [
+        ("Linux", "aarch64", "linux-aarch64"),
+        ("Darwin", "arm64", "macos-arm64"),
+        ("Linux", "riscv64", None),
+        ("Windows", "AMD64", None),
+    ],
+)
+def test_the_target_follows_the_machine(
+    system: str, machine: str, target: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert build.own_target() == target
+
+
+def test_an_older_cpu_has_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(build, "_CPU_INFO", info)
+    info.write_text("model name\t: an old one\nflags\t\t: fpu sse sse2 avx\nbugs\t\t: none\n")
+    assert build.own_target() is None
+    info.write_text(f"flags\t\t: fpu {' '.join(build._X86_64_V3)} sha\nbugs\t\t: none\n")
+    assert build.own_target() == "linux-x86_64-v3"

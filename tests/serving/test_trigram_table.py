@@ -1,0 +1,117 @@
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.featurize import featurize
+from raydistill.serving.lexicon import Lexicon
+from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
+from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.trigram_table import (
+    TrigramTable,
+    find_slot,
+    index_trigrams,
+    is_long,
+    mark_title,
+    num_slots,
+)
+
+PLAIN = Lexicon.from_idf(np.ones(1, np.float32))
+FACTOR = 0x9E3779B97F4A7C15
+
+
+def colliding(num: int, num_grams: int) -> np.ndarray:
+    """`num` trigrams that all start at the first slot of a table of `num_grams`."""
+    inverse, starts = pow(FACTOR, -1, 2**64), num_slots(num_grams) - num_grams - 1
+    hashes = (rest * inverse % 2**64 for rest in range(2**64 // starts))
+    return np.array(list(islice((gram for gram in hashes if gram < 2**63), num)), np.uint64)
+
+
+def check(query: np.ndarray, title: np.ndarray) -> int:
+    """Compare with numpy, in memory of exactly the table's size; the longest chain."""
+    keys = np.zeros(num_slots(len(query)), np.uint64)
+    table = TrigramTable(keys, np.ones(len(keys), np.bool_))
+    shift, longest = index_trigrams(query, keys)
+    found = mark_title(title, len(query), table, shift, longest)
+    assert found == np.isin(title, query).sum()
+    hits = [table.flags[find_slot(gram, keys, shift, longest)] for gram in query]
+    assert hits == np.isin(query, title).tolist()
+    return longest
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_trigrams_with_repeats(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    known = rng.integers(0, 2**63, rng.integers(1, 500)).astype(np.uint64)
+    query = rng.choice(known, rng.integers(1, 300))
+    for length in (0, 1, 40, 1_000):
+        check(query, rng.choice(known, length))
+
+
+def test_the_longest_possible_chain() -> None:
+    grams = colliding(80, 40)
+    assert check(grams[:40], grams[20:]) == 40
+    check(grams[:40], np.roll(grams, 7))
+
+
+def test_the_last_slots() -> None:
+    """Trigrams that start at the last slot; memory behind the table would raise."""
+    starts, inverse = num_slots(40) - 41, pow(FACTOR, -1, 2**64)
+    hashes = (2**64 - 2**64 // starts + rest for rest in range(10_000))
+    grams = np.array([g for h in hashes if (g := h * inverse % 2**64) < 2**63][:80], np.uint64)
+    assert check(grams[:40], grams) == 40
+
+
+def test_sides_without_trigrams() -> None:
+    none, some = np.empty(0, np.uint64), np.arange(30, dtype=np.uint64)
+    assert check(none, none) == check(none, some) == 0
+    assert check(some, none) > 0
+
+
+def test_short_texts_need_no_table() -> None:
+    assert not is_long(18, 49) and not is_long(18, 1_000) and not is_long(200, 20)
+    assert is_long(200, 1_000) and is_long(60, 49)
+
+
+def by_hand(query: list[str], title: list[str]) -> dict[str, float]:
+    """The features of trigrams, in plain Python."""
+    spaced = [f" {' '.join(words)} " if words else "" for words in (query, title)]
+    grams_q, grams_t = ([text[at : at + 3] for at in range(len(text) - 2)] for text in spaced)
+    covered = []
+    for word in query:
+        own = [f" {word} "[at : at + 3] for at in range(len(word))]
+        covered.append(sum(gram in grams_t for gram in own) / len(own))
+    return {
+        "query_trigrams_found": sum(g in grams_t for g in grams_q) / max(len(grams_q), 1),
+        "title_trigrams_found": sum(g in grams_q for g in grams_t) / max(len(grams_t), 1),
+        "query_part_found_least": min(covered, default=0),
+        "query_part_found_last": covered[-1] if covered else 0,
+        "query_bigrams_found": sum(
+            two[1] in title and title.index(two[1]) > 0
+            and title[title.index(two[1]) - 1] == two[0]
+            for two in pairwise(query)
+        ) / max(len(query) - 1, 1),
+        "title_found": sum(word in query for word in title) / max(len(title), 1),
+        "query_found_mean": sum(word in title for word in query) / max(len(query), 1),
+    }  # fmt: skip
+
+
+def test_features_of_random_words_are_those_of_plain_python() -> None:
+    """Short and long texts in turn; 200 words are about 1,000 characters."""
+    rng = np.random.default_rng(1)
+    known = ["".join(rng.choice(list("abcdé"), size)) for size in rng.integers(1, 9, 60)]
+    sizes = [(q, t) for q in (0, 1, 3, 7, 40) for t in (0, 1, 8, 200)]
+    pairs = [tuple(rng.choice(known, n).tolist() for n in size) for size in sizes * 5]
+    pairs = [pair for pair in pairs for _ in range(2)]  # the second time the query is as before
+    texts = (encode([" ".join(pair[side]) for pair in pairs]) for side in (0, 1))
+    rows = featurize(*texts, spec=NgramSpec("match", 16), lexicon=PLAIN).dense_BF[:, :NUM_DENSE]
+    for row, (query, title) in zip(rows, pairs, strict=True):
+        # é is read as e
+        words = [[word.replace("é", "e") for word in side] for side in (query, title)]
+        found = dict(zip(DENSE_NAMES, row.tolist(), strict=True))
+        wanted = by_hand(*words)
+        if query or title:
+            assert {name: found[name] for name in wanted} == {
+                name: pytest.approx(value, rel=1e-6) for name, value in wanted.items()
+            }
