@@ -19,6 +19,7 @@ from raydistill.serving.native.build import built_library, own_target
 from raydistill.serving.scorer import Scorer
 from tests.helpers.bundles import make_bundle
 
+pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
 ROOT = Path(__file__).parents[1]
 C_FILES = ("bench.c", "raydistill.h")
 TITLES = ["Grey sofa, 3 seats", "sofa cover grey", "oak table", ""]

@@ -57,7 +57,7 @@ def _fingerprint(settings: Mapping[str, Any]) -> str:
 
 def _identity(model: Model) -> dict[str, Any]:
     header = describe(model)
-    return {"bytes": header["bytes"], "checksum": f"{header['checksum'] % 2**64:016x}"}
+    return {"bytes": header["bytes"], "checksum": f"{header['checksum']:016x}"}
 
 
 def read_bundle(folder: Path) -> tuple[dict[str, Any], Model]:

@@ -18,7 +18,15 @@ from raydistill.serving.embedding_bag import sum_bags
 from raydistill.serving.feature_spec import FORMAT, Features
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import IDF, NGRAMS, VECTORS, WORDS, Lexicon
-from raydistill.serving.native.layout import FLOATS, INT8, arrays_of, describe, verify
+from raydistill.serving.native.layout import (
+    FLOATS,
+    INT8,
+    WINDOW_BYTES_A_CHAR,
+    WINDOW_MORE_BYTES,
+    arrays_of,
+    describe,
+    verify,
+)
 from raydistill.serving.text.arrow_text import Texts
 from raydistill.serving.text.tokenizer import encode
 
@@ -64,11 +72,6 @@ class NumbaScorer:
         numbers = {name: header[name] for name in FLOATS}
         limits = {f"max_{side}_chars": header[f"max_{side}"] for side in ("query", "title")}
         return cls({**settings, **numbers, **limits}, _student_arrays(model))
-
-    @property
-    def hidden(self) -> list[int]:
-        """Sizes of the hidden layers."""
-        return [len(bias) for _, bias in self._layers[:-1]]
 
     def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
         """Scores in 0..1 of one query's titles, in the order given."""
@@ -120,8 +123,8 @@ class NumbaScorer:
 
 
 def _windows(texts: Sequence[str], *, max_chars: int) -> list[str]:
-    """The part of each text that the native library reads: 16 bytes a character and 4,096 more."""
-    most = 16 * max_chars + 4_096
+    """The part of each text that the native library reads."""
+    most = WINDOW_BYTES_A_CHAR * max_chars + WINDOW_MORE_BYTES
     return [text if 4 * len(text) <= most else _cut(text, most) for text in texts]
 
 

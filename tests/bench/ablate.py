@@ -25,13 +25,13 @@ from prepared import rows_of
 from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.evaluation.metrics import auc
 from raydistill.files.folder import Folder
-from raydistill.serving.feature_spec import FORMAT, Features, NgramSpec
+from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
-from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.student.batches import Loader
 from raydistill.student.embedding_kernels import look_up
+from raydistill.student.export.student_bundle import scorer_of
 from raydistill.student.lexicon_builder import make_lexicon
 from raydistill.student.network import Student, predict, to_inputs
 from raydistill.student.trainer import Trainer, rate_at
@@ -158,11 +158,11 @@ def _auc(student: Student, features: Features, labels: NDArray[np.float32]) -> f
 def microseconds(student: Student, lexicon: Lexicon, rows: pa.Table) -> float:
     """µs/pair of the student's bundle, from raw text, one thread: the minimum of five."""
     settings = {
-        "format": FORMAT, "ngrams": vars(student.spec), "temperature": 1.0, "threshold": 0.5,
+        "ngrams": vars(student.spec), "temperature": 1.0, "threshold": 0.5,
         "max_query_chars": 200, "max_title_chars": 1000,
     }  # fmt: skip
     arrays = {name: value.numpy() for name, value in student.arrays().items()}
-    scorer = Scorer(settings, {**arrays, **lexicon.to_arrays()})
+    scorer = scorer_of(settings, {**arrays, **lexicon.to_arrays()})
     texts = [to_texts(rows[name]) for name in ("query", "title")]
     times = []
     for _ in range(6):

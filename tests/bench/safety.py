@@ -1,4 +1,4 @@
-"""The cost of power-loss-safe writes, of hashing raw files and of checking bundles.
+"""The cost of power-loss-safe writes, of hashing raw files and of loading bundles.
 
 python tests/bench/safety.py --bundle runs/demo/bundle --rounds 15
 
@@ -19,7 +19,7 @@ from raydistill.data.identities import look_at
 from raydistill.files.durable import write_whole
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.serving.bundle import read_bundle
-from raydistill.serving.bundle_check import check_arrays, check_settings
+from raydistill.serving.native.layout import verify
 from raydistill.serving.scorer import Scorer
 
 _SIZES = {"4 KB": 1 << 12, "5 MB": 5 << 20}
@@ -44,9 +44,9 @@ def ways_of(folder: Path, bundle: Path) -> dict[str, Callable[[], object]]:
     file = InputFile(str(raw), _RAW_BYTES)
     ways["512 MB hashed by blocks"] = lambda: look_at(file, whole=False)
     ways["512 MB hashed whole"] = lambda: look_at(file, whole=True)
-    settings, arrays = read_bundle(bundle)
+    _, model = read_bundle(bundle)
     ways["bundle, load"] = lambda: Scorer.load(bundle)
-    ways["bundle, its checks"] = lambda: check_arrays(arrays, check_settings(settings))
+    ways["bundle, its checksum"] = lambda: verify(model)
     return ways
 
 

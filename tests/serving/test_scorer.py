@@ -24,6 +24,7 @@ from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.tokenizer import encode, single_words
 from raydistill.student.network import Student, predict
 
+pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
 SPECS: list[dict[str, Any]] = [
     {"preset": "match", "word_dim": 2},
     {"preset": "match", "word_dim": 2, "char_ngrams": 3},

@@ -76,6 +76,8 @@ LIBRARY, OBJECT = "libraydistill-{}.so", "raydistill-{}.o"  # files of the libra
 # What the library's functions return: raydistill.h.
 OK, NO_MODEL, OTHER_FORMAT, CUT_SHORT, BROKEN, DAMAGED, ARGUMENT = range(7)
 FAILED = -1
+# Of a raw text with a limit of n characters the first 16 n + 4,096 bytes are read.
+WINDOW_BYTES_A_CHAR, WINDOW_MORE_BYTES = 16, 4_096
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53
 _CHUNK = 1 << 16  # words: temporary arrays stay in the cache
 
@@ -115,6 +117,7 @@ def describe(data: NDArray[np.uint8]) -> dict[str, Any]:
         )
     header: dict[str, Any] = {name: int(words[at]) for name, at in AT.items()}
     header |= {name: float(words.view("<f8")[AT[name]]) for name in FLOATS}
+    header["checksum"] %= 2**64  # the only number without a sign
     return header
 
 
@@ -155,7 +158,6 @@ def aligned(data: bytes) -> NDArray[np.uint8]:
     start = -memory.ctypes.data % ALIGN
     found = memory[start : start + len(data)]
     found[:] = np.frombuffer(data, np.uint8)
-    found.setflags(write=False)
     return found
 
 
@@ -168,5 +170,5 @@ def verify(data: NDArray[np.uint8]) -> None:
     header = describe(data)
     if header["bytes"] != len(data) or len(data) % 8:
         raise UserError(f"a model file of {len(data):,} bytes, not {header['bytes']:,}; copy again")
-    if checksum(data.view("<u8")) != header["checksum"] % 2**64:
+    if checksum(data.view("<u8")) != header["checksum"]:
         raise UserError("the model file is damaged: its checksum differs; copy it again")

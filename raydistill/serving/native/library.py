@@ -31,7 +31,6 @@ from raydistill.serving.native.layout import (
     OK,
     OTHER_FORMAT,
     describe,
-    read_model,
 )
 
 Texts = tuple[NDArray[np.uint8], NDArray[np.int32] | NDArray[np.int64]]  # as arrow_text.Texts
@@ -92,13 +91,13 @@ class Library:
 class Model:
     """A mapped model file and the library that scores with it; thread-safe."""
 
-    def __init__(self, model: NDArray[np.uint8], library: Library, *, whole: bool = False) -> None:
-        """`whole`: compare the checksum too, which reads the whole file.
+    def __init__(self, model: NDArray[np.uint8], library: Library) -> None:
+        """`model`: the bytes of a model file, as `layout.read_model` maps them.
 
         Raises:
             UserError: the library does not accept the model.
         """
-        if code := library.check(model, whole=whole):
+        if code := library.check(model):
             raise UserError(
                 f"the model cannot be used: {_REASONS.get(code, f'code {code}')}; export it again"
             )
@@ -107,15 +106,6 @@ class Model:
         self._address, self._threads = model.ctypes.data, threading.local()
         self._score, self._score_pairs = library["rd_score"], library["rd_score_pairs"]
         self._scratch_bytes = library["rd_scratch_bytes"](self._address)
-
-    @classmethod
-    def load(cls, file: Path, library: Library, *, whole: bool = False) -> Model:
-        """Map a model file.
-
-        Raises:
-            UserError: it cannot be read, or the library does not accept it.
-        """
-        return cls(read_model(file), library, whole=whole)
 
     def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
         """Scores in 0..1 of one query's titles, raw texts, in the order given."""

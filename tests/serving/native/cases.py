@@ -14,7 +14,6 @@ from raydistill.serving.feature_spec import FORMAT, NgramSpec
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.native.emit.model_file import model_bytes
-from raydistill.serving.native.layout import ALIGN
 from raydistill.serving.text.tokenizer import encode, single_words
 
 Bundle = tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -107,14 +106,6 @@ def _vocabulary(spec: NgramSpec, lexicon: Lexicon) -> np.ndarray:
     texts = encode(queries, max_chars=MAX_QUERY_CHARS), encode(titles, max_chars=MAX_TITLE_CHARS)
     ids = np.unique(featurize(*texts, spec=spec.uncut, lexicon=lexicon).ids_N)
     return np.sort(np.random.default_rng(1).choice(ids, spec.vocabulary_rows, replace=False))
-
-
-def aligned(data: bytes) -> np.ndarray:
-    """The bytes at an address that the library accepts."""
-    memory = np.empty(len(data) + ALIGN, np.uint8)
-    start = -memory.ctypes.data % ALIGN
-    memory[start : start + len(data)] = np.frombuffer(data, np.uint8)
-    return memory[start : start + len(data)]
 
 
 @cache

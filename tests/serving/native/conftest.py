@@ -3,8 +3,9 @@
 import pytest
 
 from raydistill.serving.native.build import built_library, own_target
+from raydistill.serving.native.layout import aligned
 from raydistill.serving.native.library import Library, Model
-from tests.serving.native.cases import aligned, default_model
+from tests.serving.native.cases import default_model
 
 
 @pytest.fixture(scope="session")

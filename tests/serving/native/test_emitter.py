@@ -8,8 +8,9 @@ import pytest
 
 from raydistill.serving.native.build import OBJECT, built_library
 from raydistill.serving.native.emit import emitter
+from raydistill.serving.native.layout import aligned
 from raydistill.serving.native.library import Library, Model
-from tests.serving.native.cases import aligned, default_model, odd_pairs
+from tests.serving.native.cases import default_model, odd_pairs
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
 ROOT = Path(__file__).parents[3]

@@ -11,9 +11,9 @@ import pytest
 from raydistill.errors import UserError
 from raydistill.serving.native import layout
 from raydistill.serving.native.build import own_target
-from raydistill.serving.native.layout import ARGUMENT, FAILED, OBJECT, OK
+from raydistill.serving.native.layout import ARGUMENT, FAILED, OBJECT, OK, aligned, read_model
 from raydistill.serving.native.library import Library, Model
-from tests.serving.native.cases import EXTREME, MAX_TITLE_CHARS, aligned, default_model, odd_pairs
+from tests.serving.native.cases import EXTREME, MAX_TITLE_CHARS, default_model, odd_pairs
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
 
@@ -118,8 +118,9 @@ def test_scoring_needs_numpy_and_no_numba(library: Library, tmp_path: Path) -> N
     (tmp_path / "model.rdm").write_bytes(default_model())
     code = (
         "import sys\nfrom pathlib import Path\n"
+        "from raydistill.serving.native.layout import read_model\n"
         "from raydistill.serving.native.library import Library, Model\n"
-        "model = Model.load(Path(sys.argv[2]), Library(Path(sys.argv[1])))\n"
+        "model = Model(read_model(Path(sys.argv[2])), Library(Path(sys.argv[1])))\n"
         "print(model.score('grey sofa', ['Sofa, grey'])[0])\n"
         "ours = {name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names\n"
         "print(*sorted(ours))"
@@ -134,8 +135,9 @@ def test_a_forked_process_has_its_own_memory(library: Library, tmp_path: Path) -
     (tmp_path / "model.rdm").write_bytes(default_model())
     code = (
         "import ctypes, os, sys\nfrom pathlib import Path\n"
+        "from raydistill.serving.native.layout import read_model\n"
         "from raydistill.serving.native.library import Library, Model\n"
-        "model = Model.load(Path(sys.argv[2]), Library(Path(sys.argv[1])))\n"
+        "model = Model(read_model(Path(sys.argv[2])), Library(Path(sys.argv[1])))\n"
         "model.score('grey sofa', ['Sofa, grey'])\n"
         "memory = (ctypes.c_char * 4096).from_address(model._scratch())\n"
         "before = memory.raw\n"
@@ -152,10 +154,11 @@ def test_a_forked_process_has_its_own_memory(library: Library, tmp_path: Path) -
 def test_a_model_is_checked_when_it_is_mapped(library: Library, tmp_path: Path) -> None:
     file = tmp_path / "model.rdm"
     file.write_bytes(default_model())
-    model = Model.load(file, library, whole=True)
+    model = Model(read_model(file), library)
+    assert library.check(model._model, whole=True) == OK
     assert model.score("sofa", ["sofa"]).shape == (1,) and library.check(model._model) == OK
     file.write_bytes(default_model()[:-64])
     with pytest.raises(UserError, match="not complete"):
-        Model.load(file, library)
+        Model(read_model(file), library)
     with pytest.raises(UserError, match="cannot be read"):
-        Model.load(tmp_path / "none.rdm", library)
+        read_model(tmp_path / "none.rdm")

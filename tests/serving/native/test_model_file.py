@@ -15,13 +15,14 @@ from raydistill.serving.native.layout import (
     OK,
     OTHER_FORMAT,
     SECTION,
+    aligned,
     arrays_of,
     checksum,
     describe,
     verify,
 )
 from raydistill.serving.native.library import Library
-from tests.serving.native.cases import aligned, default_model, random_bundle
+from tests.serving.native.cases import default_model, random_bundle
 from tests.serving.native.falsify import header_of, section, sign
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache

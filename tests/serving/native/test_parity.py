@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from raydistill.serving.native.emit.model_file import model_bytes
+from raydistill.serving.native.layout import aligned
 from raydistill.serving.native.library import Library, Model
 from raydistill.serving.numba_scorer import NumbaScorer
 from raydistill.serving.text.cleaning import clean_text
@@ -13,7 +14,6 @@ from tests.serving.native.cases import (
     EXTREME,
     MAX_QUERY_CHARS,
     MAX_TITLE_CHARS,
-    aligned,
     odd_pairs,
     odd_text,
     random_bundle,

@@ -26,6 +26,8 @@ from raydistill.serving.native.layout import (
     HEADER_WORDS,
     LAYER_COLUMNS,
     SECTION,
+    WINDOW_BYTES_A_CHAR,
+    WINDOW_MORE_BYTES,
 )
 from raydistill.serving.text.unit_table import UnitTable
 from raydistill.serving.trigram_table import TrigramTable, num_slots
@@ -48,7 +50,6 @@ _UNICODE = tuple(SECTION[name] for name in UnicodeTables._fields)
 _TRAIT_BLOCKS, _TRAITS, _SPAN_BLOCKS, _SPANS, _DECOMPOSED, _PAIRS, _PAIR_PLACES = _UNICODE[:7]
 _COMPOSED, _NAMES, _NAME_PLACES, _SIGNS, _CONTROLS = _UNICODE[7:]
 _MOST_BYTES = 4  # of a character in UTF-8
-_WINDOW_CHARS, _WINDOW_MORE = 16, 4_096
 # What `normalize_units` writes for one character at most, beside two short names with their
 # blanks: a number grows by 7 characters (`.` and 6 decimals of a fraction), and there are 5 blanks
 # and signs around it.
@@ -77,7 +78,7 @@ class Space(NamedTuple):
 @emitted
 def window(max_chars: int) -> int:
     """The bytes of a raw text that are read; a longer text is cut there before it is cleaned."""
-    return _WINDOW_CHARS * max_chars + _WINDOW_MORE
+    return WINDOW_BYTES_A_CHAR * max_chars + WINDOW_MORE_BYTES
 
 
 @emitted
