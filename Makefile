@@ -53,16 +53,18 @@ $(READY): pyproject.toml constraints.txt
 		-c constraints.txt -e ".[distill,demo,dev]"
 	@touch $(READY)
 
-# A wheel with the native library for this machine, or for TARGET, in dist/. It needs NumPy alone.
+# A wheel with the native libraries of this machine, or of MACHINE (x86_64, aarch64), in dist/. It
+# needs NumPy alone.
 wheel: $(READY)
 	rm -rf build/wheel
 	mkdir -p build/wheel dist
 	cp -r pyproject.toml setup.py README.md LICENSE raydistill build/wheel
 	mkdir -p build/wheel/raydistill/serving/native/lib
 	$(BIN)/python -m raydistill.serving.native.emit \
-		--output build/wheel/raydistill/serving/native/lib $(if $(TARGET),--target $(TARGET))
-	@ls build/wheel/raydistill/serving/native/lib/*.so > /dev/null || \
-		{ echo "no linker made a library: install lld or binutils; macOS and Windows have no wheel yet"; exit 1; }
+		--output build/wheel/raydistill/serving/native/lib --machine $(or $(MACHINE),$(shell uname -m))
+	@for file in build/wheel/raydistill/serving/native/lib/*.o; do \
+		test -f "$$(echo $$file | sed 's|/raydistill-|/libraydistill-|; s|o$$|so|')" || \
+		{ echo "no linker made a library of $$file: install lld or binutils; macOS and Windows have no wheel yet"; exit 1; }; done
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist build/wheel
 
 clean:

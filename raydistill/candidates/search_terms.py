@@ -22,7 +22,7 @@ from raydistill.serving.text.characters import (
     Tables,
     character_tables,
 )
-from raydistill.serving.text.tokenizer import classify, decode, longest
+from raydistill.serving.tokenizer import classify, decode, longest
 
 _BLOCK_ROWS = 65_536  # rows whose terms are in memory at the same time: some MB
 _BLOCK_BYTES = 2**26  # limit for long rows: terms may take four times the bytes

@@ -165,5 +165,12 @@ class ExportConfig(ConfigSection):
 
     table: TableType = "auto"
     """The type of the stored embedding table: int8 takes a quarter of float32, and the word vectors
-    are int8 too, else float16. `"auto"` takes the smallest that loses less than 0.001 of the AUC
-    and of nDCG@10 on the judged dev split."""
+    are int8 too, else float16. All but `"float32"` leave out the rows of n-grams that no training
+    pair has. `"auto"`, here and below, takes the smallest that loses less than 0.001 of the AUC and
+    of nDCG@10 on the judged dev split."""
+    columns: Count | Literal["auto"] = "auto"
+    """Columns of the stored table, if the student has more: those that change the first layer most.
+    `"auto"` tries a quarter and a half; with `table = "float32"` all stay."""
+    layers: Literal["auto", "float32", "int8"] = "auto"
+    """The type of the stored hidden layers. With int8 their inputs are rounded to 7 bits; with
+    `table = "float32"`, `"auto"` is float32."""

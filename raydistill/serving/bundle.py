@@ -24,7 +24,7 @@ from raydistill.serving.native.layout import describe, read_model
 
 BUNDLE, MODEL, GOLDEN, CARD = "bundle.json", "model.rdm", "golden.json", "README.md"
 CURRENT = "current.json"  # {"bundle": folder of the newest one, "previous": older ones}
-BUNDLE_FORMAT = 10  # the version of a bundle's files
+BUNDLE_FORMAT = 11  # the version of a bundle's files
 _FINGERPRINT, _OF_MODEL = "fingerprint", "model"
 _NAME = re.compile(r"[0-9a-f]{16}")
 _AGAIN = "export the bundle again, or copy all of its files"

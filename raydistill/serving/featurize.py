@@ -25,7 +25,11 @@ from raydistill.serving.match_features import (
 from raydistill.serving.text.arrow_text import Block, Texts, row_block, row_blocks, row_spans
 from raydistill.serving.text.characters import Tables, character_tables
 from raydistill.serving.text.hashing import mix64
-from raydistill.serving.text.tokenizer import (
+from raydistill.serving.text.trigram_table import TrigramTable, num_slots
+from raydistill.serving.text.unit_names import Names
+from raydistill.serving.text.unit_table import UnitTable, unit_table
+from raydistill.serving.text.units import normalize_units
+from raydistill.serving.tokenizer import (
     char_ngrams,
     classify,
     decode,
@@ -34,10 +38,6 @@ from raydistill.serving.text.tokenizer import (
     split_words,
     trigrams,
 )
-from raydistill.serving.text.unit_names import Names
-from raydistill.serving.text.unit_table import UnitTable, unit_table
-from raydistill.serving.text.units import normalize_units
-from raydistill.serving.trigram_table import TrigramTable, num_slots
 
 _BIGRAM = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _START, _END = np.uint64(0x5354415254), np.uint64(0x454E44)  # "START", "END"

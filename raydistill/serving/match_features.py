@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from raydistill.serving.lexicon import Lexicon, find_word
 from raydistill.serving.machine_code.compiled import compiled
-from raydistill.serving.text.tokenizer import word_hash
-from raydistill.serving.trigram_table import TrigramTable, cover
+from raydistill.serving.text.trigram_table import TrigramTable, cover
+from raydistill.serving.tokenizer import word_hash
 
 # Per query word, a number in 0..1: how much of the word is in the title.
 _KINDS = ("found", "part_found", "near")  # the word itself; its trigrams; the nearest title word

@@ -18,6 +18,7 @@ from raydistill.serving.embedding_bag import sum_bags
 from raydistill.serving.feature_spec import FORMAT, Features
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import IDF, NGRAMS, VECTORS, WORDS, Lexicon
+from raydistill.serving.native.int8_layers import Int8Layer, forward
 from raydistill.serving.native.layout import (
     FLOATS,
     INT8,
@@ -28,7 +29,7 @@ from raydistill.serving.native.layout import (
     verify,
 )
 from raydistill.serving.text.arrow_text import Texts
-from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.tokenizer import encode
 
 _BATCH_ROWS = 1_024  # activations of 1,024 x 1,024 float32 = 4 MB stay in the cache of a core
 
@@ -55,6 +56,8 @@ class NumbaScorer:
             (np.ascontiguousarray(arrays[f"weight_{at}"].T), arrays[f"bias_{at}"])
             for at in range(num_layers)
         ]
+        self._int8_layers: list[Int8Layer] = []  # in place of the hidden layers
+        self._factors_I: NDArray[np.float32] | None = None
 
     @classmethod
     def from_model(cls, settings: Mapping[str, Any], model: NDArray[np.uint8]) -> NumbaScorer:
@@ -71,7 +74,18 @@ class NumbaScorer:
         verify(model)
         numbers = {name: header[name] for name in FLOATS}
         limits = {f"max_{side}_chars": header[f"max_{side}"] for side in ("query", "title")}
-        return cls({**settings, **numbers, **limits}, _student_arrays(model))
+        scorer = cls({**settings, **numbers, **limits}, _student_arrays(model))
+        if header["layer_type"] == INT8:
+            scorer._use_int8(arrays_of(model), num_layers=header["layers"] - 1)
+        return scorer
+
+    def _use_int8(self, arrays: Mapping[str, NDArray[Any]], *, num_layers: int) -> None:
+        """Replace the hidden layers by those of a model file."""
+        self._factors_I = arrays["input_factors"]
+        names = ("weight", "scales", "starts", "bias")
+        self._int8_layers = [
+            Int8Layer(*(arrays[f"{name}_{at}"] for name in names)) for at in range(num_layers)
+        ]
 
     def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
         """Scores in 0..1 of one query's titles, in the order given."""
@@ -115,7 +129,9 @@ class NumbaScorer:
 
     def _net(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         *hidden, last = self._layers
-        for weight, bias in hidden:
+        for at, layer in enumerate(self._int8_layers):
+            x = forward(x, layer, factors_I=None if at else self._factors_I)
+        for weight, bias in () if self._int8_layers else hidden:
             x = x @ weight
             x += bias
             np.maximum(x, 0, out=x)
@@ -146,11 +162,13 @@ def _student_arrays(model: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     header = describe(model)
     try:
         found = arrays_of(model)
-        table = _floats(found, "table", is_scaled=header["table_type"] == INT8)
+        rows = _floats(found, "table", is_scaled=header["table_type"] == INT8)
+        num_ids = header["vocabulary"] or 1 << (64 - header["shift"])
+        table = _whole(rows, found["used"], num_ids=num_ids)
+        layers = _float_layers(found, num_layers=header["layers"])
         vectors = _floats(found, "vectors", is_scaled=header["vector_type"] == INT8)
     except (ValueError, IndexError) as error:  # a number that is out of range
         raise UserError(f"the model is damaged ({error}); copy the bundle again") from error
-    layers = {name: value for name, value in found.items() if name.startswith(("weight_", "bias_"))}
     return {
         **layers,
         **{name: found[name] for name in ("dense_mean", "dense_std")},
@@ -160,6 +178,32 @@ def _student_arrays(model: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         VECTORS: vectors,
         NGRAMS: found["ngrams"].astype(np.int32),
     }
+
+
+def _float_layers(
+    arrays: Mapping[str, NDArray[Any]], *, num_layers: int
+) -> dict[str, NDArray[np.float32]]:
+    """Weights and biases as float32; for int8 layers about what they stand for."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for at in range(num_layers):
+        weight = arrays[f"weight_{at}"]
+        if weight.dtype == np.int8:
+            weight = weight * arrays[f"scales_{at}"][:, None]
+            weight = weight if at else weight * arrays["input_factors"]
+        found |= {f"weight_{at}": weight, f"bias_{at}": arrays[f"bias_{at}"]}
+    return found
+
+
+def _whole(
+    rows: NDArray[np.float32], used: NDArray[np.uint64], *, num_ids: int
+) -> NDArray[np.float32]:
+    """The table with zeros for ids that have no row."""
+    if not len(used):
+        return rows
+    has_row = np.unpackbits(used.view(np.uint8), bitorder="little")[:num_ids].astype(bool)
+    table = np.zeros((num_ids, rows.shape[1]), np.float32)
+    table[has_row] = rows
+    return table
 
 
 def _floats(

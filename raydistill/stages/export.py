@@ -9,7 +9,6 @@ from raydistill.files.folder import SUCCESS, Folder
 from raydistill.runs.run_folder import Run
 from raydistill.serving.bundle import CURRENT, bundle_name
 from raydistill.student.export.student_bundle import export_bundle
-from raydistill.student.export.table_type import ChosenTable
 
 logger = logging.getLogger("raydistill")
 _NUM_PREVIOUS = 2  # bundles kept besides the newest: a server may be loading one of them
@@ -31,7 +30,7 @@ def export_stage(run: Run) -> bool:
 def _export(run: Run) -> None:
     start_s = time.monotonic()
     made = export_bundle(run)
-    name, table = made.name, made.table
+    name, chosen = made.name, made.chosen
     if not run.is_whole_bundle(name):  # a complete bundle is never rewritten
         for file, data in made.files.items():
             (run.bundle / name).write_bytes(file, data)
@@ -42,7 +41,9 @@ def _export(run: Run) -> None:
         "settings": run.config.export.fingerprint_fields(),
         "bundle": name,
         "weights": run.weights_hash("student"),
-        "table": {"type": table.name, "dev": {k: v._asdict() for k, v in table.tried.items()}},
+        "form": chosen.form._asdict(),
+        "dev": [{**form._asdict(), **found._asdict()} for form, found in chosen.tried.items()],
+        "golden_apart": round(made.apart, 4),
         "rows_in": made.num_golden,
         "rows_out": made.num_golden,
         "quarantined": 0,
@@ -50,17 +51,12 @@ def _export(run: Run) -> None:
         "bytes": num_bytes,
     }
     run.bundle.write_json(SUCCESS, summary)
+    for form, found in chosen.tried.items():
+        logger.info("export    %s: dev AUC %.4f, nDCG@10 %.4f", form, found.auc, found.ndcg_10)
     logger.info(
-        "export    %s: %.1f MB, table %s (%s), golden rows agree with torch",
-        *(run.bundle / name, num_bytes / 1e6, table.name, _shown(table)),
-    )
-
-
-def _shown(table: ChosenTable) -> str:
-    """What the types of table rank on the dev split, for the log."""
-    return "; ".join(
-        f"{name}: dev AUC {found.auc:.4f}, nDCG@10 {found.ndcg_10:.4f}"
-        for name, found in table.tried.items()
+        "export    %s: %.1f MB, %s; golden scores are at most %.4f from the exact form's, which "
+        "agree with torch",
+        *(run.bundle / name, num_bytes / 1e6, chosen.form, made.apart),
     )
 
 

@@ -24,6 +24,7 @@ from raydistill.files.pieces import (
     groups_by_rows,
     pieces_of,
     read_pieces,
+    sample_pieces,
     shard_pieces,
 )
 from raydistill.files.prefetch import prefetch
@@ -195,20 +196,25 @@ def worker_steps(num_rows: int, *, num_workers: int, batch_rows: int) -> list[li
 
 
 def scale_features(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
-    """Mean and deviation of the dense features, from at most 65,536 rows of the largest shard.
+    """Mean and deviation of the dense features, from `sample_texts`."""
+    sample = sample_texts(loader.folder, shards)
+    return dense_scale(features_of(sample, spec=loader.spec, lexicon=loader.lexicon).dense_BF)
 
-    The sample is the whole shard, or every n-th row of it, as a large shard is sorted by query.
+
+def sample_texts(folder: Folder, shards: Mapping[str, int]) -> pa.Table:
+    """Query and title of at most 65,536 pairs of many shards.
+
+    Every n-th row of the sample of `sample_pieces`: a feature that few queries have may be constant
+    in any one shard, and a shard is sorted by query.
     """
-    name = max(shards, key=lambda name: shards[name])
-    step = max(1, -(-shards[name] // PIECE_ROWS))
-    pieces = shard_pieces(name, shards[name])
-    tables = read_pieces(loader.folder, pieces, columns=["query", "title"])
-    parts = []
-    for piece, table in zip(pieces, tables, strict=True):
-        rows = np.arange(-piece.start % step, table.num_rows, step)
+    pieces = sample_pieces(shards)
+    step = max(1, -(-sum(piece.num_rows for piece in pieces) // PIECE_ROWS))
+    parts, num_before = [], 0
+    for table in read_pieces(folder, pieces, columns=["query", "title"]):
+        rows = np.arange(-num_before % step, table.num_rows, step)
         parts.append(table if step == 1 else table.take(pa.array(rows)))
-    sample = features_of(pa.concat_tables(parts), spec=loader.spec, lexicon=loader.lexicon)
-    return dense_scale(sample.dense_BF)
+        num_before += table.num_rows
+    return pa.concat_tables(parts)
 
 
 def dense_scale(dense_BF: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

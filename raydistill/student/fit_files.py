@@ -23,6 +23,7 @@ from raydistill.teachers.transformer.device import use_text
 
 logger = logging.getLogger("raydistill")
 WEIGHTS, LAST, FEATURES, RESULT = "weights.pt", "last.pt", "features.npz", "result.json"
+TRAINED_ROWS = "trained_rows.npy"
 
 
 def student_fit(run: Run, role: str) -> StudentFit:
@@ -95,6 +96,9 @@ def write_student(fit: StudentFit, state: FitState, *, use: dict[str, str]) -> N
         fit.output.write_bytes(LAST, _to_bytes(copy_arrays(state.student)))
     best = _to_bytes(state.best)
     fit.output.write_bytes(WEIGHTS, best)
+    rows = io.BytesIO()
+    np.save(rows, np.packbits(state.trainer.trained_rows()))
+    fit.output.write_bytes(TRAINED_ROWS, rows.getvalue())
     found = {"dev_auc": state.best_auc, "pairs": state.num_pairs, "evaluations": state.history}
     weights = hashlib.blake2b(best, digest_size=8).hexdigest()
     fit.output.write_json(RESULT, {"weights": weights, **found, **use})
@@ -104,6 +108,14 @@ def _to_bytes(arrays: dict[str, torch.Tensor]) -> memoryview:
     buffer = io.BytesIO()
     torch.save(arrays, buffer)
     return buffer.getbuffer()
+
+
+def load_trained_rows(folder: Folder, *, num_rows: int) -> NDArray[np.bool_]:
+    """The rows of a student's table that training moved, shape V; all of one fitted before."""
+    if not folder.exists(TRAINED_ROWS):
+        return np.ones(num_rows, bool)
+    bits = np.load(io.BytesIO(folder.read_bytes(TRAINED_ROWS)))
+    return np.unpackbits(bits)[:num_rows].astype(bool)
 
 
 def load_student(folder: Folder) -> dict[str, torch.Tensor]:

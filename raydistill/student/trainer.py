@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -109,6 +111,10 @@ class Trainer:
             return
         arrays = (table.numpy(), squares.numpy(), rows_U.numpy(), grads_UD.numpy())
         adagrad_rows(*arrays, learning_rate)
+
+    def trained_rows(self) -> NDArray[np.bool_]:
+        """The rows of the table that had a gradient, shape V; the others have random values."""
+        return np.asarray((self.squares_V > 0).cpu().numpy())
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """The state for a checkpoint."""

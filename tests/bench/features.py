@@ -27,7 +27,7 @@ from raydistill.serving.featurize import document_counts, featurize, idf
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.serving.text.cleaning import clean_text
-from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.tokenizer import encode
 
 SPECS = {
     "match": NgramSpec("match", 18, units=True),

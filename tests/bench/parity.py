@@ -21,7 +21,7 @@ from raydistill.serving.native.emit.model_file import model_bytes
 from raydistill.serving.native.layout import aligned
 from raydistill.serving.native.library import Library, Model
 from raydistill.serving.numba_scorer import NumbaScorer
-from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.tokenizer import encode
 from raydistill.student.network import Student, predict
 from tests.serving.native.cases import MAX_QUERY_CHARS, MAX_TITLE_CHARS, odd_pairs, random_bundle
 
@@ -58,7 +58,7 @@ def main() -> None:
     assert target is not None, "no library fits this CPU"
     library = Library(built_library(target))
     queries, titles = map(list, zip(*odd_pairs(given.pairs), strict=True))
-    worst = {"numba": 0.0, "torch": 0.0}
+    worst = {"numba": 0.0, "torch": 0.0, "numba_int8": 0.0}
     for ngrams in (*_MATCH, *_PAPER):
         bundle = random_bundle(**ngrams)
         scorer = NumbaScorer(*bundle)
@@ -67,6 +67,10 @@ def main() -> None:
             "numba": np.abs(native - scorer.score_pairs(queries, titles)).max(),
             "torch": np.abs(native - by_torch(bundle, scorer, (queries, titles))).max(),
         }
+        small = aligned(model_bytes(*bundle, table="int8", vectors="int8", layers="int8"))
+        by_numba = NumbaScorer.from_model(bundle[0], small).score_pairs(queries, titles)
+        apart = np.abs(Model(small, library).score_pairs(queries, titles) - by_numba)
+        found["numba_int8"] = apart.max()
         print(ngrams, {name: f"{value:.1e}" for name, value in found.items()})
         worst = {name: max(value, float(found[name])) for name, value in worst.items()}
     settings = len(_MATCH) + len(_PAPER)

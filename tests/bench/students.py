@@ -14,23 +14,27 @@ from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
 from raydistill.stages.evaluate import entry_of
 from raydistill.student.batches import Loader, scale_features
-from raydistill.student.fit import FitCallbacks, StudentFit, fit_student, new_state
+from raydistill.student.fit import FitCallbacks, FitState, StudentFit, fit_student, new_state
 from raydistill.student.network import Student, predict
 from raydistill.teachers.soft_labels import Targets
 
 
 def fitted(fit: StudentFit) -> Student:
     """Fit a student; it has the weights that are best on dev. The run must have a lexicon."""
+    student = Student(fit.spec, fit.run.config.student)
+    student.load(fitted_state(fit).best)
+    return student
+
+
+def fitted_state(fit: StudentFit) -> FitState:
+    """The state at the end of a fit."""
     torch.set_num_threads(1)
-    run, lexicon = fit.run, load_lexicon(fit.run)
+    lexicon = load_lexicon(fit.run)
     loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
-    name, rows = next(iter(fit.shards.items()))
-    state = new_state(fit, scale_features(loader, {name: rows}), device="cpu")
+    state = new_state(fit, scale_features(loader, fit.shards), device="cpu")
     callbacks = FitCallbacks(save=lambda _: None, log=lambda _: None)
     fit_student(fit, state, loader, rank=0, num_workers=1, callbacks=callbacks)
-    student = Student(fit.spec, run.config.student)
-    student.load(state.best)
-    return student
+    return state
 
 
 def metrics_of(fit: StudentFit) -> dict[str, Any]:

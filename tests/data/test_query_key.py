@@ -9,7 +9,7 @@ from raydistill.data.query_key import query_keys
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
-from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.tokenizer import encode
 
 SPEC, ONES = NgramSpec("match", 26, units=True), Lexicon.from_idf(np.ones(1, np.float32))
 

@@ -5,7 +5,7 @@ import numpy as np
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
-from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.tokenizer import encode
 from raydistill.student.embedding_kernels import look_up
 from raydistill.student.network import Inputs, to_inputs
 

@@ -92,7 +92,7 @@ def test_a_bundle_of_another_version_is_refused(tmp_path: Path) -> None:
     write(Folder(str(tmp_path)), made(1)[1])
     settings = json.loads((tmp_path / BUNDLE).read_text())
     (tmp_path / BUNDLE).write_text(json.dumps({**settings, "format": 9}))
-    with pytest.raises(UserError, match="bundle format 9; this raydistill reads 10"):
+    with pytest.raises(UserError, match="bundle format 9; this raydistill reads 11"):
         read_bundle(tmp_path)
 
 

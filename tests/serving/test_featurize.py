@@ -8,7 +8,7 @@ from raydistill.serving.featurize import IDF_BITS, document_counts, featurize, i
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES
 from raydistill.serving.text.arrow_text import to_texts
-from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.tokenizer import encode
 
 PAPER = NgramSpec("bert2dnn", 16)
 MATCH = NgramSpec("match", 16)

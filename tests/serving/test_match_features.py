@@ -5,7 +5,7 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
-from raydistill.serving.text.tokenizer import encode, single_words
+from raydistill.serving.tokenizer import encode, single_words
 
 ONES = np.ones(1, np.float32)
 PLAIN = Lexicon.from_idf(ONES)

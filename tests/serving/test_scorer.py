@@ -21,7 +21,7 @@ from raydistill.serving.native.build import built_library, own_target
 from raydistill.serving.native.emit.model_file import model_bytes
 from raydistill.serving.numba_scorer import NumbaScorer
 from raydistill.serving.scorer import Scorer
-from raydistill.serving.text.tokenizer import encode, single_words
+from raydistill.serving.tokenizer import encode, single_words
 from raydistill.student.network import Student, predict
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache

@@ -260,12 +260,26 @@ def test_every_piece_of_the_logits_is_checked(large: tuple[Folder, Folder], tmp_
 
 
 @pytest.mark.slow
-def test_the_scale_is_that_of_rows_of_the_whole_shard(large: tuple[Folder, Folder]) -> None:
-    """At most 65,536 of them: every third of 132,072."""
+def test_the_scale_is_that_of_rows_of_all_shards(large: tuple[Folder, Folder]) -> None:
+    """At most 65,536 of them: every third of 132,072 + 5."""
+    small = large[0].read_table("a.parquet").slice(0, 5)
+    large[0].write_table("b.parquet", small)
     loader = Loader(large[0], Targets(), spec=SPEC, lexicon=LEXICON)
     found = scale_features(loader, {"a.parquet": LARGE, "b.parquet": 5})
-    rows = large[0].read_table("a.parquet").take(pa.array(np.arange(0, LARGE, 3)))
+    whole = pa.concat_tables([large[0].read_table("a.parquet"), small])
+    rows = whole.take(pa.array(np.arange(0, LARGE + 5, 3)))
     expected = dense_scale(features_of(rows, spec=SPEC, lexicon=LEXICON).dense_BF)
     assert rows.num_rows <= PIECE_ROWS
     for name, values in expected.items():
         assert np.array_equal(found[name], values)
+
+
+def test_a_feature_that_one_shard_has_gets_a_scale(tmp_path: Path) -> None:
+    folder, texts = Folder(str(tmp_path)), [["sofa"] * 40, ["sofa"] * 40, ["sofa", "unheard"] * 20]
+    for name, queries in zip("abc", texts, strict=True):
+        folder.write_table(f"{name}.parquet", pa.table({"query": queries, "title": ["sofa"] * 40}))
+    shards = {f"{name}.parquet": 40 for name in "abc"}
+    loader = Loader(folder, Targets(), spec=SPEC, lexicon=LEXICON)
+    found = scale_features(loader, shards)["dense_mean"]
+    # The first feature is the share of the query's words in the title: 100 of 120 queries have all.
+    assert found[0] == pytest.approx(100 / 120)

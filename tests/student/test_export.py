@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from raydistill.config.student import ExportConfig
 from raydistill.serving.native.layout import aligned
 from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.cleaning import clean_text
 from raydistill.student.export.golden_pairs import ODD_TEXTS, compare, explain_pairs
-from raydistill.student.export.table_type import choose_table
+from raydistill.student.export.stored_form import ChosenForm, Form, choose_form, exact_form
 from tests.helpers.bundles import make_model
 
 
@@ -47,33 +48,58 @@ GROUPS = np.array([0, 0, 1, 1])
 RIGHT, WRONG = [0.9, 0.1, 0.8, 0.2], [0.9, 0.1, 0.2, 0.8]
 
 
-@pytest.mark.parametrize(
-    ("scores", "wanted", "chosen"),
-    [
-        ({"int8": RIGHT, "float16": RIGHT}, "auto", "int8"),
-        ({"int8": WRONG, "float16": RIGHT}, "auto", "float16"),
-        ({"int8": WRONG, "float16": WRONG}, "auto", "float32"),
-        ({"int8": WRONG}, "int8", "int8"),
-        ({}, "float32", "float32"),
-    ],
-)
-def test_the_smallest_table_that_ranks_as_well(
-    scores: dict[str, list[float]], wanted: str, chosen: str
-) -> None:
-    found = choose_table(
-        wanted,  # type: ignore[arg-type]
-        score=lambda kind: (np.array({"float32": RIGHT, **scores}[kind], np.float32), LABELS),
+SMALL = Form("int8", 16, "int8")
+
+
+def chosen(
+    scores: dict[Form, list[float]], labels: np.ndarray = LABELS, **wanted: object
+) -> ChosenForm:
+    """The form of a student with 64 columns; a form that is not in `scores` ranks rightly."""
+    return choose_form(
+        ExportConfig.model_validate(wanted),
+        columns=64,
+        score=lambda form: (np.array(scores.get(form, RIGHT), np.float32), labels),
         groups_B=GROUPS,
         relevant_at=0.5,
     )
-    is_wrong = scores.get(chosen) == WRONG
-    assert found.name == chosen and found.lost().auc == (0.25 if is_wrong else 0)
-    assert found.threshold == pytest.approx(0.85 if is_wrong else 0.5)
 
 
-def test_a_dev_split_of_one_class_says_nothing_for_a_small_table() -> None:
-    ones = np.ones(3, np.float32)
-    found = choose_table(
-        "auto", score=lambda kind: (ones / 2, ones), groups_B=np.arange(3), relevant_at=0.5
+@pytest.mark.parametrize(
+    ("wrong", "wanted", "form"),
+    [
+        ([], {}, SMALL),
+        ([("int8", 64, "float32")], {}, Form("float16", 16, "int8")),
+        ([("int8", 16, "float32")], {}, Form("int8", 32, "int8")),
+        ([("int8", 16, "int8")], {}, Form("int8", 16, "float32")),
+        ([("int8", 64, "float32"), ("float16", 64, "float32")], {}, Form("float32", 16, "int8")),
+        ([], {"table": "float32"}, exact_form(64)),
+        ([], {"table": "float32", "columns": 8}, Form("float32", 8, "float32")),
+        ([], {"columns": 8, "layers": "float32"}, Form("int8", 8, "float32")),
+        ([("int8", 64, "float32")], {"table": "int8"}, SMALL),
+    ],
+)
+def test_the_smallest_form_that_ranks_as_well(
+    wrong: list[tuple[str, int, str]], wanted: dict[str, object], form: Form
+) -> None:
+    found = chosen({Form(*one): WRONG for one in wrong}, **wanted)
+    assert found.form == form and found.lost().auc == 0
+    assert next(iter(found.tried)) == exact_form(64)
+    assert found.threshold == pytest.approx(0.5)
+
+
+def test_a_form_that_was_asked_for_is_taken_and_says_what_it_costs() -> None:
+    found = chosen({SMALL: WRONG}, table="int8", columns=16, layers="int8")
+    assert found.form == SMALL and found.lost().auc == 0.25
+    assert found.threshold == pytest.approx(0.85)
+    assert list(found.tried) == [exact_form(64), SMALL]
+
+
+def test_a_dev_split_of_one_class_says_nothing_for_a_small_form() -> None:
+    found = choose_form(
+        ExportConfig(),
+        columns=64,
+        score=lambda _: (np.full(3, 0.5, np.float32), np.ones(3, np.float32)),
+        groups_B=np.arange(3),
+        relevant_at=0.5,
     )
-    assert found.name == "float32" and list(found.tried) == ["float32"]
+    assert found.form == exact_form(64) and list(found.tried) == [exact_form(64)]

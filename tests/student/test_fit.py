@@ -36,6 +36,16 @@ def test_the_student_learns_what_the_teacher_says(labeled: Run) -> None:
     assert np.corrcoef(logits, targets)[0, 1] > 0.9
 
 
+def test_the_rows_that_a_fit_moves_are_those_of_its_pairs(labeled: Run) -> None:
+    fit, state = start(labeled)
+    before = state.student.table_VD.clone()
+    run_fit(fit, state)
+    features, _ = loader_of(fit).read_all(fit.shards)
+    trained = state.trainer.trained_rows()
+    assert np.array_equal(np.flatnonzero(trained), np.unique(features.ids_N))
+    assert torch.equal(state.student.table_VD[~trained], before[~trained])
+
+
 @pytest.mark.parametrize("fields", [{}, {"average_from": 0.2}])
 def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
     labeled: Run, tmp_path: Path, fields: dict[str, object]

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.tokenizer import encode
 from raydistill.student.lexicon_builder import (
     count_idf,
     encode_words,

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,22 +30,35 @@ _SOURCES = tuple(
 )
 _CPU_INFO = Path("/proc/cpuinfo")
 _EMITTER = "raydistill.serving.native.emit"
-# What x86-64-v3 has and older CPUs have not, by the names of /proc/cpuinfo.
-_X86_64_V3 = frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe".split())
+# What CPUs must have for a target, by the names of /proc/cpuinfo; the fastest target first.
+_V3 = frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe".split())
+_V4 = _V3 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl avx512_vnni".split())
+_X86_64 = {"linux-x86_64-v4": _V4, "linux-x86_64-v3": _V3}
+_AARCH64 = {"linux-aarch64-dot": frozenset({"asimddp"}), "linux-aarch64": frozenset[str]()}
 GIVEN = "RAYDISTILL_LIBRARY"  # the environment variable that names a library
 
 
-def own_target() -> str | None:
-    """The target of this machine, or None: no library fits its system or its CPU."""
+def own_targets() -> list[str]:
+    """The targets that this machine runs, the fastest first; none: its system or CPU has none."""
     system, machine = platform.system(), platform.machine().lower()
-    if (system, machine) == ("Linux", "x86_64"):
-        if not _CPU_INFO.is_file():
-            return None
-        flags = _CPU_INFO.read_text().partition("flags")[2].split("\n")[0].split()
-        return "linux-x86_64-v3" if set(flags) >= _X86_64_V3 else None
-    if (system, machine) == ("Linux", "aarch64"):
-        return "linux-aarch64"
-    return "macos-arm64" if (system, machine) == ("Darwin", "arm64") else None
+    if (system, machine) == ("Darwin", "arm64"):
+        return ["macos-arm64"]
+    flags = _cpu_flags() if system == "Linux" else set()
+    wanted = _X86_64 if machine == "x86_64" else _AARCH64 if machine == "aarch64" else {}
+    return [target for target, needed in wanted.items() if flags >= needed]
+
+
+def own_target() -> str | None:
+    """The first of `own_targets`, if there is one."""
+    return next(iter(own_targets()), None)
+
+
+def _cpu_flags() -> set[str]:
+    """What this machine's CPU can do, by the names of /proc/cpuinfo."""
+    if not _CPU_INFO.is_file():
+        return set()
+    found = re.search(r"^(flags|Features)\s*:(.*)$", _CPU_INFO.read_text(), flags=re.MULTILINE)
+    return set(found[2].split()) if found else set()
 
 
 def fingerprint() -> str:
@@ -71,15 +86,16 @@ def found_library() -> tuple[Path | None, str]:
     """
     if given := os.environ.get(GIVEN):
         return Path(given), ""
-    target = own_target()
-    if target is None:
+    targets = own_targets()
+    if not targets:
         return None, f"no native library fits this CPU ({platform.system()} {platform.machine()})"
-    packaged = Path(__file__).parent / "lib" / LIBRARY.format(target)
-    if packaged.is_file():
-        return packaged, ""
-    found = cached_library(target)
-    reason = f"the native library is not built (`python -m {_EMITTER}` builds it)"
-    return found, "" if found else reason
+    packaged = (Path(__file__).parent / "lib" / LIBRARY.format(target) for target in targets)
+    if (there := next(filter(Path.is_file, packaged), None)) is not None:
+        return there, ""
+    for target in targets:
+        if (there := cached_library(target)) is not None:
+            return there, ""
+    return None, f"the native library is not built (`python -m {_EMITTER}` builds it)"
 
 
 def cached_library(target: str, *, checked: bool = False) -> Path | None:
@@ -94,24 +110,32 @@ def _file_in(folder: Path, target: str) -> Path | None:
 
 
 def built_library(target: str, *, checked: bool = False) -> Path:
-    """The library for a target, or its object where no linker was found; emitted if need be.
+    """The library for a target, as `built_libraries`."""
+    return built_libraries([target], checked=checked)[target]
 
-    `checked`: with a check of every index, for tests.
+
+def built_libraries(targets: Sequence[str], *, checked: bool = False) -> dict[str, Path]:
+    """Libraries by target, or objects where no linker was found; missing ones are emitted.
+
+    Together: most of the time goes to what they share. `checked`: with a check of every index, for
+    tests.
 
     Raises:
-        WorkError: it cannot be emitted.
+        WorkError: one cannot be emitted.
     """
     import fcntl  # imported here: Windows has none, and a wheel needs no lock
 
     folder = _folder(checked)
     with open(folder / ".lock", "w") as lock:  # closing it unlocks it
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be emitting the same
-        if _file_in(folder, target) is None:
-            _emit(target, folder, checked=checked)
-    found = _file_in(folder, target)
-    if found is None:
-        raise WorkError(f"{_EMITTER} made no library for {target}")
-    return found
+        missing = [target for target in targets if _file_in(folder, target) is None]
+        if missing:
+            _emit(missing, folder, checked=checked)
+    found = {target: _file_in(folder, target) for target in targets}
+    lost = [target for target, file in found.items() if file is None]
+    if lost:
+        raise WorkError(f"{_EMITTER} made no library for {', '.join(lost)}")
+    return {target: file for target, file in found.items() if file is not None}
 
 
 def _folder(checked: bool) -> Path:
@@ -130,16 +154,18 @@ def _given_base() -> Path | None:
     return Path(given).absolute() if given else None
 
 
-def _emit(target: str, folder: Path, *, checked: bool) -> None:
+def _emit(targets: list[str], folder: Path, *, checked: bool) -> None:
     """Emit to a temporary folder and move the files: a file that exists is whole."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
-        command = [sys.executable, "-m", _EMITTER, "--target", target, "--output", temporary]
+        command = [sys.executable, "-m", _EMITTER, "--output", temporary]
+        command += [part for target in targets for part in ("--target", target)]
         command += ["--checked"] if checked else []
         paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]  # this raydistill, not another
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode != 0:
             raise WorkError(f"{' '.join(command)} failed: {done.stderr.strip()[-2_000:]}")
-        for name in (LIBRARY.format(target), OBJECT.format(target)):  # the first is preferred
-            if (Path(temporary) / name).is_file():
-                os.replace(Path(temporary) / name, folder / name)
+        files = (name.format(target) for target in targets for name in (LIBRARY, OBJECT))
+        for file in files:  # of each target the library is preferred to its object
+            if (Path(temporary) / file).is_file():
+                os.replace(Path(temporary) / file, folder / file)

@@ -12,9 +12,14 @@ SECTIONS, each at a multiple of 64 bytes with zeros between them. The header's w
     6..    the numbers of FIELDS, in this order; temperature and threshold are float64
     40..   for each array of SECTIONS two words: its offset in the file and its number of items
 
+`used` is empty, or has a bit for each n-gram id (for its place, with a vocabulary): only ids whose
+bit is set have a row of the table, and `used_before` counts the set bits before each 64 ids.
+
 `layers` has a row of LAYER_COLUMNS int64 a layer; weights and biases are float32, at the offsets in
 the row. A hidden layer has a multiple of 16 outputs (zeros fill it), and its weights are panels of
 16 outputs: `outputs / 16 x inputs x 16`. The last layer has one output and a weight for each input.
+With `layer_type` INT8 the hidden layers are those of `int8_layers.py`: panels of int8 weights,
+`outputs / 16 x inputs / 4 x 16 x 4` (zeros fill the inputs), float32 scales and int32 starts.
 
 The structure is checked whenever a file is mapped (`rd_check`), which reads the index tables only.
 The checksum reads the file whole: it is for a file that was copied (`rd_verify`, `verify`).
@@ -31,7 +36,7 @@ from numpy.typing import NDArray
 from raydistill.errors import UserError
 
 MAGIC = int.from_bytes(b"RAYDISTL", "little")
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 HEADER_WORDS, ALIGN = 128, 64
 HEADER_BYTES = 8 * HEADER_WORDS
 FIELDS = (
@@ -39,11 +44,12 @@ FIELDS = (
     *("match", "units", "char_ngrams", "bags", "shift", "vocabulary", "max_query", "max_title"),
     *("dim", "table_type", "vector_type", "word_dim", "dense", "layers"),
     *("growth", "short", "longest", "inch", "foot", "square", "cubic"),
-    *("temperature", "threshold"),
+    *("temperature", "threshold", "layer_type"),
 )
 AT = {name: at for at, name in enumerate(FIELDS)}
 FLOATS = ("temperature", "threshold")
-# Types of the embedding table and of the word vectors. INT8 has a float32 scale a row.
+# Types of the embedding table, of the word vectors and of the hidden layers. INT8 has a float32
+# scale a row.
 FLOAT32, FLOAT16, INT8 = range(3)
 TYPES = {"float32": FLOAT32, "float16": FLOAT16, "int8": INT8}
 ITEM_TYPES = ("<f4", "<f2", "<i1")
@@ -63,16 +69,20 @@ SECTIONS = {
     **{"names": "<u8", "name_places": "<i4", "signs": "<u4", "controls": "<u4"},
     # the student
     **{"dense_mean": "<f4", "dense_std": "<f4", "table": _ANY, "table_scales": "<f4"},
+    **{"used": "<u8", "used_before": "<u4", "input_factors": "<f4"},
     "layers": "<i8",
 }
 TYPE_FIELDS = {"vectors": "vector_type", "table": "table_type"}
 FIRST_SECTION = 40
 SECTION = {name: FIRST_SECTION + 2 * at for at, name in enumerate(SECTIONS)}
-LAYER_COLUMNS = ("inputs", "outputs", "weights", "biases")
+# `scales` and `starts` are 0 where the weights are float32.
+LAYER_COLUMNS = ("inputs", "outputs", "weights", "biases", "scales", "starts")
 PANEL = 16  # outputs of a hidden layer whose weights are side by side
+GROUP = 4  # inputs of a hidden layer whose int8 weights are side by side
 MOST_LAYERS, MOST_WIDTH = 32, 2**16  # of the network, and columns of a table
 MOST_CHARS = 2**20  # of max_query and max_title: scratch memory grows with them
 LIBRARY, OBJECT = "libraydistill-{}.so", "raydistill-{}.o"  # files of the library, by target
+DOT = "rd_dot"  # the function in the library that is written for each CPU
 # What the library's functions return: raydistill.h.
 OK, NO_MODEL, OTHER_FORMAT, CUT_SHORT, BROKEN, DAMAGED, ARGUMENT = range(7)
 FAILED = -1
@@ -131,13 +141,36 @@ def arrays_of(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         found[name] = data[offset : offset + items * dtype.itemsize].view(dtype)
     found["table"] = found["table"].reshape(-1, header["dim"])
     found["vectors"] = found["vectors"].reshape(len(found["words"]), header["word_dim"])
-    layers = found["layers"].reshape(-1, len(LAYER_COLUMNS)).tolist()
-    for at, (inputs, outputs, weights, biases) in enumerate(layers):
-        weight = data[weights : weights + 4 * inputs * outputs].view("<f4")
-        panels = weight.reshape(-1, inputs, min(outputs, PANEL)).swapaxes(1, 2)
-        found[f"weight_{at}"] = panels.reshape(outputs, inputs)
-        found[f"bias_{at}"] = data[biases : biases + 4 * outputs].view("<f4")
+    for at, row in enumerate(found["layers"].reshape(-1, len(LAYER_COLUMNS)).tolist()):
+        is_int8 = header["layer_type"] == INT8 and at < header["layers"] - 1
+        layer = _int8_arrays(data, row) if is_int8 else _float32_arrays(data, row)
+        found |= {f"{name}_{at}": values for name, values in layer.items()}
     return found
+
+
+def _float32_arrays(data: NDArray[np.uint8], row: list[int]) -> dict[str, NDArray[Any]]:
+    inputs, outputs, weights, biases, _, _ = row
+    panels = _part(data, weights, "<f4", inputs * outputs).reshape(-1, inputs, min(outputs, PANEL))
+    weight = panels.swapaxes(1, 2).reshape(outputs, inputs)
+    return {"weight": weight, "bias": _part(data, biases, "<f4", outputs)}
+
+
+def _int8_arrays(data: NDArray[np.uint8], row: list[int]) -> dict[str, NDArray[Any]]:
+    inputs, outputs, weights, biases, scales, starts = row
+    groups = -(-inputs // GROUP)
+    panels = _part(data, weights, "<i1", GROUP * groups * outputs)
+    whole = panels.reshape(-1, groups, PANEL, GROUP).swapaxes(1, 2).reshape(outputs, -1)
+    return {
+        "weight": whole[:, :inputs],
+        "bias": _part(data, biases, "<f4", outputs),
+        "scales": _part(data, scales, "<f4", outputs),
+        "starts": _part(data, starts, "<i4", outputs),
+    }
+
+
+def _part(data: NDArray[np.uint8], offset: int, kind: str, num: int) -> NDArray[Any]:
+    dtype = np.dtype(kind)
+    return data[offset : offset + num * dtype.itemsize].view(dtype)
 
 
 def read_model(file: Path) -> NDArray[np.uint8]:

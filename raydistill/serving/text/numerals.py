@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.serving.machine_code.compiled import compiled
-from raydistill.serving.text.tokenizer import is_digit
 
 BLANK, ZERO = np.uint32(0x20), np.uint32(0x30)
 DASH = 0x2D
@@ -21,6 +20,12 @@ _MOST_HALVINGS = 6  # 1/64 is the smallest fraction
 _MOST_GROUPS = 4  # groups of thousands after blanks
 _GROUP_DIGITS = 3  # digits between two commas, and at most before the first
 _MOST_WHOLE_DIGITS = 2  # of a number before a fraction: `model 268 1/4 in` is not 268.25
+
+
+@compiled
+def is_digit(code: int) -> bool:
+    """Whether a code point is one of 0 to 9."""
+    return 48 <= code <= 57
 
 
 @compiled

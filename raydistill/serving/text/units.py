@@ -19,12 +19,12 @@ from raydistill.serving.text.numerals import (
     ZERO,
     copy_points,
     is_between_digits,
+    is_digit,
     is_number,
     num_digits,
     past_blanks,
     write_number,
 )
-from raydistill.serving.text.tokenizer import is_digit
 from raydistill.serving.text.unit_table import UnitTable, name_hash
 
 _ARTICLE = ord("a")  # `a` is amperes only directly after its number: not in `2 a day`

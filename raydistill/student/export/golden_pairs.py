@@ -19,7 +19,7 @@ from raydistill.serving.native.layout import aligned
 from raydistill.serving.numba_scorer import NumbaScorer
 from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.arrow_text import Texts
-from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.tokenizer import encode
 from raydistill.student.fit_files import load_student, student_fit
 from raydistill.student.network import Student, predict
 
@@ -100,8 +100,9 @@ def compare(by_torch: NDArray[np.float32], by_bundle: NDArray[np.float32], pairs
 def explain_pairs(settings: dict[str, Any], model: bytes, pairs: Pairs) -> list[dict[str, Any]]:
     """The entries of golden.json: pairs with all steps to their scores.
 
-    `clean_*`: the text that is read; `words_*`: its words; `bags`: the rows of the embedding table
-    of each bag; `dense`: the match features, not standardised; `logit`; `score`.
+    `clean_*`: the text that is read; `words_*`: its words; `bags`: the n-gram ids of each bag, with
+    a vocabulary their places in it; `dense`: the match features, not standardised; `logit`;
+    `score`.
     """
     whole = aligned(model)
     scorer = NumbaScorer.from_model(settings, whole)

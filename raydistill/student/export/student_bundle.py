@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +17,18 @@ from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import judged_shards
 from raydistill.serving.bundle import BUNDLE_FORMAT, bundle_files
-from raydistill.serving.native.emit.model_file import model_bytes
 from raydistill.serving.native.layout import aligned
 from raydistill.serving.scorer import Scorer
-from raydistill.student.export.golden_pairs import check_scores, explain_pairs, golden_pairs
+from raydistill.student.export.forms import Forms, model_of, sample_inputs
+from raydistill.student.export.golden_pairs import (
+    Pairs,
+    check_scores,
+    explain_pairs,
+    golden_pairs,
+)
 from raydistill.student.export.model_card import model_card
-from raydistill.student.export.table_type import ChosenTable, choose_table
-from raydistill.student.fit_files import load_student
+from raydistill.student.export.stored_form import ChosenForm, Form, choose_form
+from raydistill.student.fit_files import load_student, load_trained_rows, student_fit
 from raydistill.teachers.judged_logits import read_groups
 
 
@@ -46,7 +52,8 @@ class Exported(NamedTuple):
 
     name: str  # its fingerprint
     files: dict[str, bytes]
-    table: ChosenTable
+    chosen: ChosenForm
+    apart: float  # the largest difference of a golden score from that of the exact form
     num_golden: int  # pairs in golden.json
 
 
@@ -58,20 +65,39 @@ def export_bundle(run: Run) -> Exported:
         RuntimeError: torch and the scorer give a golden pair different scores.
     """
     arrays, settings = bundle_arrays(run, "student"), bundle_settings(run, "student")
-    pairs = golden_pairs(run)
+    pairs, columns = golden_pairs(run), arrays["embedding"].shape[1]
     check_scores(run, scorer_of(settings, arrays), pairs)
-    table = choose_table(
-        run.config.export.table,
-        score=lambda kind: score_split(run, scorer_of(settings, arrays, table=kind), "dev"),
+    forms = forms_of(run, settings, arrays)
+    chosen = choose_form(
+        run.config.export,
+        columns=columns,
+        score=lambda form: score_split(run, forms.scorer(form), "dev"),
         groups_B=read_groups(run, "dev"),
         relevant_at=run.config.judged.relevant_at,
     )
-    settings["threshold"] = table.threshold
-    model = model_of(settings, arrays, table=table.name)
+    settings["threshold"] = chosen.threshold
+    model = forms.model(chosen.form)
+    apart = _most_apart(forms, chosen.form, pairs)
     golden = explain_pairs(settings, model, pairs)
-    card = model_card(run, settings, table=table, num_bytes=len(model), num_golden=len(golden))
+    card = model_card(
+        run, settings, chosen=chosen, apart=apart, num_bytes=len(model), num_golden=len(golden)
+    )
     name, files = bundle_files(settings, model, golden=golden, card=card)
-    return Exported(name, files, table, len(golden))
+    return Exported(name, files, chosen, apart, len(golden))
+
+
+def forms_of(run: Run, settings: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Forms:
+    """The forms of the run's student, whose exact `arrays` are given."""
+    fit, spec, lexicon = student_fit(run, "student"), spec_of(run), load_lexicon(run)
+    trained_V = load_trained_rows(fit.output, num_rows=len(arrays["embedding"]))
+    sample = partial(sample_inputs, fit.folder, fit.shards, arrays, spec=spec, lexicon=lexicon)
+    return Forms(settings, arrays, spec=spec, trained_V=trained_V, sample=sample)
+
+
+def _most_apart(forms: Forms, form: Form, pairs: Pairs) -> float:
+    """The largest difference of a golden pair's score in a form from that in the exact form."""
+    exact, stored = (forms.scorer(one).score_pairs(*pairs) for one in (forms.exact, form))
+    return float(np.abs(exact - stored).max())
 
 
 def scorer_of(
@@ -79,12 +105,6 @@ def scorer_of(
 ) -> Scorer:
     """The scorer of a student in memory, as its bundle would be served."""
     return Scorer(settings, aligned(model_of(settings, arrays, table=table)))
-
-
-def model_of(settings: dict[str, Any], arrays: Mapping[str, NDArray[Any]], *, table: str) -> bytes:
-    """The content of model.rdm with a type of table; the word vectors are int8 where it is."""
-    vectors = table if table == "int8" else "float16"
-    return model_bytes(settings, arrays, table=table, vectors=vectors)
 
 
 def bundle_arrays(run: Run, role: str) -> dict[str, NDArray[np.float32]]:

@@ -20,7 +20,7 @@ PACKAGE = Path(compiled.__file__).parents[2]
 # A function of one file that calls functions, or freezes constants, of another one.
 NGRAM = (
     "import numpy as np\n"
-    "from raydistill.serving.text.tokenizer import char_ngrams\n"
+    "from raydistill.serving.tokenizer import char_ngrams\n"
     "ids = np.zeros(4, np.int32)\n"
     "char_ngrams(np.arange(65, 69, dtype=np.uint32), 3, np.uint64(40), ids, 0)\n"
     "stats = char_ngrams.stats\n"
@@ -62,7 +62,7 @@ def package(tmp_path: Path) -> Path:
     ("code", "changed", "old", "new"),
     [
         (NGRAM, "serving/text/hashing.py", "_SHIFT = np.uint64(33)", "_SHIFT = np.uint64(29)"),
-        (STEM, "serving/text/tokenizer.py", "return 48 <= code <= 57", "return 48 <= code <= 56"),
+        (STEM, "serving/text/numerals.py", "return 48 <= code <= 57", "return 48 <= code <= 56"),
     ],
 )
 def test_a_change_of_another_file_is_compiled(

@@ -14,7 +14,7 @@ from raydistill.serving.feature_spec import FORMAT, NgramSpec
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.native.emit.model_file import model_bytes
-from raydistill.serving.text.tokenizer import encode, single_words
+from raydistill.serving.tokenizer import encode, single_words
 
 Bundle = tuple[dict[str, Any], dict[str, np.ndarray]]
 WORDS = (
@@ -112,3 +112,13 @@ def _vocabulary(spec: NgramSpec, lexicon: Lexicon) -> np.ndarray:
 def default_model() -> bytes:
     """A model file with match features, units and word vectors."""
     return model_bytes(*random_bundle(word_dim=8, units=True))
+
+
+@cache
+def small_model() -> bytes:
+    """A model file in its smallest form: int8 everywhere, and rows for half of the ids."""
+    settings, arrays = random_bundle(word_dim=8, units=True)
+    used = np.random.default_rng(2).random(len(arrays["embedding"])) < 0.5
+    return model_bytes(
+        settings, {**arrays, "used": used}, table="int8", vectors="int8", layers="int8"
+    )

@@ -1,11 +1,20 @@
 """The library of this machine, emitted once and then read from the cache."""
 
+from pathlib import Path
+
 import pytest
 
-from raydistill.serving.native.build import built_library, own_target
+from raydistill.serving.native.build import (
+    built_libraries,
+    built_library,
+    own_target,
+    own_targets,
+)
 from raydistill.serving.native.layout import aligned
 from raydistill.serving.native.library import Library, Model
 from tests.serving.native.cases import default_model
+
+ARM64 = ("linux-aarch64", "linux-aarch64-dot")
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +26,14 @@ def target() -> str:
 
 
 @pytest.fixture(scope="session")
-def library(target: str) -> Library:
-    return Library(built_library(target))
+def libraries(target: str) -> dict[str, Path]:
+    """Files by target, of this machine and of arm64; emitted together."""
+    return built_libraries([*own_targets(), *ARM64])
+
+
+@pytest.fixture(scope="session")
+def library(libraries: dict[str, Path], target: str) -> Library:
+    return Library(libraries[target])
 
 
 @pytest.fixture(scope="session")

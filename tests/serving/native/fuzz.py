@@ -14,7 +14,7 @@ import numpy as np
 
 from raydistill.serving.native.layout import ALIGN, OK
 from raydistill.serving.native.library import Library
-from tests.serving.native.cases import default_model, odd_text, random_bundle
+from tests.serving.native.cases import default_model, odd_text, random_bundle, small_model
 from tests.serving.native.falsify import falsify
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -63,6 +63,7 @@ def main(file: str, seed: int, rounds: int) -> None:
     rng, library = random.Random(seed), Library(Path(file))
     models = [
         default_model(),
+        small_model(),
         model_bytes(*random_bundle(vocabulary_rows=200, char_ngrams=3, units=True), table="int8"),
         model_bytes(*random_bundle(preset="bert2dnn", char_ngrams=4), table="float16"),
     ]

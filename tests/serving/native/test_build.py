@@ -86,5 +86,37 @@ def test_an_older_cpu_has_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(build, "_CPU_INFO", info)
     info.write_text("model name\t: an old one\nflags\t\t: fpu sse sse2 avx\nbugs\t\t: none\n")
     assert build.own_target() is None
-    info.write_text(f"flags\t\t: fpu {' '.join(build._X86_64_V3)} sha\nbugs\t\t: none\n")
-    assert build.own_target() == "linux-x86_64-v3"
+    info.write_text(f"flags\t\t: fpu {' '.join(build._V3)} sha\nbugs\t\t: none\n")
+    assert build.own_targets() == ["linux-x86_64-v3"]
+    info.write_text(f"flags\t\t: fpu {' '.join(build._V4)} sha\nbugs\t\t: none\n")
+    assert build.own_targets() == ["linux-x86_64-v4", "linux-x86_64-v3"]
+
+
+def test_an_arm64_cpu_with_dot_products_has_its_own_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(build, "_CPU_INFO", info)
+    info.write_text("processor\t: 0\nFeatures\t: fp asimd evtstrm crc32\n")
+    assert build.own_targets() == ["linux-aarch64"]
+    info.write_text("processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp\n")
+    assert build.own_targets() == ["linux-aarch64-dot", "linux-aarch64"]
+
+
+def test_of_a_wheel_with_two_libraries_the_faster_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(build.GIVEN, raising=False)
+    monkeypatch.setattr(build, "__file__", str(tmp_path / "build.py"))
+    (tmp_path / "lib").mkdir()
+    files = {name: tmp_path / "lib" / LIBRARY.format(name) for name in ("fast", "slow")}
+    for file in files.values():
+        file.write_bytes(b"")
+    monkeypatch.setattr(build, "own_targets", lambda: ["fast", "slow"])
+    assert build.found_library() == (files["fast"], "")
+    monkeypatch.setattr(build, "own_targets", lambda: ["slow"])
+    assert build.found_library() == (files["slow"], "")
+    monkeypatch.setattr(build, "own_targets", lambda: [])
+    assert build.found_library()[0] is None

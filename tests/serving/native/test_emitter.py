@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raydistill.serving.native.build import OBJECT, built_library
+from raydistill.serving.native.build import OBJECT
 from raydistill.serving.native.emit import emitter
+from raydistill.serving.native.emit.model_file import model_bytes
 from raydistill.serving.native.layout import aligned
 from raydistill.serving.native.library import Library, Model
-from tests.serving.native.cases import default_model, odd_pairs
+from tests.serving.native.cases import default_model, odd_pairs, random_bundle
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
 ROOT = Path(__file__).parents[3]
@@ -54,13 +55,19 @@ def test_without_a_linker_the_object_remains(
 
 
 @pytest.mark.slow
-def test_the_library_for_arm64_gives_the_same_scores(model: Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "cpu"), [("linux-aarch64", "cortex-a72"),
+                                           ("linux-aarch64-dot", "max")])  # fmt: skip
+@pytest.mark.parametrize("layers", ["float32", "int8"])
+def test_a_library_for_arm64_gives_the_same_scores(
+    libraries: dict[str, Path], library: Library, name: str, cpu: str, layers: str, tmp_path: Path
+) -> None:
     compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64-static")
     if compiler is None or emulator is None:
         pytest.skip("no aarch64-linux-gnu-gcc, or no qemu-aarch64-static, on this machine")
-    file = built_library("linux-aarch64")
+    data = model_bytes(*random_bundle(word_dim=8, units=True), layers=layers)
+    file = libraries[name]
     binary = shutil.copy(file, tmp_path / f"libraydistill{file.suffix}")
-    (tmp_path / "model.rdm").write_bytes(default_model())
+    (tmp_path / "model.rdm").write_bytes(data)
     subprocess.run(
         [compiler, "-O2", "-I", ROOT / "raydistill" / "serving" / "native",
          ROOT / "bindings" / "c" / "score.c", binary, f"-Wl,-rpath,{tmp_path}", "-lm",
@@ -68,8 +75,9 @@ def test_the_library_for_arm64_gives_the_same_scores(model: Model, tmp_path: Pat
     )  # fmt: skip
     pairs = [p for p in odd_pairs(300) if not set("".join(p)) & {"\t", "\n", "\r", "\0"}]
     text = "".join(f"{query}\t{title}\n" for query, title in pairs)
-    command = [emulator, "-L", "/usr/aarch64-linux-gnu", tmp_path / "score", tmp_path / "model.rdm"]
+    command = [emulator, "-cpu", cpu, "-L", "/usr/aarch64-linux-gnu", tmp_path / "score",
+               tmp_path / "model.rdm"]  # fmt: skip
     found = subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout
     queries, titles = zip(*pairs, strict=True)
-    expected = model.score_pairs(queries, titles)
+    expected = Model(aligned(data), library).score_pairs(queries, titles)
     assert np.abs(np.array(found.split(), np.float64) - expected).max() < 1e-6

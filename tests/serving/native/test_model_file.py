@@ -5,6 +5,7 @@ import pytest
 
 from raydistill.errors import UserError
 from raydistill.serving.native.emit.model_file import model_bytes
+from raydistill.serving.native.int8_layers import int8_layer
 from raydistill.serving.native.layout import (
     AT,
     BROKEN,
@@ -22,7 +23,8 @@ from raydistill.serving.native.layout import (
     verify,
 )
 from raydistill.serving.native.library import Library
-from tests.serving.native.cases import default_model, random_bundle
+from raydistill.serving.numba_scorer import NumbaScorer
+from tests.serving.native.cases import default_model, random_bundle, small_model
 from tests.serving.native.falsify import header_of, section, sign
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
@@ -43,14 +45,38 @@ def item(name: str, at: int, value: int) -> Change:
 
 FALSE: list[tuple[str, Change, int]] = [
     ("magic", put("magic", 7), NO_MODEL),
-    ("format", put("format", 2), OTHER_FORMAT),
+    ("format", put("format", 3), OTHER_FORMAT),
     ("features", put("features", 8), OTHER_FORMAT),
     ("bytes", put("bytes", 4_096), CUT_SHORT),
-    *((name, put(name, -1), BROKEN) for name in AT if name in (
-        "match", "units", "char_ngrams", "bags", "shift", "vocabulary", "max_query", "max_title",
-        "dim", "table_type", "vector_type", "word_dim", "dense", "layers", "growth", "short",
-        "longest", "inch", "foot", "square", "cubic",
-    )),
+    *(
+        (name, put(name, -1), BROKEN)
+        for name in AT
+        if name
+        in (
+            "match",
+            "units",
+            "char_ngrams",
+            "bags",
+            "shift",
+            "vocabulary",
+            "max_query",
+            "max_title",
+            "dim",
+            "table_type",
+            "vector_type",
+            "word_dim",
+            "dense",
+            "layers",
+            "growth",
+            "short",
+            "longest",
+            "inch",
+            "foot",
+            "square",
+            "cubic",
+            "layer_type",
+        )
+    ),
     *((name, put(name, 2**62), BROKEN) for name in ("max_query", "max_title", "dim", "growth")),
     ("one character", put("char_ngrams", 1), BROKEN),
     ("no bags of characters", put("char_ngrams", 3), BROKEN),
@@ -58,8 +84,11 @@ FALSE: list[tuple[str, Change, int]] = [
     *((f"offset of {name}", place(name, 2**60), BROKEN) for name in SECTION),
     *((f"items of {name}", place(name, 2**60, items=True), BROKEN) for name in SECTION),
     *((f"no items of {name}", place(name, -1, items=True), BROKEN) for name in SECTION),
-    ("not aligned", lambda data: place("words", int(header_of(data)[SECTION["words"]]) + 8)(data),
-     BROKEN),
+    (
+        "not aligned",
+        lambda data: place("words", int(header_of(data)[SECTION["words"]]) + 8)(data),
+        BROKEN,
+    ),
     ("header as words", place("words", 0), BROKEN),
     ("blank no space", item("kinds", 32, 1), BROKEN),
     ("class", item("kinds", 99, 7), BROKEN),
@@ -85,6 +114,20 @@ FALSE: list[tuple[str, Change, int]] = [
     ("layer of none", item("layers", 1, 0), BROKEN),
     ("weights outside", item("layers", 2, 2**62), BROKEN),
     ("biases outside", item("layers", 3, -64), BROKEN),
+    ("int8 without factors", put("layer_type", 2), BROKEN),
+]
+FALSE_SMALL: list[tuple[str, Change]] = [
+    ("weights outside", item("layers", 2, 2**62)),
+    ("scales outside", item("layers", 4, -64)),
+    ("starts outside", item("layers", 5, 2**40)),
+    ("bits of more ids", place("used", 65, items=True)),
+    ("counts of fewer ids", place("used_before", 63, items=True)),
+    ("fewer rows than bits", item("used_before", -1, 2**12)),
+    ("count before 0", item("used_before", 0, 2**32 - 1)),
+    ("an id with a row too many", item("used", -1, 2**64 - 1)),
+    ("float32 with factors", put("layer_type", 0)),
+    ("layers in float16", put("layer_type", 1)),
+    ("fewer factors", place("input_factors", 3, items=True)),
 ]  # fmt: skip
 
 
@@ -94,6 +137,25 @@ def test_a_false_number_is_found(library: Library, name: str, change: Change, co
     change(data)
     sign(data)
     assert library.check(data) == code
+
+
+@pytest.mark.parametrize(("name", "change"), FALSE_SMALL, ids=[name for name, _ in FALSE_SMALL])
+def test_a_false_number_of_a_small_form_is_found(
+    library: Library, name: str, change: Change
+) -> None:
+    data = aligned(small_model())
+    assert library.check(data, whole=True) == OK
+    change(data)
+    sign(data)
+    assert library.check(data) == BROKEN
+
+
+def test_numba_refuses_false_factors_in_words() -> None:
+    data, settings = aligned(small_model()), random_bundle(word_dim=8, units=True)[0]
+    place("input_factors", 3, items=True)(data)
+    sign(data)
+    with pytest.raises(UserError, match="the model is damaged"):
+        NumbaScorer.from_model({**settings, "threshold": 0.5}, data)
 
 
 def test_a_vocabulary_must_rise(library: Library) -> None:
@@ -162,8 +224,35 @@ def test_a_smaller_table_makes_a_smaller_file() -> None:
     assert sizes["float16"] - sizes["int8"] == table - 4 * 2**14
 
 
+def test_rows_that_are_not_used_are_left_out() -> None:
+    settings, arrays = random_bundle()
+    used = np.zeros(2**12, bool)
+    used[[3, 64, 65, 4_095]] = True
+    data = np.frombuffer(model_bytes(settings, {**arrays, "used": used}), np.uint8)
+    found = arrays_of(data)
+    assert (found["table"] == arrays["embedding"][[3, 64, 65, 4_095]]).all()
+    assert found["used"].tolist() == [8, 3, *[0] * 61, 2**63]
+    assert found["used_before"].tolist() == [0, 1, *[3] * 62]
+
+
+def test_layers_in_int8_are_stored_as_they_are() -> None:
+    settings, arrays = random_bundle()
+    inputs = arrays["weight_0"].shape[1]
+    factors = np.linspace(0.5, 2, inputs, dtype=np.float32)
+    data = model_bytes(settings, {**arrays, "input_factors": factors}, layers="int8")
+    found = arrays_of(np.frombuffer(data, np.uint8))
+    assert (found["input_factors"] == factors).all()
+    made = int8_layer(arrays["weight_0"], arrays["bias_0"], factors_I=factors)
+    assert (found["weight_0"][:70] == made.weights_OI).all() and not found["weight_0"][70:].any()
+    assert (found["scales_0"][:70] == made.scales_O).all()
+    assert (found["starts_0"][:70] == made.starts_O).all()
+    assert found["weight_2"].dtype == np.float32  # the last layer
+
+
 def test_what_a_model_file_cannot_have_is_refused() -> None:
     settings, arrays = random_bundle()
+    with pytest.raises(ValueError, match="layers is 'float16'"):
+        model_bytes(settings, arrays, layers="float16")
     with pytest.raises(UserError, match="max_title_chars is 2,000,000"):
         model_bytes({**settings, "max_title_chars": 2_000_000}, arrays)
     with pytest.raises(UserError, match="no array 'idf'"):

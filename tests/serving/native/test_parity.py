@@ -1,10 +1,12 @@
 import random
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from raydistill.serving.native.build import own_targets
 from raydistill.serving.native.emit.model_file import model_bytes
 from raydistill.serving.native.layout import aligned
 from raydistill.serving.native.library import Library, Model
@@ -14,9 +16,11 @@ from tests.serving.native.cases import (
     EXTREME,
     MAX_QUERY_CHARS,
     MAX_TITLE_CHARS,
+    default_model,
     odd_pairs,
     odd_text,
     random_bundle,
+    small_model,
 )
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
@@ -72,14 +76,41 @@ def test_a_smaller_table_is_read_as_the_numbers_it_holds(library: Library, kind:
     check_scores((settings, {**arrays, "embedding": stored}), model, 100)
 
 
-def test_numba_reads_the_same_model_file(library: Library) -> None:
+@pytest.mark.parametrize("layers", ["float32", "int8"])
+@pytest.mark.parametrize("ids", [{"vocabulary_rows": 500}, {}], ids=["vocabulary", "hashed"])
+def test_numba_reads_the_same_model_file(
+    library: Library, ids: dict[str, int], layers: str
+) -> None:
     for kind in ("float32", "float16", "int8"):
-        settings, arrays = random_bundle(units=True, word_dim=4, vocabulary_rows=500)
-        data = aligned(model_bytes(settings, arrays, table=kind, vectors=kind))
+        settings, arrays = random_bundle(units=True, word_dim=4, **ids)
+        used = np.random.default_rng(1).random(len(arrays["embedding"])) < 0.6
+        small = {**arrays, "used": used} if kind != "float32" else arrays
+        data = aligned(model_bytes(settings, small, table=kind, vectors=kind, layers=layers))
         queries, titles = zip(*odd_pairs(100), strict=True)
         expected = Model(data, library).score_pairs(queries, titles)
         found = NumbaScorer.from_model(settings, data).score_pairs(queries, titles)
         assert np.abs(found - expected).max() < 1e-6
+
+
+def test_an_id_without_a_row_adds_nothing_and_is_counted(library: Library) -> None:
+    settings, arrays = random_bundle()
+    used = np.random.default_rng(1).random(len(arrays["embedding"])) < 0.5
+    zeros = np.where(used[:, None], arrays["embedding"], 0).astype(np.float32)
+    model = Model(aligned(model_bytes(settings, {**arrays, "used": used})), library)
+    check_scores((settings, {**arrays, "embedding": zeros}), model, 100)
+
+
+def test_all_libraries_of_this_machine_give_the_same_scores(
+    libraries: dict[str, Path], library: Library
+) -> None:
+    if len(own_targets()) < 2:
+        pytest.skip("this CPU has one library")
+    queries, titles = zip(*odd_pairs(300), strict=True)
+    for data in (aligned(default_model()), aligned(small_model())):
+        expected = Model(data, library).score_pairs(queries, titles)
+        for target in own_targets():
+            other = Model(data, Library(libraries[target]))
+            assert np.abs(other.score_pairs(queries, titles) - expected).max() < 1e-6
 
 
 @pytest.mark.slow

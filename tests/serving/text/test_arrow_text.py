@@ -22,7 +22,7 @@ from raydistill.serving.text import cleaning, hashing
 from raydistill.serving.text.arrow_text import row_blocks, row_spans, to_arrow, to_texts
 from raydistill.serving.text.cleaning import normalise
 from raydistill.serving.text.hashing import hash_texts
-from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.tokenizer import encode
 
 TEXTS = [
     "grey sofa",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raydistill.serving.text.characters import IGNORABLE, LONG, TABLE_SIZE, character_tables, fold
-from raydistill.serving.text.tokenizer import decode, encode
+from raydistill.serving.tokenizer import decode, encode
 
 ALL = [c for c in map(chr, range(sys.maxunicode)) if category(c) not in ("Cn", "Co", "Cs")]
 

@@ -15,7 +15,7 @@ import pytest
 from raydistill.serving.text.arrow_text import Texts
 from raydistill.serving.text.characters import IGNORABLE
 from raydistill.serving.text.cleaning import clean_text, normalise
-from raydistill.serving.text.tokenizer import encode
+from raydistill.serving.tokenizer import encode
 
 
 @pytest.mark.parametrize(

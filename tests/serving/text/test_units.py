@@ -11,10 +11,10 @@ from raydistill.serving.featurize import document_counts, featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES
 from raydistill.serving.text.characters import character_tables, fold
-from raydistill.serving.text.tokenizer import encode
 from raydistill.serving.text.unit_names import UNITS, checked_units
 from raydistill.serving.text.unit_table import UnitTable, unit_table
 from raydistill.serving.text.units import normalize_units
+from raydistill.serving.tokenizer import encode
 from tests.serving.text.units_specification import by_the_book
 
 ONES = Lexicon.from_idf(np.ones(1, np.float32))

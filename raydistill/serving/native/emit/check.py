@@ -30,6 +30,8 @@ from raydistill.serving.native.layout import (
     BROKEN,
     CUT_SHORT,
     DAMAGED,
+    FLOAT32,
+    GROUP,
     HEADER_BYTES,
     HEADER_WORDS,
     INT8,
@@ -122,7 +124,11 @@ _SPANS, _DECOMPOSED, _NAMES, _SIGNS, _CONTROLS = (
 _MEAN, _TABLE, _SCALES, _LAYERS = (
     SECTION[name] for name in ("dense_mean", "table", "table_scales", "layers")
 )
-_INPUTS, _OUTPUTS, _WEIGHTS, _BIASES = range(len(LAYER_COLUMNS))
+_LAYER_TYPE, _USED, _USED_BEFORE, _FACTORS = (
+    AT["layer_type"],
+    *(SECTION[name] for name in ("used", "used_before", "input_factors")),
+)
+_INPUTS, _OUTPUTS, _WEIGHTS, _BIASES, _SCALES_AT, _STARTS_AT = range(len(LAYER_COLUMNS))
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _ROW = len(LAYER_COLUMNS)
 
@@ -145,7 +151,9 @@ def check(model: int, num_bytes: int) -> int:
         return CUT_SHORT
     if not (_has_ranges(head) and _has_sections(head, num_bytes) and _has_sizes(head)):
         return BROKEN
-    if not (_has_layers(model, head, num_bytes) and _has_characters(model, head)):
+    if not (_has_layers(model, head, num_bytes) and _has_used(model, head)):
+        return BROKEN
+    if not _has_characters(model, head):
         return BROKEN
     if not (_has_lexicon(model, head) and _has_units(model, head) and _has_unicode(model, head)):
         return BROKEN
@@ -172,6 +180,8 @@ def _has_ranges(head: Head) -> bool:
             return False
     has_match, size = head[_MATCH], head[_SIZE]
     if size == 1 or head[_BAGS] != 1 + has_match + (2 if size else 0):
+        return False
+    if head[_LAYER_TYPE] != FLOAT32 and head[_LAYER_TYPE] != INT8:
         return False
     num_dense = NUM_DENSE + 2 * head[_WORD_DIM] if has_match else 0
     return bool(head[_DENSE] == num_dense and (has_match or head[_WORD_DIM] == 0))
@@ -215,7 +225,7 @@ def _has_sizes(head: Head) -> bool:
         blocks, values = head[_BLOCKS[at, 0] + 1], head[_BLOCKS[at, 1] + 1]
         if blocks != NUM_POINTS >> BLOCK_BITS or values & ((1 << BLOCK_BITS) - 1) != 0:
             return False
-    num_rows = head[_VOCABULARY] if head[_VOCABULARY] else 1 << (64 - head[_SHIFT])
+    num_rows, num_ids = head[_TABLE + 1] // head[_DIM], _num_ids(head)
     num_scales = num_rows if head[_TABLE_TYPE] == INT8 else 0
     is_right = head[_KINDS + 1] == TABLE_SIZE and _is_power_of_two(head[_IDF + 1])
     is_right &= head[_VECTORS + 1] == head[_WORDS + 1] * head[_WORD_DIM]
@@ -223,10 +233,32 @@ def _has_sizes(head: Head) -> bool:
     is_right &= head[_VECTOR_SCALES + 1] == num_words
     is_right &= head[_NGRAMS + 1] <= head[_VOCABULARY]
     is_right &= head[_TABLE + 1] == num_rows * head[_DIM] and head[_SCALES + 1] == num_scales
+    num_words = (num_ids + 63) // 64 if head[_USED + 1] else 0
+    is_right &= head[_USED + 1] == num_words and head[_USED_BEFORE + 1] == num_words
+    is_right &= num_words > 0 or num_rows == num_ids
+    width = head[_BAGS] * head[_DIM] + head[_DENSE]
+    has_factors = head[_LAYER_TYPE] == INT8 and head[_NUM_LAYERS] > 1
+    is_right &= head[_FACTORS + 1] == (width if has_factors else 0)
     is_right &= head[_MEAN + 1] == head[_DENSE] and head[_SIGNS + 1] == 2 * head[_NAMES + 1]
     is_right &= head[_CONTROLS + 1] == LAST_CONTROL - FIRST_CONTROL + 1
     is_right &= head[_STARTS + 1] == head[_IS_BEFORE + 1] + 1
     return bool(is_right and head[_LAYERS + 1] == _ROW * head[_NUM_LAYERS])
+
+
+@emitted
+def _num_ids(head: Head) -> int:
+    return signed(head[_VOCABULARY] if head[_VOCABULARY] else 1 << (64 - head[_SHIFT]))
+
+
+@emitted
+def _has_used(model: int, head: Head) -> bool:
+    """Whether every id that has a row has one of the table."""
+    used = memory.u8(model + head[_USED], head[_USED + 1])
+    before = memory.u4(model + head[_USED_BEFORE], head[_USED_BEFORE + 1])
+    num_rows, is_right = head[_TABLE + 1] // head[_DIM], True
+    for at in range(len(used)):
+        is_right &= signed(before[at]) + memory.num_bits(used[at]) <= num_rows
+    return is_right
 
 
 @emitted
@@ -239,12 +271,23 @@ def _has_layers(model: int, head: Head, num_bytes: int) -> bool:
             return False
         if at + _ROW < len(layers) and outputs % PANEL != 0:
             return False
-        if not _is_within(layers[at + _WEIGHTS], inputs * outputs, 4, num_bytes):
+        if head[_LAYER_TYPE] == INT8 and at + _ROW < len(layers):
+            if not _has_int8_weights(layers[at : at + _ROW], num_bytes):
+                return False
+        elif not _is_within(layers[at + _WEIGHTS], inputs * outputs, 4, num_bytes):
             return False
         if not _is_within(layers[at + _BIASES], outputs, 4, num_bytes):
             return False
         width = outputs
     return bool(width == 1)
+
+
+@emitted
+def _has_int8_weights(layer: Head, num_bytes: int) -> bool:
+    outputs, groups = layer[_OUTPUTS], (layer[_INPUTS] + GROUP - 1) // GROUP
+    is_right = _is_within(layer[_WEIGHTS], GROUP * groups * outputs, 1, num_bytes)
+    is_right &= _is_within(layer[_SCALES_AT], outputs, 4, num_bytes)
+    return is_right & _is_within(layer[_STARTS_AT], outputs, 4, num_bytes)
 
 
 @emitted

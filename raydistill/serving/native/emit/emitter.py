@@ -18,29 +18,113 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 
-from raydistill.serving.native.layout import LIBRARY, OBJECT
+from raydistill.serving.native.layout import DOT, LIBRARY, OBJECT
 
 logger = logging.getLogger("raydistill")
 
 
+class Dot(NamedTuple):
+    """A CPU's code of `dot`, and how many bytes it takes: `%t` of sums `%s` and bytes `%x`, `%w`.
+
+    It adds to sum o the products of the bytes 4 o .. 4 o + 3 of x and w; those of x are 0..127,
+    those of w -127..127, so sums of two products fit in int16.
+    """
+
+    num_bytes: int
+    declared: str
+    body: str
+
+
+_VNNI = Dot(
+    64,
+    "declare %S @llvm.x86.avx512.vpdpbusd.512(%S, %B, %B)",
+    "  %t = call %S @llvm.x86.avx512.vpdpbusd.512(%S %s, %B %x, %B %w)",
+)
+_AVX2 = Dot(
+    32,
+    """
+declare <16 x i16> @llvm.x86.avx2.pmadd.ub.sw(<32 x i8>, <32 x i8>)
+declare <8 x i32> @llvm.x86.avx2.pmadd.wd(<16 x i16>, <16 x i16>)""",
+    """
+  %p = call <16 x i16> @llvm.x86.avx2.pmadd.ub.sw(<32 x i8> %x, <32 x i8> %w)
+  %q = call <8 x i32> @llvm.x86.avx2.pmadd.wd(<16 x i16> %p, <16 x i16> <"""
+    + ", ".join(["i16 1"] * 16)
+    + """>)
+  %t = add <8 x i32> %s, %q""",
+)
+_SDOT = Dot(
+    16,
+    "declare %S @llvm.aarch64.neon.sdot.v4i32.v16i8(%S, %B, %B)",
+    "  %t = call %S @llvm.aarch64.neon.sdot.v4i32.v16i8(%S %s, %B %x, %B %w)",
+)
+_NEON = Dot(
+    16,
+    """
+declare <8 x i16> @llvm.aarch64.neon.smull.v8i16(<8 x i8>, <8 x i8>)
+declare <8 x i16> @llvm.aarch64.neon.addp.v8i16(<8 x i16>, <8 x i16>)
+declare <4 x i32> @llvm.aarch64.neon.saddlp.v4i32.v8i16(<8 x i16>)
+declare <8 x i8> @llvm.vector.extract.v8i8.v16i8(<16 x i8>, i64)""",
+    """
+  %x0 = call <8 x i8> @llvm.vector.extract.v8i8.v16i8(<16 x i8> %x, i64 0)
+  %x1 = call <8 x i8> @llvm.vector.extract.v8i8.v16i8(<16 x i8> %x, i64 8)
+  %w0 = call <8 x i8> @llvm.vector.extract.v8i8.v16i8(<16 x i8> %w, i64 0)
+  %w1 = call <8 x i8> @llvm.vector.extract.v8i8.v16i8(<16 x i8> %w, i64 8)
+  %a = call <8 x i16> @llvm.aarch64.neon.smull.v8i16(<8 x i8> %x0, <8 x i8> %w0)
+  %b = call <8 x i16> @llvm.aarch64.neon.smull.v8i16(<8 x i8> %x1, <8 x i8> %w1)
+  %p = call <8 x i16> @llvm.aarch64.neon.addp.v8i16(<8 x i16> %a, <8 x i16> %b)
+  %q = call <4 x i32> @llvm.aarch64.neon.saddlp.v4i32.v8i16(<8 x i16> %p)
+  %t = add <4 x i32> %s, %q""",
+)
+
+
 class Target(NamedTuple):
-    """A platform: what LLVM needs, and the linker's emulation."""
+    """A platform: what LLVM needs, the linker's emulation, and the CPU's dot products."""
 
     triple: str
     cpu: str
     features: str
     emulation: str  # of ld and ld.lld; "": only the object is made
+    dot: Dot
 
 
+_LINUX_X86, _LINUX_ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 TARGETS = {
-    "linux-x86_64-v3": Target("x86_64-unknown-linux-gnu", "x86-64-v3", "", "elf_x86_64"),
-    "linux-aarch64": Target("aarch64-unknown-linux-gnu", "generic", "+neon", "aarch64linux"),
-    "macos-arm64": Target("arm64-apple-macosx11.0.0", "apple-m1", "", ""),
-    "windows-x86_64-v3": Target("x86_64-pc-windows-msvc", "x86-64-v3", "", ""),
+    "linux-x86_64-v3": Target(_LINUX_X86, "x86-64-v3", "", "elf_x86_64", _AVX2),
+    "linux-x86_64-v4": Target(_LINUX_X86, "x86-64-v4", "+avx512vnni", "elf_x86_64", _VNNI),
+    "linux-aarch64": Target(_LINUX_ARM, "generic", "+neon", "aarch64linux", _NEON),
+    "linux-aarch64-dot": Target(_LINUX_ARM, "generic", "+neon,+dotprod", "aarch64linux", _SDOT),
+    "macos-arm64": Target("arm64-apple-macosx11.0.0", "apple-m1", "", "", _SDOT),
+    "windows-x86_64-v3": Target("x86_64-pc-windows-msvc", "x86-64-v3", "", "", _AVX2),
 }
 _LINKERS = ("ld.lld", "ld", "aarch64-linux-gnu-ld")
 _NEEDED = ("libm.so.6", "libc.so.6")  # expf and log1p; memset
 _OPTIMISATION = 3
+# The function that a tile calls: `dot` for 64 bytes. %S and %B: what an instruction takes.
+_DOT_TEXT = """
+target triple = "{triple}"
+%S = type <{sums} x i32>
+%B = type <{size} x i8>
+declare %S @llvm.vector.extract.v{sums}i32.v16i32(<16 x i32>, i64)
+declare %B @llvm.vector.extract.v{size}i8.v64i8(<64 x i8>, i64)
+declare <16 x i32> @llvm.vector.insert.v16i32.v{sums}i32(<16 x i32>, %S, i64)
+{declared}
+define internal %S @dot(%S %s, %B %x, %B %w) alwaysinline {{
+{body}
+  ret %S %t
+}}
+define <16 x i32> @{name}(<16 x i32> %a0, <64 x i8> %x, <64 x i8> %w) alwaysinline {{
+{parts}
+  ret <16 x i32> %a{last}
+}}
+"""
+_DOT_PART = """
+  %s{at} = call %S @llvm.vector.extract.v{sums}i32.v16i32(<16 x i32> %a{at}, i64 {sum})
+  %x{at} = call %B @llvm.vector.extract.v{size}i8.v64i8(<64 x i8> %x, i64 {byte})
+  %w{at} = call %B @llvm.vector.extract.v{size}i8.v64i8(<64 x i8> %w, i64 {byte})
+  %t{at} = call %S @dot(%S %s{at}, %B %x{at}, %B %w{at})
+  %a{next} = call <16 x i32> @llvm.vector.insert.v16i32.v{sums}i32(
+    <16 x i32> %a{at}, %S %t{at}, i64 {sum})
+"""
 # A body of the C functions: numba's function writes its result to memory and returns a status.
 _WRAPPER = """
 declare i32 @"{inner}"(ptr, ptr{types})
@@ -63,6 +147,7 @@ def module_text(functions: dict[str, tuple[Callable[..., Any], int]]) -> str:
         int64,  # imported here: numba reads its settings when it is imported
     )
 
+    llvm.add_symbol(DOT, 1)  # numba loads what it compiles: its code of here never runs
     whole: Any = None
     wrappers = []
     for name, (function, num) in functions.items():
@@ -95,6 +180,7 @@ def object_of(text: str, target: Target) -> bytes:
         cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
     )
     module = llvm.parse_assembly(_retargeted(text, target, str(machine.target_data)))
+    _define_dot(module, target, str(machine.target_data))
     module.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=_OPTIMISATION)
     tuning.loop_vectorization = tuning.slp_vectorization = True
@@ -103,6 +189,24 @@ def object_of(text: str, target: Target) -> bytes:
     builder.getModulePassManager().run(module, builder)
     _drop_unused(module, builder)
     return bytes(machine.emit_object(module))
+
+
+def _define_dot(module: Any, target: Target, data_layout: str) -> None:  # noqa: ANN401
+    """Give the module the CPU's own code of the dot products, if it calls them."""
+    if DOT not in (function.name for function in module.functions):
+        return
+    dot = target.dot
+    size, sums = dot.num_bytes, dot.num_bytes // 4
+    parts = [
+        _DOT_PART.format(size=size, sums=sums, at=at, next=at + 1, sum=at * sums, byte=at * size)
+        for at in range(64 // size)
+    ]
+    given = {"triple": target.triple, "name": DOT, "size": size, "sums": sums, "last": len(parts)}
+    given |= {"declared": dot.declared, "body": dot.body, "parts": "".join(parts)}
+    defined = llvm.parse_assembly(_DOT_TEXT.format(**given))
+    defined.data_layout = data_layout
+    module.link_in(defined)
+    module.get_function(DOT).linkage = "internal"
 
 
 def _retargeted(text: str, target: Target, data_layout: str) -> str:

@@ -21,7 +21,7 @@ from raydistill.serving.native.emit.session import (
     space,
     window,
 )
-from raydistill.serving.native.emit.unicode import decode_utf8, encode_utf8
+from raydistill.serving.native.emit.unicode import decode_utf8, encode_utf8, signed
 from raydistill.serving.native.layout import (
     ALIGN,
     ARGUMENT,
@@ -39,6 +39,7 @@ _BLANK, _TILDE, _AMPERSAND = 0x20, 0x7E, 0x26
 _BAGS, _VOCABULARY, _DIM, _DENSE = AT["bags"], AT["vocabulary"], AT["dim"], AT["dense"]
 _MAX_QUERY, _MAX_TITLE = AT["max_query"], AT["max_title"]
 _VECTOR_TYPE, _WORD_DIM, _TEMPERATURE = AT["vector_type"], AT["word_dim"], AT["temperature"]
+_USED, _USED_BEFORE = SECTION["used"], SECTION["used_before"]
 _WORDS, _VECTORS, _VECTOR_SCALES = (SECTION[name] for name in ("words", "vectors", "vector_scales"))
 _MEAN, _STD, _TABLE, _SCALES = (
     SECTION[name] for name in ("dense_mean", "dense_std", "table", "table_scales")
@@ -227,6 +228,17 @@ def _keep_known(ids: NDArray[np.int32], ends: NDArray[np.int64], lexicon: Lexico
 
 
 @emitted
+def _keep_used(ids: NDArray[np.int32], model: int, head: NDArray[np.int64]) -> None:
+    """Rows of the table of n-gram ids, in place; -1 for an id that has none."""
+    used = memory.u8(model + head[_USED], head[_USED + 1])
+    before = memory.u4(model + head[_USED_BEFORE], head[_USED_BEFORE + 1])
+    for at in range(len(ids)):
+        word, bit = used[ids[at] >> 6], np.uint64(1) << np.uint64(ids[at] & 63)
+        row = signed(before[ids[at] >> 6]) + memory.num_bits(word & (bit - np.uint64(1)))
+        ids[at] = row if word & bit else -1
+
+
+@emitted
 def _fill_row(query: Scratch, title: Scratch, model: int, session: Session, x: int) -> None:
     """Write the network's input of a pair to the address `x`: its bags, then dense features."""
     head, buffers = session.head, session.space
@@ -236,6 +248,8 @@ def _fill_row(query: Scratch, title: Scratch, model: int, session: Session, x: i
     add_pair(query, title, buffers.grams, session.lexicon, layout, ids, 0, ends, 0, dense)
     if head[_VOCABULARY]:
         _keep_known(ids, ends, session.lexicon)
+    if head[_USED + 1]:
+        _keep_used(ids[: ends[head[_BAGS]]], model, head)
     num_rows = head[_TABLE + 1] // dim
     for bag in range(head[_BAGS]):
         sum_bag(
@@ -295,7 +309,10 @@ def _score(
             title = _read_title(text, model, session)
             _fill_row(query, title, model, session, buffers.x + 4 * (row - start) * width)
         logits = out[start : start + rows]
-        fill_logits(model, buffers.layers, buffers.x, buffers.first, buffers.second, rows, logits)
+        fill_logits(
+            *(model, session.head, buffers.layers, buffers.x, buffers.first, buffers.second),
+            *(buffers.quants, buffers.steps, rows, logits),
+        )
         for at in range(rows):
             logits[at] = np.float32(1) / (np.float32(1) + np.exp(-scale * logits[at]))
     return OK

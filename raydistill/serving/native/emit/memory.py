@@ -10,15 +10,20 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from raydistill.serving.native.layout import PANEL
+from raydistill.serving.native.layout import DOT, GROUP, PANEL
 
 _Codegen = Callable[..., Any]
+_Added = Callable[[Any, list[Any]], list[Any]]
 _WORD, _NUMBER = ir.IntType(64), ir.FloatType()
 _VECTOR, _PANEL_BYTES = ir.VectorType(_NUMBER, PANEL), ir.Constant(_WORD, 4 * PANEL)
 _FUSED = ("contract",)  # multiply and add in one instruction
+_INT = ir.IntType(32)
+_SUMS, _BYTES = ir.VectorType(_INT, PANEL), ir.VectorType(ir.IntType(8), GROUP * PANEL)
+_GROUP_BYTES = ir.Constant(_WORD, GROUP * PANEL)
 
 
 def _code(array: types.Array) -> _Codegen:
@@ -68,6 +73,26 @@ def _float_of(typing: Any, bits: Any) -> Any:  # noqa: ANN401 - numba's types
     return types.float32(types.uint32), codegen
 
 
+@intrinsic
+def _bits_of(typing: Any, value: Any) -> Any:  # noqa: ANN401 - numba's types
+    """The 32 bits of a float32."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.bitcast(args[0], context.get_value_type(types.uint32))
+
+    return types.uint32(types.float32), codegen
+
+
+@intrinsic
+def _num_bits(typing: Any, word: Any) -> Any:  # noqa: ANN401 - numba's types
+    """The number of bits of a uint64 that are set."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), codegen
+
+
 def _tile(num_rows: int, num_panels: int) -> Any:  # noqa: ANN401 - numba's intrinsic
     """An intrinsic: ReLU(x W + b) of some rows of x and some panels of W, in registers.
 
@@ -79,7 +104,7 @@ def _tile(num_rows: int, num_panels: int) -> Any:  # noqa: ANN401 - numba's intr
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         biases = [_load(builder, args[2], _PANEL_BYTES, panel, _VECTOR) for _, panel in cells]
-        sums = _add_products(builder, args, cells, biases)
+        sums = _loop(builder, cells, biases, _products(builder, args, cells), args[7])
         _store_positive(builder, args[3], args[6], cells, sums)
         return context.get_dummy_value()
 
@@ -110,54 +135,127 @@ def _load(builder: Any, start: Any, step: Any, times: int, kind: Any) -> Any:  #
     return builder.load(_place(builder, start, step, times, kind), align=4)
 
 
-def _add_products(
+def _loop(
     builder: Any,  # noqa: ANN401 - llvmlite's
-    args: Any,  # noqa: ANN401
     cells: list[tuple[int, int]],
     starts: list[Any],
+    added: _Added,
+    num: Any,  # noqa: ANN401
 ) -> list[Any]:
-    """A loop over the inputs, with a vector of sums for each row and panel; the sums at its end.
+    """A loop of `num` steps over the inputs, with a vector of sums for each row and panel.
 
-    Each sum adds the inputs in order, so a row has the same bits in every shape of tile.
+    `added` is the code of a step: its number and the sums to the new sums. Each sum adds the inputs
+    in order, so a row has the same bits in every shape of tile. Returns the sums at the end.
     """
     before, loop = builder.block, builder.append_basic_block("tile")
     after = builder.append_basic_block("tile.end")
     builder.branch(loop)
     builder.position_at_end(loop)
-    k, sums = builder.phi(_WORD), [builder.phi(_VECTOR) for _ in cells]
-    products = _products(builder, args, cells, k)
-    added = [builder.fadd(*two, flags=_FUSED) for two in zip(sums, products, strict=True)]
+    k, sums = builder.phi(_WORD), [builder.phi(start.type) for start in starts]
+    more = added(k, sums)
     following = builder.add(k, ir.Constant(_WORD, 1))
-    values = zip([ir.Constant(_WORD, 0), *starts], [following, *added], strict=True)
-    for phi, (start, more) in zip([k, *sums], values, strict=True):
-        phi.add_incoming(start, before)
-        phi.add_incoming(more, loop)
-    builder.cbranch(builder.icmp_signed("<", following, args[7]), loop, after)
+    values = zip([ir.Constant(_WORD, 0), *starts], [following, *more], strict=True)
+    for phi, (first, later) in zip([k, *sums], values, strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(later, loop)
+    builder.cbranch(builder.icmp_signed("<", following, num), loop, after)
     builder.position_at_end(after)
+    return more
+
+
+def _products(builder: Any, args: Any, cells: list[tuple[int, int]]) -> _Added:  # noqa: ANN401
+    """Adds input k of each row times the weights of each panel to the sums of a tile."""
+    x, weights, _, _, x_step, panel_step, _, _ = args
+
+    def added(k: Any, sums: list[Any]) -> list[Any]:  # noqa: ANN401
+        x_k = builder.add(x, builder.mul(k, ir.Constant(_WORD, 4)))
+        w_k = builder.add(weights, builder.mul(k, _PANEL_BYTES))
+        rows, panels = sorted({row for row, _ in cells}), sorted({panel for _, panel in cells})
+        loaded = [_load(builder, w_k, panel_step, panel, _VECTOR) for panel in panels]
+        inputs = [_load(builder, x_k, x_step, row, _NUMBER) for row in rows]
+        values = [_splat(builder, value, _VECTOR) for value in inputs]
+        return [
+            builder.fadd(
+                total, builder.fmul(values[row], loaded[panel], flags=_FUSED), flags=_FUSED
+            )
+            for total, (row, panel) in zip(sums, cells, strict=True)
+        ]
+
     return added
 
 
-def _products(
-    builder: Any,  # noqa: ANN401 - llvmlite's
-    args: Any,  # noqa: ANN401
-    cells: list[tuple[int, int]],
-    k: Any,  # noqa: ANN401
-) -> list[Any]:
-    """Input k of each row times the weights of each panel."""
-    x, weights, _, _, x_step, panel_step, _, _ = args
-    x_k = builder.add(x, builder.mul(k, ir.Constant(_WORD, 4)))
-    w_k = builder.add(weights, builder.mul(k, _PANEL_BYTES))
-    rows, panels = sorted({row for row, _ in cells}), sorted({panel for _, panel in cells})
-    loaded = [_load(builder, w_k, panel_step, panel, _VECTOR) for panel in panels]
-    values = [_splat(builder, _load(builder, x_k, x_step, row, _NUMBER)) for row in rows]
-    return [builder.fmul(values[row], loaded[panel], flags=_FUSED) for row, panel in cells]
-
-
-def _splat(builder: Any, value: Any) -> Any:  # noqa: ANN401 - llvmlite's
+def _splat(builder: Any, value: Any, kind: Any) -> Any:  # noqa: ANN401 - llvmlite's
     """A vector of one number."""
-    none, first = ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    none, first = ir.Constant(kind, ir.Undefined), ir.Constant(ir.IntType(32), 0)
     places = ir.Constant(ir.VectorType(ir.IntType(32), PANEL), [0] * PANEL)
     return builder.shuffle_vector(builder.insert_element(none, value, first), none, places)
+
+
+def _int8_tile(num_rows: int, num_panels: int) -> Any:  # noqa: ANN401 - numba's intrinsic
+    """An intrinsic: the outputs of an int8 layer for some rows and panels (`int8_layers.py`).
+
+    Its arguments are int64: the addresses of the quantised inputs, of their steps, of weights,
+    starts, scales and biases, and of the result; the bytes of a row of inputs, of a panel of
+    weights and of a row of the result; the number of groups of inputs, at least 1.
+    """
+    cells = [(row, panel) for row in range(num_rows) for panel in range(num_panels)]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        starts = [_load(builder, args[3], _PANEL_BYTES, panel, _SUMS) for _, panel in cells]
+        dots = _dots(builder, args, cells)
+        sums = _loop(builder, cells, starts, dots, args[10])
+        values = [_rescaled(builder, args, *one) for one in zip(sums, cells, strict=True)]
+        _store_positive(builder, args[6], args[9], cells, values)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def tile(  # numba wants each argument by its name
+        typing: Any,  # noqa: ANN401
+        x: Any,  # noqa: ANN401
+        steps: Any,  # noqa: ANN401
+        weights: Any,  # noqa: ANN401
+        starts: Any,  # noqa: ANN401
+        scales: Any,  # noqa: ANN401
+        biases: Any,  # noqa: ANN401
+        out: Any,  # noqa: ANN401
+        x_step: Any,  # noqa: ANN401
+        panel_step: Any,  # noqa: ANN401
+        out_step: Any,  # noqa: ANN401
+        groups: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        return types.void(*[types.int64] * 11), codegen
+
+    return tile
+
+
+def _dots(builder: Any, args: Any, cells: list[tuple[int, int]]) -> _Added:  # noqa: ANN401
+    """Adds the products of a group of inputs to the sums of an int8 tile."""
+    kind = ir.FunctionType(_SUMS, [_SUMS, _BYTES, _BYTES])
+    dot = get_or_insert_function(builder.module, kind, DOT)  # type: ignore[no-untyped-call]
+
+    def added(k: Any, sums: list[Any]) -> list[Any]:  # noqa: ANN401
+        x_k = builder.add(args[0], builder.mul(k, ir.Constant(_WORD, GROUP)))
+        w_k = builder.add(args[2], builder.mul(k, _GROUP_BYTES))
+        rows, panels = sorted({row for row, _ in cells}), sorted({panel for _, panel in cells})
+        loaded = [_load(builder, w_k, args[8], panel, _BYTES) for panel in panels]
+        groups = [_load(builder, x_k, args[7], row, _INT) for row in rows]
+        bytes_of = [builder.bitcast(_splat(builder, group, _SUMS), _BYTES) for group in groups]
+        return [
+            builder.call(dot, [total, bytes_of[row], loaded[panel]])
+            for total, (row, panel) in zip(sums, cells, strict=True)
+        ]
+
+    return added
+
+
+def _rescaled(builder: Any, args: Any, total: Any, cell: tuple[int, int]) -> Any:  # noqa: ANN401
+    """A sum of integers times the scales of its outputs and the step of its row, plus biases."""
+    row, panel = cell
+    step = _load(builder, args[1], ir.Constant(_WORD, 4), row, _NUMBER)
+    scales = _load(builder, args[4], _PANEL_BYTES, panel, _VECTOR)
+    biases = _load(builder, args[5], _PANEL_BYTES, panel, _VECTOR)
+    scale = builder.fmul(scales, _splat(builder, step, _VECTOR))
+    return builder.fadd(builder.fmul(builder.sitofp(total, _VECTOR), scale), biases)
 
 
 def _store_positive(
@@ -175,7 +273,10 @@ def _store_positive(
 
 
 tile_1x4, tile_1x1, tile_4x1 = _tile(1, 4), _tile(1, 1), _tile(4, 1)
+int8_tile_1x4, int8_tile_1x1, int8_tile_4x1 = _int8_tile(1, 4), _int8_tile(1, 1), _int8_tile(4, 1)
 float_of: Any = _float_of
+bits_of: Any = _bits_of
+num_bits: Any = _num_bits
 u1, u2, u4, u8 = (
     _row_view(kind) for kind in (types.uint8, types.uint16, types.uint32, types.uint64)
 )

@@ -11,13 +11,28 @@ from numpy.typing import NDArray
 
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.native.emit import memory
-from raydistill.serving.native.layout import AT, FLOAT16, FLOAT32, LAYER_COLUMNS, PANEL
+from raydistill.serving.native.int8_layers import LEAST, MOST, ZERO
+from raydistill.serving.native.layout import (
+    AT,
+    FLOAT16,
+    FLOAT32,
+    GROUP,
+    INT8,
+    LAYER_COLUMNS,
+    PANEL,
+    SECTION,
+)
 
 Floats = NDArray[np.float32]
 ROWS = 16  # pairs that pass the network together
 _HALF_SCALE, _13, _16 = np.float32(2.0**112), np.uint32(13), np.uint32(16)
-_DIM, _TABLE_TYPE = AT["dim"], AT["table_type"]
-_INPUTS, _OUTPUTS, _WEIGHTS, _BIASES = range(len(LAYER_COLUMNS))
+_SIZE_BITS = np.uint32(0x7FFFFFFF)  # of a float32 without its sign
+_DIM, _TABLE_TYPE, _LAYER_TYPE = AT["dim"], AT["table_type"], AT["layer_type"]
+_FACTORS = SECTION["input_factors"]
+_INPUTS, _OUTPUTS, _WEIGHTS, _BIASES, _SCALES, _STARTS = range(len(LAYER_COLUMNS))
+_LEVELS, _SIGNED_LEVELS = np.float32(MOST), np.float32(MOST - ZERO)
+_LEAST_BITS = LEAST.view(np.uint32)
+_HALF, _ZERO_AND_HALF = np.float32(0.5), np.float32(ZERO + 0.5)
 
 
 @emitted
@@ -41,10 +56,12 @@ def _scaled(out_D: Floats, count: int) -> None:
 
 @emitted
 def sum_float32(ids: NDArray[np.int32], table_VD: Floats, out_D: Floats) -> None:
-    """Write sum / sqrt(count) of the rows of a bag."""
+    """Write sum / sqrt(count) of the rows of a bag; an id below 0 has no row, and is counted."""
     for col in range(len(out_D)):
         out_D[col] = 0
     for at in range(len(ids)):
+        if ids[at] < 0:
+            continue
         row = table_VD[ids[at]]
         for col in range(len(out_D)):
             out_D[col] += row[col]
@@ -57,6 +74,8 @@ def sum_float16(ids: NDArray[np.int32], table_VD: NDArray[np.uint16], out_D: Flo
     for col in range(len(out_D)):
         out_D[col] = 0
     for at in range(len(ids)):
+        if ids[at] < 0:
+            continue
         row = table_VD[ids[at]]
         for col in range(len(out_D)):
             out_D[col] += half(row[col])
@@ -71,6 +90,8 @@ def sum_int8(
     for col in range(len(out_D)):
         out_D[col] = 0
     for at in range(len(ids)):
+        if ids[at] < 0:
+            continue
         row, scale = table_VD[ids[at]], scales_V[ids[at]]
         for col in range(len(out_D)):
             out_D[col] += scale * np.float32(row[col])
@@ -122,6 +143,77 @@ def _hidden(
         panel += step
 
 
+@emitted
+def _quantise_input(x_I: Floats, factors_I: Floats, out_I: NDArray[np.uint8]) -> np.float32:
+    """Write the network's inputs as integers around ZERO; their step (`int8_layers.quantised`)."""
+    bits = np.uint32(0)
+    for k in range(len(factors_I)):
+        bits = max(bits, memory.bits_of(np.float32(x_I[k] * factors_I[k])) & _SIZE_BITS)
+    most = memory.float_of(bits)
+    inverse = np.float32(_SIGNED_LEVELS / most) if bits > _LEAST_BITS else np.float32(0)
+    for k in range(len(factors_I)):
+        value = np.float32(np.float32(x_I[k] * factors_I[k]) * inverse) + _ZERO_AND_HALF
+        out_I[k] = np.uint8(np.int32(value))
+    return np.float32(most / _SIGNED_LEVELS)
+
+
+@emitted
+def _quantise_hidden(x_I: Floats, out_I: NDArray[np.uint8]) -> np.float32:
+    """The same for the outputs of a hidden layer, which are 0 or more."""
+    bits = np.uint32(0)
+    for k in range(len(x_I)):
+        bits = max(bits, memory.bits_of(x_I[k]) & _SIZE_BITS)
+    most = memory.float_of(bits)
+    inverse = np.float32(_LEVELS / most) if bits > _LEAST_BITS else np.float32(0)
+    for k in range(len(x_I)):
+        out_I[k] = np.uint8(np.int32(np.float32(x_I[k] * inverse) + _HALF))
+    return np.float32(most / _LEVELS)
+
+
+@emitted
+def _quantise(
+    source: int, factors: Floats, inputs: int, rows: int, quants: int, steps: Floats
+) -> int:
+    """Write the rows of a layer's inputs as bytes to `quants`; the bytes of a row."""
+    row_bytes = (inputs + GROUP - 1) // GROUP * GROUP
+    for row in range(rows):
+        x_I = memory.f4(source + 4 * row * inputs, inputs)
+        out_I = memory.u1(quants + row * row_bytes, inputs)
+        if len(factors):
+            steps[row] = _quantise_input(x_I, factors, out_I)
+        else:
+            steps[row] = _quantise_hidden(x_I, out_I)
+    return row_bytes
+
+
+@emitted
+def _hidden_int8(
+    x: int, steps: int, model: int, layer: NDArray[np.int64], out: int, row_bytes: int, rows: int
+) -> None:
+    """Write the outputs of an int8 layer for some rows, as `_hidden`."""
+    outputs, groups = layer[_OUTPUTS], row_bytes // GROUP
+    panel_bytes, out_step = PANEL * row_bytes, 4 * outputs
+    num_panels, many, panel = outputs // PANEL, rows // 4 * 4, 0
+    while panel < num_panels:
+        step = 4 if many == 0 and panel + 4 <= num_panels else 1
+        w, after = model + layer[_WEIGHTS] + panel * panel_bytes, 4 * PANEL * panel
+        starts, scales = model + layer[_STARTS] + after, model + layer[_SCALES] + after
+        b, to = model + layer[_BIASES] + after, out + after
+        for row in range(0, many, 4):
+            memory.int8_tile_4x1(
+                *(x + row * row_bytes, steps + 4 * row, w, starts, scales, b),
+                *(to + row * out_step, row_bytes, panel_bytes, out_step, groups),
+            )
+        for row in range(many, rows):
+            places = (x + row * row_bytes, steps + 4 * row, w, starts, scales, b)
+            sizes = (to + row * out_step, row_bytes, panel_bytes, out_step, groups)
+            if step == 4:
+                memory.int8_tile_1x4(*places, *sizes)
+            else:
+                memory.int8_tile_1x1(*places, *sizes)
+        panel += step
+
+
 @emitted(fastmath={"contract", "reassoc"})
 def _last(x_I: Floats, weights_I: Floats, bias: np.float32) -> np.float32:
     total = np.float32(0)
@@ -133,19 +225,29 @@ def _last(x_I: Floats, weights_I: Floats, bias: np.float32) -> np.float32:
 @emitted
 def fill_logits(
     model: int,
+    head: NDArray[np.int64],
     layers: NDArray[np.int64],
     source: int,
     first: int,
     second: int,
+    quants: int,
+    steps: int,
     rows: int,
     logits: Floats,
 ) -> None:
-    """Logits of the rows at `source`; `first` and `second` have space for activations."""
+    """Logits of the rows at `source`; `first`, `second` and `quants` have space for activations."""
     target, stop = first, len(layers) - len(LAYER_COLUMNS)
+    is_int8, num_factors = head[_LAYER_TYPE] == INT8, head[_FACTORS + 1]
     for at in range(0, stop, len(LAYER_COLUMNS)):
-        inputs, outputs = layers[at + _INPUTS], layers[at + _OUTPUTS]
-        weights, biases = model + layers[at + _WEIGHTS], model + layers[at + _BIASES]
-        _hidden(source, weights, biases, target, inputs, outputs, rows)
+        layer = layers[at : at + len(LAYER_COLUMNS)]
+        inputs, outputs = layer[_INPUTS], layer[_OUTPUTS]
+        if is_int8:
+            factors = memory.f4(model + head[_FACTORS], num_factors if at == 0 else 0)
+            row_bytes = _quantise(source, factors, inputs, rows, quants, memory.f4(steps, ROWS))
+            _hidden_int8(quants, steps, model, layer, target, row_bytes, rows)
+        else:
+            weights, biases = model + layer[_WEIGHTS], model + layer[_BIASES]
+            _hidden(source, weights, biases, target, inputs, outputs, rows)
         source, target = target, second if target == first else first
     inputs = layers[stop + _INPUTS]
     x = memory.matrix_f4(source, ROWS, inputs)

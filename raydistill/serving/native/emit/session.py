@@ -23,14 +23,15 @@ from raydistill.serving.native.layout import (
     ALIGN,
     AT,
     FLOAT32,
+    GROUP,
     HEADER_WORDS,
     LAYER_COLUMNS,
     SECTION,
     WINDOW_BYTES_A_CHAR,
     WINDOW_MORE_BYTES,
 )
+from raydistill.serving.text.trigram_table import TrigramTable, num_slots
 from raydistill.serving.text.unit_table import UnitTable
-from raydistill.serving.trigram_table import TrigramTable, num_slots
 
 _MATCH, _UNITS, _SIZE, _BAGS = AT["match"], AT["units"], AT["char_ngrams"], AT["bags"]
 _SHIFT, _GROWTH, _SHORT = AT["shift"], AT["growth"], AT["short"]
@@ -72,6 +73,8 @@ class Space(NamedTuple):
     x: int  # addresses of the activations of ROWS rows
     first: int
     second: int
+    quants: int  # of bytes; and of a float32 a row
+    steps: int
     end: int
 
 
@@ -172,10 +175,12 @@ def space(at: int, model: int, head: NDArray[np.int64]) -> Space:
     bounds, vectors = memory.i4(vectors, 2), vectors + ALIGN
     has_copies = head[_VECTOR_TYPE] != FLOAT32
     x = vectors + (rounded(4 * num_words * head[_WORD_DIM]) if has_copies else 0)
-    step = rounded(4 * ROWS * widest(layers))
+    most = widest(layers)
+    step, quants = rounded(4 * ROWS * most), x + 3 * rounded(4 * ROWS * most)
+    steps = quants + rounded(ROWS * (most + GROUP))
     return Space(
         *(query, title, grams, ids, ends, buffers, utf8, bounds, vectors, layers),
-        *(x, x + step, x + 2 * step, x + 3 * step),
+        *(x, x + step, x + 2 * step, quants, steps, steps + rounded(4 * ROWS)),
     )
 
 

@@ -20,7 +20,7 @@ from raydistill.serving.lexicon import find_word, hash_places
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.text import cleaning
 from raydistill.serving.text.hashing import mix64
-from raydistill.serving.text.tokenizer import word_hash
+from raydistill.serving.tokenizer import word_hash
 
 Points = NDArray[np.uint32]
 NUM_POINTS, BLOCK_BITS = 0x110000, 8

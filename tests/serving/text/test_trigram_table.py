@@ -7,8 +7,7 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
-from raydistill.serving.text.tokenizer import encode
-from raydistill.serving.trigram_table import (
+from raydistill.serving.text.trigram_table import (
     TrigramTable,
     find_slot,
     index_trigrams,
@@ -16,6 +15,7 @@ from raydistill.serving.trigram_table import (
     mark_title,
     num_slots,
 )
+from raydistill.serving.tokenizer import encode
 
 PLAIN = Lexicon.from_idf(np.ones(1, np.float32))
 FACTOR = 0x9E3779B97F4A7C15

@@ -30,6 +30,7 @@ from raydistill.serving.text.characters import (
 )
 from raydistill.serving.text.cleaning import clean_text, is_odd
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
+from raydistill.serving.text.numerals import is_digit
 
 _APOSTROPHE = 0x27
 _21, _42 = np.uint64(21), np.uint64(42)
@@ -106,12 +107,6 @@ def decode(
             points[num] = forms[place + part]
             num += 1
     return num
-
-
-@compiled
-def is_digit(code: int) -> bool:
-    """Whether a code point is one of 0 to 9."""
-    return 48 <= code <= 57
 
 
 @compiled
