@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-CONFIG ?= jobs/demo.toml
+# An empty JUDGED on the command line: no judged pairs.
+NO_JUDGED = $(filter-out undefined,$(origin JUDGED))
+CONFIG ?= $(if $(and $(NO_JUDGED),$(if $(JUDGED),,yes)),jobs/demo_no_judged.toml,jobs/demo.toml)
 ARGS ?=
 # Processes that run tests; each may start a Ray of its own.
 WORKERS ?= 2
@@ -16,14 +18,15 @@ export PYTHONDONTWRITEBYTECODE =
 
 # make demo                                    the made-up shop
 # make demo PAIRS=pairs.csv JUDGED=judged.csv  your own files, with columns query, title, label
+# make demo JUDGED=                            without judged pairs; PAIRS= of your own too
 demo: native
 ifdef PAIRS
-	$(if $(JUDGED),,$(error give JUDGED=file too: pairs with a label in 0..1))
+	$(if $(filter undefined,$(origin JUDGED)),$(error give JUDGED=file too: pairs with a label in 0..1, or JUDGED= for none))
 	@$(BIN)/raydistill distill --config $(CONFIG) --set run_dir=runs/own \
-		--set pairs.input=$(PAIRS) --set judged.input=$(JUDGED) $(ARGS)
+		--set pairs.input=$(PAIRS) $(if $(JUDGED),--set judged.input=$(JUDGED)) $(ARGS)
 else
 	@$(BIN)/raydistill synthesize --output runs/shop --pairs 60000 --judged 4000 --shard-rows 8192
-	@$(BIN)/raydistill distill --config $(CONFIG) $(ARGS)
+	@$(BIN)/raydistill distill --config $(CONFIG) $(if $(JUDGED),--set judged.input=$(JUDGED)) $(ARGS)
 endif
 
 # The scorer's library for this machine: made where it is not in the user's cache.

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from raydistill.candidates.mix import KINDS, Mix, choose
 from raydistill.candidates.search_terms import search_terms
 from raydistill.candidates.title_index import TitleIndex, build_index
-from raydistill.config.data import PairsConfig
+from raydistill.config.data import Column, PairsConfig
 from raydistill.data.clean_rows import read_clean
 from raydistill.data.manifest import RawFile, read_identities
 from raydistill.errors import UserError
@@ -37,10 +37,10 @@ _TERM_ROWS = 65_536  # titles whose terms are Python strings at the same time
 
 @dataclass(frozen=True)
 class Texts:
-    """One of the two inputs: files, column, and the maximum length of a text."""
+    """One of the two inputs: files, column or columns, and the maximum length of a text."""
 
     input: tuple[str, ...]
-    column: str
+    column: Column
     max_chars: int
 
 
@@ -76,7 +76,8 @@ class Sources:
         texts = self.of(name)
         hint = f"name it with --{name}-column"
         found = expand_inputs(texts.input)
-        columns, csv = {name: texts.column}, dict(self.csv)
+        columns: dict[str, Column] = {name: texts.column}
+        csv = dict(self.csv)
         raw = [RawFile(f.uri, f.size_bytes, f.mtime_ns, columns, csv=csv) for f in found]
         return read_identities(raw, hint=hint)
 

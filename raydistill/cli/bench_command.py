@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from raydistill.cli.options import split_values
+from raydistill.cli.options import add_title, split_values, title_columns
 from raydistill.errors import UserError
 
 
@@ -17,7 +17,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         "--pairs", metavar="FILE", help="Parquet, CSV, TSV, JSONL (default: the bundle's pairs)"
     )
     parser.add_argument("--query", default="query", help="name of the column (default: query)")
-    parser.add_argument("--title", default="title", help="name of the column (default: title)")
+    add_title(parser, default="title")
     parser.add_argument("--seconds", type=float, default=20, help="of all calls (default: 20)")
     parser.add_argument(
         "--runtimes", metavar="A,B", help="of transformers (default: all; none: no transformers)"
@@ -36,7 +36,9 @@ def _run_bench(arguments: argparse.Namespace) -> int:
         raise UserError(f"--runtimes: no {unknown[0]!r}; there are {', '.join(RUNTIMES)}, none")
     bundle = Path(given.bundle).expanduser()
     if given.pairs:
-        pairs = bench.read_pairs(given.pairs, query=given.query, title=given.title)
+        pairs = bench.read_pairs(
+            given.pairs, query=given.query, title=title_columns(given.title, default="title")
+        )
     else:
         pairs = bench.golden_pairs(bundle)
     plan = bench.Bench(bundle, teacher=given.teacher, seconds=given.seconds, names=names)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from raydistill.cli.options import add_csv, add_take_over, csv_settings, positive
+from raydistill.cli.options import (
+    add_csv,
+    add_take_over,
+    add_title,
+    csv_settings,
+    positive,
+    title_columns,
+)
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +20,7 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
         "path", metavar="RUN", help="a run folder; or raw files: file, folder, glob"
     )
     parser.add_argument("--query", default="query", help='of raw files; "" for single texts')
-    parser.add_argument("--title", default="title", help="of raw files (default: title)")
+    add_title(parser, default="title")
     parser.add_argument("--json", action="store_true", help="all figures as JSON")
     add_csv(parser)
     parser.set_defaults(command=_run_inspect)
@@ -36,7 +43,7 @@ def add_candidates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--titles", required=True, nargs="+", metavar="INPUT")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="for [pairs] input")
     parser.add_argument("--query-column", default="query", help="default: query")
-    parser.add_argument("--title-column", default="title", help="default: title")
+    add_title(parser, option="--title-column", default="title")
     parser.add_argument("--top", type=int, default=20, help="first ranks a query (default: 20)")
     parser.add_argument("--middle", type=int, default=20, help="drawn from later ranks (20)")
     parser.add_argument("--random", type=int, default=15, help="drawn from all titles (15)")
@@ -67,7 +74,8 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
         found = inspect_run(Run(config.model_copy(update={"run_dir": folder.uri})))
     else:
         csv = csv_settings(arguments)
-        found = inspect_files(arguments.path, query=arguments.query, title=arguments.title, csv=csv)
+        title = title_columns(arguments.title, default="title")
+        found = inspect_files(arguments.path, query=arguments.query, title=title, csv=csv)
     print(to_json(found) if arguments.json else data_text(found))  # noqa: T201
     return 0
 
@@ -97,9 +105,10 @@ def _run_candidates(arguments: argparse.Namespace) -> int:
     from raydistill.stages.standalone import candidates
 
     given = arguments
+    titles = title_columns(given.title_column, default="title")
     sources = Sources(
         Texts(tuple(given.queries), given.query_column, given.max_query_chars),
-        Texts(tuple(given.titles), given.title_column, given.max_title_chars),
+        Texts(tuple(given.titles), titles, given.max_title_chars),
         lowercase=given.lowercase,
         csv=csv_settings(given),
     )

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from raydistill.cli.bench_command import add_bench
 from raydistill.cli.data_commands import add_candidates, add_inspect, add_synthesize
 from raydistill.cli.score_command import add_score
+from raydistill.cli.select_command import add_select
 from raydistill.cli.stage_commands import STAGES_HELP, add_stage
 from raydistill.errors import UserError, WorkError
 from raydistill.evaluation.markup import plain_lines
@@ -86,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in STAGES_HELP.items():
         add_stage(commands.add_parser(name, parents=[common], help=text, description=text), name)
+    text = "select the pairs that an expensive teacher should label"
+    add_select(commands.add_parser("select", parents=[common], help=text, description=text))
     add_score(commands.add_parser("score", parents=[common], help="score a file of pairs"))
     text = "time a bundle beside BERT, TinyBERT, a teacher, fastText and model2vec"
     add_bench(commands.add_parser("bench", parents=[common], help=text, description=text))

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from raydistill.errors import UserError
 
 if TYPE_CHECKING:
+    from raydistill.config.run_config import RunConfig
     from raydistill.files.inputs.csv_dialect import CsvOptions
 
 _CSV = ("delimiter", "quote", "escape", "encoding")
 _Value = TypeVar("_Value")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, `--overlay` and `--set`."""
+    parser.add_argument("--config", required=True, metavar="RUN.TOML")
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="FILE.TOML",
+        dest="overlays",
+        help="settings that override the run file, such as tune/best.toml; --set overrides both",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides"
+    )
+
+
+def read_run(arguments: argparse.Namespace) -> RunConfig:
+    """The settings of `--config`, `--overlay` and `--set`."""
+    from raydistill.config.loading import load_config, read_overlay
+
+    above = [read_overlay(path) for path in arguments.overlays]
+    return load_config(arguments.config, overlays=above, overrides=arguments.overrides)
 
 
 def add_take_over(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +66,19 @@ def csv_options(arguments: argparse.Namespace) -> CsvOptions:
     from raydistill.files.inputs.csv_dialect import CsvOptions
 
     return CsvOptions(**csv_settings(arguments))
+
+
+def add_title(parser: argparse.ArgumentParser, *, option: str = "--title", default: str) -> None:
+    """Add `--title`: one column, or several that are joined as by prepare."""
+    text = f"names of columns: a,b,c, or the option repeated (default: {default})"
+    parser.add_argument(option, action="append", metavar="COLUMNS", help=text)
+
+
+def title_columns(given: Sequence[str] | None, *, default: str | Sequence[str]) -> str | list[str]:
+    """The columns of a repeated option whose values may be lists with commas; one as a string."""
+    names = [name.strip() for text in given or () for name in text.split(",") if name.strip()]
+    names = list(dict.fromkeys(names)) or ([default] if isinstance(default, str) else [*default])
+    return names[0] if len(names) == 1 else names
 
 
 def positive(text: str) -> int:

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 
-from raydistill.cli.options import add_csv, csv_options
+from raydistill.cli.options import add_csv, add_title, csv_options, title_columns
 from raydistill.errors import UserError
 
 logger = logging.getLogger("raydistill")
@@ -21,7 +21,7 @@ def add_score(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", help="Parquet, CSV, TSV or JSONL; not needed with -")
     parser.add_argument("--query", default="query", help="name of the column (default: query)")
-    parser.add_argument("--title", default="title", help="name of the column (default: title)")
+    add_title(parser, default="the bundle's columns, else title")
     add_csv(parser)
     parser.set_defaults(command=_run_score)
 
@@ -47,7 +47,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
         source=arguments.input,
         target=arguments.output,
         query=query,
-        title=arguments.title,
+        title=title_columns(arguments.title, default=scorer.settings.get("title", "title")),
         csv=csv_options(arguments),
     )
     unscored = f", {num_null:,} of them without a score (no text)" if num_null else ""

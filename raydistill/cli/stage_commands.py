@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from raydistill.cli.options import add_take_over, split_values
+from raydistill.cli.options import add_run, add_take_over, read_run, split_values
 
 if TYPE_CHECKING:
     from raydistill.runs.run_folder import Run
@@ -24,18 +24,7 @@ STAGES_HELP = {
 
 def add_stage(parser: argparse.ArgumentParser, name: str) -> None:
     """The options of a command that runs stages."""
-    parser.add_argument("--config", required=True, metavar="RUN.TOML")
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        metavar="FILE.TOML",
-        dest="overlays",
-        help="settings that override the run file, such as tune/best.toml; --set overrides both",
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides"
-    )
+    add_run(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="print the settings and what is complete, and stop"
     )
@@ -54,12 +43,9 @@ def _add_curve(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_stage(name: str, arguments: argparse.Namespace) -> int:
-    from raydistill.config.loading import load_config, read_overlay
     from raydistill.runs.run_folder import Run
 
-    above = [read_overlay(path) for path in arguments.overlays]
-    config = load_config(arguments.config, overlays=above, overrides=arguments.overrides)
-    run = Run(config, take_over=arguments.take_over)
+    run = Run(read_run(arguments), take_over=arguments.take_over)
     if arguments.dry_run:
         return _dry_run(run)
     if name == "evaluate" and arguments.curve:

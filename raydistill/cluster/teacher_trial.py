@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
@@ -22,16 +22,18 @@ from raydistill.data.manifest import RawFile, find_files
 from raydistill.data.pairs import clean
 from raydistill.errors import UserError, WorkError
 from raydistill.files.folder import Folder
+from raydistill.files.inputs.raw_rows import flat_names
 from raydistill.files.inputs.readers import read_raw
 from raydistill.files.model_files import PinnedModel, load_model, model_bytes
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import missing_shards
-from raydistill.runs.sources import DATASETS
 from raydistill.student.lexicon_builder import check_encoder
-from raydistill.teachers.cross_encoder import check_model
+from raydistill.teachers.base import ModelTrial, TeacherKind
+from raydistill.teachers.kinds.cross_encoder import trial_of_base
+from raydistill.teachers.kinds.registry import teacher_of
 from raydistill.teachers.transformer.device import free_memory_bytes
 from raydistill.teachers.transformer.model_loading import read_config
-from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
+from raydistill.teachers.transformer.trial_pairs import Pairs
 
 Connect = Callable[[], Cluster | None]
 _NUM_FILES, _NUM_ROWS = 2, 200  # of each dataset, as a sample of the user's pairs
@@ -39,9 +41,8 @@ _TEXTS = ("query", "title")
 _HEAD_BYTES = 1 << 16
 _SHARE = 0.7  # of the free memory, for weights: activations and Ray need the rest
 
-# Trials of this process: run folder (each run has its own pairs), model, trial, max_length and
-# prompt, to whether pairs may be padded.
-_tried: dict[tuple[str, PinnedModel, Trial, int, str | None], bool] = {}
+# Verdicts of the trials of this process, by run folder (each run has its own pairs) and trial.
+_tried: dict[tuple[str, ModelTrial], bool] = {}
 _encoders: set[PinnedModel] = set()
 
 
@@ -70,43 +71,22 @@ def is_labeled(run: Run, name: str) -> bool:
 
 def check_teacher(run: Run, name: str, *, connect: Connect = lambda: None) -> None:
     """Raise UserError unless the teacher exists and can score the run's pairs."""
-    max_length, trial = _as_labeled(run, name)
-    model = run.teacher_model(name)
-    prompt = run.config.teachers[name].prompt
-    _try(run, model, trial, max_length=max_length, prompt=prompt, connect=connect)
+    teacher = teacher_of(run, name)
+    teacher.check()
+    trial = teacher.trial()
+    if trial is not None:
+        _try(run, trial, connect=connect)
 
 
-def may_pad(run: Run, name: str) -> bool | None:
-    """Whether a teacher's pairs may be padded; None: not tried in this process."""
-    max_length, trial = _as_labeled(run, name)
-    prompt = run.config.teachers[name].prompt
-    key = (run.root.uri, run.teacher_model(name), trial, max_length, prompt)
-    return _tried.get(key)
-
-
-def _as_labeled(run: Run, name: str) -> tuple[int, Trial]:
-    label = run.config.label
-    trial = Trial(
-        has_query=bool(run.config.pairs.query),
-        trusts_code=run.config.teachers[name].trust_remote_code,
-        label_dtype=label.dtype,
-    )
-    return label.max_length, trial
+def verdict_on(run: Run, teacher: TeacherKind) -> bool | None:
+    """The verdict of a teacher's trial; None: not tried in this process."""
+    trial = teacher.trial()
+    return None if trial is None else _tried.get((run.root.uri, trial))
 
 
 def check_base(run: Run, name: str, *, connect: Connect = lambda: None) -> None:
-    """Raise UserError unless a teacher's `base` is an encoder that finetune can train.
-
-    The encoder must take the longest pairs of `finetune` and of `label`.
-    """
-    teacher, config = run.config.teachers[name], run.config
-    if teacher.base is None:
-        raise ValueError(f"teacher {name} has no base: there is nothing to try")
-    trial = Trial(
-        has_query=bool(config.pairs.query), trusts_code=teacher.trust_remote_code, is_base=True
-    )
-    longest = max(config.finetune.max_length, config.label.max_length)
-    _try(run, run.model(teacher.base), trial, max_length=longest, prompt=None, connect=connect)
+    """Raise UserError unless a teacher's `base` is an encoder that finetune can train."""
+    _try(run, trial_of_base(run, name), connect=connect)
 
 
 def check_words(run: Run) -> None:
@@ -129,40 +109,26 @@ def check_words(run: Run) -> None:
     _encoders.add(model)
 
 
-def _try(
-    run: Run,
-    model: PinnedModel,
-    trial: Trial,
-    *,
-    max_length: int,
-    prompt: str | None,
-    connect: Connect,
-) -> None:
+def _try(run: Run, trial: ModelTrial, *, connect: Connect) -> None:
     """Try a model, once a process."""
-    load_model(model)  # raises if the model changed since it was pinned
-    key = (run.root.uri, model, trial, max_length, prompt)
+    load_model(trial.model)  # raises if the model changed since it was pinned
+    key = (run.root.uri, trial)
     if key not in _tried:
-        with_pairs = replace(trial, pairs=sample_pairs(run))
-        settings = run.config.finetune if trial.is_base else run.config.label
-        attempt = _Attempt(model, with_pairs, max_length, prompt, settings.num_gpus)
-        _tried[key] = attempt.run(connect)
+        _tried[key] = _Attempt(trial, sample_pairs(run)).run(connect)
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A trial of a model, in this process or in a Ray task."""
+    """A trial of a model with some pairs, in this process or in a Ray task."""
 
-    model: PinnedModel
-    trial: Trial
-    max_length: int
-    prompt: str | None
-    gpus_each: float  # GPUs of a worker
+    trial: ModelTrial
+    pairs: Pairs
 
     def run(self, connect: Connect) -> bool:
-        """Whether the model's pairs may be padded.
+        """The trial's verdict.
 
         Raises:
-            UserError: see `check_model`.
+            UserError: the model cannot score the pairs.
             WorkError: the task's process ended.
         """
         dtype = self._dtype_here()
@@ -180,22 +146,22 @@ class _Attempt:
 
     def _dtype_here(self) -> str | None:
         """The dtype in which the model fits in the driver's memory, float32 first; else None."""
-        num_bytes, free_bytes = model_bytes(load_model(self.model)), _SHARE * free_memory_bytes()
+        num_bytes = model_bytes(load_model(self.trial.model))
+        free_bytes = _SHARE * free_memory_bytes()
         if 2 * num_bytes < free_bytes:  # the file may hold 2 bytes a weight, float32 takes 4
             return "float32"
         return self.trial.label_dtype if num_bytes < free_bytes else None
 
     def _is_quantised(self) -> bool:
-        config = read_config(load_model(self.model), trusts_code=self.model.trusts_code)
+        model = self.trial.model
+        config = read_config(load_model(model), trusts_code=model.trusts_code)
         return getattr(config, "quantization_config", None) is not None
 
     def here(self, device: str, dtype: str) -> bool:
         """Try the model in this process."""
-        trial = replace(self.trial, device=device, dtype=dtype)
-        folder = load_model(self.model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # libraries' warnings ask for no action by the user
-            return check_model(folder, max_length=self.max_length, prompt=self.prompt, trial=trial)
+            return self.trial.here(self.pairs, device=device, dtype=dtype)
 
     def _in_task(self, cluster: Cluster | None) -> bool:
         """Try the model with a worker's resources; without a cluster in this process."""
@@ -204,22 +170,23 @@ class _Attempt:
 
         if cluster is None:
             return self.here("cpu", self.trial.label_dtype)
-        has_gpus = bool(cluster.num_gpus and self.gpus_each)
-        resources = {"num_gpus": self.gpus_each, "num_cpus": 0} if has_gpus else {"num_cpus": 1}
+        gpus_each = self.trial.gpus_each
+        has_gpus = bool(cluster.num_gpus and gpus_each)
+        resources = {"num_gpus": gpus_each, "num_cpus": 0} if has_gpus else {"num_cpus": 1}
         task = ray.remote(max_retries=0, **resources)(_verdict)
         start_s = time.time()
         try:
-            problem, pads = ray.get(task.remote(self))
+            problem, verdict = ray.get(task.remote(self))
         except RayError as error:
             cause = error_line(error, since_s=start_s)
-            raise WorkError(f"{self.model.source} could not be tried: {cause}") from error
+            raise WorkError(f"{self.trial.model.source} could not be tried: {cause}") from error
         if problem:
             raise UserError(problem)
-        return bool(pads)
+        return bool(verdict)
 
 
 def _verdict(attempt: _Attempt) -> tuple[str, bool]:
-    """(error text or "", whether to pad): Ray would add pages of its own stack to an exception."""
+    """(error text or "", verdict): Ray would add pages of its own stack to an exception."""
     try:
         return "", attempt.here("cuda" if has_gpu() else "cpu", attempt.trial.label_dtype)
     except UserError as error:
@@ -242,8 +209,9 @@ def _head_of_shard(folder: Folder, name: str) -> pa.Table:
 
 
 def _heads_of_files(run: Run) -> list[pa.Table]:
-    rules_of = [run.rules[name] for name in DATASETS]
-    files = [(file, rules) for rules in rules_of for file in find_files(rules)[:_NUM_FILES]]
+    files = [
+        (file, rules) for rules in run.rules.values() for file in find_files(rules)[:_NUM_FILES]
+    ]
     return [_head_of_file(file, rules) for file, rules in files]
 
 
@@ -251,7 +219,7 @@ def _head_of_file(file: RawFile, rules: TextRules) -> pa.Table:
     """The clean texts of a raw file's first rows."""
     columns = {ours: theirs for ours, theirs in file.columns.items() if ours in _TEXTS}
     nothing = rules.model_copy(update={"source": None, "input": ()})  # without the source column
-    blocks = read_raw(file.input, columns=list(columns.values()), max_block_bytes=_HEAD_BYTES)
+    blocks = read_raw(file.input, columns=flat_names(columns), max_block_bytes=_HEAD_BYTES)
     heads = []
     for block in islice(blocks, 1):
         head = block.table.slice(0, _NUM_ROWS)

@@ -6,7 +6,14 @@ import codecs
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from raydistill.config.base import ConfigSection, Count, Share
 from raydistill.errors import UserError
@@ -54,6 +61,26 @@ def _check_encoding(name: str | None) -> None:
 
 
 Label = Annotated[float, Field(ge=0, le=1)]
+# A column, or several of which prepare makes one text; a manifest has them as lists.
+Column = str | list[str]
+
+
+def _to_columns(given: object) -> object:
+    """A list of one column as that column, so that both forms are the same setting."""
+    return given[0] if isinstance(given, (list, tuple)) and len(given) == 1 else given
+
+
+def _check_names(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if not isinstance(given, str) and not (given and all(given)):
+        raise ValueError(f"{list(given)!r}: give the name of a column, or a list of names")
+    if not isinstance(given, str) and len(set(given)) < len(given):
+        raise ValueError(f"{list(given)!r} names a column twice")
+    return given
+
+
+Columns = Annotated[
+    str | tuple[str, ...], BeforeValidator(_to_columns), AfterValidator(_check_names)
+]
 Scale = tuple[float, float]
 
 
@@ -64,8 +91,8 @@ class InputConfig(ConfigSection):
     """A file, a folder or a glob, local or `s3://`."""
     query: str | None = None
     """The column of the query."""
-    title: str | None = None
-    """The column of the title."""
+    title: Columns | None = None
+    """The column of the title, or a list of columns."""
     label: str | None = None
     """The column of the label. `[judged]` only."""
     source: str | None = None
@@ -122,8 +149,9 @@ class TextRules(ConfigSection):
     """The raw files: a path, a list of paths, or a list of tables (see `[[pairs.input]]`)."""
     query: str = "query"
     """The column of the query. `""`: the task has single texts, in `title`."""
-    title: str = "title"
-    """The column of the title."""
+    title: Columns = "title"
+    """The column of the title; or a list, `["title", "brand", "color"]`, whose values are joined by
+    a space in this order, without empty ones, for teachers and student alike."""
     source: str | None = None
     """A column that is stored beside each pair, such as the shop or the month. Default: none."""
     lowercase: bool = False
@@ -147,16 +175,20 @@ class TextRules(ConfigSection):
         del given
         return {}
 
-    def columns(self, given: InputConfig) -> dict[str, str]:
-        """The columns to read: the name in shards to the name in the files of an input."""
-        own: dict[str, str | None]
+    def columns(self, given: InputConfig) -> dict[str, Column]:
+        """The columns to read: the name in shards to the name or names in an input's files."""
+        own: dict[str, str | tuple[str, ...] | None]
         own = {"query": self.query, "title": self.title, "source": self.source}
         if isinstance(self, JudgedConfig):
             own["label"] = self.label
         if not self.query:
             del own["query"]
         names = {ours: getattr(given, ours) or theirs for ours, theirs in own.items()}
-        return {ours: theirs for ours, theirs in names.items() if theirs}
+        return {
+            ours: theirs if isinstance(theirs, str) else list(theirs)
+            for ours, theirs in names.items()
+            if theirs
+        }
 
     @model_validator(mode="after")
     def _inputs_fit(self) -> Self:
@@ -180,15 +212,39 @@ class TextRules(ConfigSection):
         return bool(self.source) or any(given.source for given in self.input)
 
 
+class ScoreInputs(TextRules):
+    """The files of a teacher's scores: texts as in `[pairs]`, and columns of scores."""
+
+    score_columns: tuple[str, ...] = ()
+
+    def columns(self, given: InputConfig) -> dict[str, Column]:
+        """As of any input, with the columns of the scores."""
+        return {**super().columns(given), **{f"score {name}": name for name in self.score_columns}}
+
+
 class PairsConfig(TextRules):
     """The transfer set: unlabeled pairs."""
 
+    # The shares are among the settings of the splits that are drawn (runs/sources.py).
+    RUNTIME_ONLY = TextRules.RUNTIME_ONLY | {"dev_share", "test_share"}
+    FINGERPRINTED_ELSEWHERE = TextRules.FINGERPRINTED_ELSEWHERE | {"dev_share", "test_share"}
     shard_rows: Count = 65_536
     """Pairs of a shard at most. A shard is the work that a lost machine costs."""
     dedupe: bool = True
     """Whether equal pairs become one pair with a weight."""
     hold_out: bool = True
     """Whether pairs of dev and test queries are left out of the transfer set."""
+    dev_share: Share = 0.1
+    """The share of queries from which dev is drawn where no judged pairs are it: at most 20,000
+    pairs, whose queries are left out of training."""
+    test_share: Share = 0.1
+    """The same for test, without `[judged]`."""
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> Self:
+        if self.dev_share + self.test_share >= 1:
+            raise ValueError("dev_share and test_share leave nothing to train on")
+        return self
 
 
 class JudgedConfig(TextRules):
@@ -205,10 +261,12 @@ class JudgedConfig(TextRules):
     """The label in 0..1 of each word: `Exact = 1.0`, `Substitute = 0.5`. Not with `scale`."""
     relevant_at: float = Field(default=0.5, ge=0, le=1)
     """The label from which a pair counts as relevant in AUC, accuracy and binary targets."""
-    dev_share: Share = 0.1
-    """The share of queries in the dev split. No effect where an input is the dev split."""
+    dev_share: float = Field(default=0.1, ge=0, lt=1)
+    """The share of queries in the dev split. No effect where an input is the dev split. 0: all
+    judged pairs are the test split, and dev is drawn from the transfer set."""
     test_share: Share = 0.1
-    """The share of queries in the test split. No effect where an input is the test split."""
+    """The share of queries in the test split. No effect where an input is the test split, or where
+    `dev_share` is 0."""
 
     def label_rule(self, given: InputConfig) -> dict[str, Any]:
         """The input's own scale or grades, or the section's."""
@@ -224,6 +282,21 @@ class JudgedConfig(TextRules):
             check_labels(given.path, given.scale, given.grades)
         return self
 
+    @property
+    def is_test_only(self) -> bool:
+        """Whether all judged pairs are the test split, and nothing is fitted on any of them."""
+        return self.dev_share == 0 and all(given.split != "dev" for given in self.input)
+
+    @model_validator(mode="after")
+    def _tests_alone(self) -> JudgedConfig:
+        for given in self.input:
+            if self.is_test_only and given.split == "train":
+                raise ValueError(
+                    f'{given.path} has split = "train", but dev_share = 0 makes all judged pairs '
+                    "the test split; give a dev_share above 0, or an input of the dev split"
+                )
+        return self
+
     @model_validator(mode="after")
     def _leaves_some(self) -> JudgedConfig:
         if self.dev_share + self.test_share >= 1:
@@ -232,6 +305,8 @@ class JudgedConfig(TextRules):
 
     def share(self, split: str) -> float:
         """The share of queries that go to dev or test by hash; 0 if an input is that split."""
+        if self.is_test_only:
+            return float(split == "test")
         if any(given.split == split for given in self.input):
             return 0.0
         return self.dev_share if split == "dev" else self.test_share

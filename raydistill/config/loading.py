@@ -142,7 +142,8 @@ def _explain(error: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{where} is missing"
     if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg'].removeprefix('Value error, ')} (given: {error['input']!r})"
+        given = f" (given: {error['input']!r})" if loc else ""  # the whole file says nothing
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}{given}"
     if where in RENAMED:
         return f"unknown field {where}: {RENAMED[where]}"
     allowed = _fields_at(loc[:-1])

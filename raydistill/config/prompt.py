@@ -1,4 +1,4 @@
-"""A decoder's prompt: a text with slots for the query and the title."""
+"""A decoder's prompt: a text with slots for the query and the title; a reranker's question."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ _SLOT = re.compile(r"(\{query\}|\{title\})")
 EXAMPLE = (
     r'prompt = "<Instruct>: is the product what the query asks for?\n<Query>: {query}\n'
     r'<Document>: {title}\n"'
+)
+
+
+INSTRUCTION = "{instruction}"
+# As the model card of Qwen3-Reranker has it.
+CAUSAL_EXAMPLE = (
+    r'prompt = "<|im_start|>system\nJudge whether the Document meets the requirements based on the '
+    r"Query and the Instruct provided. Note that the answer can only be \"yes\" or \"no\"."
+    r"<|im_end|>\n<|im_start|>user\n<Instruct>: {instruction}\n<Query>: {query}\n"
+    r'<Document>: {title}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"'
 )
 
 
@@ -64,3 +74,35 @@ class Prompt:
         for slot, piece in zip(self.slots, self.pieces[1:], strict=True):
             parts += [texts[slot], piece]
         return "".join(parts)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a generative reranker is asked, as the run file has it; None: as its folder says.
+
+    `prompt` has `{title}`, `{query}` (not with single texts) and `{instruction}` (if there is one).
+    `yes` and `no` are the tokens whose logits are compared; `no = ""`: the logit of `yes` alone.
+    """
+
+    prompt: str | None = None
+    instruction: str | None = None
+    yes: str | None = None
+    no: str | None = None
+
+    def laid(self) -> Prompt | None:
+        """The prompt with the instruction in its place; None: the folder's.
+
+        Raises:
+            ValueError: see `Prompt.parse`; or a prompt with a slot for an instruction and no
+                instruction, or the reverse.
+        """
+        if self.prompt is None:
+            return None
+        if (INSTRUCTION in self.prompt) != (self.instruction is not None):
+            problem = (
+                "`prompt` has {instruction}, and `instruction` is not given"
+                if self.instruction is None
+                else "`instruction` is given, and `prompt` has no {instruction} for it"
+            )
+            raise ValueError(problem)
+        return Prompt.parse(self.prompt.replace(INSTRUCTION, self.instruction or ""))

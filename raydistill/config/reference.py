@@ -37,7 +37,7 @@ from raydistill.config.teachers import FinetuneConfig, LabelConfig, TeacherConfi
 SECTIONS: tuple[tuple[str, type[ConfigSection], str], ...] = (
     ("The run file", RunConfig, "The top level: `run_dir` and the tables below."),
     ("[pairs]", PairsConfig, "The transfer set: unlabeled pairs. Required."),
-    ("[judged]", JudgedConfig, "Pairs with human labels. Required."),
+    ("[judged]", JudgedConfig, "Pairs with human labels; may be left out."),
     (
         "[[pairs.input]] and [[judged.input]]",
         InputConfig,

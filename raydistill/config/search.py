@@ -46,8 +46,9 @@ class TuneConfig(ConfigSection):
     """Pairs of the transfer set that the trials train on."""
     max_epochs: Count | None = None
     """Epochs of a trial at most. Default: `train.epochs`."""
-    metric: Literal["log_loss", "auc", "accuracy", "ece"] = "log_loss"
-    """The metric on the judged dev split that the search improves."""
+    metric: Literal["log_loss", "auc", "accuracy", "ece", "agreement"] = "log_loss"
+    """The metric on the dev split that the search improves. Without judged dev pairs `"log_loss"`
+    or `"agreement"`: both compare with the teachers' soft labels."""
     speed: bool = False
     """Whether µs/pair is a second objective; the result is then a Pareto front."""
     seed: int = 0

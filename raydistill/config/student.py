@@ -53,8 +53,8 @@ class NgramsConfig(ConfigSection):
     num_words: Count = 65_536
     """The number of most frequent words that have a vector."""
     word_encoder: str | None = None
-    """The encoder of the word vectors, named as `teachers.NAME.base`. Default: the first teacher's
-    `base` or `model`."""
+    """The encoder of the word vectors, named as `teachers.NAME.base`. Default: that of the first
+    teacher that has an encoder; no word vectors if none has."""
 
     @field_validator("extra_units")
     @classmethod

@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from raydistill.config.data import TextRules
 from raydistill.data.manifest import RawFile
 from raydistill.data.pairs import clean, unparsed
-from raydistill.files.inputs.raw_rows import RawRows
+from raydistill.files.inputs.raw_rows import RawRows, flat_names
 from raydistill.files.inputs.readers import read_raw
 
 
 @dataclass(frozen=True)
 class CleanRows:
-    """A block of rows of a file: clean pairs, and quarantine rows for all other rows."""
+    """A block of rows of a file: clean pairs, and quarantine rows for all other rows.
+
+    `kept`: the row of each pair in the block's table.
+    """
 
     raw: RawRows
     pairs: pa.Table
     rejects: pa.Table
+    kept: NDArray[np.int64]
 
     @property
     def num_rows(self) -> int:
@@ -36,7 +42,7 @@ def read_clean(
     Raises:
         UserError: as `read_raw`.
     """
-    for raw in read_raw(file.input, columns=list(file.columns.values()), span=span):
+    for raw in read_raw(file.input, columns=flat_names(file.columns), span=span):
         found = clean(
             raw.table,
             rows=raw.rows,
@@ -50,4 +56,4 @@ def read_clean(
         if raw.bad:
             lost = unparsed(raw.bad, source=file.uri, lines=raw.bad_lines)
             rejects = pa.concat_tables([rejects, lost])
-        yield CleanRows(raw, found.pairs, rejects)
+        yield CleanRows(raw, found.pairs, rejects, found.kept)

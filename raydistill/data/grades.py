@@ -5,6 +5,7 @@ Input: a column of any type. Output: float32 labels, and for each row its proble
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections import Counter
@@ -26,11 +27,14 @@ _INFINITE = {"inf", "infinity"}
 _MISSING = {"nan", "null", "none", "na", "n/a", "\\n"}  # how programs write a missing value
 _MAX_WORDS = 1_000  # distinct words that are counted
 _MAX_SHOWN = 8
+_MAX_WORD_CHARS = 40
+_MOST_NEAR = 2  # grades that a reason names: n grades give at most n (n + 1) / 2 + 1 reasons
 _ROUNDING = 1e-6  # relative to the range: the mean of float32 labels may be 1.0000001
 NO_NUMBER = "label is null or not a number"
 PERCENTAGE = "label is a percentage, not a number in 0..1"
 COMMA = "label has a decimal comma, not a point"
 NO_GRADE = "label is not among the grades"
+_NO_PROBLEM = pa.scalar(None, pa.string())
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,14 @@ def read_labels(column: pa.Array, rule: LabelRule) -> tuple[pa.FloatArray, pa.St
     return pa.array(labels, mask=np.asarray(pc.is_valid(reasons))), reasons
 
 
+def read_numbers(column: pa.Array) -> tuple[pa.DoubleArray, pa.StringArray]:
+    """Finite numbers of any size, and the problem of each row or null."""
+    numbers, problems = _numbers(column, LabelRule())
+    values = numbers.to_numpy(zero_copy_only=False)
+    is_bad = pa.array(~np.isfinite(values))
+    return numbers, pc.coalesce(problems, pc.if_else(is_bad, NO_NUMBER, _NO_PROBLEM))
+
+
 def _inside(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.bool_]:
     """Which values are in low..high, with a margin for the rounding of float32."""
     margin = _ROUNDING * (high - low)
@@ -122,7 +134,9 @@ def _number_of(given: str, rule: LabelRule) -> tuple[float | None, str | None]:
     if rule.grades:
         grades = _known_grades(rule.grades)
         value = grades.get(text, grades.get(float(text)) if is_number else None)
-        return (value, None) if value is not None else (None, NO_GRADE if text else NO_NUMBER)
+        if value is not None:
+            return value, None
+        return None, _no_grade(text, rule.grades) if text else NO_NUMBER
     if is_number:
         return float(text), None
     if text in _TRUTH:
@@ -132,6 +146,21 @@ def _number_of(given: str, rule: LabelRule) -> tuple[float | None, str | None]:
     if text.endswith("%") and _NUMBER.fullmatch(text[:-1].rstrip().replace(",", ".")):
         return None, PERCENTAGE
     return None, COMMA if _DECIMAL_COMMA.fullmatch(text) else NO_NUMBER
+
+
+def _no_grade(text: str, grades: tuple[tuple[str, float], ...]) -> str:
+    """The reason with the grades nearest to a text, in the run file's order; else all grades.
+
+    The text itself is left out: as many reasons as texts could not be counted.
+    """
+    spelled = {name.strip().casefold(): name for name, _ in grades}
+    short = text if len(text) <= _MAX_WORD_CHARS else ""  # a comparison takes time of its length
+    near = difflib.get_close_matches(short, spelled, n=_MOST_NEAR, cutoff=0.5)
+    names = [name for key, name in spelled.items() if key in near]
+    if names:
+        return f"{NO_GRADE}; the nearest: {', '.join(names)}"
+    more = ", ..." if len(spelled) > _MAX_SHOWN else ""
+    return f"{NO_GRADE}: {', '.join([*spelled.values()][:_MAX_SHOWN])}{more}"
 
 
 @dataclass
@@ -165,7 +194,7 @@ class LabelTally:
     def _add_bad(self, problems: pa.StringArray, texts: pa.Array) -> None:
         for problem, text in zip(problems.to_pylist(), texts.to_pylist(), strict=True):
             word = (text or "").strip()
-            self.problems[problem] += 1
+            self.problems[NO_GRADE if problem.startswith(NO_GRADE) else problem] += 1
             is_word = word != "" and word.casefold() not in _MISSING
             self.num_words += is_word
             if is_word and (word in self.words or len(self.words) < _MAX_WORDS):

@@ -15,7 +15,7 @@ from raydistill.data.grades import LabelRule, LabelTally
 from raydistill.data.manifest import RawFile
 from raydistill.data.prepare_steps import Dataset
 from raydistill.errors import UserError
-from raydistill.files.inputs.raw_rows import one_chunk
+from raydistill.files.inputs.raw_rows import flat_names, read_column
 from raydistill.files.inputs.readers import read_raw
 
 logger = logging.getLogger("raydistill")
@@ -39,9 +39,9 @@ def check_labels(files: Sequence[RawFile], rules: JudgedConfig) -> None:
     for file in files:
         rule = file.label_rule
         tally = tallies.setdefault(rule, LabelTally(rule))
-        column = file.columns["label"]
-        for raw in read_raw(file.input, columns=[column], texts=()):
-            tally.add(one_chunk(raw.table[column]))
+        columns = flat_names({"label": file.columns["label"]})
+        for raw in read_raw(file.input, columns=columns, texts=()):
+            tally.add(read_column(raw.table, file.columns["label"]))
     for tally in tallies.values():
         problem = tally.problem(name="judged", max_bad_fraction=rules.max_bad_fraction)
         if problem:

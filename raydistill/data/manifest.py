@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from raydistill.config.data import TextRules
+from raydistill.config.data import Column, TextRules
 from raydistill.data.grades import LabelRule
 from raydistill.data.identities import is_known_by_time, look_at, stamp_of
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.files.inputs.input_files import InputFile, MissingInput, expand_inputs
+from raydistill.files.inputs.raw_rows import flat_names
 from raydistill.files.inputs.readers import COLUMNS_HINT, check_columns
 
 logger = logging.getLogger("raydistill")
@@ -35,7 +36,7 @@ class RawFile:
     uri: str
     size_bytes: int
     mtime_ns: int
-    columns: dict[str, str]
+    columns: dict[str, Column]
     digest: str = ""
     split: str = ""  # of all its pairs; "": determined by a hash of the query
     stamp: str = ""  # at the time of the digest; "": the digest must be checked again
@@ -174,7 +175,7 @@ def check_files(files: Sequence[RawFile], *, hint: str = COLUMNS_HINT) -> None:
     """
 
     def check(file: RawFile) -> None:
-        check_columns(file.input, list(file.columns.values()), hint=hint)
+        check_columns(file.input, flat_names(file.columns), hint=hint)
 
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         list(threads.map(check, files))

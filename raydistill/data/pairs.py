@@ -19,7 +19,7 @@ from raydistill.config.data import TextRules
 from raydistill.data.grades import LabelRule, read_labels
 from raydistill.data.query_key import query_keys as keys_of_texts
 from raydistill.files.inputs.decoding import likely_encoding
-from raydistill.files.inputs.raw_rows import decode, one_chunk
+from raydistill.files.inputs.raw_rows import decode, one_chunk, read_column
 from raydistill.files.schema import JUDGED, PAIRS, RAW_QUARANTINE, SOURCE
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.featurize import featurize
@@ -48,7 +48,7 @@ def clean(
     table: pa.Table,
     *,
     rows: NDArray[np.int64],
-    columns: Mapping[str, str],
+    columns: Mapping[str, str | Sequence[str]],
     rules: TextRules,
     source: str,
     labels: LabelRule = LabelRule(),  # noqa: B008 - it is immutable
@@ -56,9 +56,9 @@ def clean(
 ) -> Cleaned:
     """Normalise the texts of raw rows; rows that cannot be used are rejected with a reason.
 
-    `columns` maps query, title, label and source to their names in `table`, without those that are
-    absent. `rows` and `lines`: numbers and lines of the rows in the file `source`. `labels`: how to
-    read its labels.
+    `columns` maps query, title, label and source to their name or names in `table`, without those
+    that are absent. `rows` and `lines`: numbers and lines of the rows in the file `source`.
+    `labels`: how to read its labels.
     """
     found: dict[str, pa.Array] = {}
     reasons = pa.nulls(table.num_rows, pa.string())
@@ -66,15 +66,17 @@ def clean(
         if name not in columns:
             found[name] = pa.array([""] * table.num_rows, pa.string())
             continue
-        text, problem = _clean_text(table[columns[name]], name=name, max_chars=max_chars)
+        text, problem = _clean_text(
+            read_column(table, columns[name]), name=name, max_chars=max_chars
+        )
         found[name] = pc.utf8_lower(text) if rules.lowercase else text
         reasons = pc.coalesce(reasons, problem)
     if "label" in columns:
-        found["label"], problem = read_labels(one_chunk(table[columns["label"]]), labels)
+        found["label"], problem = read_labels(read_column(table, columns["label"]), labels)
         reasons = pc.coalesce(reasons, problem)
     if rules.keeps_source:
         nothing = pa.nulls(table.num_rows, pa.string())
-        texts = decode(one_chunk(table[columns["source"]]))[0] if "source" in columns else nothing
+        texts = decode(read_column(table, columns["source"]))[0] if "source" in columns else nothing
         texts = normalise(pc.fill_null(texts, ""))
         found["source"] = pc.if_else(pc.equal(texts, ""), None, texts)
     good = pc.is_null(reasons)
@@ -190,11 +192,16 @@ def _labels(table: pa.Table, starts: NDArray[np.int64]) -> NDArray[np.float32] |
     return (sums / np.diff(starts, append=table.num_rows)).astype(np.float32)
 
 
+def count_conflicts(table: pa.Table) -> int:
+    """How many of the pairs of a table have rows with different labels."""
+    found = table.group_by(["query", "title"]).aggregate([("label", "min"), ("label", "max")])
+    return int(pc.sum(pc.not_equal(found["label_min"], found["label_max"])).as_py() or 0)
+
+
 def _clean_text(
-    column: pa.ChunkedArray, *, name: str, max_chars: int
+    raw: pa.Array, *, name: str, max_chars: int
 ) -> tuple[pa.StringArray, pa.StringArray]:
     """Normalised texts ("" for a missing one), and for each row its problem or null."""
-    raw = one_chunk(column)
     decoded, not_utf8 = decode(raw)
     texts = normalise(pc.fill_null(decoded, ""))
     problem = pc.case_when(

@@ -22,9 +22,10 @@ from raydistill.data.bucket_layout import BucketLayout, ExistingPairs, bucket_gr
 from raydistill.data.chunks import gather, read_range, sort_rows, write_chunk
 from raydistill.data.clean_rows import read_clean
 from raydistill.data.manifest import RawFile
-from raydistill.data.pairs import collapse, group_keys, split_of
+from raydistill.data.pairs import collapse, count_conflicts, group_keys, split_of
 from raydistill.files.folder import SHARD_SUFFIX, Folder
 from raydistill.files.inputs.readers import row_group_spans
+from raydistill.files.schema import CONFLICTS
 from raydistill.serving.text.unit_names import Names
 
 PART_ROWS = 1 << 20  # Parquet rows per task, and clean rows in memory per task: 100 to 200 MB
@@ -233,7 +234,8 @@ def gather_groups(
 ) -> Item:
     """Read bucket groups from all chunks, deduplicate them and write their shards.
 
-    Returns the raw rows, the rows of each shard, and whether the number of raw rows is exact.
+    Returns the raw rows, the rows of each shard, whether the number of raw rows is exact, and for
+    judged pairs how many have rows with different labels.
     """
     split, (first, last) = item["split"], item["bucket_groups"]
     layout, folder = layouts[split], dataset.split_folder(item["split"])
@@ -242,9 +244,16 @@ def gather_groups(
     missing = [g for g in range(first, last + 1) if shard_name(layout.name(g), 0) not in there]
     finished = sorted(set(range(first, last + 1)) - set(missing))
     num_raw, shards, is_exact = _count_groups(finished, layout, dataset, split)
-    if missing:
+    has_labels = isinstance(dataset.rules, JudgedConfig)
+    conflicts: dict[str, int] = {}
+    if missing or has_labels:
+        # Shards have mean labels: conflicts are counted in the chunks, also after a kill.
+        ends = (first, last) if has_labels else (missing[0], missing[-1])
         names = [name for name in chunks.files() if name.endswith(_CHUNK_SUFFIX)]
-        tables = read_range(chunks, names, *layout.key_range(missing[0], missing[-1]))
+        tables = read_range(chunks, names, *layout.key_range(*ends))
+        if has_labels:
+            conflicts = {CONFLICTS: count_conflicts(pa.concat_tables(tables)) if tables else 0}
+    if missing:
         earlier_layouts = tuple(BucketLayout(**one) for one in known[split])
         before = ExistingPairs(folder, earlier_layouts, dataset.extra_units)
     for bucket_group in missing:
@@ -255,7 +264,7 @@ def gather_groups(
             shards |= _write_group(
                 rows, layout, bucket_group, dataset=dataset, split=split, known=before
             )
-    return {"rows_in": num_raw, "shards": shards, "is_exact": is_exact}
+    return {"rows_in": num_raw, "shards": shards, "is_exact": is_exact, **conflicts}
 
 
 def _write_group(
@@ -310,13 +319,16 @@ def _count_groups(
 
 
 def plan_parts(files: Sequence[RawFile]) -> list[Item]:
-    """The input of each scatter task: some row groups of a Parquet file, or a whole file."""
+    """The input of each scatter task: some row groups of a Parquet file, or a whole file.
+
+    `rows` is the number of rows, None for a file that does not say it.
+    """
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         spans = threads.map(lambda f: row_group_spans(f.input, max_rows=PART_ROWS), files)
-        found = [(file, span) for file, spans in zip(files, spans, strict=True) for span in spans]
+        found = [(file, *span) for file, spans in zip(files, spans, strict=True) for span in spans]
     return [
-        {"number": number, "span": span, "file": asdict(file)}
-        for number, (file, span) in enumerate(found)
+        {"number": number, "span": span, "rows": num_rows, "file": asdict(file)}
+        for number, (file, span, num_rows) in enumerate(found)
     ]
 
 

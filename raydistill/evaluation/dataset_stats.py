@@ -32,8 +32,7 @@ from raydistill.files.model_files import model_folder
 from raydistill.files.pieces import Piece, read_pieces, shard_pieces
 from raydistill.files.schema import COUNTS, SPLITS
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import judged_shards, pair_shards
-from raydistill.runs.sources import DATASETS
+from raydistill.runs.shards import pair_shards, split_shards
 from raydistill.serving.text.unit_names import Names
 
 # The transfer set is read up to 2,097,152 pairs, in a few seconds. A tally keeps 32 bytes a pair
@@ -111,19 +110,20 @@ def inspect_run(run: Run) -> dict[str, Any]:
     tokenizer = _tokenizer(run)
     shards = pair_shards(run)
     datasets: dict[str, Any] = {}
-    judged: dict[str, _Tally] = {}
-    for split in SPLITS:
-        pieces = _pieces(judged_shards(run, split))
-        tally = judged[split] = _Tally(extra_units=run.config.ngrams.unit_names)
-        for table in read_pieces(run.judged(split), pieces):
-            tally.add(table, relevant_at=run.config.judged.relevant_at)
+    splits: dict[str, _Tally] = {}
+    for split in SPLITS[0 if run.config.learns_from_judged else 1 :]:
+        pieces, at = _pieces(split_shards(run, split)), run.config.relevant_at(split)
+        tally = splits[split] = _Tally(extra_units=run.config.ngrams.unit_names)
+        for table in read_pieces(run.split(split), pieces):
+            tally.add(table, relevant_at=at)
         found = tally.figures(tokenizer=tokenizer)
-        found["relevant_share"] = round(tally.num_relevant / max(tally.num_pairs, 1), 4)
-        datasets[f"judged {split}"] = found
+        if at is not None:
+            found["relevant_share"] = round(tally.num_relevant / max(tally.num_pairs, 1), 4)
+        datasets[f"{run.config.source_of(split).replace('_', ' ')} {split}"] = found
     key_share = _key_share(run, shards)
     tally, share = _tally_pairs(run, shards, key_share)
     found = tally.figures(share_read=share, by_query=key_share is not None, tokenizer=tokenizer)
-    rows = {name: _counts(run.root / name) for name in DATASETS}
+    rows = {name: _counts(run.root / name) for name in run.config.datasets}
     # With the duplicates that later increments had of known pairs.
     kept = rows["pairs"]["rows_out"] + rows["pairs"]["duplicates"]
     found["rows_a_pair"] = round(kept / max(rows["pairs"]["rows_out"], 1), 3)
@@ -133,10 +133,10 @@ def inspect_run(run: Run) -> dict[str, Any]:
         "num_shards": len(shards),
         "max_length": run.config.label.max_length,
         "datasets": datasets,
-        "overlap": _overlap(judged, tally, key_share),
-        "rejects": {name: count_reasons(_quarantined(run, name)) for name in DATASETS},
+        "overlap": _overlap(splits, tally, key_share),
+        "rejects": {name: count_reasons(_quarantined(run, name)) for name in run.rules},
         "are_rejects_cut": any(
-            len(_quarantine(run, n).shards()) > _MAX_REJECT_FILES for n in DATASETS
+            len(_quarantine(run, n).shards()) > _MAX_REJECT_FILES for n in run.rules
         ),
     }
 
@@ -181,7 +181,7 @@ def _tally_pairs(run: Run, shards: dict[str, int], key_share: float | None) -> t
 
 
 def inspect_files(
-    path: str, *, query: str, title: str, csv: Mapping[str, str] | None = None
+    path: str, *, query: str, title: str | list[str], csv: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Figures of raw files, cleaned as in prepare; reading stops after 2,000,000 rows.
 
@@ -258,7 +258,9 @@ def _num_wordpieces(texts: list[pa.Table], tokenizer: Tokenizer) -> NDArray[np.i
 def _tokenizer(run: Run) -> Tokenizer | None:
     """The first teacher's tokenizer.json, without truncation; None if no teacher has one."""
     for teacher in run.config.teachers.values():
-        folder = model_folder(run.model(teacher.base or teacher.model or "").source)
+        if teacher.source is None:
+            continue
+        folder = model_folder(run.model(teacher.source).source)
         if folder.exists("tokenizer.json"):
             tokenizer = Tokenizer.from_str(folder.read_bytes("tokenizer.json").decode())
             tokenizer.no_truncation()
@@ -282,12 +284,12 @@ def _quantiles(parts: list[NDArray[np.int32]]) -> list[int]:
 
 
 def _overlap(
-    judged: dict[str, _Tally], pairs: _Tally, key_share: float | None
+    splits: dict[str, _Tally], pairs: _Tally, key_share: float | None
 ) -> dict[str, dict[str, float]]:
     """For each split: the share of its queries, and of its pairs, that are in the transfer set."""
     there_keys, there_ids = _joined(pairs.keys), _joined(pairs.ids)
     found: dict[str, dict[str, float]] = {}
-    for split, tally in judged.items():
+    for split, tally in splits.items():
         keys, ids = _joined(tally.keys), _joined(tally.ids)
         if key_share is not None:
             inside = _is_read(keys, key_share)

@@ -60,17 +60,22 @@ def _grouped(
 
 def _cells(entries: Sequence[Mapping[str, Any]], *, digits: int) -> Iterator[str]:
     for name in ("auc", "accuracy"):
-        values = [entry[name] for entry in entries]
+        values = [entry[name] for entry in entries if entry[name] is not None]
         spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-        yield f"{fmean(values):.{digits}f}{spread}"
+        yield f"{fmean(values):.{digits}f}{spread}" if values else ""
     for name in MEASURES:
-        kept = [entry["retention"][name] for entry in entries if "retention" in entry]
+        kept = [one["retention"][name] for one in entries if name in one.get("retention", {})]
         yield f"{fmean(kept):.1%}" if kept else ""
 
 
 def console_curve(found: Mapping[str, Any]) -> str:
     """The table as aligned text."""
     return text_table(curve_rows(found))
+
+
+def is_retained(found: Mapping[str, Any], measure: str) -> bool:
+    """Whether the students have a retention: the teacher has scores of dev and test pairs."""
+    return all(measure in point.get("retention", {}) for point in found["points"])
 
 
 def curve_markdown(found: Mapping[str, Any], *, plot: str) -> str:
@@ -82,17 +87,31 @@ On {found["num_pairs"]:,} judged pairs of {found["num_queries"]:,} queries that 
 student has seen. Each student is fitted on a share of the transfer set, the same epochs on each;
 a larger share holds the smaller ones. Metrics are those of the evaluation with the best dev AUC;
 the threshold of the accuracy comes from the dev split. Seeds: {seeds}\
-{"; mean ± standard deviation" if len(found["seeds"]) > 1 else ""}. *Retained* is relative to
-{escaped(found["teacher"])}; *above chance* counts from 0.5.
+{"; mean ± standard deviation" if len(found["seeds"]) > 1 else ""}. {_explained(found)}
 
-![AUC retained by number of pairs]({plot})
+![AUC by number of pairs]({plot})
 
 {markdown_table(curve_rows(found))}
 """
 
 
+def _explained(found: Mapping[str, Any]) -> str:
+    """What *retained* is, or why there is none, or on fewer pairs; as wrapped Markdown."""
+    teacher = escaped(found["teacher"])
+    if not is_retained(found, "AUC"):
+        return f"Nothing is\n*retained*: {teacher} lacks scores of relevant or of other test pairs."
+    text = f"*Retained* is relative to\n{teacher}"
+    num_pairs = found["others"][found["teacher"]].get("num_pairs", found["num_pairs"])
+    if num_pairs < found["num_pairs"]:
+        text += f", on the {num_pairs:,} test pairs that it has scores of"
+    return f"{text}; *above chance* counts from 0.5."
+
+
 def curve_svg(found: Mapping[str, Any]) -> bytes:
-    """Retention of AUC and accuracy against pairs, as SVG; equal numbers give equal bytes."""
+    """Retention of AUC and accuracy against pairs, as SVG; equal numbers give equal bytes.
+
+    Without a retention AUC and accuracy themselves.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -104,8 +123,9 @@ def curve_svg(found: Mapping[str, Any]) -> bytes:
 
 def _draw(axes: Any, found: Mapping[str, Any], measure: str) -> None:  # noqa: ANN401
     lines: dict[str, list[tuple[int, float, float]]] = {}
+    is_kept = is_retained(found, measure)
     for (preset, _), points in _grouped(found["points"]):
-        kept = [100 * point["retention"][measure] for point in points]
+        kept = [_level(point, measure, is_kept=is_kept) for point in points]
         spread = stdev(kept) if len(kept) > 1 else 0.0
         lines.setdefault(preset, []).append((points[0]["labeled_pairs"], fmean(kept), spread))
     for color, (preset, line) in zip(_COLORS, lines.items(), strict=False):
@@ -114,15 +134,23 @@ def _draw(axes: Any, found: Mapping[str, Any], measure: str) -> None:  # noqa: A
             pairs, means, yerr=spreads, marker="o", color=color, label=drawn(preset), capsize=2
         )
     for style, (name, entry) in zip((":", "--", "-."), _references(found), strict=False):
-        level = 100 * entry["retention"][measure]
+        level = _level(entry, measure, is_kept=is_kept)
         axes.axhline(level, color="#777777", linestyle=style, label=drawn(name))
-    axes.axhline(100, color="#222222", linewidth=0.8, label=drawn(found["teacher"]))
+    if is_kept:
+        axes.axhline(100, color="#222222", linewidth=0.8, label=drawn(found["teacher"]))
     axes.set_xscale("log")
     axes.set_xlabel("labeled pairs")
-    axes.set_ylabel(f"{measure} retained, %")
+    axes.set_ylabel(f"{measure} retained, %" if is_kept else measure)
     axes.grid(visible=True, alpha=0.3)
 
 
 def _references(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Scorers that need no labeled pair and are no teacher."""
-    return [(name, one) for name, one in found["others"].items() if "retention" in one]
+    return [(name, one) for name, one in found["others"].items() if name != found["teacher"]]
+
+
+def _level(entry: Mapping[str, Any], measure: str, *, is_kept: bool) -> float:
+    """The height of a point or a line: a retention in percent, or the measure itself."""
+    if is_kept:
+        return 100 * float(entry["retention"][measure])
+    return float(entry[measure if measure == "accuracy" else "auc"])

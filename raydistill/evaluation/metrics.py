@@ -48,6 +48,42 @@ def measure(
     )
 
 
+DECIDES_AT = 0.5  # the soft label from which the teachers call a pair relevant
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of scores with the teachers' soft labels over `num_pairs` pairs."""
+
+    agreement: float  # Spearman's rank correlation
+    ndcg_10: float  # the soft labels are the gains
+    same_decision: float
+    log_loss: float
+    num_pairs: int
+
+    def to_dict(self) -> dict[str, float]:
+        """The fields as plain numbers, for metrics.json."""
+        return asdict(self)
+
+
+def agree(
+    scores: NDArray[np.float32],
+    labels: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    *,
+    threshold: float,
+) -> Agreement:
+    """Agreement with soft labels; `threshold`: the score from which a pair is called relevant."""
+    same = (scores >= threshold) == (labels >= DECIDES_AT)
+    return Agreement(
+        agreement=rank_correlation(scores, labels),
+        ndcg_10=ndcg(scores, labels, groups),
+        same_decision=float(np.mean(same)),
+        log_loss=log_loss(scores, labels),
+        num_pairs=len(labels),
+    )
+
+
 def auc(scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float) -> float:
     """Probability that a relevant pair outranks another; scores may be logits. NaN for one class.
 
@@ -57,11 +93,42 @@ def auc(scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at
     relevant = labels >= relevant_at
     if relevant.all() or not relevant.any():
         return float("nan")
-    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group]  # from 1; ties get their mean rank
+    ranks = _ranks(scores)
     num_relevant = int(relevant.sum())
     num_right = ranks[relevant].sum() - num_relevant * (num_relevant + 1) / 2
     return float(num_right / (num_relevant * (len(scores) - num_relevant)))
+
+
+def ranking(
+    scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float | None
+) -> float:
+    """How well scores rank pairs: the AUC on judged labels.
+
+    `relevant_at` None: the labels are the teachers' soft labels; their rank correlation.
+    """
+    if relevant_at is None:
+        return rank_correlation(scores, labels)
+    return auc(scores, labels, relevant_at=relevant_at)
+
+
+def ranking_name(relevant_at: float | None) -> str:
+    """The name of `ranking` in files: "auc", or "agreement"."""
+    return "agreement" if relevant_at is None else "auc"
+
+
+def rank_correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Spearman's rank correlation; ties have their mean rank. NaN if one is constant."""
+    if len(one) < 2:
+        return float("nan")
+    ranks = [_ranks(values) - (len(values) + 1) / 2 for values in (one, other)]
+    scale = float(np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1])))
+    return float(ranks[0] @ ranks[1] / scale) if scale else float("nan")
+
+
+def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Ranks from 1; ties get their mean rank."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[group], np.float64)
 
 
 def ndcg(
@@ -105,11 +172,15 @@ def calibration_error(
 
 
 def best_threshold(
-    scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float
+    scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float | None
 ) -> float:
-    """The threshold of highest accuracy; chosen on the dev split, applied to the test split."""
+    """The threshold of highest accuracy; chosen on the dev split, applied to the test split.
+
+    `relevant_at` None: that of most decisions like the teachers', whose soft labels are the labels.
+    """
+    at = DECIDES_AT if relevant_at is None else relevant_at
     order = np.argsort(-scores, kind="stable")
-    relevant = (labels >= relevant_at)[order]
+    relevant = (labels >= at)[order]
     ranked = scores[order]
     # With the first k predicted relevant: relevant pairs among them plus others among the rest.
     correct = np.concatenate([[0], np.cumsum(relevant)]) + np.concatenate(

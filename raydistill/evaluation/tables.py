@@ -35,7 +35,8 @@ def _data_tables(found: dict[str, Any]) -> list[_Table]:
 
 def _rows_table(found: dict[str, Any]) -> _Table:
     head = ("", *(name.replace("_", " ") for name in COUNTS))
-    rows = [(n, *(f"{counts[c]:,}" for c in COUNTS)) for n, counts in found["rows"].items()]
+    names = {name: name.replace("_", " ") for name in found["rows"]}
+    rows = [(names[n], *(f"{counts[c]:,}" for c in COUNTS)) for n, counts in found["rows"].items()]
     return "Rows", [head, *rows]
 
 
@@ -61,7 +62,7 @@ def _lengths_table(found: dict[str, Any]) -> _Table:
 def _overlap_table(found: dict[str, Any]) -> _Table:
     shares = found["overlap"].items()
     rows = [(name, f"{one['queries']:.1%}", f"{one['pairs']:.1%}") for name, one in shares]
-    title = "Judged queries and pairs that are in the transfer set as well"
+    title = "Queries and pairs of the splits that are in the transfer set as well"
     return title, [("", "queries", "pairs"), *rows]
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import socket
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from raydistill.errors import UserError
 from raydistill.files.folder import SUCCESS, Folder
@@ -33,6 +34,7 @@ _NOT_READ = {SUCCESS, "result.json", "trainer_state.json", "training_args.bin", 
 _HUB_NAME = re.compile(r"([\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@([0-9a-f]{40}))?")
 _WEIGHTS = {"model.safetensors", "model.safetensors.index.json"}
 _OLD_WEIGHTS = ".bin"
+_OLD_MODULE = "pytorch_model.bin"
 _PATTERNS = [f"*{suffix}" for suffix in sorted(MODEL_SUFFIXES - {_OLD_WEIGHTS})]
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -167,11 +169,14 @@ def _hub_snapshot(source: str, *, trusts_code: bool) -> str:
     patterns = [*_PATTERNS, *([f"*{CODE_SUFFIX}"] if trusts_code else [])]
     try:
         folder = snapshot_download(name, revision=commit or None, allow_patterns=patterns)
-        if not any((Path(folder) / weights).exists() for weights in _WEIGHTS):  # an older model
+        wanted = [f"*{_OLD_WEIGHTS}"]
+        if any((Path(folder) / weights).exists() for weights in _WEIGHTS):
+            wanted = _weights_of_modules(Path(folder))
+        if wanted:  # an older model, or older weights of its dense layers
             folder = snapshot_download(
                 name,
                 revision=Path(folder).name,
-                allow_patterns=[f"*{_OLD_WEIGHTS}"],
+                allow_patterns=wanted,
                 ignore_patterns=[f"{export}/*" for export in EXPORTS],
             )
         return str(folder)
@@ -180,6 +185,20 @@ def _hub_snapshot(source: str, *, trusts_code: bool) -> str:
             f"no teacher model {source!r}: not a folder, not an installed package's folder, and "
             f"the hub did not give it ({type(error).__name__})"
         ) from error
+
+
+def _weights_of_modules(folder: Path) -> list[str]:
+    """The older weights that modules of a sentence encoder may have: those without safetensors.
+
+    Such a module is a dense layer in a subfolder that `modules.json` names.
+    """
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        places = [str(module["path"]) for module in modules]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []  # no sentence encoder; a broken file is named where it is used
+    found = [place for place in places if not any((folder / place).glob("model.safetensors*"))]
+    return sorted(f"{PurePosixPath(place)}/{_OLD_MODULE}" for place in found)
 
 
 def model_fingerprint(folder: Path, *, with_code: bool = False) -> str:
@@ -200,13 +219,15 @@ def model_bytes(folder: Path) -> int:
 def model_files(folder: Path, *, with_code: bool = False) -> list[Path]:
     """The files that determine the output of the model in a folder, sorted; links are followed.
 
-    If there is a `model.safetensors`, `.bin` files are ignored: other programs add files to the
-    local copy of a hub model, so some copies have both.
+    If there is a `model.safetensors`, `.bin` files are ignored, except the weights of a module of a
+    sentence encoder in a subfolder without one: other programs add files to the local copy of a hub
+    model, so some copies have both.
 
     Raises:
         UserError: a link to a file that does not exist.
     """
     has_safetensors = any(folder.glob("model.safetensors*"))
+    of_modules = _weights_of_modules(folder) if has_safetensors else []
     suffixes = MODEL_SUFFIXES | ({CODE_SUFFIX} if with_code else set())
     found: list[Path] = []
     seen: set[str] = set()
@@ -218,6 +239,8 @@ def model_files(folder: Path, *, with_code: bool = False) -> list[Path]:
         seen.add(real)
         for file in (Path(place, name) for name in names if not name.startswith(".")):
             is_old = file.name.endswith((".bin", ".bin.index.json")) and has_safetensors
+            if is_old and file.name == _OLD_MODULE:
+                is_old = file.relative_to(folder).as_posix() not in of_modules
             if file.suffix in suffixes and file.name not in _NOT_READ and not is_old:
                 found.append(file)
     for file in found:

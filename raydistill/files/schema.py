@@ -41,6 +41,8 @@ COUNTS = ("rows_in", "rows_out", "duplicates", "quarantined", "held_out")
 # any other file counts as one line). mended: rows with quotes or escapes outside RFC 4180 that were
 # read as intended.
 EXTRAS = ("lines_in", "mended")
+# Of the judged pairs also: pairs whose rows have different labels, of which the mean is taken.
+CONFLICTS = "conflicting_labels"
 SPLITS = ("train", "dev", "test")
 
 

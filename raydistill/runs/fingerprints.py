@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from raydistill.config.student import NgramsConfig
-from raydistill.config.teachers import ENGINE, TREES
+from raydistill.config.teachers import COSINE_BIAS, COSINE_SCALE, ENGINE, TREES
 from raydistill.files.folder import Folder
 from raydistill.runs.sources import DATASETS, RunSources
 from raydistill.serving.feature_spec import FORMAT
@@ -30,23 +30,33 @@ class RunFingerprints(RunSources):
     _labeled: dict[str, str] = field(default_factory=dict)  # by teacher, read once a process
 
     def prepare_fingerprint(self, dataset: str) -> str:
-        """Fingerprint of `judged/` or `pairs/`: settings, sizes and digests of the raw files."""
+        """Fingerprint of `judged/`, `held_out/` or `pairs/`: settings, digests of the raw files."""
         settings, manifest = self.prepare_settings(), self.manifest
         if dataset == "judged":
             read = settings["judged"], settings["ngrams"]
             return fingerprint("prepare", *read, manifest.identities("judged"))
+        if dataset == "held_out":  # drawn once, from the files that were there first
+            first = manifest.with_increments("pairs", manifest.pairs[:1])
+            return fingerprint("held out", settings, *map(first.identities, DATASETS))
         return fingerprint("prepare", settings, *map(manifest.identities, DATASETS))
 
     def finetune_fingerprint(self, name: str) -> str:
-        """Fingerprint of a fine-tuned teacher: encoder, judged pairs, settings."""
-        base = self.config.teachers[name].base
-        if base is None:
+        """Fingerprint of a fine-tuned teacher: encoder, judged pairs or logits, settings."""
+        teacher = self.config.teachers[name]
+        if teacher.base is None:
             raise ValueError(f"teacher {name} has no base: it is not fine-tuned")
-        settings = self.config.finetune.fingerprint_fields()
-        relevant_at = self.config.judged.relevant_at if settings["target"] == "binary" else None
+        encoder, section = self.model(teacher.base).fingerprint, self.config.finetune
+        relevant_at = self.config.judged_rules.relevant_at
         settings_of_splits = self._judged_settings(), self._key_settings()
         judged = [*settings_of_splits, self.manifest.identities("judged")]
-        return fingerprint("finetune", self.model(base).fingerprint, settings, judged, relevant_at)
+        source = teacher.learns_from
+        if source is not None:
+            logits = [self.label_fingerprint(source), self.labeled_by(source)]
+            settings = section.learned_fields()
+            return fingerprint("finetune", encoder, settings, judged, relevant_at, logits)
+        settings = section.fingerprint_fields()
+        used = relevant_at if settings["target"] == "binary" else None
+        return fingerprint("finetune", encoder, settings, judged, used)
 
     @property
     def for_trees(self) -> Self:
@@ -69,17 +79,37 @@ class RunFingerprints(RunSources):
 
     def label_fingerprint(self, name: str) -> str:
         """Fingerprint of logits: the model, its reading of pairs, our code; not pairs or speed."""
+        identity = self.teacher_identity(name)
         if name == TREES:
-            return fingerprint("label", ENGINE, self.trees_fingerprint())
+            return fingerprint("label", ENGINE, identity)
+        reading = self.config.teachers[name].reading()
+        if not self.config.is_partial(name):  # files of scores are read the same with any
+            reading = [self.config.label.fingerprint_fields(), *reading]
+        return fingerprint("label", ENGINE, identity, *reading)
+
+    def teacher_identity(self, name: str) -> str:
+        """What a teacher's logits are computed from: its model, or what that is fitted on."""
+        if name == TREES:
+            return self.trees_fingerprint()
         teacher = self.config.teachers[name]
-        if teacher.model is not None:
-            identity = self.model(teacher.model).fingerprint
-        else:
-            identity = self.finetune_fingerprint(name)
-        prompt = [teacher.prompt] if teacher.prompt is not None else []
-        return fingerprint(
-            "label", ENGINE, identity, self.config.label.fingerprint_fields(), *prompt
-        )
+        if teacher.base is not None:
+            return self.finetune_fingerprint(name)
+        if teacher.scores is not None:
+            files = self.score_files(name)
+            read = ([*f.identity, *f.reading, sorted(f.columns.items())] for f in files)
+            return fingerprint("scores", sorted(read))
+        model = self.model(teacher.source or "").fingerprint
+        return self._cosine_identity(model) if teacher.bi_encoder is not None else model
+
+    def _cosine_identity(self, model: str) -> str:
+        """A cosine's logit also depends on the judged pairs that its scale is fitted on."""
+        fitted_on = self.prepare_fingerprint("judged") if self.calibrates else None
+        return fingerprint("cosine", model, COSINE_SCALE, COSINE_BIAS, fitted_on)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether judged train pairs fit the scale and the bias of cosines."""
+        return self.config.learns_from_judged
 
     def lexicon_fingerprint(self) -> str:
         """Fingerprint of the lexicon: pairs and their parsing, word vectors, feature format."""
@@ -126,7 +156,7 @@ class RunFingerprints(RunSources):
             self.lexicon_fingerprint(),
             *(section.fingerprint_fields() for section in sections),
         ]
-        relevant_at = config.judged.relevant_at  # in the dev AUC that selects the best epoch
+        relevant_at = config.relevant_at("dev")  # in the dev AUC that selects the best epoch
         return fingerprint(
             "train", role, self.prepare_fingerprint(dataset), targets, settings, relevant_at
         )

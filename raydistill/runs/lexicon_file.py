@@ -20,7 +20,7 @@ def spec_of(run: Run) -> NgramSpec:
         settings.preset,
         settings.hash_bits,
         char_ngrams=settings.char_ngrams,
-        word_dim=settings.num_columns,
+        word_dim=settings.num_columns if run.word_encoder else 0,
         vocabulary_rows=settings.vocabulary_rows or 0,
         units=settings.normalizes_units,
         extra_units=settings.unit_names,

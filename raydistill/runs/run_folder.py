@@ -43,13 +43,27 @@ class Run(RunFingerprints):
             raise ValueError(f"no split {split!r} of the judged pairs; there are {SPLITS}")
         return self.root / "judged" / split
 
+    def split(self, split: str) -> Folder:
+        """Shards of a split: of the judged pairs, or drawn from the transfer set."""
+        return self.root / self.config.source_of(split) / split
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The students of the run: without judged pairs to learn from there is no baseline."""
+        return ROLES if self.config.learns_from_judged else ROLES[:1]
+
     def teacher(self, name: str) -> Folder:
-        """A teacher's Hugging Face folder, fine-tuned here or ready-made; or the trees' folder."""
+        """A teacher's Hugging Face folder, fine-tuned here or ready-made.
+
+        Of the trees the folder of the fitted models, of scores that of their index.
+        """
         if name == TREES:
             return self.root / "teachers" / f"{TREES}-{self.trees_fingerprint()}"
         teacher = self.config.teachers[name]
-        if teacher.model is not None:
-            model = self.model(teacher.model)
+        if teacher.scores is not None:
+            return self.root / "teachers" / f"{name}-{self.label_fingerprint(name)}"
+        if teacher.base is None:
+            model = self.model(teacher.source or "")
             return model_folder(model.source, trusts_code=model.trusts_code)
         return self.root / "teachers" / f"{name}-{self.finetune_fingerprint(name)}"
 
@@ -59,14 +73,14 @@ class Run(RunFingerprints):
         Raises:
             UserError: the model does not exist, or is not fine-tuned yet.
         """
-        source = self.config.teachers[name].model
-        if source is not None:
-            return self.model(source)
+        teacher = self.config.teachers[name]
+        if teacher.base is None:
+            return self.model(teacher.source or "")
         folder = self.teacher(name)
         done = folder.success()
         if done is None:
             raise UserError(f"teacher {name} is not fine-tuned yet: run `finetune` first")
-        trusts_code = self.config.teachers[name].trust_remote_code
+        trusts_code = teacher.trust_remote_code
         # A folder that a user copied there has no recorded fingerprint: pin its current content.
         found = done.get("model") or self.model(folder.uri, trusts_code=trusts_code).fingerprint
         return PinnedModel(folder.uri, found, trusts_code)
@@ -121,17 +135,25 @@ class Run(RunFingerprints):
 
     def tune_fingerprint(self) -> str:
         """Fingerprint of a search: the untuned student's settings, the judged pairs, `[tune]`."""
-        judged, settings = self.prepare_fingerprint("judged"), self.config.tune.fingerprint_fields()
-        return fingerprint("tune", self.train_fingerprint("student"), judged, settings)
+        settings = self.config.tune.fingerprint_fields()
+        dev = self.prepare_fingerprint(self.config.source_of("dev"))
+        student = self.train_fingerprint("student")
+        return fingerprint("tune", student, dev, settings, *self._threshold_of_test())
 
     def report_fingerprint(self) -> str:
         """Fingerprint of the report: students, how they are exported, logits, and any search."""
         teachers = {name: self.label_fingerprint(name) for name in self.config.teacher_names}
-        students = [[self.train_fingerprint(role), self.weights_hash(role)] for role in ROLES]
+        students = [[self.train_fingerprint(role), self.weights_hash(role)] for role in self.roles]
         tuned = self.tune.success()
         searched = [tuned["fingerprint"]] if tuned else []
         exported = BUNDLE_FORMAT, self.config.export.fingerprint_fields()
-        return fingerprint("evaluate", students, exported, teachers, *searched)
+        at = self._threshold_of_test()
+        return fingerprint("evaluate", students, exported, teachers, *searched, *at)
+
+    def _threshold_of_test(self) -> list[float | None]:
+        """The label from which a test pair is relevant; [] if that is dev's, as students say."""
+        dev, test = (self.config.relevant_at(split) for split in ("dev", "test"))
+        return [] if dev == test else [test]
 
     @contextmanager
     def begin(self, work: str) -> Iterator[None]:
@@ -178,6 +200,7 @@ class Run(RunFingerprints):
             for name, value in fields.items()
             if stored.get(section, {}).get(name) != value
         ]
+        changed += [f"[{name}] there, not here" for name in stored if name not in mine]
         raise UserError(
             f"run folder {self.root} was prepared with other settings "
             f"({'; '.join(changed)}); restore them or give another run_dir"

@@ -30,14 +30,14 @@ def pair_shards(run: Run) -> dict[str, int]:
     return _counted(run, "pairs")
 
 
-def judged_shards(run: Run, split: str) -> dict[str, int]:
-    """Name and number of rows of each shard of a judged split.
+def split_shards(run: Run, split: str) -> dict[str, int]:
+    """Name and number of rows of each shard of a split, judged or drawn from the transfer set.
 
     Raises:
         UserError: prepare is not complete.
     """
     prefix = f"{split}/"
-    found = _counted(run, "judged")
+    found = _counted(run, run.config.source_of(split))
     return {name.removeprefix(prefix): n for name, n in found.items() if name.startswith(prefix)}
 
 
@@ -51,14 +51,19 @@ def _counted(run: Run, dataset: str) -> dict[str, int]:
 
 
 def shards_to_score(run: Run) -> list[Shard]:
-    """All shards that a teacher scores: the transfer set, and the judged dev and test splits."""
+    """All shards that a teacher scores: the transfer set, and the dev and test splits."""
     found = [Shard(run.pairs, name, rows, name) for name, rows in pair_shards(run).items()]
     for split in SCORED_SPLITS:
         found += [
-            Shard(run.judged(split), name, rows, f"judged/{split}/{name}")
-            for name, rows in judged_shards(run, split).items()
+            Shard(run.split(split), name, rows, split_target(run, split, name))
+            for name, rows in split_shards(run, split).items()
         ]
     return found
+
+
+def split_target(run: Run, split: str, name: str) -> str:
+    """The name of the logits file of a split's shard, in a teacher's folder."""
+    return f"{run.config.source_of(split)}/{split}/{name}"
 
 
 def missing_shards(run: Run, teacher: str) -> list[Shard]:
@@ -66,5 +71,19 @@ def missing_shards(run: Run, teacher: str) -> list[Shard]:
     logits = run.logits(teacher)
     there = set(logits.shards())
     for split in SCORED_SPLITS:
-        there |= {f"judged/{split}/{name}" for name in (logits / "judged" / split).shards()}
+        folder = logits / run.config.source_of(split) / split
+        there |= {split_target(run, split, name) for name in folder.shards()}
     return [shard for shard in shards_to_score(run) if shard.target not in there]
+
+
+def awaited(run: Run, teacher: str) -> str | None:
+    """The teacher whose logits `teacher` is still to learn from, as shards are not scored yet.
+
+    None: it learns from nobody, it can learn now, or it has learned already. A shard that comes
+    later changes nothing in a teacher that is fine-tuned.
+    """
+    source = run.config.teachers[teacher].learns_from if teacher in run.config.teachers else None
+    if source is None or run.teacher(teacher).success() is not None:
+        return None
+    is_labeled = run.logits(source).success() is not None and not missing_shards(run, source)
+    return None if is_labeled else source

@@ -14,6 +14,7 @@ from raydistill.data.manifest import (
     RawFile,
     check_unchanged,
     find_files,
+    read_identities,
     unknown_files,
 )
 from raydistill.errors import UserError
@@ -34,6 +35,7 @@ class RunSources:
     _models: dict[tuple[str, bool], PinnedModel] = field(default_factory=dict)
     _manifest: list[Manifest] = field(default_factory=list)  # at most one: read once a process
     _new: dict[str, list[RawFile]] = field(default_factory=dict)  # by dataset, searched once
+    _scores: dict[str, list[RawFile]] = field(default_factory=dict)  # by teacher, searched once
 
     @cached_property
     def root(self) -> Folder:
@@ -47,10 +49,11 @@ class RunSources:
             manifest = Manifest.read(self.root)
             if manifest is None:
                 empty = Manifest(self.prepare_settings(), (), (), self.patterns)
-                files = {name: self._apart(find_files(self.rules[name])) for name in DATASETS}
+                files = {name: self._apart(find_files(rules)) for name, rules in self.rules.items()}
                 found = {name: unknown_files([], those) for name, those in files.items()}
-                manifest = empty.with_increments("judged", [found["judged"]])
-                manifest = manifest.with_increments("pairs", [found["pairs"]])
+                manifest = empty
+                for name, those in found.items():
+                    manifest = manifest.with_increments(name, [those])
             self._manifest.append(manifest)
         return self._manifest[0]
 
@@ -106,6 +109,18 @@ class RunSources:
                 )
         return files
 
+    def score_files(self, name: str) -> list[RawFile]:
+        """The files of a teacher of scores, with their digests; searched once a job.
+
+        Raises:
+            UserError: an input matches nothing, or a file lacks a column.
+        """
+        if name not in self._scores:
+            found = self._apart(find_files(self.config.score_inputs(name)))
+            hint = f"name the columns in [teachers.{name}] (query, title, score)"
+            self._scores[name] = read_identities(found, hint=hint)
+        return self._scores[name]
+
     @property
     def patterns(self) -> tuple[str, ...]:
         """The inputs of both datasets as in the run file."""
@@ -113,27 +128,40 @@ class RunSources:
 
     @property
     def rules(self) -> dict[str, TextRules]:
-        """The inputs and cleaning rules of each dataset."""
-        return {"judged": self.config.judged, "pairs": self.config.pairs}
+        """The inputs and cleaning rules of each dataset that has raw files of its own."""
+        judged = self.config.judged
+        own: dict[str, TextRules] = {} if judged is None else {"judged": judged}
+        return {**own, "pairs": self.config.pairs}
 
     def prepare_settings(self) -> dict[str, Any]:
         """The settings that `prepare` stores first, for `check_owner` of later runs."""
+        judged = {} if self.config.judged is None else {"judged": self._judged_settings()}
         return {
             "pairs": self.config.pairs.fingerprint_fields(),
-            "judged": self._judged_settings(),
+            **judged,
             "ngrams": self._key_settings(),
+            **self._drawn_settings(),
         }
+
+    def _drawn_settings(self) -> dict[str, Any]:
+        """How splits are drawn from the transfer set; {} where judged pairs are both."""
+        if "held_out" not in self.config.datasets:
+            return {}
+        pairs = self.config.pairs
+        shares = {"dev_share": pairs.dev_share, "test_share": pairs.test_share}
+        drawn = [one for one in ("dev", "test") if self.config.source_of(one) == "held_out"]
+        return {"held_out": {"splits": drawn, **shares}}
 
     def _key_settings(self) -> dict[str, Any]:
         return {"extra_units": self.config.ngrams.extra_units}  # the query key depends on them
 
     def _judged_settings(self) -> dict[str, Any]:
-        settings = self.config.judged.fingerprint_fields()
+        settings = self.config.judged_rules.fingerprint_fields()
         del settings["relevant_at"]  # used only by metrics and binary targets
         return settings
 
     def model(self, source: str, *, trusts_code: bool | None = None) -> PinnedModel:
-        """The model of a `base` or `model`: pinned once and sent to workers with this run.
+        """The model of a teacher's `source`: pinned once and sent to workers with this run.
 
         `trusts_code`: whether the folder's code may run; None: as its teachers' settings allow.
 
@@ -142,7 +170,7 @@ class RunSources:
         """
         if trusts_code is None:
             teachers = self.config.teachers.values()
-            trusts_code = any(t.trust_remote_code and source in (t.base, t.model) for t in teachers)
+            trusts_code = any(t.trust_remote_code and source == t.source for t in teachers)
         key = (source, trusts_code)
         if key not in self._models:
             self._models[key] = pin_model(source, trusts_code=trusts_code)
@@ -150,9 +178,12 @@ class RunSources:
 
     @property
     def word_encoder(self) -> str | None:
-        """The source of word vectors; None: the student uses none."""
+        """The source of word vectors, by default the first teacher's that has an encoder.
+
+        None: the student uses none.
+        """
         config = self.config
         if not config.ngrams.num_columns:
             return None
-        first = next(iter(config.teachers.values()))
-        return config.ngrams.word_encoder or first.base or first.model
+        encoders = (teacher.encoder for teacher in config.teachers.values())
+        return config.ngrams.word_encoder or next(filter(None, encoders), None)

@@ -20,7 +20,7 @@ from raydistill.config.run_config import RunConfig
 from raydistill.search.space import Settings, tables_of, with_settings
 
 UNTUNED = "untuned"
-MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min"}
+MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min", "agreement": "max"}
 US_PER_PAIR = "us_per_pair"
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 

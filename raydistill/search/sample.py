@@ -5,7 +5,7 @@ The Arrow tables are sent to each machine once; the workers of a machine share t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +16,7 @@ from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.pieces import Piece, PieceReader, Rows, TableRows, groups_by_rows, pieces_of
 from raydistill.files.schema import LOGITS
+from raydistill.runs.covered import covered_pairs
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import missing_shards, pair_shards
 from raydistill.teachers.soft_labels import read_logits
@@ -65,9 +66,11 @@ class TrialSample:
         return sum(self.shards.values())
 
 
-def draw_sample(run: Run, *, num_pairs: int, seed: int) -> TrialSample:
+def draw_sample(run: Run, *, counted: Sequence[str], num_pairs: int, seed: int) -> TrialSample:
     """`num_pairs` random pairs, or all if fewer were read: an equal share of each piece.
 
+    Where the teachers that `counted` names all have logits of some pairs only, it is drawn from the
+    pairs that one of them scores.
     The pieces are drawn at random, with at most 4,194,304 rows in total.
 
     Raises:
@@ -79,12 +82,13 @@ def draw_sample(run: Run, *, num_pairs: int, seed: int) -> TrialSample:
     for teacher in run.config.teacher_names:
         if missing_shards(run, teacher):
             raise UserError(f"teacher {teacher} has not scored all shards: run `label` first")
+    covered = covered_pairs(run, counted)
     pairs: dict[str, pa.Table] = {}
-    logits: dict[str, dict[str, pa.Table]] = {name: {} for name in run.config.teacher_names}
+    logits: dict[str, dict[str, pa.Table]] = {name: {} for name in covered.logits}
     rng = np.random.default_rng([seed, 0])
-    folder, scored = run.pairs, {teacher: run.logits(teacher) for teacher in logits}
+    folder, scored = covered.pairs, covered.logits
     reader = PieceReader()
-    for piece, num_rows in _shares(shards, num_pairs=num_pairs, rng=rng).items():
+    for piece, num_rows in _shares(covered.shards, num_pairs=num_pairs, rng=rng).items():
         whole = reader.read(folder, piece, columns=["pair_id", "query", "title"])
         rows, name = np.sort(rng.choice(whole.num_rows, num_rows, replace=False)), str(piece)
         pairs[name] = whole.take(pa.array(rows)).combine_chunks()

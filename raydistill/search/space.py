@@ -80,14 +80,35 @@ def dimensions(config: RunConfig) -> list[Dimension]:
             found.append(Dimension(name, choices=given.choices or ()))
     for dimension in found:
         _check(dimension)
+    _check_agreement(config)
     _check_trees(config)
     return found
+
+
+def _check_agreement(config: RunConfig) -> None:
+    """Raise UserError for what cannot be searched by agreement with the teachers, or only by it."""
+    metric, is_judged = config.tune.metric, config.learns_from_judged
+    # Where test is judged, the final students are compared by a metric that both splits have.
+    allowed = ("log_loss",) if config.judged else ("log_loss", "agreement")
+    if is_judged and metric == "agreement":
+        raise UserError('tune.metric = "agreement" is for runs without judged dev pairs')
+    if not is_judged and metric not in allowed:
+        raise UserError(
+            f"tune.metric = {metric!r} needs judged dev pairs; without them the search compares "
+            f"with the teachers: give {' or '.join(allowed)}"
+        )
+    names = [name for name in (WEIGHTS, BIAS) if name in config.tune.space]
+    if names and not is_judged:
+        raise UserError(
+            f"tune.space: {names[0]} needs judged dev pairs: without them students are compared "
+            "with the ensemble itself, which it would change"
+        )
 
 
 def _check_trees(config: RunConfig) -> None:
     """Raise UserError if the space gives a weight to trees that the run excludes: no logits."""
     space = config.tune.space.get(WEIGHTS)
-    if config.has_trees or not config.trees.enabled or not config.judged.query or space is None:
+    if config.has_trees or not config.trees.enabled or not config.has_query or space is None:
         return
     for choice in space.choices or ():
         if not isinstance(choice, dict) or TREES in choice:

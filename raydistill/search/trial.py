@@ -13,20 +13,25 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics import best_threshold, measure
+from raydistill.evaluation.metrics import best_threshold, measure, ranking_name
 from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import judged_shards
 from raydistill.search.results import MODES, US_PER_PAIR
 from raydistill.search.sample import TrialSample
 from raydistill.search.space import Dimension, Values, settings_of, with_settings
 from raydistill.serving.feature_spec import Features
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Loader, dense_scale
-from raydistill.student.fit import FitCallbacks, FitState, StudentFit, fit_student, new_state
+from raydistill.student.fit import (
+    FitCallbacks,
+    FitState,
+    StudentFit,
+    dev_split,
+    fit_student,
+    new_state,
+)
 from raydistill.student.network import Student, predict
 from raydistill.teachers.judged_logits import stack_of, targets_of
-from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.stacking import Stack
 
 EVALUATIONS_AN_EPOCH = 4  # ASHA can stop a trial only at an evaluation
@@ -69,8 +74,9 @@ def trial_fit(context: SearchContext, values: Values) -> StudentFit:
         config = with_settings(config, {"train.evaluate_every_pairs": every})
     run = replace(context.run, config=config)  # keeps the run's caches of files and models
     stack = stack_of(run, fitted=context.fitted)
-    targets = replace(
-        targets_of(run, stack), logits=tuple(context.sample.logits[name] for name in stack.weights)
+    sampled = context.sample.logits  # of the teachers that count
+    targets = targets_of(
+        run, stack, logits={name: sampled[name] for name in stack.weights if name in sampled}
     )
     return StudentFit(
         run, "student", context.sample.pairs, context.sample.shards, targets, config.train.epochs
@@ -144,27 +150,26 @@ class _Best:
         if self._found and self._state.num_worse:
             return self._found
         metric = self._fit.run.config.tune.metric
-        if metric in ("auc", "log_loss"):
-            ends = ["", *(["_average"] if "dev_auc_average" in entry else [])]
-            end = max(ends, key=lambda end: entry[f"dev_auc{end}"])
-            self._found = {name: entry[f"dev_{name}{end}"] for name in ("auc", "log_loss")}
+        name = ranking_name(self._fit.run.config.relevant_at("dev"))
+        if metric in (name, "log_loss"):
+            ends = ["", *(["_average"] if f"dev_{name}_average" in entry else [])]
+            end = max(ends, key=lambda end: entry[f"dev_{name}{end}"])
+            self._found = {one: entry[f"dev_{one}{end}"] for one in (name, "log_loss")}
         else:
             self._found = self._measure()
         return self._found
 
     def _measure(self) -> dict[str, float]:
-        """All metrics of the best weights; costs a second pass over the dev split."""
+        """All metrics of the best weights; costs a second pass over the judged dev split."""
         run, fit = self._fit.run, self._fit
         if self._dev is None:
-            folder, loader = run.judged("dev"), self._loader
-            judged = Loader(folder, Targets(), spec=loader.spec, lexicon=loader.lexicon)
-            self._dev = judged.read_all(judged_shards(run, "dev"))
+            self._dev = dev_split(run, self._loader)
         features, labels_B = self._dev
         student = Student(fit.spec, run.config.student)
         student.load(self._state.best)
         logits = predict(student, features, device="cpu")
         scores = expit(logits * np.float32(fit.targets.temperature))
-        at = run.config.judged.relevant_at
+        at = run.config.judged_rules.relevant_at
         threshold = best_threshold(scores, labels_B, relevant_at=at)
         found = measure(scores, labels_B, relevant_at=at, threshold=threshold).to_dict()
-        return {name: found[name] for name in MODES}
+        return {name: found[name] for name in MODES if name in found}

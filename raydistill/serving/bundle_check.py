@@ -48,6 +48,9 @@ def check_settings(settings: Mapping[str, Any]) -> NgramSpec:
             raise _wrong(name, value, f"a whole number from 1 to {_MOST_CHARS:,}")
     if type(settings.get("single_texts", False)) is not bool:
         raise _wrong("single_texts", settings["single_texts"], "true or false")
+    columns = settings.get("title", ["title"])
+    if not (isinstance(columns, list) and columns and all(isinstance(c, str) for c in columns)):
+        raise _wrong("title", columns, "a list of names of columns")
     return _spec(_present(settings, "ngrams"))
 
 

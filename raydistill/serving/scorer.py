@@ -19,6 +19,7 @@ from raydistill.serving.native.build import found_library
 from raydistill.serving.native.layout import aligned, describe
 from raydistill.serving.native.library import Library, Model
 from raydistill.serving.text.arrow_text import Texts, check_strings, shown, to_texts
+from raydistill.serving.text.columns import join_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,28 +113,37 @@ class Scorer:
         return self._engine.score_texts(*sides)
 
     def score_table(
-        self, table: pa.Table, *, query: str = "query", title: str = "title"
+        self, table: pa.Table, *, query: str = "query", title: str | Sequence[str] | None = None
     ) -> NDArray[np.float32]:
         """Scores in 0..1 of the rows of an Arrow table, by the names of its columns.
 
-        A student of single texts reads the titles alone.
+        `title`: a column, or several of strings that are joined as in training. Default: those that
+        the student was trained on, or "title". A student of single texts reads the titles alone.
 
         Raises:
             UserError: the table has no such column.
             TypeError, ValueError: as `score_texts`.
         """
         is_single = bool(self.settings.get("single_texts"))
-        for name in (title,) if is_single else (query, title):
+        given = title or self.settings.get("title", "title")
+        columns = [given] if isinstance(given, str) else list(given)
+        for name in columns if is_single else (query, *columns):
             if name not in table.column_names:
                 raise UserError(f"the table has no column {name!r}; it has {table.column_names}")
         if is_single:
             none = np.empty(0, np.uint8), np.zeros(table.num_rows + 1, np.int64)
-            return self.score_texts(none, table[title])
-        return self.score_texts(table[query], table[title])
+            return self.score_texts(none, _column(table, columns))
+        return self.score_texts(table[query], _column(table, columns))
 
 
 def _restored(settings: dict[str, Any], model: bytes) -> Scorer:
     return Scorer(settings, aligned(model))
+
+
+def _column(table: pa.Table, names: Sequence[str]) -> pa.Array | pa.ChunkedArray:
+    if len(names) == 1:
+        return table[names[0]]
+    return join_columns([table[name].combine_chunks() for name in names])
 
 
 def _check_alike(num_queries: int, num_titles: int) -> None:

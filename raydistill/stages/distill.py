@@ -6,11 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from raydistill.errors import UserError
 from raydistill.files.folder import Folder
-from raydistill.runs.fingerprints import ROLES
 from raydistill.runs.run_folder import STAGES, Run
-from raydistill.runs.shards import missing_shards
-from raydistill.runs.sources import DATASETS
+from raydistill.runs.shards import awaited, missing_shards
 
 if TYPE_CHECKING:
     from raydistill.cluster.connection import Cluster
@@ -20,7 +19,29 @@ _NEED_TEACHERS = frozenset({"finetune", "label", "train"})  # stages that load m
 
 
 def run_stage(name: str, run: Run, *, verbose: bool = False) -> bool:
-    """Run one stage; False if it is complete. Ray starts only if the stage needs it."""
+    """Run one stage; False if it is complete. Ray starts only if the stage needs it.
+
+    Raises:
+        UserError: all that is left waits for another stage.
+    """
+    did = _run_stage(name, run, verbose=verbose)
+    if not did and name in ("finetune", "label"):
+        _check_waiting(name, run)
+    return did
+
+
+def _check_waiting(name: str, run: Run) -> None:
+    """Raise UserError if teachers are not complete because they learn from one that is not."""
+    waiting = {teacher: awaited(run, teacher) for teacher in run.config.teachers}
+    waits = [f"{teacher} learns from {source}" for teacher, source in waiting.items() if source]
+    if waits:
+        raise UserError(
+            f"{name}: {', '.join(waits)}, which has not scored all pairs yet: run `finetune` and "
+            "`label` in turns, or `distill`, which does"
+        )
+
+
+def _run_stage(name: str, run: Run, *, verbose: bool) -> bool:
     run.check_owner()
     if name == "prepare":
         _check_inputs(run)
@@ -38,8 +59,15 @@ def run_all(run: Run, *, verbose: bool = False) -> bool:
     left = tuple(name for name in STAGES if not is_complete(name, run))
     if not _NEED_TEACHERS.isdisjoint(left):
         _check_teachers(run, left, verbose=verbose)
-    done = [run_stage(name, run, verbose=verbose) for name in STAGES]
+    done = [_run_stage(name, run, verbose=verbose) for name in plan(run)]
     return any(done)
+
+
+def plan(run: Run) -> list[str]:
+    """The stages in order: `finetune` and `label` in turns where teachers learn from others."""
+    first, last = STAGES.index("finetune"), STAGES.index("label") + 1
+    in_turns = STAGES[first:last] * run.config.num_label_rounds
+    return [*STAGES[:first], *in_turns, *STAGES[last:]]
 
 
 def _check_inputs(run: Run) -> None:
@@ -108,7 +136,7 @@ def is_complete(name: str, run: Run) -> bool:
     if not all(_has(folder, wanted) for folder, wanted in outputs(name, run).items()):
         return False
     if name == "prepare":
-        return not any(run.unknown_files(dataset) for dataset in DATASETS)
+        return not any(run.unknown_files(dataset) for dataset in run.rules)
     if name == "export":
         return run.has_bundle()
     # A logits file that was deleted is scored again.
@@ -124,14 +152,15 @@ def outputs(name: str, run: Run) -> dict[Folder, str]:
     """The output folders of a stage, with the required fingerprint of each."""
     teachers = run.config.teachers
     if name == "prepare":
-        return {run.root / dataset: run.prepare_fingerprint(dataset) for dataset in DATASETS}
+        datasets = run.config.datasets
+        return {run.root / dataset: run.prepare_fingerprint(dataset) for dataset in datasets}
     if name == "finetune":
         based = [teacher for teacher, given in teachers.items() if given.base is not None]
         return {run.teacher(t): run.finetune_fingerprint(t) for t in based}
     if name == "label":
         return {run.logits(t): run.label_fingerprint(t) for t in run.config.teacher_names}
     if name == "train":
-        return {run.student(role): run.train_fingerprint(role) for role in ROLES}
+        return {run.student(role): run.train_fingerprint(role) for role in run.roles}
     if name == "export":
         return {run.bundle: run.train_fingerprint("student")}
     if name == "tune":

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from raydistill.errors import UserError
 from raydistill.evaluation.dataset_stats import inspect_run
-from raydistill.evaluation.metrics import best_threshold, measure, retention
+from raydistill.evaluation.metrics import DECIDES_AT, agree, best_threshold
 from raydistill.evaluation.report import markdown
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.schema import COUNTS
-from raydistill.runs.fingerprints import ROLES
 from raydistill.runs.run_folder import TUNED, Run
 from raydistill.serving.scorer import Scorer
+from raydistill.stages.measured import Scores, leave_out_unscored, measure_scorers, retained
 from raydistill.student.export.student_bundle import (
     bundle_arrays,
     bundle_settings,
@@ -27,15 +26,15 @@ from raydistill.student.export.student_bundle import (
     scorer_of,
 )
 from raydistill.student.fit_files import RESULT
-from raydistill.teachers.judged_logits import fitted_stack, read_judged, stack_of
+from raydistill.teachers.judged_logits import Judged, fitted_stack, read_judged, stack_of
 from raydistill.teachers.soft_labels import soft_labels
 from raydistill.teachers.stacking import FittedStack, Stack
 
 logger = logging.getLogger("raydistill")
+BASELINE = "baseline on judged labels only"
 METRICS, REPORT = "metrics.json", "report.md"
 _TIMED_PAIRS = 4_096
 _TIMED_ROUNDS = 5
-_Scores = dict[str, NDArray[np.float32]]  # by split
 
 
 def evaluate_stage(run: Run) -> bool:
@@ -86,9 +85,9 @@ def _forget_plots(report: Folder, *, but: Sequence[str]) -> None:
 
 def warn_if_behind(scorers: dict[str, dict[str, Any]]) -> None:
     """Log a warning if the baseline on judged labels only has a higher AUC than the student."""
-    student, judged_only = (
-        scorers[name]["auc"] for name in ("student", "baseline on judged labels only")
-    )
+    if BASELINE not in scorers:
+        return
+    student, judged_only = (scorers[name]["auc"] for name in ("student", BASELINE))
     if judged_only > student:
         logger.warning(
             "evaluate  the baseline on judged labels only is better: AUC %.4f, the student %.4f; "
@@ -100,48 +99,108 @@ def warn_if_behind(scorers: dict[str, dict[str, Any]]) -> None:
 
 def figures(run: Run) -> dict[str, Any]:
     """All numbers of the report."""
+    if run.config.relevant_at("test") is None:
+        return agreement_figures(run)
     student = Scorer.load(run.bundle.uri)
-    judged_only = scorer_of(bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only"))
+    students = {"student": student}
+    if "judged_only" in run.roles:
+        settings, arrays = bundle_settings(run, "judged_only"), bundle_arrays(run, "judged_only")
+        students[BASELINE] = scorer_of(settings, arrays)
     splits = ("dev", "test")
-    fitted = _fitted(run) if len(run.config.teacher_names) > 1 else None
-    scored: dict[str, _Scores] = teacher_scores(run, fitted)
-    for name, scorer in {
-        "student": student,
-        "baseline on judged labels only": judged_only,
-    }.items():
+    can_fit = len(run.config.teacher_names) > 1 and run.config.learns_from_judged
+    fitted = _fitted(run) if can_fit else None
+    scored: dict[str, Scores] = teacher_scores(run, fitted)
+    for name, scorer in students.items():
         scored[name] = {split: score_split(run, scorer, split)[0] for split in splits}
     judged = {split: read_judged(run, split) for split in splits}
     labels = {split: found.labels_B for split, found in judged.items()}
-    num_unscored = leave_out_unscored(scored, labels)["test"]
-    relevant = labels["test"] >= run.config.judged.relevant_at
+    reference, partial = reference_of(run), partial_scorers(run, fitted)
+    num_unscored = leave_out_unscored(scored, labels, but=partial)["test"]
+    relevant = labels["test"] >= run.config.judged_rules.relevant_at
     if relevant.all() or not relevant.any():
         raise UserError(
             f"the test split has {relevant.sum()} relevant of {len(relevant)} pairs at "
-            f"judged.relevant_at = {run.config.judged.relevant_at}; it needs both kinds"
+            f"judged.relevant_at = {run.config.judged_rules.relevant_at}; it needs both kinds"
         )
-    entries = {name: entry_of(run, scores, labels) for name, scores in scored.items()}
-    reference = reference_of(run)
-    for name in ("student", "baseline on judged labels only"):
-        entries[name]["auc_retention"] = retention(entries[name]["auc"], entries[reference]["auc"])
-    batch_us, single_us = time_scorer(run, student)
-    entries["student"]["us_per_pair"] = entries["baseline on judged labels only"]["us_per_pair"] = (
-        batch_us
-    )
-    for name in run.config.teacher_names:
-        labeled = run.logits(name).success() or {}
-        entries[f"teacher {name}"]["us_per_pair"] = labeled.get("actor_us_per_pair")
+    entries = measure_scorers(run, scored, labels, partial=partial)
+    single_us = _add_speed(run, entries, student)
+    kept = {
+        name: retained(run, scored, labels, entries=entries, name=name, reference=reference)
+        for name in students
+    }
+    for name in students:
+        entries[name]["auc_retention"] = kept[name].get("AUC")
+        entries[name]["us_per_pair"] = entries["student"]["us_per_pair"]
     return {
         "num_pairs": len(relevant),
         "num_unscored": num_unscored,
         "num_queries": judged["test"].num_queries,
-        "relevant_at": run.config.judged.relevant_at,
+        "relevant_at": run.config.judged_rules.relevant_at,
+        "is_dev_drawn": run.config.relevant_at("dev") is None,
         "scorers": entries,
-        "retention": retentions(entries["student"], entries[reference]),
+        "coverage": coverage(run, judged),
+        "sources": {split: run.config.source_of(split) for split in splits},
+        "retention": kept["student"],
         "teacher": reference,
         "stack": None if fitted is None else fitted.to_dict(),
         "single_us": single_us,
+        **_of_stages(run),
+    }
+
+
+def agreement_figures(run: Run) -> dict[str, Any]:
+    """All numbers of the report of a run without judged pairs: agreement with the teachers."""
+    student = Scorer.load(run.bundle.uri)
+    scored = teacher_scores(run)
+    scored["student"] = {split: score_split(run, student, split)[0] for split in ("dev", "test")}
+    splits = {split: read_judged(run, split) for split in ("dev", "test")}
+    labels = {split: found.labels_B for split, found in splits.items()}
+    groups_B, has_label = splits["test"].groups_B, np.isfinite(labels["test"])
+    entries: dict[str, dict[str, Any]] = {}
+    for name, scores in scored.items():  # a teacher on the pairs that it has a logit of
+        known = {split: np.isfinite([scores[split], labels[split]]).all(axis=0) for split in labels}
+        if not all(mask.any() for mask in known.values()):
+            logger.warning("evaluate  %s has scores of no held-out pair: left out", name)
+            continue
+        mine = {split: scores[split][mask] for split, mask in known.items()}
+        theirs = {split: labels[split][mask] for split, mask in known.items()}
+        threshold = best_threshold(mine["dev"], theirs["dev"], relevant_at=None)
+        given = {"student": student.threshold, reference_of(run): DECIDES_AT}
+        threshold = given.get(name, threshold)
+        groups = groups_B[known["test"]]
+        found = agree(mine["test"], theirs["test"], groups, threshold=threshold)
+        entries[name] = {**found.to_dict(), "threshold": threshold}
+    return {
+        "is_agreement": True,
+        "num_pairs": int(has_label.sum()),
+        "num_unscored": int((~has_label).sum()),
+        "num_queries": len(np.unique(groups_B[has_label])),
+        "relevant_share": float(np.mean(labels["test"][has_label] >= DECIDES_AT)),
+        "coverage": coverage(run, splits),
+        "sources": {split: run.config.source_of(split) for split in splits},
+        "scorers": entries,
+        "teacher": reference_of(run),
+        "single_us": _add_speed(run, entries, student),
+        **_of_stages(run),
+    }
+
+
+def _add_speed(run: Run, entries: dict[str, dict[str, Any]], student: Scorer) -> float:
+    """Add µs/pair of student and teachers; returns that of the student in calls of one pair."""
+    batch_us, single_us = time_scorer(run, student)
+    entries["student"]["us_per_pair"] = batch_us
+    for name in run.config.teacher_names:
+        labeled = run.logits(name).success() or {}
+        if f"teacher {name}" in entries:
+            entries[f"teacher {name}"]["us_per_pair"] = labeled.get("actor_us_per_pair")
+    return single_us
+
+
+def _of_stages(run: Run) -> dict[str, Any]:
+    """What the other stages counted and found."""
+    return {
         "stages": _stage_counts(run),
-        "training": {role: run.student(role).read_json(RESULT) for role in ROLES},
+        "training": {role: run.student(role).read_json(RESULT) for role in run.roles},
         "tune": run.tune.read_json(TUNED) if run.tune.success() else None,
         "data": inspect_run(run),
     }
@@ -158,26 +217,44 @@ def _fitted(run: Run) -> FittedStack | None:
         return None
 
 
-def leave_out_unscored(scored: dict[str, _Scores], labels: _Scores) -> dict[str, int]:
-    """Drop pairs without a finite score from all scorers; returns the number in each split."""
-    num_unscored = {}
-    for split, label in labels.items():
-        is_scored = np.logical_and.reduce([np.isfinite(found[split]) for found in scored.values()])
-        num_unscored[split] = int((~is_scored).sum())
-        labels[split] = label[is_scored]
-        for found in scored.values():
-            found[split] = found[split][is_scored]
-    return num_unscored
+def partial_scorers(run: Run, fitted: FittedStack | None = None) -> list[str]:
+    """Teachers and stacks that have scores of some pairs only, and are measured on these."""
+    return [
+        label
+        for label, (stack, _) in _stacks(run, fitted).items()
+        if all(map(run.config.is_partial, stack.counted))
+    ]
 
 
-def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Scores]:
-    """Scores of each teacher, and of the stacks of several teachers.
+def coverage(run: Run, judged: Mapping[str, Judged]) -> dict[str, dict[str, Any]]:
+    """Of each teacher: the pairs that it has a logit of, of all that `label` was to score.
+
+    The judged dev and test pairs are counted with the others, and alone.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for at, name in enumerate(run.config.teacher_names):
+        done = run.logits(name).success()
+        if done is None:  # logits that another tool wrote
+            continue
+        num_pairs = done["rows_out"] - done.get("absent", 0)
+        splits = {
+            split: int(np.isfinite(one.logits_BM[:, at]).sum()) for split, one in judged.items()
+        }
+        share = num_pairs / max(done["rows_in"], 1)
+        found[name] = {"pairs": num_pairs, "of": done["rows_in"], "share": share, **splits}
+        if "unmatched" in done:
+            found[name]["unmatched"] = done["unmatched"]
+    return found
+
+
+def _stacks(run: Run, fitted: FittedStack | None) -> dict[str, tuple[Stack, float]]:
+    """Each teacher and the stacks of several teachers, with their temperatures.
 
     The stacks: the student's, the mean of the BERTs if it differs, and `fitted` calibrated.
     """
     names = run.config.teacher_names
     one_hot = {f"teacher {name}": Stack({name: 1.0}) for name in names}
-    stacks = {label: (stack, 1.0) for label, stack in one_hot.items()}
+    stacks: dict[str, tuple[Stack, float]] = {name: (one, 1.0) for name, one in one_hot.items()}
     if len(stacks) > 1:
         used, berts = stack_of(run, fitted=fitted), list(run.config.teachers)
         equal = dict.fromkeys(berts, 1 / len(berts))
@@ -186,6 +263,12 @@ def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Sc
             stacks["teacher mean"] = Stack(equal), 1.0
         if fitted is not None:
             stacks["teacher ensemble, calibrated"] = fitted, fitted.temperature
+    return stacks
+
+
+def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, Scores]:
+    """Scores of each teacher, and of the stacks of several teachers: see `_stacks`."""
+    names = run.config.teacher_names
     logits = {split: read_judged(run, split).logits_BM for split in ("dev", "test")}
     return {
         label: {
@@ -197,16 +280,8 @@ def teacher_scores(run: Run, fitted: FittedStack | None = None) -> dict[str, _Sc
             )
             for split, logits_BM in logits.items()
         }
-        for label, (stack, temperature) in stacks.items()
+        for label, (stack, temperature) in _stacks(run, fitted).items()
     }
-
-
-def entry_of(run: Run, scores: _Scores, labels: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
-    """Metrics on the test split, with the threshold that is best on the dev split."""
-    at = run.config.judged.relevant_at
-    threshold = best_threshold(scores["dev"], labels["dev"], relevant_at=at)
-    found = measure(scores["test"], labels["test"], relevant_at=at, threshold=threshold)
-    return {**found.to_dict(), "threshold": threshold}
 
 
 def reference_of(run: Run) -> str:
@@ -214,15 +289,6 @@ def reference_of(run: Run) -> str:
     if len(run.config.teacher_names) > 1:
         return "teacher ensemble"
     return f"teacher {next(iter(run.config.teachers))}"
-
-
-def retentions(student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float]:
-    """The student's retention in three measures."""
-    return {
-        "AUC": retention(student["auc"], teacher["auc"]),
-        "AUC above chance": retention(student["auc"] - 0.5, teacher["auc"] - 0.5),
-        "accuracy": retention(student["accuracy"], teacher["accuracy"]),
-    }
 
 
 def time_scorer(run: Run, scorer: Scorer) -> tuple[float, float]:
@@ -251,14 +317,15 @@ def _timed_texts(run: Run) -> tuple[list[str], list[str]]:
 
 def _stage_counts(run: Run) -> dict[str, Any]:
     """The counts of each complete stage, from its _SUCCESS.json."""
-    folders = {"prepare judged": run.root / "judged", "prepare pairs": run.pairs}
+    folders = {f"prepare {name.replace('_', ' ')}": run.root / name for name in run.config.datasets}
     for name, teacher in run.config.teachers.items():
         if teacher.base is not None:
             folders[f"finetune {name}"] = run.teacher(name)
     for name in run.config.teacher_names:
         folders[f"label {name}"] = run.logits(name)
     folders |= {"train student": run.student("student"), "export": run.bundle}
-    folders["train baseline on judged labels only"] = run.student("judged_only")
+    if "judged_only" in run.roles:
+        folders["train baseline on judged labels only"] = run.student("judged_only")
     wanted = (*COUNTS, "seconds")
     return {
         label: {key: done[key] for key in wanted if key in done}

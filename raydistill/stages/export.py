@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 
+from raydistill.evaluation.metrics import ranking_name
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.runs.run_folder import Run
 from raydistill.serving.bundle import CURRENT, bundle_name
+from raydistill.student.export.stored_form import ChosenForm
 from raydistill.student.export.student_bundle import export_bundle
 
 logger = logging.getLogger("raydistill")
@@ -42,7 +44,7 @@ def _export(run: Run) -> None:
         "bundle": name,
         "weights": run.weights_hash("student"),
         "form": chosen.form._asdict(),
-        "dev": [{**form._asdict(), **found._asdict()} for form, found in chosen.tried.items()],
+        "dev": _of_forms(run, chosen),
         "golden_apart": round(made.apart, 4),
         "rows_in": made.num_golden,
         "rows_out": made.num_golden,
@@ -51,13 +53,24 @@ def _export(run: Run) -> None:
         "bytes": num_bytes,
     }
     run.bundle.write_json(SUCCESS, summary)
+    is_judged = run.config.relevant_at("dev") is not None
+    what = "dev AUC" if is_judged else "agreement with the teachers on dev"
     for form, found in chosen.tried.items():
-        logger.info("export    %s: dev AUC %.4f, nDCG@10 %.4f", form, found.auc, found.ndcg_10)
+        logger.info("export    %s: %s %.4f, nDCG@10 %.4f", form, what, *found)
     logger.info(
         "export    %s: %.1f MB, %s; golden scores are at most %.4f from the exact form's, which "
         "agree with torch",
         *(run.bundle / name, num_bytes / 1e6, chosen.form, made.apart),
     )
+
+
+def _of_forms(run: Run, chosen: ChosenForm) -> list[dict[str, object]]:
+    """What each form ranks on the dev split."""
+    name = ranking_name(run.config.relevant_at("dev"))
+    return [
+        {**form._asdict(), name: found.ranking, "ndcg_10": found.ndcg_10}
+        for form, found in chosen.tried.items()
+    ]
 
 
 def _point_to(bundles: Folder, name: str) -> None:

@@ -1,4 +1,4 @@
-"""finetune: train a Hugging Face encoder as a one-logit cross-encoder on the judged pairs.
+"""finetune: train an encoder as a one-logit cross-encoder on judged pairs or a teacher's logits.
 
 Uses the transformers Trainer inside Ray Train. The result is the epoch with the best dev AUC.
 """
@@ -39,7 +39,8 @@ from raydistill.evaluation.metrics import auc
 from raydistill.files.folder import SUCCESS
 from raydistill.files.model_files import load_model, model_fingerprint
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import judged_shards
+from raydistill.runs.shards import awaited, split_shards
+from raydistill.stages.fits.finetune_pairs import finetune_pairs, write_learned
 from raydistill.teachers.transformer.device import set_up_attention, teacher_dtype, use_text
 from raydistill.teachers.transformer.model_loading import load_classifier, quiet_transformers
 from raydistill.teachers.transformer.padded_model import set_padding
@@ -52,13 +53,20 @@ _LINE_EVERY_S = 10.0
 
 
 def finetune_stage(run: Run, cluster: Cluster) -> bool:
-    """Fine-tune each teacher that has a `base` and is not complete; False if all are complete."""
+    """Fine-tune each teacher that has a `base` and is not complete; False if none was.
+
+    A teacher that learns from another one waits until that has scored all shards.
+    """
     did = False
     teachers = run.config.teachers
     left = [name for name, given in teachers.items() if given.base and not _is_there(run, name)]
     for name in left:  # all bases are tried before the first fit
         check_base(run, name, connect=lambda: cluster)
     for name in left:
+        source = awaited(run, name)
+        if source is not None:
+            logger.info("finetune  %s waits until %s has scored the pairs", name, source)
+            continue
         with run.begin(f"finetune-{name}"):
             if not _is_there(run, name):  # false if another job has completed it
                 _finetune(run, name, cluster)
@@ -71,8 +79,11 @@ def _is_there(run: Run, name: str) -> bool:
 
 
 def _finetune(run: Run, name: str, cluster: Cluster) -> None:
-    num_train = sum(judged_shards(run, "train").values())
     folder, settings = run.teacher(name), run.config.finetune
+    if run.config.teachers[name].learns_from is None:
+        num_train = sum(split_shards(run, "train").values())
+    else:
+        num_train = write_learned(run, name)
     start_s = time.monotonic()
     run_workers(
         finetune_loop,
@@ -239,8 +250,9 @@ class BestCheckpointCallback(TrainerCallback):
         now_s = time.monotonic()
         if not self._start_step:
             self._start_step, self._start_s = state.global_step, now_s
-        if now_s - self._last_line_s < _LINE_EVERY_S or not self.is_first:
-            return
+        is_due = now_s - self._last_line_s >= _LINE_EVERY_S
+        if not (is_due and self.is_first and state.global_step > self._start_step):
+            return  # the first step, which starts everything, says nothing of the rate
         self._last_line_s = now_s
         steps_per_s = (state.global_step - self._start_step) / max(now_s - self._start_s, 1e-9)
         rows = args.per_device_train_batch_size * args.world_size
@@ -264,8 +276,10 @@ def make_trainer(
     """The configured Trainer of one teacher; needs no Ray."""
     settings = run.config.finetune
     model, tokenizer = _load_base(run, name)
-    train, dev = (read_examples(run, split, tokenizer) for split in ("train", "dev"))
-    weight = positive_weight(settings, [example["labels"] for example in train])
+    train, dev = (read_examples(run, name, split, tokenizer) for split in ("train", "dev"))
+    is_judged = run.config.teachers[name].learns_from is None  # of humans, else soft labels
+    labels = [example["labels"] for example in train]
+    weight = positive_weight(settings, labels) if is_judged else 1.0
     dtype = teacher_dtype(settings.dtype, device=device)
     when = "epoch" if dev else "no"
     arguments = TrainingArguments(
@@ -298,7 +312,7 @@ def make_trainer(
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_loss_func=partial(_cross_entropy, positive_weight=weight),
         compute_metrics=lambda found: _dev_metrics(
-            found, relevant_at=run.config.judged.relevant_at
+            found, relevant_at=run.config.judged_rules.relevant_at
         ),
         callbacks=callbacks,
     )
@@ -323,18 +337,19 @@ def _load_base(run: Run, name: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def read_examples(run: Run, split: str, tokenizer: Any) -> list[dict[str, Any]]:  # noqa: ANN401
-    """The tokenised pairs of a split with their targets, in the form of Trainer examples."""
-    settings, judged = run.config.finetune, run.config.judged
-    folder = run.judged(split)
+def read_examples(
+    run: Run,
+    name: str,
+    split: str,
+    tokenizer: Any,  # noqa: ANN401
+) -> list[dict[str, Any]]:
+    """A teacher's tokenised pairs of a split with targets, in the form of Trainer examples."""
+    settings = run.config.finetune
     examples: list[dict[str, Any]] = []
-    for shard in folder.shards():
-        rows = folder.read_table(shard)
+    for rows in finetune_pairs(run, name, split):
         labels = rows["label"].to_numpy()
-        if settings.target == "binary" and split == "train":
-            labels = (labels >= judged.relevant_at).astype(np.float32)
         titles = rows["title"].to_pylist()
-        texts = (titles,) if not judged.query else (rows["query"].to_pylist(), titles)
+        texts = (titles,) if not run.config.pairs.query else (rows["query"].to_pylist(), titles)
         encoded = tokenizer(*texts, truncation=True, max_length=settings.max_length)
         names = list(encoded)
         for *values, label in zip(*(encoded[n] for n in names), labels, strict=True):

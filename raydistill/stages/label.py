@@ -7,36 +7,29 @@ the list of shards minus the list of logits files.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
-
+from raydistill.cluster.calibration import calibrate
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import has_gpu
 from raydistill.cluster.tasks import FAILED, Item, Step, run_chain
-from raydistill.cluster.teacher_trial import check_teacher, is_labeled, may_pad
-from raydistill.config.teachers import TREES, LabelConfig
+from raydistill.cluster.teacher_trial import check_teacher, is_labeled, verdict_on
+from raydistill.config.teachers import TREES
 from raydistill.errors import UserError, WorkError
 from raydistill.files import retry
 from raydistill.files.folder import SUCCESS
-from raydistill.files.model_files import PinnedModel
 from raydistill.progress import Progress
 from raydistill.runs.fingerprints import LABELED_BY
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import Shard, missing_shards, shards_to_score
-from raydistill.teachers.scoring_steps import (
-    ScoreTokens,
-    count_bad,
-    read_tokens,
-    too_many_bad,
-    write_logits,
-)
+from raydistill.runs.shards import Shard, awaited, missing_shards, shards_to_score
+from raydistill.stages.fits.scores import check_coverage, index_scores
+from raydistill.teachers.base import Steps
+from raydistill.teachers.kinds.registry import teacher_of
+from raydistill.teachers.scoring_steps import count_bad, too_many_bad
 from raydistill.teachers.transformer.device import merge_uses, use_text
 
 logger = logging.getLogger("raydistill")
@@ -44,9 +37,11 @@ _ATTEMPTS = 3  # at a shard, before the stage fails and names it
 
 
 def label_stage(run: Run, cluster: Cluster) -> bool:
-    """Score the missing shards of each teacher; False if none is missing.
+    """Score the missing shards of each teacher; False if no shard was scored.
 
-    The trees run first: their fit takes seconds, and a mistake in their input costs no GPU time.
+    The trees run first, then scores from files: they take seconds or minutes, and a mistake in
+    their input costs no GPU time. A teacher that learns from another one waits until that has
+    scored and `finetune` has run.
 
     Raises:
         UserError: there are no pairs yet, or a teacher is not fine-tuned yet, is no cross-encoder
@@ -54,11 +49,14 @@ def label_stage(run: Run, cluster: Cluster) -> bool:
         WorkError: shards failed 3 times; the other shards are complete.
     """
     shards_to_score(run)  # raises unless prepare is complete
-    for name in run.config.teachers:  # all teachers are tried before the first one scores
-        if not is_labeled(run, name):
+    is_partial = run.config.is_partial
+    ready = [name for name in run.config.teacher_names if _is_ready(run, name)]
+    for name in ready:  # all teachers are tried before the first one scores
+        if name != TREES and not is_labeled(run, name):
             check_teacher(run, name, connect=lambda: cluster)
-    names = run.config.teacher_names  # the trees are last in this list
-    left = [name for name in sorted(names, key=lambda n: n != TREES) if not is_labeled(run, name)]
+    # The trees are last in this list.
+    names = sorted(ready, key=lambda n: (n != TREES, not is_partial(n)))
+    left = [name for name in names if not is_labeled(run, name)]
     for name in left:
         with run.begin(f"label-{name}"):
             if not is_labeled(run, name):  # false if another job has scored the last shard
@@ -66,14 +64,19 @@ def label_stage(run: Run, cluster: Cluster) -> bool:
     return bool(left)
 
 
+def _is_ready(run: Run, name: str) -> bool:
+    """Whether a teacher waits for no other one; a line says so if it does."""
+    source = awaited(run, name)
+    if source is not None:
+        logger.info("label     %s waits: it learns from %s, which has not scored all pairs yet; "
+                    "run `finetune` and `label` again after that", name, source)  # fmt: skip
+    return source is None
+
+
 def _label(run: Run, name: str, cluster: Cluster) -> None:
     shards, left = shards_to_score(run), missing_shards(run, name)
     logits = run.logits(name)
-    if name == TREES:
-        _check_lightgbm()
-        from raydistill.stages.trees import fit
-
-        fit(run)
+    _make_ready(run, name, cluster)
     record_model(run, name)
     work = _Work.of(run, name, cluster)
     logger.info(
@@ -93,16 +96,32 @@ def _label(run: Run, name: str, cluster: Cluster) -> None:
             "them; do all machines see the run folder?"
         )
     num_rows, num_bad = count_rows(run, name)
+    coverage = check_coverage(run, name) if run.config.is_partial(name) else {}
     summary = {
         "fingerprint": run.label_fingerprint(name),
         "rows_in": num_rows,
         "rows_out": num_rows - num_bad,
         "quarantined": num_bad,
         "shards": len(shards),
+        **coverage,
         **tally.summary(),
         **retry.for_success(),
     }
     logits.write_json(SUCCESS, summary)
+
+
+def _make_ready(run: Run, name: str, cluster: Cluster) -> None:
+    """What some kinds need before they can score; nothing is done where it is complete."""
+    teacher = teacher_of(run, name)  # raises if a library is missing
+    kind = run.config.teacher_kind(name)
+    if kind == TREES:
+        from raydistill.stages.fits.trees import fit  # LightGBM takes 1 s
+
+        fit(run)
+    elif kind == "bi_encoder":
+        calibrate(run, name, cluster, verdict=verdict_on(run, teacher))
+    elif kind == "scores":
+        index_scores(run, name)
 
 
 def record_model(run: Run, name: str) -> None:
@@ -113,13 +132,7 @@ def record_model(run: Run, name: str) -> None:
             although its inputs are the same.
     """
     logits = run.logits(name)
-    if name == TREES:
-        _check_lightgbm()
-        from raydistill.teachers.trees import load_trees
-
-        model = PinnedModel(run.teacher(TREES).uri, load_trees(run).fingerprint)
-    else:
-        model = run.teacher_model(name)
+    model = teacher_of(run, name).model()
     there = logits.read_json(LABELED_BY)
     if there is None:
         logits.write_json(LABELED_BY, {"model": model.fingerprint, "source": model.source})
@@ -130,21 +143,6 @@ def record_model(run: Run, name: str) -> None:
             f"was fitted again; delete {logits} and {run.rejected_logits(name)} to have all pairs "
             "scored by the new one, or restore the old one"
         )
-
-
-def _check_lightgbm() -> None:
-    """Import LightGBM: only if the trees are enabled, since it takes 1 s and needs OpenMP.
-
-    Raises:
-        UserError: OpenMP is missing.
-    """
-    try:
-        import raydistill.teachers.trees  # noqa: F401
-    except OSError as error:
-        raise UserError(
-            f"LightGBM cannot be loaded ({error}); install OpenMP (libgomp1, on macOS libomp), or "
-            "set trees.enabled = false"
-        ) from error
 
 
 def count_rows(run: Run, name: str) -> tuple[int, int]:
@@ -177,56 +175,20 @@ class _Work:
 
     @staticmethod
     def of(run: Run, name: str, cluster: Cluster) -> _Work:
-        if name == TREES:
-            return _Work.of_trees(run, cluster)
-        settings = run.config.label
-        # A ready-made teacher is passed by its name: its folder differs between machines.
-        model, prompt = run.teacher_model(name), run.config.teachers[name].prompt
+        teacher = teacher_of(run, name)
+        needs, steps = teacher.needs, teacher.steps(verdict=verdict_on(run, teacher))
         return _Work(
-            before=partial(read_tokens, model=model, max_length=settings.max_length, prompt=prompt),
-            make=partial(
-                make_scorer,
-                model=model,
-                settings=settings,
-                prompt=prompt,
-                pads=may_pad(run, name),
-            ),
-            after=partial(
-                write_logits, logits=run.logits(name), quarantine=run.rejected_logits(name)
-            ),
-            num_actors=settings.num_actors or cluster.num_actors(gpus_each=settings.num_gpus),
-            gpus=settings.num_gpus if cluster.num_gpus else 0.0,
+            before=steps.before,
+            make=partial(_make, steps),
+            after=steps.after,
+            num_actors=needs.num_actors or cluster.num_actors(gpus_each=needs.gpus_each),
+            gpus=needs.gpus_each if cluster.num_gpus else 0.0,
         )
 
-    @staticmethod
-    def of_trees(run: Run, cluster: Cluster) -> _Work:
-        _check_lightgbm()
-        from raydistill.stages.trees import read_pairs
-        from raydistill.teachers.trees import load_trees, make_scorer
 
-        write = partial(
-            write_logits, logits=run.logits(TREES), quarantine=run.rejected_logits(TREES)
-        )
-        num_actors = run.config.trees.num_actors or cluster.num_actors(gpus_each=0)
-        make = partial(make_scorer, run=run, fingerprint=load_trees(run).fingerprint)
-        return _Work(read_pairs, make, write, num_actors, 0.0)
-
-
-def make_scorer(
-    *,
-    model: PinnedModel,
-    settings: LabelConfig,
-    prompt: str | None = None,
-    pads: bool | None = None,
-) -> ScoreTokens:
+def _make(steps: Steps) -> Step:
     """The scoring step of an actor: on the GPU that Ray assigned, else on one core."""
-    device = "cuda" if has_gpu() else "cpu"
-    if device == "cpu":
-        torch.set_num_threads(1)  # one actor a core is faster than one actor on all cores
-    worker = f"{socket.gethostname()} {os.getpid()}"
-    return ScoreTokens(
-        model=model, settings=settings, device=device, worker=worker, prompt=prompt, pads=pads
-    )
+    return steps.make("cuda" if has_gpu() else "cpu")
 
 
 def _score(shards: list[Shard], work: _Work, tally: _Tally) -> None:

@@ -17,14 +17,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.data.bucket_layout import BucketLayout, make_layout
 from raydistill.data.input_checks import UnusableInput, check_labels, check_usable
 from raydistill.data.manifest import PREPARED, Manifest, RawFile, find_moved, unknown_files
-from raydistill.data.pairs import query_keys
 from raydistill.data.prepare_steps import (
     GATHER_ROWS,
     Dataset,
@@ -39,9 +37,11 @@ from raydistill.errors import UserError
 from raydistill.files import retry
 from raydistill.files.folder import SUCCESS
 from raydistill.files.retry import ITEM_TRIES, tried
-from raydistill.files.schema import COUNTS, EXTRAS, SPLITS
+from raydistill.files.schema import CONFLICTS, COUNTS, EXTRAS, SPLITS
 from raydistill.progress import Progress
 from raydistill.runs.run_folder import Run
+from raydistill.stages.splits.drawn import HELD_OUT, draw_splits
+from raydistill.stages.splits.judged import check_splits, split_keys
 
 logger = logging.getLogger("raydistill")
 
@@ -73,19 +73,21 @@ def prepare_stage(run: Run) -> bool:
 
 
 def _build_all(run: Run) -> bool:
-    judged, pairs = _datasets(run)
-    did_judged = _build(judged, run=run)
+    *judged, pairs = _datasets(run)
+    did = any([_build(dataset, run=run) for dataset in judged])
     check_splits(run)
-    return _build(pairs, run=run) or did_judged
+    did |= draw_splits(run, pairs)
+    return _build(pairs, run=run) or did
 
 
 def _forget_first(run: Run) -> None:
     """Delete a failed first increment except quarantine/: the settings may still change."""
-    datasets = _datasets(run)
-    if any(dataset.name == "pairs" and _num_done(dataset) for dataset in datasets):
+    *judged, pairs = _datasets(run)
+    if _num_done(pairs):
         return
-    for dataset in datasets:
+    for dataset in (*judged, pairs):
         dataset.folder.delete()
+    (run.root / HELD_OUT).delete()
     run.root.delete_file(PREPARED)
 
 
@@ -101,12 +103,12 @@ def check_inputs(run: Run) -> None:
         with run.begin("prepare"):
             _forget_unfinished(run)
     _check_new(run)
-    if not (run.root / "judged").success():
+    if run.config.judged is not None and not (run.root / "judged").success():
         check_labels(run.found_files("judged"), run.config.judged)
 
 
 def _check_new(run: Run) -> None:
-    new = run.unknown_files("judged")
+    new = run.unknown_files("judged") if run.config.judged is not None else []
     run.unknown_files("pairs")
     if new:
         raise UserError(
@@ -123,9 +125,11 @@ def _has_pending(run: Run) -> bool:
 def _forget_unfinished(run: Run) -> None:
     """Restart unfinished increments whose files were deleted or changed.
 
-    After the repair of a truncated file, only the unfinished increments are made again.
+    After the repair of a truncated file, only the unfinished increments are made again. Splits that
+    were drawn from the first files go with them.
     """
-    for dataset in _datasets(run):
+    datasets = _datasets(run)
+    for dataset in datasets:
         increments = run.manifest.increments(dataset.name)
         num_done = _num_done(dataset)
         pending = [file for files in increments[num_done:] for file in files]
@@ -139,37 +143,26 @@ def _forget_unfinished(run: Run) -> None:
             kept: list[Sequence[RawFile]] = [*increments[:num_done]] or [unknown_files([], found)]
             for number in range(num_done, len(increments)):
                 replace(dataset, increment=number).delete()
+            if not _num_done(datasets[-1]):
+                (run.root / HELD_OUT).delete()
             run.write_manifest(run.manifest.with_increments(dataset.name, kept))
 
 
-def check_splits(run: Run) -> None:
-    """Raise UserError unless each judged split has relevant pairs and other pairs."""
-    at = run.config.judged.relevant_at
-    for split in SPLITS:
-        folder = run.judged(split)
-        labels = [folder.read_table(name, columns=["label"])["label"] for name in folder.shards()]
-        relevant = sum(int(pc.sum(pc.greater_equal(label, at)).as_py() or 0) for label in labels)
-        total = sum(len(label) for label in labels)
-        if not 0 < relevant < total:
-            raise UserError(
-                f"the judged {split} split has {total} pairs, {relevant} of them relevant "
-                f"(label >= judged.relevant_at = {at}); it needs both kinds: give more judged "
-                "pairs, another relevant_at, or other shares in a new run_dir"
-            )
-
-
-def _datasets(run: Run) -> tuple[Dataset, Dataset]:
+def _datasets(run: Run) -> list[Dataset]:
+    """The datasets of raw files, the pairs last."""
     config, quarantine = run.config, run.root / "quarantine"
     units = config.ngrams.unit_names
-    judged = Dataset(
-        "judged", config.judged, run.root / "judged", quarantine / "judged", SPLITS,
-        shard_rows=config.pairs.shard_rows, dedupe=True, extra_units=units,
-    )  # fmt: skip
     pairs = Dataset(
         "pairs", config.pairs, run.pairs, quarantine / "pairs", ("",),
         shard_rows=config.pairs.shard_rows, dedupe=config.pairs.dedupe, extra_units=units,
     )  # fmt: skip
-    return judged, pairs
+    if config.judged is None:
+        return [pairs]
+    judged = Dataset(
+        "judged", config.judged, run.root / "judged", quarantine / "judged", SPLITS,
+        shard_rows=config.pairs.shard_rows, dedupe=True, extra_units=units,
+    )  # fmt: skip
+    return [judged, pairs]
 
 
 def _build(dataset: Dataset, *, run: Run) -> bool:
@@ -207,6 +200,8 @@ def _summary(done: dict[str, Any], *, fingerprint: str) -> dict[str, Any]:
     # An increment made by an older version lacks these counts.
     for name in EXTRAS:
         totals[name] = sum(one.get(name, 0) for one in increments)
+    if any(CONFLICTS in one for one in increments):
+        totals[CONFLICTS] = sum(one.get(CONFLICTS, 0) for one in increments)
     rate = round(totals["rows_in"] / max(totals["seconds"], 1e-9))
     return {"fingerprint": fingerprint, **totals, "rows_per_s": rate, **done}
 
@@ -224,11 +219,12 @@ def _add(
     counts, shards = _scatter(dataset, parts, held_out=held_out)
     check_usable(dataset, counts, num_kept=_kept(dataset, counts))
     layouts: dict[str, BucketLayout] = {}
-    rows_out = sum(shards.values())
+    rows_out, conflicts = sum(shards.values()), {}
     if dataset.dedupe:
         layouts = _layouts(dataset, counts, earlier)
         totals, shards = _gather(dataset, layouts, earlier, counts=counts)
         rows_out = totals["rows_out"]
+        conflicts = {CONFLICTS: totals[CONFLICTS]} if CONFLICTS in totals else {}
         if totals["is_exact"]:
             _check_sum(dataset, "gathered", totals["rows_in"], _kept(dataset, counts))
     seconds = time.monotonic() - start_s
@@ -241,6 +237,7 @@ def _add(
         "quarantined": counts["quarantined"],
         "held_out": counts["held_out"],
         **{name: counts[name] for name in EXTRAS},
+        **conflicts,
         "seconds": round(seconds, 1),
         "files": len(files),
         "layouts": {split: asdict(layout) for split, layout in layouts.items()},
@@ -253,6 +250,11 @@ def _add(
         dataset.name, again, *(f"{added[name]:,}" for name in COUNTS), len(shards), seconds,
         f"{counts['rows_in'] / max(seconds, 1e-9):,.0f}",
     )  # fmt: skip
+    if conflicts.get(CONFLICTS):
+        logger.warning(
+            "prepare   %s: %s pairs have rows with different labels: each has their mean",
+            dataset.name, f"{conflicts[CONFLICTS]:,}",
+        )  # fmt: skip
     return added
 
 
@@ -338,6 +340,8 @@ def _gather(
     work = partial(gather_groups, dataset=dataset, layouts=layouts, known=known)
     for result in run_tasks(items, work, cpus=1):
         totals.update(rows_in=result["rows_in"], rows_out=sum(result["shards"].values()))
+        if CONFLICTS in result:
+            totals[CONFLICTS] += result[CONFLICTS]
         shards.update(result["shards"])
         is_exact &= result["is_exact"]
         progress.add(rows=result["rows_in"], note=f"{dataset.name} distinct")
@@ -352,7 +356,7 @@ def _held_out(run: Run, dataset: Dataset) -> HeldOut:
     dev, dev over the rest.
     """
     if dataset.name == "pairs":
-        return HeldOut({"": _split_keys(run)} if run.config.pairs.hold_out else {})
+        return HeldOut({"": split_keys(run)} if run.config.pairs.hold_out else {})
     given = {split: [np.empty(0, np.uint64)] for split in SPLITS}
     for file in find_moved(run.manifest.judged[0], run.found_files("judged")):
         if file.split in ("dev", "test"):
@@ -365,15 +369,3 @@ def _held_out(run: Run, dataset: Dataset) -> HeldOut:
 def _file_keys(file: RawFile, dataset: Dataset) -> NDArray[np.uint64]:
     rules, units = dataset.rules, dataset.extra_units
     return tried(lambda: file_keys(file, rules, extra_units=units), tries=ITEM_TRIES)
-
-
-def _split_keys(run: Run) -> NDArray[np.uint64]:
-    """Keys of the dev and test queries."""
-    column = "query" if run.config.judged.query else "title"
-    units = run.config.ngrams.unit_names
-    keys = [
-        query_keys(folder.read_table(name, columns=[column])[column], extra_units=units)
-        for folder in (run.judged("dev"), run.judged("test"))
-        for name in folder.shards()
-    ]
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *keys]))

@@ -1,8 +1,9 @@
 """train: fit the student on the soft labels, and the baseline on judged labels only.
 
 Ray Train workers read pieces of shards and compute n-gram ids themselves. Output: the weights with
-the best AUC on the judged dev split, and the last ones. Checkpoints are made at ends of windows of
-pieces; an interrupted fit resumes from the last one, on any number of workers.
+the best AUC on the dev split (of the transfer set: agreement with the teachers), and the last ones.
+Checkpoints are made at ends of windows of pieces; an interrupted fit resumes from the last one, on
+any number of workers.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import device_of_worker, workers_use
 from raydistill.cluster.train_job import run_workers
 from raydistill.files.folder import Folder
-from raydistill.runs.fingerprints import ROLES
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
-from raydistill.stages.lexicon import write_lexicon
+from raydistill.stages.fits.covered import copy_scored
+from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student.batches import Loader
 from raydistill.student.fit import FitCallbacks, FitState, StudentFit, fit_student, new_state
 from raydistill.student.fit_files import (
@@ -52,10 +53,10 @@ def train_stage(run: Run, cluster: Cluster) -> bool:
     Raises:
         UserError: shards that a teacher has not scored.
     """
-    if all(run.student(role).success() is not None for role in ROLES):
+    if all(run.student(role).success() is not None for role in run.roles):
         return False
     with run.begin("train"):
-        return any([train_role(run, role, cluster) for role in ROLES])
+        return any([train_role(run, role, cluster) for role in run.roles])
 
 
 def train_role(run: Run, role: str, cluster: Cluster) -> bool:
@@ -66,6 +67,8 @@ def train_role(run: Run, role: str, cluster: Cluster) -> bool:
     """
     if run.student(role).success() is not None:
         return False
+    if role == "student":
+        copy_scored(run)
     _train(student_fit(run, role), cluster)
     return True
 
@@ -119,7 +122,7 @@ def train_loop(config: dict[str, Any]) -> None:
                 )
             )
         write_student(fit, state, use=use)
-    ray.train.report({"dev_auc": state.best_auc})
+    ray.train.report({"best": state.best_auc})
 
 
 def _report_alone(state: FitState) -> None:

@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.tune_trials import search
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics import best_threshold, measure
+from raydistill.evaluation.metrics import agree, best_threshold, measure
 from raydistill.evaluation.report import tune_markdown
 from raydistill.files.folder import SUCCESS
 from raydistill.runs.lexicon_file import load_lexicon
@@ -38,7 +40,8 @@ from raydistill.search.sample import draw_sample
 from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
 from raydistill.search.trial import SearchContext
 from raydistill.stages.evaluate import time_scorer
-from raydistill.stages.lexicon import write_lexicon
+from raydistill.stages.fits.covered import write_covered
+from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.stages.train import train_role
 from raydistill.student.export.student_bundle import (
     bundle_arrays,
@@ -46,7 +49,7 @@ from raydistill.student.export.student_bundle import (
     score_split,
     scorer_of,
 )
-from raydistill.teachers.judged_logits import fitted_stack, stack_of
+from raydistill.teachers.judged_logits import fitted_stack, read_groups, stack_of
 
 logger = logging.getLogger("raydistill")
 BEST, TRIALS, REPORT = "best.toml", "trials.parquet", "report.md"
@@ -99,9 +102,12 @@ def search_context(run: Run) -> SearchContext:
     """
     space = dimensions(run.config)
     tune = run.config.tune
-    sample = draw_sample(run, num_pairs=tune.sample_pairs, seed=tune.seed)
+    is_searched = WEIGHTS in tune.space
+    fitted = fitted_stack(run) if is_searched else stack_of(run)
+    counted = run.config.teacher_names if is_searched else fitted.counted
+    write_covered(run, counted)
+    sample = draw_sample(run, counted=counted, num_pairs=tune.sample_pairs, seed=tune.seed)
     run.train_fingerprint("student")  # pins the models here, once for all trials
-    fitted = fitted_stack(run) if WEIGHTS in tune.space else stack_of(run)
     # With word vectors, even if the run has none: a trial can use them.
     words = replace(run, config=with_settings(run.config, {"ngrams.preset": "match"}))
     write_lexicon(words)
@@ -164,13 +170,21 @@ def _short(student: dict[str, Any], run: Run) -> str:
 def _measure(run: Run) -> dict[str, Any]:
     """Metrics of a student as served on the held-out splits, dev and test, and its µs/pair."""
     scorer = scorer_of(bundle_settings(run, "student"), bundle_arrays(run, "student"))
-    at = run.config.judged.relevant_at
     scored = {split: score_split(run, scorer, split) for split in ("dev", "test")}
-    threshold = best_threshold(*scored["dev"], relevant_at=at)
-    found: dict[str, Any] = {
-        split: measure(*both, relevant_at=at, threshold=threshold).to_dict()
-        for split, both in scored.items()
+    has_label = {split: ~np.isnan(labels) for split, (_, labels) in scored.items()}
+    scored = {
+        split: (scores[has_label[split]], labels[has_label[split]])
+        for split, (scores, labels) in scored.items()
     }
+    threshold = best_threshold(*scored["dev"], relevant_at=run.config.relevant_at("dev"))
+    found: dict[str, Any] = {}
+    for split, both in scored.items():
+        at = run.config.relevant_at(split)
+        if at is not None:
+            found[split] = measure(*both, relevant_at=at, threshold=threshold).to_dict()
+            continue
+        groups = read_groups(run, split)[has_label[split]]
+        found[split] = agree(*both, groups, threshold=threshold).to_dict()
     fingerprint = run.train_fingerprint("student")
     return {**found, US_PER_PAIR: time_scorer(run, scorer)[0], "fingerprint": fingerprint}
 
@@ -189,6 +203,7 @@ def _found(
     front = pareto(trials, metric=tune.metric) if tune.speed else []
     return {
         "metric": tune.metric,
+        "is_agreement": run.config.relevant_at("dev") is None,
         "num_sample": num_sample,
         "states": {s: sum(t.state == s for t in trials) for s in {t.state for t in trials}},
         "errors": [{"name": t.name, "error": t.error} for t in trials if t.state == FAILED],

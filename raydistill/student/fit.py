@@ -17,18 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.config.student import TrainConfig
-from raydistill.evaluation.metrics import auc, log_loss
+from raydistill.errors import UserError
+from raydistill.evaluation.metrics import log_loss, ranking, ranking_name
 from raydistill.files.folder import Folder
 from raydistill.files.prefetch import prefetch
 from raydistill.progress import rate_line
 from raydistill.runs.lexicon_file import spec_of
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import judged_shards
+from raydistill.runs.shards import split_shards
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.student.batches import Batch, Loader, Window, plan_windows
 from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Inputs, Student, predict, to_inputs
 from raydistill.student.trainer import Trainer, rate_at
+from raydistill.teachers.judged_logits import split_targets
 from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import student_dtype
 
@@ -111,7 +113,7 @@ class FitState:
     num_pairs: int = 0  # of all workers, in all epochs
     loss_sum: float = 0.0  # of this worker, since the last evaluation
     loss_pairs: int = 0
-    best_auc: float = float("nan")
+    best_auc: float = float("nan")  # without judged dev pairs the agreement with the teachers
     best: dict[str, Tensor] = field(default_factory=dict)
     num_worse: int = 0  # evaluations since the best one
     history: list[dict[str, float]] = field(default_factory=list)
@@ -190,7 +192,7 @@ def fit_student(
     callbacks: FitCallbacks,
 ) -> None:
     """Train from `state` to the end of the last epoch, or until `is_over`; updates `state`."""
-    dev = _dev_split(fit.run, loader)
+    dev = dev_split(fit.run, loader)
     device = str(state.student.table_VD.device)
     fit_logger = _FitLogger(fit, state, log=callbacks.log)
     batches = prefetch(
@@ -276,14 +278,15 @@ def _evaluate(
         "learning_rate": fit.settings.learning_rate * rate_at(fit.settings, done_share=done_share),
         **_measure(fit, state, state.student, dev, device=device),
     }
-    found, student = entry["dev_auc"], state.student
+    name = f"dev_{ranking_name(_relevant_at(fit))}"
+    found, student = entry[name], state.student
     start = fit.settings.average_from
     if state.average is not None and start is not None and done_share >= start:
         state.average.add(student.arrays())
         of_mean = _measure(fit, state, state.average.student, dev, device=device)
         entry |= {f"{name}_average": value for name, value in of_mean.items()}
-        if of_mean["dev_auc"] > found:
-            found, student = of_mean["dev_auc"], state.average.student
+        if of_mean[name] > found:
+            found, student = of_mean[name], state.average.student
     state.num_worse += 1
     if not found <= state.best_auc:  # also while best_auc is NaN
         state.best_auc, state.num_worse = found, 0
@@ -300,18 +303,22 @@ def _measure(
     *,
     device: str,
 ) -> dict[str, float]:
-    """AUC and log loss on the dev split; all workers get the values of the first one."""
+    """AUC, or agreement with the teachers, and log loss on dev; all workers get the first one's."""
     features, labels = dev
     logits = predict(student, features, device=device)
     temperature = fit.targets.temperature  # a score is a probability at temperature 1
     scores = torch.from_numpy(logits).double().mul(temperature).sigmoid().numpy()
     found = [
-        auc(logits, labels, relevant_at=fit.run.config.judged.relevant_at),
+        ranking(logits, labels, relevant_at=_relevant_at(fit)),
         log_loss(scores, labels) if len(labels) else float("nan"),
     ]
     if state.trainer.gradient_sync is not None:
         found = state.trainer.gradient_sync.broadcast_first(found)
-    return {"dev_auc": found[0], "dev_log_loss": found[1]}
+    return {f"dev_{ranking_name(_relevant_at(fit))}": found[0], "dev_log_loss": found[1]}
+
+
+def _relevant_at(fit: StudentFit) -> float | None:
+    return fit.run.config.relevant_at("dev")
 
 
 def copy_arrays(student: Student) -> dict[str, Tensor]:
@@ -356,7 +363,9 @@ class _FitLogger:
     def evaluated(self) -> None:
         """Log the result of the last evaluation."""
         entry = self.state.history[-1]
-        self.log(self._line(f"loss {entry['loss']:.4f}, dev AUC {entry['dev_auc']:.4f}"))
+        name = ranking_name(_relevant_at(self.fit))
+        shown = {"auc": "dev AUC", "agreement": "agreement with the teachers on dev"}[name]
+        self.log(self._line(f"loss {entry['loss']:.4f}, {shown} {entry[f'dev_{name}']:.4f}"))
 
     def _line(self, note: str) -> str:
         seconds = time.monotonic() - self.start_s
@@ -370,7 +379,17 @@ class _FitLogger:
         return f"train     {self.fit.role} {epoch}  {done}  {note}, {waited}"
 
 
-def _dev_split(run: Run, loader: Loader) -> tuple[Features, NDArray[np.float32]]:
-    """Features and labels of the judged dev split."""
-    judged = Loader(run.judged("dev"), Targets(), spec=loader.spec, lexicon=loader.lexicon)
-    return judged.read_all(judged_shards(run, "dev"))
+def dev_split(run: Run, loader: Loader) -> tuple[Features, NDArray[np.float32]]:
+    """Features and labels of the dev split, without pairs that no teacher has a logit for."""
+    targets = split_targets(run, "dev")
+    dev = Loader(run.split("dev"), targets, spec=loader.spec, lexicon=loader.lexicon)
+    features, labels = dev.read_all(split_shards(run, "dev"))
+    has_label = np.flatnonzero(~np.isnan(labels))
+    if len(labels) and not len(has_label):
+        raise UserError(
+            f"no teacher has a logit of a pair in {run.split('dev')}: there is nothing to compare "
+            "the student with; have those pairs scored too"
+        )
+    if len(has_label) == len(labels):
+        return features, labels
+    return features.take(has_label), labels[has_label]

@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
+from raydistill.evaluation.metrics import ranking_name
 from raydistill.files.folder import SUCCESS, Folder
+from raydistill.runs.covered import covered_pairs, is_sparse
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import judged_shards, missing_shards, pair_shards
+from raydistill.runs.shards import missing_shards, pair_shards, split_shards
 from raydistill.student.batches import Loader, scale_features
 from raydistill.student.fit import FitState, StudentFit, copy_arrays
 from raydistill.teachers.judged_logits import stack_of, targets_of
@@ -33,13 +35,13 @@ def student_fit(run: Run, role: str) -> StudentFit:
         UserError: there is nothing to train on, no dev pair, or a teacher has not scored a shard.
     """
     settings = run.config.train
-    if not judged_shards(run, "dev"):
+    if not split_shards(run, "dev"):  # a drawn split is never empty
         raise UserError(
             "no judged dev pair to choose the best weights by: give more judged pairs or a larger "
-            f"judged.dev_share (now {run.config.judged.dev_share})"
+            f"judged.dev_share (now {run.config.judged_rules.dev_share})"
         )
     if role == "judged_only":
-        shards = judged_shards(run, "train")
+        shards = split_shards(run, "train")
         return StudentFit(run, role, run.judged("train"), shards, Targets(), settings.judged_epochs)
     shards = pair_shards(run)
     if not shards:
@@ -50,7 +52,12 @@ def student_fit(run: Run, role: str) -> StudentFit:
             raise UserError(
                 f"teacher {teacher} has not scored {len(missing)} of the shards: run `label` first"
             )
-    return StudentFit(run, role, run.pairs, shards, targets_of(run, stack_of(run)), settings.epochs)
+    stack = stack_of(run)
+    if not is_sparse(run, stack.counted):
+        return StudentFit(run, role, run.pairs, shards, targets_of(run, stack), settings.epochs)
+    found = covered_pairs(run, stack.counted)
+    targets = targets_of(run, stack, logits=found.logits)
+    return StudentFit(run, role, found.pairs, found.shards, targets, settings.epochs)
 
 
 def write_success(fit: StudentFit, *, seconds: float) -> None:
@@ -67,10 +74,12 @@ def write_success(fit: StudentFit, *, seconds: float) -> None:
         **result,
     }
     fit.output.write_json(SUCCESS, summary)
+    name = ranking_name(fit.run.config.relevant_at("dev"))
     logger.info(
-        "train     %s: best dev AUC %.4f, %.0f s, on %s",
+        "train     %s: best %s %.4f, %.0f s, on %s",
         fit.role,
-        result["dev_auc"],
+        {"auc": "dev AUC", "agreement": "agreement with the teachers on dev"}[name],
+        result[f"dev_{name}"],
         seconds,
         use_text(result),
     )
@@ -99,7 +108,9 @@ def write_student(fit: StudentFit, state: FitState, *, use: dict[str, str]) -> N
     rows = io.BytesIO()
     np.save(rows, np.packbits(state.trainer.trained_rows()))
     fit.output.write_bytes(TRAINED_ROWS, rows.getvalue())
-    found = {"dev_auc": state.best_auc, "pairs": state.num_pairs, "evaluations": state.history}
+    name = ranking_name(fit.run.config.relevant_at("dev"))
+    best_dev = {f"dev_{name}": state.best_auc}
+    found = {**best_dev, "pairs": state.num_pairs, "evaluations": state.history}
     weights = hashlib.blake2b(best, digest_size=8).hexdigest()
     fit.output.write_json(RESULT, {"weights": weights, **found, **use})
 

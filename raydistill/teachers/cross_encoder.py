@@ -6,10 +6,8 @@ Ray.
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.errors import UserError
+from raydistill.teachers.heads.class_gains import GivenGains, expected_logit, gains_of
 from raydistill.teachers.transformer.device import (
     device_name,
     dtype_name,
@@ -43,9 +42,11 @@ from raydistill.teachers.transformer.prompt_tokenizer import (
     needs_prompt,
 )
 from raydistill.teachers.transformer.token_budget import (
+    Counters,
     NoMemory,
     TokenBudget,
     attempt,
+    free_memory,
     packed_rows,
     padded_rows,
 )
@@ -55,18 +56,8 @@ from raydistill.teachers.transformer.trial_pairs import SHORT, Pairs, Trial, lon
 logger = logging.getLogger("raydistill")
 # CPU: MiniLM's widest activations take 12 MB in bfloat16, one core's share of the cache; larger
 # batches were no faster. GPU: 2,000 pairs of 32 wordpieces keep the matrix units fully used.
-_TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
+TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
 _AS_LABELED = Trial()
-
-
-@dataclass
-class Counters:
-    """A teacher's counts since the last reset."""
-
-    num_pairs: int = 0
-    num_tokens: int = 0
-    num_padded_tokens: int = 0
-    num_out_of_memory: int = 0  # batches that did not fit in memory
 
 
 def load_pair_tokenizer(
@@ -84,19 +75,24 @@ def load_pair_tokenizer(
 
 
 def check_model(
-    folder: Path, *, max_length: int, prompt: str | None = None, trial: Trial = _AS_LABELED
+    folder: Path,
+    *,
+    max_length: int,
+    prompt: str | None = None,
+    gains: GivenGains | None = None,
+    trial: Trial = _AS_LABELED,
 ) -> bool:
     """Load the model in `folder` and score trial pairs; returns whether its pairs may be padded.
 
     Raises:
-        UserError: the model is no cross-encoder with 1 or 2 outputs (with `is_base`: no encoder),
-            takes fewer than `max_length` wordpieces, lacks weights, has another model's tokenizer,
-            or its logits depend on the batch.
+        UserError: the model is no cross-encoder with 1 or 2 outputs or classes that fit `gains`
+            (with `is_base`: no encoder), takes fewer than `max_length` wordpieces, lacks weights,
+            has another model's tokenizer, or its logits depend on the batch.
     """
     quiet_transformers()
     config = read_config(folder, trusts_code=trial.trusts_code)
     if not trial.is_base:
-        check_config(folder, config, max_length=max_length)
+        check_config(folder, config, max_length=max_length, gains=gains)
     dtype = teacher_dtype(trial.dtype, device=trial.device)
     if needs_prompt(config) and not trial.is_base:  # fail before gigabytes of weights are loaded
         load_pair_tokenizer(
@@ -114,6 +110,7 @@ def check_model(
         dtype=trial.dtype,
         max_length=max_length,
         prompt=prompt,
+        gains=None if trial.is_base else gains,
         trusts_code=trial.trusts_code,
         pads=True,
         model=model,
@@ -133,21 +130,28 @@ def _check_types(folder: Path, tokens: Tokens, config: Any) -> None:  # noqa: AN
         )
 
 
-def check_config(folder: Path, config: Any, *, max_length: int) -> None:  # noqa: ANN401
-    """Raise UserError unless the config is a cross-encoder's: 1 or 2 outputs, long enough."""
-    if config.num_labels not in (1, 2):
-        raise UserError(f"{folder} has {config.num_labels} outputs; a teacher has 1 or 2")
+def check_config(folder: Path, config: Any, *, max_length: int, gains: GivenGains | None) -> None:  # noqa: ANN401
+    """Raise UserError unless the config is a cross-encoder's: outputs that fit, long enough."""
+    gains_of(config, gains, what=str(folder))
     check_positions(folder, config, max_length=max_length)
     architectures = config.architectures or []
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+        raise UserError(
+            f"{folder} is a {', '.join(architectures)}, a language model without a classification "
+            "head; name it as `causal` if it answers yes or no (Qwen3-Reranker), or as `base` to "
+            "have it fine-tuned"
+        )
     if architectures and not any("SequenceClassification" in name for name in architectures):
         raise UserError(
             f"{folder} is a {', '.join(architectures)}, not a cross-encoder; name it as `base` to "
-            "have it fine-tuned"
+            "have it fine-tuned, or as `bi_encoder` for its cosine"
         )
 
 
 class Teacher:
     """A cross-encoder on one device."""
+
+    gains_K: tuple[float, ...] | None = None  # of a model with classes
 
     def __init__(
         self,
@@ -158,13 +162,15 @@ class Teacher:
         max_length: int,
         tokens_per_batch: int | None = None,
         prompt: str | None = None,
+        gains: GivenGains | None = None,
         trusts_code: bool = False,
         pads: bool | None = None,
         model: Any = None,  # noqa: ANN401 - transformers' classes
     ) -> None:
         """Load the model in `folder`; `max_length` and `tokens_per_batch` count wordpieces.
 
-        `prompt` contains `{query}` and `{title}`; None: the folder's prompt, if it has one. `pads`:
+        `prompt` contains `{query}` and `{title}`; None: the folder's prompt, if it has one.
+        `gains`: of the model's classes; None: it has one or two outputs. `pads`:
         whether pairs of different length may share a batch; None: tested here. `model`: the
         folder's model, if it is loaded already.
 
@@ -175,11 +181,11 @@ class Teacher:
         quiet_transformers()
         set_up_attention(device)
         self.folder, self.device, self.max_length = folder, device, max_length
-        self.budget = TokenBudget(tokens_per_batch or _TOKENS_PER_BATCH[device])
+        self.budget = TokenBudget(tokens_per_batch or TOKENS_PER_BATCH[device])
         self.dtype = teacher_dtype(dtype, device=device)
         if model is None:
             config = read_config(folder, trusts_code=trusts_code)
-            check_config(folder, config, max_length=max_length)
+            check_config(folder, config, max_length=max_length, gains=gains)
         self.tokenise = make_tokenizer(
             folder,
             config=config if model is None else model.config,
@@ -193,7 +199,7 @@ class Teacher:
         check_positions(folder, model.config, max_length=max_length, model=model)
         check_ids(folder, self.tokenizer, model)
         model = model.to(device).eval()
-        self.config = model.config
+        self.config, self.gains_K = model.config, gains_of(model.config, gains, what=str(folder))
         self.is_packed = can_pack(model)
         self.counters = Counters()
         self._run: Callable[[Tokens], Tensor] = self._runner(model, pads=pads)
@@ -274,7 +280,8 @@ class Teacher:
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
         """One logit a pair, in input order; if all queries are "", the titles are single texts.
 
-        The logit of a model with two outputs is its margin: class 1 minus class 0.
+        The logit of a model with two outputs is its margin: class 1 minus class 0; of a model with
+        gains that of the expected gain.
         """
         return self.score(self.tokenise(queries, titles))
 
@@ -334,23 +341,24 @@ class Teacher:
             torch.OutOfMemoryError: the batch is a single pair.
         """
         self.counters.num_out_of_memory += 1
-        num_tokens = self._num_run_tokens(batch)
+        num_tokens = self._num_held_tokens(batch)
         if len(batch.lengths_B) == 1:
-            raise torch.OutOfMemoryError(
-                f"a pair of {num_tokens} tokens does not fit in the memory of "
-                f"{device_name(self.device)} in {dtype_name(self.dtype)}: lower label.max_length "
-                f'(now {self.max_length}), set label.dtype = "float16" or "bfloat16", give an '
-                f"actor more of its GPU (label.num_gpus), or end what else runs on it "
-                f"({problem.reason})"
-            )
+            raise self._no_room(num_tokens, problem)
         self.budget.reduce(num_tokens)
-        if self.device == "cuda":
-            gc.collect()  # an error in a reference cycle keeps the failed batch's tensors
-            torch.cuda.empty_cache()
+        free_memory(self.device)
         logger.warning(
             "out of memory: batches are reduced to %d tokens (%s)",
             self.tokens_per_batch,
             problem.reason,
+        )
+
+    def _no_room(self, num_tokens: int, problem: NoMemory) -> torch.OutOfMemoryError:
+        return torch.OutOfMemoryError(
+            f"a pair of {num_tokens} tokens does not fit in the memory of "
+            f"{device_name(self.device)} in {dtype_name(self.dtype)}: lower label.max_length "
+            f'(now {self.max_length}), set label.dtype = "float16" or "bfloat16", give an '
+            f"actor more of its GPU (label.num_gpus), or end what else runs on it "
+            f"({problem.reason})"
         )
 
     def _batch_rows(self, lengths: NDArray[np.int64]) -> int:
@@ -363,6 +371,8 @@ class Teacher:
     def _margins(self, batch: Tokens) -> Tensor:
         with torch.inference_mode():
             logits = self._run(batch).float()
+            if self.gains_K is not None:
+                return expected_logit(logits, self.gains_K)
             return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
 
     def _num_run_tokens(self, batch: Tokens) -> int:
@@ -370,6 +380,10 @@ class Teacher:
         if self.is_packed:
             return len(batch.ids_T)
         return len(batch.lengths_B) * int(batch.lengths_B[0])
+
+    def _num_held_tokens(self, batch: Tokens) -> int:
+        """Tokens whose states are in memory while a batch runs."""
+        return self._num_run_tokens(batch)
 
     def _count(self, batch: Tokens) -> None:
         self.counters.num_pairs += len(batch.lengths_B)

@@ -1,4 +1,4 @@
-"""The three steps of `label` for one shard: read and tokenise, score, write. No Ray.
+"""The steps of `label` for one shard: read, tokenise, score, write. No Ray.
 
 Each step takes and returns the shard's item and bytes, so the steps may run in one process or in
 three. The bytes are an Arrow stream of all pairs of the shard in order, one record batch a piece.
@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,12 @@ from raydistill.files.folder import Folder
 from raydistill.files.model_files import PinnedModel, load_model
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
-from raydistill.teachers.cross_encoder import Counters, Teacher, load_pair_tokenizer
+from raydistill.teachers.cross_encoder import Teacher, load_pair_tokenizer
+from raydistill.teachers.heads.class_gains import GivenGains
 from raydistill.teachers.transformer.device import device_use
 from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens
 from raydistill.teachers.transformer.prompt_tokenizer import PromptTokenizer
+from raydistill.teachers.transformer.token_budget import Counters
 
 Item = dict[str, Any]
 Step = Callable[[Item, bytes], tuple[Item, bytes]]  # as in cluster/tasks.py
@@ -33,15 +35,27 @@ _SHOWN_CHARS = 200  # of a text in quarantine/
 # A shard with at most this many bad pairs does not stop the run, as a few may be a large share of a
 # small shard. The bad pairs of all shards are counted at the end.
 _FEW_BAD_PAIRS = 10
-_SCORED = LOGITS.append(pa.field("reason", pa.string()))  # reason: why there is no logit
+SCORED = LOGITS.append(pa.field("reason", pa.string()))  # reason: why there is no logit
+
+
+def read_texts(item: Item, _: bytes) -> tuple[Item, bytes]:
+    """Read id, query and title of the pairs of `item["folder"]/item["name"]`."""
+    start_s = time.monotonic()
+    columns = ["pair_id", "query", "title"]
+    table = Folder(item["folder"]).read_table(item["name"], columns=columns)
+    return {**item, "read_s": time.monotonic() - start_s}, to_bytes(table)
 
 
 def read_tokens(
     item: Item, _: bytes, *, model: PinnedModel, max_length: int, prompt: str | None = None
 ) -> tuple[Item, bytes]:
     """Read the pairs of `item["folder"]/item["name"]` and tokenise them piece by piece."""
+    return read_with(item, _tokenizer(model, max_length, prompt))
+
+
+def read_with(item: Item, tokenise: PairTokenizer | PromptTokenizer) -> tuple[Item, bytes]:
+    """`read_tokens` with a loaded tokenizer."""
     start_s = time.monotonic()
-    tokenise = _tokenizer(model, max_length, prompt)
     packed = [_pack(pairs, tokenise) for pairs in _read_pieces(item)]
     # Each piece has the smallest types that hold its values; promotion uses the largest of them.
     table = pa.concat_tables(packed, promote_options="permissive")
@@ -107,6 +121,7 @@ class ScoreTokens:
         device: str,
         worker: str = "",
         prompt: str | None = None,
+        gains: GivenGains | None = None,
         pads: bool | None = None,
     ) -> None:
         """`worker` names this process, so that the number of working processes can be counted.
@@ -124,10 +139,19 @@ class ScoreTokens:
             max_length=settings.max_length,
             tokens_per_batch=settings.tokens_per_batch,
             prompt=prompt,
+            gains=gains,
             trusts_code=model.trusts_code,
             pads=pads,
         )
         load_model(model)  # verify that the files did not change during the load
+
+    @classmethod
+    def of(cls, teacher: Teacher, *, settings: LabelConfig, worker: str = "") -> Self:
+        """The step of a teacher that is loaded."""
+        step = cls.__new__(cls)
+        step.teacher, step.worker = teacher, worker
+        step.max_bad_fraction = settings.max_bad_fraction
+        return step
 
     def __call__(self, item: Item, data: bytes) -> tuple[Item, bytes]:
         """Score a shard; a pair without a finite logit gets null and a reason.
@@ -137,31 +161,56 @@ class ScoreTokens:
         """
         start_s = time.monotonic()
         table = from_bytes(data)
-        counters = self.teacher.counters = Counters()
+        self.teacher.counters = Counters()
         parts = [self.teacher.score(_unpack(batch)) for batch in table.to_batches()]
         logits = np.concatenate([np.empty(0, np.float32), *parts])
-        reasons = table["reason"].to_pylist()
-        bad = np.flatnonzero(~np.isfinite(logits))
-        for row in bad:
-            reasons[row] = reasons[row] or f"the teacher gave {logits[row]}"
-        if len(bad) > max(_FEW_BAD_PAIRS, self.max_bad_fraction * len(logits)):
-            raise UserError(
-                too_many_bad(len(bad), len(logits), self.max_bad_fraction)
-                + f", the first in {item['target']}, row {bad[0]}: {reasons[bad[0]]}"
-            )
-        scored = pa.array(logits, mask=~np.isfinite(logits))
-        columns = [table["pair_id"], scored, pa.array(reasons, pa.string())]
-        done = {
-            "rows": len(logits),
-            "bad_rows": len(bad),
-            "tokens": counters.num_tokens,
-            "padded_tokens": counters.num_padded_tokens,
-            "out_of_memory": counters.num_out_of_memory,
-            "score_s": time.monotonic() - start_s,
-            "worker": self.worker,
-            "use": device_use(self.teacher.device, dtype=self.teacher.dtype),
-        }
-        return {**item, **done}, to_bytes(pa.table(columns, schema=_SCORED))
+        ids, reasons = table["pair_id"], table["reason"].to_pylist()
+        most = self.max_bad_fraction
+        num_bad, scored = scored_shard(item, ids, logits, reasons, max_bad_fraction=most)
+        done = done_with(self.teacher, num_rows=len(logits), num_bad=num_bad, start_s=start_s)
+        return {**item, **done, "worker": self.worker}, scored
+
+
+def done_with(teacher: Teacher, *, num_rows: int, num_bad: int, start_s: float) -> Item:
+    """What a teacher's actor counted at a shard that it began at `start_s`."""
+    counters = teacher.counters
+    return {
+        "rows": num_rows,
+        "bad_rows": num_bad,
+        "tokens": counters.num_tokens,
+        "padded_tokens": counters.num_padded_tokens,
+        "out_of_memory": counters.num_out_of_memory,
+        "score_s": time.monotonic() - start_s,
+        "use": device_use(teacher.device, dtype=teacher.dtype),
+    }
+
+
+def scored_shard(
+    item: Item,
+    pair_ids: pa.ChunkedArray,
+    logits: NDArray[np.float32],
+    reasons: list[str | None],
+    *,
+    max_bad_fraction: float,
+) -> tuple[int, bytes]:
+    """The number of pairs without a finite logit, and the shard's logits for `write_logits`.
+
+    `reasons`: of pairs that were not scored; other pairs without a finite logit get one here.
+
+    Raises:
+        UserError: more than `max_bad_fraction` of the pairs, and more than 10, are bad.
+    """
+    bad = np.flatnonzero(~np.isfinite(logits))
+    for row in bad:
+        reasons[row] = reasons[row] or f"the teacher gave {logits[row]}"
+    if len(bad) > max(_FEW_BAD_PAIRS, max_bad_fraction * len(logits)):
+        raise UserError(
+            too_many_bad(len(bad), len(logits), max_bad_fraction)
+            + f", the first in {item['target']}, row {bad[0]}: {reasons[bad[0]]}"
+        )
+    scored = pa.array(logits, mask=~np.isfinite(logits))
+    table = pa.table([pair_ids, scored, pa.array(reasons, pa.string())], schema=SCORED)
+    return len(bad), to_bytes(table)
 
 
 def write_logits(

@@ -20,7 +20,7 @@ def soft_labels(
     bias: float = 0.0,
     temperature: float = 1.0,
 ) -> NDArray[np.float32]:
-    """sigmoid((sum_m w_m z_m + b) / temperature), shape B.
+    """sigmoid((sum_m w_m z_m + b) / temperature), shape B; NaN where no teacher has a logit.
 
     Source: temperature rescaling and teacher stacking of BERT2DNN (arXiv 2010.10442): the
     temperature divides the margin, on the target only.
@@ -37,12 +37,32 @@ def soft_logits(
     bias: float = 0.0,
     temperature: float = 1.0,
 ) -> NDArray[np.float32]:
-    """The argument of the sigmoid in `soft_labels`, shape B."""
+    """The argument of the sigmoid in `soft_labels`, shape B.
+
+    Where teachers have no logit, the weights of the others are divided by their sum.
+    """
     weights = np.asarray(weights_M, np.float64)
     if logits_BM.shape[1] != len(weights):
         raise ValueError(f"{len(weights)} stacking weights for {logits_BM.shape[1]} teachers")
-    margins = logits_BM.astype(np.float64) @ weights + bias
+    margins = stacked(logits_BM.astype(np.float64), weights) + bias
     return np.asarray(margins / temperature, np.float32)
+
+
+def stacked(logits_BM: NDArray[np.float64], weights_M: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weighted sum of the teachers' logits; of those that a pair has, with the same total.
+
+    NaN for a pair that no teacher of a positive weight has a logit for.
+    """
+    margins_B = logits_BM @ weights_M
+    some_B = np.flatnonzero(np.isnan(margins_B))
+    if len(some_B):
+        logits = logits_BM[some_B][:, weights_M > 0]
+        weights, is_there = weights_M[weights_M > 0], np.isfinite(logits)
+        total = is_there @ weights
+        sums = np.where(is_there, logits, 0) @ weights
+        with np.errstate(invalid="ignore", divide="ignore"):
+            margins_B[some_B] = sums / total * weights.sum()
+    return np.asarray(margins_B)
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,7 @@ class Targets:
     ) -> NDArray[np.float32]:
         """Targets of `pairs`, the rows of a piece; pair ids are compared, not joined.
 
-        NaN for a pair that a teacher has no logit for.
+        NaN for a pair that no teacher has a logit for.
         """
         if not self.logits:
             labels = np.asarray(pairs["label"].to_numpy())
@@ -81,6 +101,18 @@ class Targets:
             bias=self.bias,
             temperature=self.temperature,
         )
+
+
+def scored_pieces(folder: Folder, shard: str) -> list[Piece]:
+    """The row groups of a logits file in which a pair has a logit; rows are not read."""
+    metadata = folder.open_table(shard).metadata
+    pieces, start = [], 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        stop = start + group.num_rows
+        if group.column(1).statistics.null_count < group.num_rows:
+            pieces.append(Piece(shard, start, stop, metadata.num_rows))
+        start = stop
+    return pieces
 
 
 def read_logits(

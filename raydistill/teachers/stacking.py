@@ -1,4 +1,4 @@
-"""Fit stacking weights, bias and calibration temperature on judged labels.
+"""Fit stacking weights, bias and calibration temperature on judged labels; the scale of a cosine.
 
 Input: teachers' logits of a judged split, one column a teacher, and labels. Output: the fitted
 parameters with standard errors, by logistic regression. No files, no Ray.
@@ -8,6 +8,7 @@ Shapes: B pairs, M teachers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,9 +18,14 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from raydistill.config.teachers import COSINE_BIAS, COSINE_SCALE
 from raydistill.errors import UserError
 
+logger = logging.getLogger("raydistill")
 _PENALTY = 1.0  # weighs about as much as one pair: a finite temperature for separable labels
+# Pairs with a logit of each teacher, where some teachers have logits of some pairs only: with fewer
+# the weights are noise.
+_FEWEST = 50
 _TIE = 1e-3  # splits the weight between teachers with equal logits
 
 
@@ -29,6 +35,11 @@ class Stack:
 
     weights: dict[str, float]
     bias: float = 0.0
+
+    @property
+    def counted(self) -> list[str]:
+        """The teachers with a weight above 0."""
+        return [name for name, weight in self.weights.items() if weight > 0]
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,20 @@ def fit_stack(
     Pairs without a finite logit of each teacher are skipped.
 
     Raises:
-        UserError: no pair to fit on, or no teacher that agrees with the labels.
+        UserError: no pair to fit on, too few beside those skipped, or no teacher that agrees with
+            the labels.
     """
-    is_scored = np.isfinite(logits_BM).all(axis=1)
-    if not is_scored.any():
+    if not len(labels_B):
+        raise UserError("no judged dev pair: nothing to fit weights on")
+    is_scored = np.asarray(np.isfinite(logits_BM).all(axis=1))
+    if _are_too_few(is_scored):
+        shares = ", ".join(
+            f"{name} {num:,}" for name, num in zip(names, _num_scored(logits_BM), strict=False)
+        )
         raise UserError(
-            "no judged dev pair has a logit of every teacher: nothing to fit weights on"
+            f"{is_scored.sum():,} of {len(is_scored):,} judged dev pairs have a logit of every "
+            f"teacher ({shares}): too few to fit weights on; score more of them, or give "
+            "soft_labels.weights"
         )
     logits, labels = logits_BM[is_scored].astype(np.float64), labels_B[is_scored].astype(np.float64)
     groups = np.arange(len(labels)) if groups_B is None else groups_B[is_scored]
@@ -97,6 +116,81 @@ def fit_stack(
         temperature_error=float(errors[-1]),
         num_pairs=len(labels),
     )
+
+
+def columns_to_fit(logits_BM: NDArray[np.float32], *, is_partial: Sequence[bool]) -> list[int]:
+    """The teachers whose weights can be fitted together, as columns of the logits.
+
+    All that are not partial; and of the partial ones, in falling order of their logits, each that
+    leaves enough pairs with a logit of every chosen teacher. All of them if there is none.
+    """
+    is_there_BM, num_scored = np.isfinite(logits_BM), _num_scored(logits_BM)
+    chosen = [at for at, partial in enumerate(is_partial) if not partial]
+    others = [at for at, partial in enumerate(is_partial) if partial]
+    for at in sorted(others, key=lambda at: -num_scored[at]):
+        if not _are_too_few(np.asarray(is_there_BM[:, [*chosen, at]].all(axis=1))):
+            chosen.append(at)
+    return sorted(chosen) or others
+
+
+def joined(stack: Stack, names: Sequence[str]) -> Stack:
+    """The stack of all of `names`: those that it lacks get the mean weight of those it has."""
+    mean = 1 / len(stack.weights)
+    weights = {name: stack.weights.get(name, mean) for name in names}
+    total = sum(weights.values())
+    return Stack({name: weight / total for name, weight in weights.items()}, stack.bias)
+
+
+def _are_too_few(is_scored: NDArray[np.bool_]) -> bool:
+    """Whether there is no pair to fit on, or only a few are left where most have no logit."""
+    num = int(is_scored.sum())
+    return not num or (num < _FEWEST and 2 * num < len(is_scored))
+
+
+def _num_scored(logits_BM: NDArray[np.float32]) -> list[int]:
+    """The number of pairs that each teacher has a logit for."""
+    return [int(num) for num in np.isfinite(logits_BM).sum(axis=0)]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The logit of a cosine: scale x cosine + bias, fitted on `num_pairs` judged pairs, or 0."""
+
+    scale: float = COSINE_SCALE
+    bias: float = COSINE_BIAS
+    num_pairs: int = 0
+
+    def logits(self, cosines_B: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One logit a pair, shape B; NaN of NaN."""
+        return (self.scale * cosines_B.astype(np.float64) + self.bias).astype(np.float32)
+
+
+def fit_calibration(
+    cosines_B: NDArray[np.float32], labels_B: NDArray[np.float32], groups_B: NDArray[np.int64]
+) -> Calibration:
+    """Scale and bias by logistic regression on judged pairs; pairs without a cosine are skipped.
+
+    The default where the cosines do not rise with the labels, or there are none.
+    """
+    is_known = np.isfinite(cosines_B)
+    if _are_too_few(is_known):
+        known = f"{is_known.sum():,} of {len(labels_B):,} judged train pairs have one"
+        return _default(f"{known}, too few to fit it on")
+    logits_B = Calibration().logits(cosines_B)  # near the answer: the penalty is then slight
+    try:
+        fitted = fit_stack(logits_B[:, None], labels_B, names=["cosine"], groups_B=groups_B)
+    except UserError:
+        return _default("they do not rise with the labels of the judged train pairs")
+    return Calibration(
+        scale=COSINE_SCALE / fitted.temperature,
+        bias=(COSINE_BIAS + fitted.bias) / fitted.temperature,
+        num_pairs=fitted.num_pairs,
+    )
+
+
+def _default(why: str) -> Calibration:
+    logger.warning("label     cosines keep their default scale: %s", why)
+    return Calibration()
 
 
 def _fit(

@@ -32,7 +32,7 @@ from raydistill.serving.feature_spec import Features, concatenate
 from raydistill.serving.featurize import document_counts, idf
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import to_texts
-from raydistill.stages.lexicon import write_lexicon
+from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student.batches import dense_scale
 from raydistill.student.embedding_kernels import look_up
 from raydistill.student.fit import Average
@@ -117,7 +117,7 @@ def read(run: Run, *, num_pairs: int, units: bool) -> Data:
     _, queries = np.unique(pairs["query"].to_numpy(zero_copy_only=False), return_inverse=True)
     weights = np.asarray(pairs["weight"].to_numpy(), np.float32)
     gaps = np.abs(logits_BM[:, 0] - logits_BM[:, 1]) if logits_BM.shape[1] > 1 else None
-    weights, relevant_at = weights / weights.mean(), run.config.judged.relevant_at
+    weights, relevant_at = weights / weights.mean(), run.config.judged_rules.relevant_at
     return Data(
         lexicon, features(pairs), logits_BM[:, 0], queries, weights, gaps, judged, relevant_at
     )

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     run = Run(load_config(arguments.config, overrides=arguments.set))
-    at = run.config.judged.relevant_at
+    at = run.config.judged_rules.relevant_at
     data = {split: read(run, split) for split in ("train", "dev", "test")}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.txt"

@@ -28,7 +28,7 @@ from raydistill.config.loading import load_config
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
-from raydistill.stages.lexicon import write_lexicon
+from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student.batches import Loader
 from raydistill.student.fit import StudentFit
 from raydistill.student.fit_files import student_fit

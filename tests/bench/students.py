@@ -12,7 +12,7 @@ from scipy.special import expit
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
-from raydistill.stages.evaluate import entry_of
+from raydistill.stages.measured import entry_of
 from raydistill.student.batches import Loader, scale_features
 from raydistill.student.fit import FitCallbacks, FitState, StudentFit, fit_student, new_state
 from raydistill.student.network import Student, predict

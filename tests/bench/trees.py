@@ -27,7 +27,7 @@ from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import Features
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
-from raydistill.stages.lexicon import write_lexicon
+from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student.batches import Loader
 from raydistill.teachers.judged_logits import read_groups, read_judged
 from raydistill.teachers.soft_labels import Targets
@@ -63,7 +63,7 @@ def read(run: Run, split: str) -> Split:
 def measure(
     run: Run, data: dict[str, Split], columns: list[int], settings: TreesConfig
 ) -> dict[str, float]:
-    at, groups = run.config.judged.relevant_at, read_groups(run, "train")
+    at, groups = run.config.judged_rules.relevant_at, read_groups(run, "train")
     dense = {split: np.ascontiguousarray(f.dense_BF[:, columns]) for split, (f, _) in data.items()}
     labels = data["train"][1]
     start_s = time.perf_counter()

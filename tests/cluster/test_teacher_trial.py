@@ -16,6 +16,8 @@ from raydistill.config.teachers import TeacherConfig
 from raydistill.errors import UserError
 from raydistill.runs.run_folder import Run
 from raydistill.stages import distill, label
+from raydistill.teachers.kinds import cross_encoder
+from raydistill.teachers.kinds.registry import teacher_of
 from tests.helpers.checkpoints import damaged, reconfigured, without
 from tests.helpers.decoders import make_decoder
 from tests.helpers.models import make_roberta
@@ -128,15 +130,19 @@ def test_the_sample_is_of_the_shards_once_they_are_there(
     assert teachers.sample_pairs(run)[0] == first
 
 
+def verdict_on(run: Run) -> bool | None:
+    return teachers.verdict_on(run, teacher_of(run, "tiny"))
+
+
 def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     found: list[Path] = []
-    check = teachers.check_model
+    check = cross_encoder.check_model
 
     def counted(folder: Path, **given: object) -> bool:
         found.append(folder)
         return check(folder, **given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(teachers, "check_model", counted)
+    monkeypatch.setattr(cross_encoder, "check_model", counted)
     monkeypatch.setattr(teachers, "_tried", {})
     monkeypatch.setattr(teachers, "_encoders", set())
     return found
@@ -148,11 +154,11 @@ def test_a_teacher_is_tried_once_a_process(
 ) -> None:
     run = Run(config_of(tmp_path / "run", raw_files, TeacherConfig(model=str(tiny_bert))))
     loads = count_loads(monkeypatch)
-    assert teachers.may_pad(run, "tiny") is None
+    assert verdict_on(run) is None
     for _ in range(2):
         teachers.check_teachers(run, ("label", "train"), connect=lambda: None)
         label.check_teacher(run, "tiny")
-    assert loads == [tiny_bert] and teachers.may_pad(run, "tiny")
+    assert loads == [tiny_bert] and verdict_on(run)
     longer = run.config.label.model_copy(update={"max_length": 40})
     label.check_teacher(Run(run.config.model_copy(update={"label": longer})), "tiny")
     assert len(loads) == 2
@@ -183,7 +189,7 @@ def test_a_model_too_large_for_the_driver_is_tried_in_a_task(
     loads = count_loads(monkeypatch)
     run = Run(config_of(tmp_path / "run", raw_files, TeacherConfig(model=str(tiny_bert))))
     teachers.check_teacher(run, "tiny", connect=lambda: ONE)
-    assert not loads and teachers.may_pad(run, "tiny")
+    assert not loads and verdict_on(run)
     broken = damaged(tiny_bert, tmp_path / "broken", without("classifier"))
     run = Run(config_of(tmp_path / "run", raw_files, TeacherConfig(model=str(broken))))
     with pytest.raises(UserError, match=r"^the checkpoint in .*lacks 2 weights"):
@@ -211,7 +217,7 @@ def test_trusted_code_scores_in_the_actors(
     teacher = TeacherConfig(model=source, trust_remote_code=True)
     run = Run(config_of(prepared_dir, raw_files, teacher))
     assert label.label_stage(run, ONE)
-    assert teachers.may_pad(run, "tiny") is False
+    assert verdict_on(run) is False
     done = run.logits("tiny").success()
     assert done is not None and done["quarantined"] == 0
 

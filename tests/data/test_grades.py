@@ -48,6 +48,37 @@ def test_grades_are_words_or_numbers() -> None:
     assert labels([3.0, float("nan")], GRADES) == pytest.approx([0.9, None])
 
 
+def test_letters_and_numbers_of_a_categorical_column_are_grades() -> None:
+    rule = LabelRule(grades=(("E", 1.0), ("S", 0.1), ("4", 0.5)))
+    assert labels(["E", "s", "4", " e "], rule) == pytest.approx([1, 0.1, 0.5, 1])
+    categories = pa.array(["S", "E", "S", None]).dictionary_encode()
+    assert read_labels(categories, rule)[0].to_pylist() == pytest.approx([0.1, 1, 0.1, None])
+
+
+def reasons(values: list[str], grades: dict[str, float]) -> list[str]:
+    return read_labels(pa.array(values), LabelRule(grades=tuple(grades.items())))[1].to_pylist()
+
+
+def test_a_word_that_is_no_grade_is_told_the_nearest_grades() -> None:
+    grades = {"Exact": 1.0, "Partial": 0.5, "Partially": 0.4, "None": 0.0}
+    assert reasons(["exakt", "Partialy", "xyz", "7"], grades) == [
+        "label is not among the grades; the nearest: Exact",
+        "label is not among the grades; the nearest: Partial, Partially",
+        "label is not among the grades: Exact, Partial, Partially, None",
+        "label is not among the grades: Exact, Partial, Partially, None",
+    ]
+
+
+def test_many_words_have_few_reasons() -> None:
+    """Four grades: four nearest ones, six pairs of them, and no near one."""
+    words = [f"{a}{b}{c}" for a in "esci" for b in "xactly" for c in "substitute"]
+    grades = {"exact": 1.0, "substitute": 0.1, "complement": 0.01, "irrelevant": 0.0}
+    assert len(set(reasons(words, grades))) <= 4 + 6 + 1
+    many = {f"grade {n}": n / 100 for n in range(100)}
+    (reason,) = reasons(["zzz"], many)
+    assert len(reason) < 120 and reason.endswith(", ...")
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [

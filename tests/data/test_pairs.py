@@ -3,7 +3,15 @@ import pyarrow as pa
 import pytest
 
 from raydistill.config.data import JudgedConfig, PairsConfig
-from raydistill.data.pairs import clean, collapse, pair_ids, query_keys, split_of, unparsed
+from raydistill.data.pairs import (
+    clean,
+    collapse,
+    count_conflicts,
+    pair_ids,
+    query_keys,
+    split_of,
+    unparsed,
+)
 
 RULES = PairsConfig(input=("x",), max_query_chars=10, max_title_chars=20)
 
@@ -95,6 +103,20 @@ def test_equal_pairs_become_one_with_their_count_and_mean_label() -> None:
     assert collapse(raw.slice(0, 0), dedupe=True).num_rows == 0
 
 
+def test_pairs_with_different_labels_are_counted() -> None:
+    """b x has 1 and 0.5, a x twice 1, and a y one label."""
+    raw = pa.table(
+        {
+            "query": ["b", "a", "b", "a", "a", "b"],
+            "title": ["x", "x", "x", "x", "y", "x"],
+            "label": [1.0, 1.0, 0.5, 1.0, 0.0, 0.5],
+        }
+    )
+    assert count_conflicts(raw) == 1
+    assert count_conflicts(raw.slice(0, 2)) == 0
+    assert count_conflicts(raw.slice(0, 0)) == 0
+
+
 def test_the_order_of_rows_does_not_matter() -> None:
     raw = pa.table({"query": ["b", "a", "b"], "title": ["x", "y", "x"], "label": [0.1, 0.2, 0.3]})
     assert collapse(raw, dedupe=True).equals(collapse(raw.take([2, 0, 1]), dedupe=True))
@@ -130,3 +152,59 @@ def test_a_label_that_no_float_holds_is_out_of_range() -> None:
     found = clean(raw, rows=np.arange(2), columns=names, rules=rules, source="f")
     assert found.pairs["label"].to_pylist() == [1.0]
     assert found.rejects["reason"].to_pylist() == ["label is outside 0..1"]
+
+
+def joined_titles(table: pa.Table, names: list[str]) -> tuple[list[str], list[str]]:
+    """Titles of the clean rows, and the reasons of the others."""
+    found = clean(
+        table,
+        rows=np.arange(len(table)),
+        columns={"query": "query", "title": names},
+        rules=PairsConfig(input=("x",)),
+        source="x",
+    )
+    return found.pairs["title"].to_pylist(), found.rejects["reason"].to_pylist()
+
+
+def test_columns_are_joined_in_order_without_empty_values() -> None:
+    table = pa.table(
+        {
+            "query": ["sofa"] * 6,
+            "title": ["Grey sofa", " ", None, "\u200b", "", None],
+            "brand": pa.array(["Acme", "Acme", None, "", "&nbsp;", None]).dictionary_encode(),
+            "colour": pa.array([7035, None, 9010, 1, None, None], pa.int32()),
+            "width": [2.5, float("nan"), 3.0, None, None, None],
+            "nothing": pa.nulls(6),
+        }
+    )
+    names = ["brand", "title", "colour", "width", "nothing"]
+    titles, reasons = joined_titles(table, names)
+    assert titles == ["Acme Grey sofa 7035 2.5", "Acme", "9010 3", "1"]
+    assert reasons == ["title is empty", "title is null"]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()])
+def test_columns_of_all_kinds_of_text_are_joined(kind: pa.DataType) -> None:
+    table = pa.table(
+        {
+            "query": ["sofa"] * 2,
+            "title": pa.array(["Caf\xe9", "b"]),
+            "brand": pa.array(["Ac", None]).cast(kind),
+        }
+    )
+    assert joined_titles(table, ["title", "brand"]) == (["Caf\xe9 Ac", "b"], [])
+
+
+def test_a_joined_text_that_is_not_utf8_is_rejected() -> None:
+    table = pa.table(
+        {
+            "query": ["sofa"] * 2,
+            "title": pa.array([b"a", b"b"]),
+            "brand": pa.array([b"caf\xe9", b"c"]),
+            "number": [1, 2],
+        }
+    )
+    titles, reasons = joined_titles(table, ["title", "brand", "number"])
+    assert titles == ["b c 2"]
+    assert len(reasons) == 1
+    assert reasons[0].startswith("title is not UTF-8")

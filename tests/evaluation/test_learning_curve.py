@@ -45,3 +45,13 @@ def test_the_plot_has_the_same_bytes_again(num_points: int) -> None:
     plot = curve_svg(found)
     assert plot.startswith(b"<?xml") and b"labeled pairs" in plot and b"no model" in plot
     assert curve_svg(found) == plot
+
+
+def test_a_curve_without_scores_of_the_teacher_shows_the_students_alone() -> None:
+    points = [{**one, "retention": {}} for one in FOUND["points"]]  # type: ignore[union-attr, dict-item]
+    others = {"no model": {"auc": 0.62, "accuracy": None}}
+    found = {**FOUND, "points": points, "others": others}
+    _, tenth, _, overlap = curve_rows(found)
+    assert tenth[2] == "0.6600 ± 0.0141" and tenth[4:] == ("", "", "")
+    assert overlap == ("no model", "", "0.6200", "", "", "", "")
+    assert "teacher a lacks scores of relevant or of other" in curve_markdown(found, plot="c.svg")

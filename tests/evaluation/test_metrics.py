@@ -2,12 +2,16 @@ import numpy as np
 import pytest
 
 from raydistill.evaluation.metrics import (
+    agree,
     auc,
     best_threshold,
     calibration_error,
     log_loss,
     measure,
     ndcg,
+    rank_correlation,
+    ranking,
+    ranking_name,
     retention,
 )
 
@@ -71,3 +75,41 @@ def test_the_best_threshold_is_the_best_of_all() -> None:
 def test_retention() -> None:
     assert retention(0.6, 0.8) == pytest.approx(0.75)
     assert np.isnan(retention(0.6, 0.0))
+
+
+def test_rank_correlation_is_of_ranks_and_ties_share_theirs() -> None:
+    labels = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    assert rank_correlation(np.exp(labels), labels) == pytest.approx(1)
+    assert rank_correlation(-labels, labels) == pytest.approx(-1)
+    # Ranks 1.5 1.5 3.5 3.5 against 1 2 3 4: 4 / sqrt(4 x 5).
+    tied = np.array([0, 0, 1, 1], np.float32)
+    assert rank_correlation(tied, labels) == pytest.approx(4 / np.sqrt(20))
+    assert np.isnan(rank_correlation(np.zeros(4, np.float32), labels))
+    assert np.isnan(rank_correlation(labels[:1], labels[:1]))
+
+
+def test_ranking_is_the_auc_or_agreement() -> None:
+    scores, labels = np.array([0.1, 0.9, 0.8], np.float32), np.array([0.2, 0.6, 0.7], np.float32)
+    assert ranking(scores, labels, relevant_at=0.5) == 1
+    assert ranking(scores, labels, relevant_at=None) == pytest.approx(0.5)
+    assert (ranking_name(0.5), ranking_name(None)) == ("auc", "agreement")
+
+
+def test_agreement_with_soft_labels() -> None:
+    labels = np.array([0.9, 0.2, 0.6, 0.4], np.float32)
+    groups = np.array([0, 0, 1, 1])
+    same = agree(labels, labels, groups, threshold=0.5)
+    assert (same.agreement, same.ndcg_10, same.same_decision) == (1, 1, 1)
+    scores = np.array([0.9, 0.2, 0.3, 0.4], np.float32)  # the second query is the wrong way round
+    found = agree(scores, labels, groups, threshold=0.35)
+    assert found.same_decision == 0.5
+    assert found.agreement == pytest.approx(0.8)  # ranks 4 1 2 3 against 4 1 3 2
+    swapped = (0.4 + 0.6 / np.log2(3)) / (0.6 + 0.4 / np.log2(3))
+    assert found.ndcg_10 == pytest.approx((1 + swapped) / 2)
+    assert set(found.to_dict()) >= {"agreement", "same_decision", "log_loss", "num_pairs"}
+    assert not {"auc", "accuracy"} & set(found.to_dict())
+
+
+def test_the_threshold_of_soft_labels_is_where_the_teachers_decide() -> None:
+    labels, scores = np.array([0.9, 0.6, 0.4], np.float32), np.array([0.7, 0.5, 0.1], np.float32)
+    assert best_threshold(scores, labels, relevant_at=None) == pytest.approx(0.3)

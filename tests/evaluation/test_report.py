@@ -1,6 +1,6 @@
 """Reports in Markdown, from figures written by hand."""
 
-from raydistill.evaluation.report import tune_markdown
+from raydistill.evaluation.report import coverage_section, table_rows, tune_markdown
 from raydistill.search.results import FAILED, STOPPED, UNTUNED, US_PER_PAIR
 
 
@@ -30,3 +30,19 @@ def test_the_report_of_a_search_has_all_it_found() -> None:
     assert "| 20.0 |" in text  # 20.0 and 19.98
     assert "| b, stopped | 0.8000 | 30.0 | a.b = 0.1235 |" in text
     assert "- c: no" in text and "1 failed, 1 stopped" in text and "(settings.svg)" in text
+
+
+def test_a_scorer_of_fewer_pairs_says_so() -> None:
+    entry = {"auc": 0.5, "accuracy": 0.5, "log_loss": 0.5, "ece": 0.5}
+    scorers = {"teacher a": {**entry, "num_pairs": 7}, "student": {**entry, "num_pairs": 1_000}}
+    rows = table_rows({"num_pairs": 1_000, "scorers": scorers})
+    assert [row[0] for row in rows] == ["teacher a (of 7 pairs)", "student"]
+
+
+def test_the_coverage_names_the_dataset_of_each_split() -> None:
+    covered = {"llm": {"pairs": 1, "of": 4, "share": 0.25, "dev": 1, "test": 0, "unmatched": 0}}
+    drawn = "\n".join(coverage_section(covered, sources={"dev": "held_out", "test": "held_out"}))
+    assert "| held out dev | held out test |" in drawn and "judged" not in drawn
+    assert "| held out dev | judged test |" in "\n".join(
+        coverage_section(covered, sources={"dev": "held_out", "test": "judged"})
+    )

@@ -1,5 +1,6 @@
 """A model name resolves to the same model on every machine."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from raydistill.files.folder import Folder
 from raydistill.files.model_files import (
     PinnedModel,
     load_model,
+    model_files,
     model_fingerprint,
     model_folder,
     pin_model,
@@ -149,6 +151,54 @@ def test_beside_safetensors_older_weights_are_not_read(tmp_path: Path) -> None:
     new = model_fingerprint(tmp_path)
     (tmp_path / "pytorch_model.bin").write_text("older")
     assert model_fingerprint(tmp_path) == new != old
+
+
+def name_modules(folder: Path) -> None:
+    places = ("", "1_Pooling", "2_Dense")
+    (folder / "modules.json").write_text(json.dumps([{"path": place} for place in places]))
+    for place in places[1:]:
+        (folder / place).mkdir()
+        (folder / place / "config.json").write_text("{}")
+
+
+def test_older_weights_of_a_dense_layer_are_read_beside_safetensors(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    name_modules(folder)
+    dense, other = folder / "2_Dense" / "pytorch_model.bin", folder / "old" / "pytorch_model.bin"
+    prints = [model_fingerprint(folder)]
+    other.parent.mkdir()
+    for file in (other, folder / "pytorch_model.bin"):  # nothing reads these
+        file.write_text("more")
+    assert model_fingerprint(folder) == prints[0]
+    for weights in ("one", "two"):
+        dense.write_text(weights)
+        prints.append(model_fingerprint(folder))
+    assert len(set(prints)) == 3
+    assert dense in model_files(folder) and other not in model_files(folder)
+    (dense.parent / "model.safetensors").write_text("new")
+    assert dense not in model_files(folder)
+
+
+def test_older_weights_of_a_dense_layer_are_fetched(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model with safetensors only those of modules without."""
+    snapshot = hub / "snapshots" / FIRST
+    wanted: list[list[str]] = []
+
+    def fetch(name: str, *, allow_patterns: list[str], **settings: object) -> str:
+        wanted.append(allow_patterns)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    model_folder(f"owner/name@{FIRST}")
+    assert len(wanted) == 1
+    name_modules(snapshot)
+    model_folder(f"owner/name@{FIRST}")
+    assert wanted[2] == ["1_Pooling/pytorch_model.bin", "2_Dense/pytorch_model.bin"]
+    (snapshot / "2_Dense" / "model.safetensors").write_text("new")
+    model_folder(f"owner/name@{FIRST}")
+    assert wanted[4] == ["1_Pooling/pytorch_model.bin"]
 
 
 def test_links_are_followed(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
-from raydistill.stages.lexicon import write_lexicon
+from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student import fit_files
 from raydistill.student.batches import Loader
 from raydistill.student.fit import FitCallbacks, FitState, StudentFit, fit_student, new_state

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raydistill.cli.main import main
@@ -214,13 +216,44 @@ def test_a_report_is_of_one_way_to_export(
     assert Run(config).train_fingerprint("student") == Run(exact).train_fingerprint("student")
 
 
+def test_a_report_on_judged_pairs_alone_is_of_one_threshold(
+    raw_files: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """Nothing is fitted on the judged pairs, so the student does not depend on it."""
+    runs = [
+        Run(run_config(tmp_path, raw_files, tiny_bert, judged={"dev_share": 0, "relevant_at": at}))
+        for at in (0.5, 0.75)
+    ]
+    one, other = (run.train_fingerprint("student") for run in runs)
+    assert one == other
+    assert len({run.report_fingerprint() for run in runs}) == 2
+    assert len({run.tune_fingerprint() for run in runs}) == 2
+
+
+def test_a_teacher_of_scores_is_its_files_and_the_columns_read(
+    raw_files: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "s.parquet")
+    texts = {name: ["a"] for name in ("query", "title", "name")}
+    pq.write_table(pa.table({**texts, "score": [0.5], "p": [0.1]}), file)
+
+    def fingerprint(**teacher: object) -> str:
+        config = run_config(tmp_path / "run", raw_files, tiny_bert, teachers={"llm": teacher})
+        return Run(config).label_fingerprint("llm")
+
+    inputs = [file, {"path": file, "title": "name"}, {"path": file, "title": "title"}]
+    first, own, same = (fingerprint(scores=[given]) for given in inputs)
+    assert first != own and first == same
+    assert fingerprint(scores=[file], score="p") != first
+
+
 def test_a_bundle_is_current_when_it_is_whole_and_of_the_student(
     raw_files: Path, tiny_bert: Path, prepared_dir: Path
 ) -> None:
     """A job killed between the pointer and the end; a bundle that was lost; another student."""
     run = Run(run_config(prepared_dir, raw_files, tiny_bert))
     done = {"fingerprint": run.train_fingerprint("student"), "bundle": "a" * 16, "weights": "1"}
-    done["settings"] = {"table": "auto"}
+    done["settings"] = run.config.export.fingerprint_fields()
     run.student("student").write_json(SUCCESS, {"weights": "1"})
     assert not run.has_bundle()
     run.bundle.write_json(CURRENT, {"bundle": "a" * 16, "previous": []})

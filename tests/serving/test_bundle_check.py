@@ -167,6 +167,7 @@ def ngrams(**changed: object) -> dict[str, Any]:
         ({"max_title_chars": True}, "max_title_chars is True"),
         ({"max_title_chars": 2**31}, "max_title_chars is 2147483648, not a whole number from 1 to"),
         ({"single_texts": "no"}, "single_texts is 'no', not true or false"),
+        ({"title": "title"}, "title is 'title', not a list of names of columns"),
         ({"ngrams": []}, "ngrams is \\[\\], not a table of preset"),
         (ngrams(preset="other"), "ngrams.preset is 'other', not one of \\('match', 'bert2dnn'\\)"),
         (ngrams(hash_bits=0), "hash_bits is 0, not from 1 to 30"),

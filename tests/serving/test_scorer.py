@@ -142,6 +142,18 @@ def test_a_table_is_scored(bundle: Path) -> None:
     assert (single == scorer.score("", TITLES)).all()
 
 
+def test_a_table_is_scored_by_the_columns_of_the_bundle(bundle: Path) -> None:
+    scorer = Scorer.load(bundle)
+    table = pa.table({"query": ["sofa"] * 3, "a": ["grey", None, ""], "b": ["sofa", "rug", "pan"]})
+    expected = scorer.score("sofa", ["grey sofa", "rug", "pan"])
+    assert (scorer.score_table(table, title=["a", "b"]) == expected).all()
+    scorer.settings["title"] = ["a", "b"]
+    assert (scorer.score_table(table) == expected).all()
+    assert scorer.score_table(table, title="b")[0] != expected[0]
+    with pytest.raises(UserError, match="no column 'a'; it has"):
+        scorer.score_table(table.drop_columns(["a"]))
+
+
 def test_raw_texts_of_columns_are_cleaned(bundle: Path) -> None:
     scorer, raw = Scorer.load(bundle), ["AT&amp;T  sofa", "\ufb01ne sofa", "x" * 5_000]
     found = scorer.score_texts(pa.array(["grey sofa"] * 3), pa.array(raw))

@@ -12,7 +12,7 @@ from raydistill.errors import UserError
 from raydistill.files.model_files import load_model
 from raydistill.runs.run_folder import Run
 from raydistill.stages import finetune
-from raydistill.stages.lexicon import write_lexicon
+from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.teachers.cross_encoder import check_model
 from tests.helpers.models import make_mpnet
 from tests.helpers.runs import run_config
@@ -115,13 +115,13 @@ def test_another_family_is_fine_tuned_and_scores(
     trainer.train()
     assert trainer.evaluate(eval_dataset=learned_from)["eval_loss"] < first
     check_model(keeper.best, max_length=32)
-    found = trainer.predict(finetune.read_examples(run, "dev", trainer.processing_class))
+    found = trainer.predict(finetune.read_examples(run, "tiny", "dev", trainer.processing_class))
     assert np.isfinite(found.predictions).all() and np.std(found.predictions) > 0
 
 
 def test_examples_are_pairs_with_graded_or_binary_targets(run: Run) -> None:
     tokenizer = finetune.load_tokenizer(Path(run.config.teachers["tiny"].base or ""))
-    graded = finetune.read_examples(run, "train", tokenizer)
+    graded = finetune.read_examples(run, "tiny", "train", tokenizer)
     rows = [
         r
         for n in run.judged("train").shards()
@@ -132,7 +132,7 @@ def test_examples_are_pairs_with_graded_or_binary_targets(run: Run) -> None:
     assert graded[0]["input_ids"] == expected["input_ids"]
     binary = Run(run.config.model_copy(update={
         "finetune": run.config.finetune.model_copy(update={"target": "binary"})}))  # fmt: skip
-    labels = [e["labels"] for e in finetune.read_examples(binary, "train", tokenizer)]
+    labels = [e["labels"] for e in finetune.read_examples(binary, "tiny", "train", tokenizer)]
     assert labels == [float(r["label"] >= 0.75) for r in rows]
     assert binary.teacher("tiny").uri != run.teacher("tiny").uri
 

@@ -11,7 +11,7 @@ from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.inputs.readers import read_raw
-from raydistill.files.schema import COUNTS
+from raydistill.files.schema import CONFLICTS, COUNTS, SPLITS
 from raydistill.runs.run_folder import Run
 from raydistill.serving.text.cleaning import normalise
 from raydistill.stages import prepare
@@ -94,6 +94,8 @@ def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
     assert parquet_files(whole) == parquet_files(cut)
     again = cut.pairs.success()
     assert done and again and all(done[n] == again[n] for n in ("shards", *COUNTS))
+    first, second = ((run.root / "judged").success() for run in (whole, cut))
+    assert first and second and first[CONFLICTS] == second[CONFLICTS]
 
 
 @pytest.mark.ray
@@ -315,6 +317,33 @@ def write_judged(path: Path, queries: list[str]) -> None:
 
 def read_queries(run: Run, split: str, name: str) -> list[str]:
     return [str(query) for query in run.judged(split).read_table(name)["query"].to_pylist()]
+
+
+@pytest.mark.ray
+def test_judgments_that_differ_are_averaged_and_counted(
+    local_ray: None, raw_files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Grades of several raters: one pair has E, E and S, mean 0.7; one has twice I."""
+    queries = [f"{letter}{n}" for letter in "abcdefgh" for n in range(5)]
+    rows = [f"{query},{query} {grade},{grade}" for query in queries for grade in "EI"]
+    rows += ["sofa,x,E", "sofa,y,I", "sofa,x,S", "sofa,y,i", "sofa,x,e", "sofa,z,Q"]
+    grades = {"E": 1.0, "S": 0.1, "I": 0.0}
+    (tmp_path / "judged.csv").write_text("\n".join(["query,title,label", *rows]))
+    judged = {"input": str(tmp_path / "judged.csv"), "grades": grades}
+    run = run_over(tmp_path / "run", raw_files, judged=judged)
+    with caplog.at_level("WARNING", logger="raydistill"):
+        assert prepare.prepare_stage(run)
+    assert "judged: 1 pairs have rows with different labels: each has their mean" in caplog.text
+    done = (run.root / "judged").success()
+    assert done and done["conflicting_labels"] == 1 and done["duplicates"] == 3
+    assert done["quarantined"] == 1 and "conflicting_labels" not in (run.pairs.success() or {})
+    tables = [run.judged(s).read_table(n) for s in SPLITS for n in run.judged(s).shards()]
+    pairs = [row for table in tables for row in table.to_pylist()]
+    labels = {row["title"]: row["label"] for row in pairs if row["query"] == "sofa"}
+    assert labels == pytest.approx({"x": 0.7, "y": 0.0})
+    rejected = run.root / "quarantine" / "judged"
+    (reject,) = rejected.read_table(rejected.shards()[0]).to_pylist()
+    assert reject["reason"] == "label is not among the grades: E, S, I"
 
 
 @pytest.mark.ray

@@ -73,7 +73,7 @@ def test_fitted_weights_make_the_soft_labels_and_the_fingerprint(labeled: Run) -
 
 @pytest.mark.ray
 def test_a_sample_is_read_as_the_run_folder_is(labeled: Run) -> None:
-    everything = draw_sample(labeled, num_pairs=10**6, seed=0)
+    everything = draw_sample(labeled, counted=labeled.config.teacher_names, num_pairs=10**6, seed=0)
     assert everything.shards == pair_shards(labeled)
     task = tune.search_context(labeled)
     assert task.sample.num_pairs == 1_000 and set(task.sample.shards) == set(everything.shards)

@@ -82,14 +82,14 @@ def test_the_smallest_form_that_ranks_as_well(
     wrong: list[tuple[str, int, str]], wanted: dict[str, object], form: Form
 ) -> None:
     found = chosen({Form(*one): WRONG for one in wrong}, **wanted)
-    assert found.form == form and found.lost().auc == 0
+    assert found.form == form and found.lost().ranking == 0
     assert next(iter(found.tried)) == exact_form(64)
     assert found.threshold == pytest.approx(0.5)
 
 
 def test_a_form_that_was_asked_for_is_taken_and_says_what_it_costs() -> None:
     found = chosen({SMALL: WRONG}, table="int8", columns=16, layers="int8")
-    assert found.form == SMALL and found.lost().auc == 0.25
+    assert found.form == SMALL and found.lost().ranking == 0.25
     assert found.threshold == pytest.approx(0.85)
     assert list(found.tried) == [exact_form(64), SMALL]
 

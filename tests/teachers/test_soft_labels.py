@@ -1,10 +1,18 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from raydistill.files.pieces import Piece
-from raydistill.teachers.soft_labels import read_logits, soft_labels
+from raydistill.files.folder import Folder
+from raydistill.files.pieces import PIECE_ROWS, Piece
+from raydistill.files.schema import LOGITS
+from raydistill.teachers.soft_labels import (
+    read_logits,
+    scored_pieces,
+    soft_labels,
+    soft_logits,
+)
 from tests.helpers.pairs import write_word_shards
 
 
@@ -39,3 +47,26 @@ def test_logits_of_other_pairs_are_refused(tmp_path: Path) -> None:
     table = pairs.read_table("part-00001.parquet")
     with pytest.raises(ValueError, match="has logits of other pairs than the shard"):
         read_logits(logits, Piece("part-00002.parquet", 0, 4, 4), table)
+
+
+def test_row_groups_without_a_logit_are_left_out(tmp_path: Path) -> None:
+    num_rows = 2 * PIECE_ROWS + 5
+    ids, logits = np.arange(num_rows), np.zeros(num_rows, np.float32)
+    absent = ids != PIECE_ROWS  # one pair is scored, the first of the second row group
+    table = pa.table([ids, pa.array(logits, mask=absent)], schema=LOGITS)
+    folder = Folder(str(tmp_path))
+    folder.write_table("a.parquet", table)
+    expected = Piece("a.parquet", PIECE_ROWS, 2 * PIECE_ROWS, num_rows)
+    assert scored_pieces(folder, "a.parquet") == [expected]
+    folder.write_table("a.parquet", table.slice(0, PIECE_ROWS))
+    assert scored_pieces(folder, "a.parquet") == []
+
+
+def test_a_pair_takes_the_weights_of_the_teachers_that_have_a_logit() -> None:
+    nan = np.nan
+    logits = np.array([[1, 2, 4], [1, nan, 4], [nan, nan, 4], [nan, nan, nan]], np.float32)
+    found = soft_logits(logits, weights_M=(0.5, 0.3, 0.2), bias=1.0, temperature=2.0)
+    # 0.5 + 0.6 + 0.8 = 1.9; (0.5 + 0.8) / 0.7; 4; each + 1, / 2
+    assert np.allclose(found[:3], [1.45, (1.3 / 0.7 + 1) / 2, 2.5]) and np.isnan(found[3])
+    of_two = soft_logits(logits, weights_M=(1.0, 0.0, 0.0))  # only the first has a weight
+    assert np.allclose(of_two[:2], 1) and np.isnan(of_two[2:]).all()

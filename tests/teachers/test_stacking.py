@@ -4,7 +4,15 @@ from scipy.special import expit
 
 from raydistill.errors import UserError
 from raydistill.teachers.soft_labels import soft_labels
-from raydistill.teachers.stacking import FittedStack, fit_stack
+from raydistill.teachers.stacking import (
+    Calibration,
+    FittedStack,
+    Stack,
+    columns_to_fit,
+    fit_calibration,
+    fit_stack,
+    joined,
+)
 
 NUM_PAIRS = 4_000
 
@@ -101,9 +109,69 @@ def test_pairs_without_a_logit_are_left_out() -> None:
     assert stack.num_pairs == NUM_PAIRS
 
 
+def test_weights_are_not_fitted_on_the_few_pairs_that_all_teachers_score() -> None:
+    logits, labels = made_up()
+    some = logits.copy()
+    some[49:, 2] = np.nan
+    few = rf"49 of {NUM_PAIRS:,} .* \(a {NUM_PAIRS:,}, b {NUM_PAIRS:,}, c 49\): too few"
+    with pytest.raises(UserError, match=few):
+        fit_stack(some, labels, names=["a", "b", "c"])
+    some[49, 2] = logits[49, 2]
+    assert fit_stack(some, labels, names=["a", "b", "c"]).num_pairs == 50
+
+
 def test_no_good_teacher_at_all_is_the_users_to_know() -> None:
     logits, labels = made_up()
     with pytest.raises(UserError, match=r"no teacher of a agrees"):
         fit_stack(-logits[:, :1], labels, names=["a"])
     with pytest.raises(UserError, match="no judged dev pair"):
         fit_stack(logits[:0], labels[:0], names=["a", "b", "c"])
+
+
+def test_the_scale_and_the_bias_of_a_cosine_are_found() -> None:
+    rng = np.random.default_rng(0)
+    cosines = rng.uniform(-0.2, 1, NUM_PAIRS).astype(np.float32)
+    labels = (rng.random(NUM_PAIRS) < expit(6 * cosines - 2)).astype(np.float32)
+    cosines[:10] = np.nan
+    found = fit_calibration(cosines, labels, np.arange(NUM_PAIRS))
+    assert found.num_pairs == NUM_PAIRS - 10
+    assert found.scale == pytest.approx(6, abs=0.5) and found.bias == pytest.approx(-2, abs=0.3)
+    logits = found.logits(np.array([0.5, np.nan], np.float32))
+    assert logits[0] == pytest.approx(0.5 * found.scale + found.bias) and np.isnan(logits[1])
+
+
+def test_a_cosine_that_falls_with_the_labels_keeps_the_default_scale() -> None:
+    cosines = np.linspace(-1, 1, 200).astype(np.float32)
+    for labels in (cosines < 0, cosines > 2):  # falling, and none relevant
+        given = labels.astype(np.float32)
+        found = fit_calibration(cosines, given, np.arange(200))
+        assert found == Calibration()
+    assert fit_calibration(cosines * np.nan, given, np.arange(200)) == Calibration()
+
+
+def test_the_log_names_the_pairs_of_the_calibration(caplog: pytest.LogCaptureFixture) -> None:
+    cosines = np.linspace(-1, 1, 200).astype(np.float32)
+    labels = (cosines < 0).astype(np.float32)
+    fit_calibration(cosines, labels, np.arange(200))
+    fit_calibration(cosines * np.nan, labels, np.arange(200))
+    first, second = caplog.messages
+    assert "they do not rise with the labels of the judged train pairs" in first
+    assert "0 of 200 judged train pairs have one, too few" in second
+
+
+def test_a_partial_teacher_of_too_few_pairs_is_not_fitted() -> None:
+    logits = np.zeros((100, 3), np.float32)
+    logits[:49, 0], logits[60:, 1] = np.nan, np.nan  # 51 and 60 scored pairs, 11 by both
+    assert columns_to_fit(logits, is_partial=[True, True, False]) == [1, 2]
+    assert columns_to_fit(logits[:, :2], is_partial=[True, True]) == [1]
+    logits[:, 1] = 0
+    assert columns_to_fit(logits, is_partial=[True, True, False]) == [0, 1, 2]
+    none = np.full_like(logits, np.nan)
+    assert columns_to_fit(none[:, :2], is_partial=[True, True]) == [0, 1]
+    assert columns_to_fit(none, is_partial=[True, True, False]) == [2]
+
+
+def test_a_teacher_without_a_fitted_weight_joins_with_the_mean_of_the_others() -> None:
+    stack = joined(Stack({"a": 0.75, "b": 0.25}, bias=0.5), ["llm", "a", "b"])  # 0.5 + 1
+    assert list(stack.weights) == ["llm", "a", "b"] and stack.bias == 0.5
+    assert list(stack.weights.values()) == pytest.approx([1 / 3, 1 / 2, 1 / 6])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydistill.serving.text.arrow_text import MAX_BYTES
+from raydistill.serving.text.columns import join_columns
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,38 @@ def one_chunk(column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_string(column.type) and column.nbytes > MAX_BYTES:
         column = column.cast(pa.large_string())
     return column.combine_chunks()
+
+
+def flat_names(columns: Mapping[str, str | Sequence[str]]) -> list[str]:
+    """The names of all columns of an input, each once."""
+    return listed(columns.values())
+
+
+def listed(columns: Iterable[str | Sequence[str]]) -> list[str]:
+    """The names in single columns and lists of columns, each once, without empty ones."""
+    parts = ([one] if isinstance(one, str) else one for one in columns)
+    return list(dict.fromkeys(name for part in parts for name in part if name))
+
+
+def read_column(table: pa.Table, name: str | Sequence[str]) -> pa.Array:
+    """A column as one array; several as one text a row, joined by a space without empty values.
+
+    The joined text is null where all values are null. It is binary if any value is not UTF-8.
+    """
+    if isinstance(name, str):
+        return one_chunk(table[name])
+    columns = [one_chunk(table[part]) for part in name]
+    decoded = [decode(column) for column in columns]
+    if any(pc.any(bad).as_py() for _, bad in decoded):
+        parts = [_to_binary(column) for column in columns]
+    else:
+        parts = [text for text, _ in decoded]
+    return join_columns(parts)
+
+
+def _to_binary(column: pa.Array) -> pa.Array:
+    """The bytes of a column's texts."""
+    kind = column.type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        column = decode(column)[0]
+    return column.cast(pa.large_binary())

@@ -6,6 +6,7 @@ it is listed beside the table, with its row number and the reason.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -126,30 +127,41 @@ def check_columns(file: InputFile, columns: Sequence[str], *, hint: str = COLUMN
         if found.count(column) > 1:
             raise UserError(f"{file.uri} has two columns named {column!r}; rename one")
         if column not in found:
-            there = ", ".join(dict.fromkeys(found)) or "none"
-            way_out = hint
-            if len(found) == 1 and any(mark in found[0] for mark in ",;|\t"):
-                way_out = 'name its delimiter, csv = { delimiter = "," } of its input'
-            raise UserError(f"no column {column!r} in {file.uri}; it has {there}; {way_out}")
+            raise UserError(_no_column(file, column, found, hint=hint))
 
 
-def row_group_spans(file: InputFile, *, max_rows: int) -> list[tuple[int, int]]:
-    """The spans [first, stop) of row groups of a Parquet file; other formats: (0, 0), all rows.
+def _no_column(file: InputFile, column: str, found: Sequence[str], *, hint: str) -> str:
+    """The message for a column that a file lacks, or that holds lists or objects."""
+    there = ", ".join(dict.fromkeys(found)) or "none"
+    if file.format not in TEXT_FORMATS and column in (names := _stored_schema(file)).names:
+        kind = names.field(column).type
+        return f"column {column!r} of {file.uri} is {kind}: give one of texts or numbers ({there})"
+    way_out, near = hint, difflib.get_close_matches(column, found, n=1)
+    if len(found) == 1 and any(mark in found[0] for mark in ",;|\t"):
+        way_out, near = 'name its delimiter, csv = { delimiter = "," } of its input', []
+    guess = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no column {column!r} in {file.uri}; it has {there}{guess}; {way_out}"
 
-    A span has at most `max_rows` rows, or is a single row group.
+
+def row_group_spans(file: InputFile, *, max_rows: int) -> list[tuple[tuple[int, int], int | None]]:
+    """The spans [first, stop) of row groups of a Parquet file, each with its number of rows.
+
+    A span has at most `max_rows` rows, or is a single row group. Other formats: (0, 0), which is
+    all rows, and None.
     """
     if file.format != "parquet":
-        return [(0, 0)]
+        return [((0, 0), None)]
     filesystem, path = open_uri(file.uri)
     metadata = tried_at(file.uri, lambda: pq.read_metadata(path, filesystem=filesystem))
-    spans, first, num_rows = [], 0, 0
+    spans: list[tuple[tuple[int, int], int | None]] = []
+    first, num_rows = 0, 0
     for at in range(metadata.num_row_groups):
         here = metadata.row_group(at).num_rows
         if at > first and num_rows + here > max_rows:
-            spans.append((first, at))
+            spans.append(((first, at), num_rows))
             first, num_rows = at, 0
         num_rows += here
-    return [*spans, (first, metadata.num_row_groups)]
+    return [*spans, ((first, metadata.num_row_groups), num_rows)]
 
 
 def read_raw(

@@ -16,8 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from raydistill.config.data import Column
 from raydistill.errors import UserError, WorkError
 from raydistill.evaluation.c_program import from_c
 from raydistill.evaluation.latency import (
@@ -42,6 +44,7 @@ from raydistill.evaluation.latency import (
 )
 from raydistill.evaluation.word_models import WORD_MODELS, words_of
 from raydistill.files.inputs.input_files import expand_inputs
+from raydistill.files.inputs.raw_rows import listed, read_column
 from raydistill.files.inputs.readers import check_columns, read_raw
 from raydistill.files.model_files import load_model, pin_model
 from raydistill.serving.bundle import GOLDEN, current_bundle, read_settings
@@ -105,22 +108,30 @@ class Found:
         }
 
 
-def read_pairs(source: str, *, query: str, title: str) -> list[Pair]:
+def read_pairs(source: str, *, query: str, title: Column) -> list[Pair]:
     """The first pairs of a file, without those that lack a text; `query` "": single texts.
 
     Raises:
         UserError: the file or a column does not exist, or it has no pair.
     """
-    columns = [name for name in (query, title) if name]
+    columns = listed([query, title])
     (file, *_) = expand_inputs([source])
     check_columns(file, columns)
-    rows = (row for raw in read_raw(file, columns=columns) for row in raw.table.to_pylist())
-    texts = ((row[query] if query else "", row[title]) for row in rows)
+    texts = (
+        pair for raw in read_raw(file, columns=columns) for pair in _texts(raw.table, query, title)
+    )
     pairs = ((str(asked), str(text)) for asked, text in texts if asked is not None and text)
     found = list(islice(pairs, _MAX_PAIRS))
     if not found:
         raise UserError(f"{file.uri} has no pair")
     return found
+
+
+def _texts(table: pa.Table, query: str, title: Column) -> Iterator[tuple[Any, Any]]:
+    """Query (without a column: "") and title of each row."""
+    titles = read_column(table, title).to_pylist()
+    queries = read_column(table, query).to_pylist() if query else [""] * len(titles)
+    return zip(queries, titles, strict=True)
 
 
 def golden_pairs(bundle: Path) -> list[Pair]:

@@ -34,19 +34,15 @@ from raydistill.files.pieces import PieceReader, pieces_of, read_pieces
 from raydistill.progress import Progress
 from raydistill.runs.fingerprints import fingerprint
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import judged_shards
+from raydistill.runs.shards import split_shards
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES
 from raydistill.stages import train
-from raydistill.stages.evaluate import (
-    entry_of,
-    leave_out_unscored,
-    reference_of,
-    retentions,
-    teacher_scores,
-)
-from raydistill.stages.lexicon import write_lexicon
+from raydistill.stages.evaluate import partial_scorers, reference_of, teacher_scores
+from raydistill.stages.fits.covered import copy_scored
+from raydistill.stages.fits.lexicon import write_lexicon
+from raydistill.stages.measured import Scores, leave_out_unscored, measure_scorers, retained
 from raydistill.student.export.student_bundle import (
     bundle_settings,
     score_split,
@@ -108,13 +104,19 @@ def fit_curve(run: Run, settings: CurveSettings, cluster: Cluster) -> dict[str, 
     """Fit the missing students, write `curve/`, and return its figures.
 
     Raises:
-        UserError: shards that a teacher has not scored.
+        UserError: shards that a teacher has not scored, or a run without judged dev pairs.
     """
+    if not run.config.learns_from_judged:
+        raise UserError(
+            "evaluate --curve measures students on judged dev and test pairs, and the run has no "
+            "judged dev pairs: give [judged] with a dev_share above 0"
+        )
     with run.begin("train"):  # excludes a concurrent `train`: its student is a point
         return _curve(run, settings, cluster)
 
 
 def _curve(run: Run, settings: CurveSettings, cluster: Cluster) -> dict[str, Any]:
+    copy_scored(run)
     points = _points(run, settings)
     if any(point.output.success() is None for point in points):
         left = prepare_points(run, settings)
@@ -289,22 +291,35 @@ def _figures(run: Run, points: Sequence[Point]) -> dict[str, Any]:
         scored[_name(point)] = _scores(point.run, "student", point.output)
     judged = {split: read_judged(run, split) for split in _SPLITS}
     labels = {split: found.labels_B for split, found in judged.items()}
-    num_unscored = leave_out_unscored(scored, labels)["test"]
-    entries = {name: entry_of(run, scores, labels) for name, scores in scored.items()}
-    for name, one in entries.items():
-        if name != teacher:
-            one["retention"] = retentions(one, entries[teacher])
+    num_unscored, entries = measure_beside(run, scored, labels, teacher=teacher)
     students = {_name(point) for point in points}
     return {
         "num_pairs": len(labels["test"]),
         "num_unscored": num_unscored,
         "num_queries": judged["test"].num_queries,
-        "relevant_at": run.config.judged.relevant_at,
+        "relevant_at": run.config.judged_rules.relevant_at,
         "teacher": teacher,
         "seeds": sorted({point.settings.seed for point in points}),
         "points": [_entry(point, entries[_name(point)]) for point in points],
         "others": {name: one for name, one in entries.items() if name not in students},
     }
+
+
+def measure_beside(
+    run: Run, scored: dict[str, Scores], labels: Scores, *, teacher: str
+) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The number of test pairs that are left out, and the figures of each scorer.
+
+    Each but the teacher has its `retention`, where the teacher has scores to compare with.
+    """
+    partial = [name for name in partial_scorers(run) if name in scored]
+    num_unscored = leave_out_unscored(scored, labels, but=partial)["test"]
+    entries = measure_scorers(run, scored, labels, partial=partial)
+    for name in entries:
+        kept = retained(run, scored, labels, entries=entries, name=name, reference=teacher)
+        if name != teacher and kept:
+            entries[name]["retention"] = kept
+    return num_unscored, entries
 
 
 def _entry(point: Point, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -330,7 +345,7 @@ def _without_model(run: Run) -> dict[str, Any]:
 
     Empty for single texts.
     """
-    if not run.config.judged.query:
+    if not run.config.has_query:
         return {}
     spec = NgramSpec("match", 8)
     at = DENSE_NAMES.index("query_trigrams_found")
@@ -340,7 +355,7 @@ def _without_model(run: Run) -> dict[str, Any]:
         folder = run.judged(split)
         parts = [
             features_of(rows, spec=spec, lexicon=lexicon).dense_BF[:, at].copy()
-            for rows in read_pieces(folder, pieces_of(judged_shards(run, split)))
+            for rows in read_pieces(folder, pieces_of(split_shards(run, split)))
         ]
         found[split] = np.concatenate([np.empty(0, np.float32), *parts])
     return {OVERLAP: found}

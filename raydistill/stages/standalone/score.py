@@ -20,17 +20,19 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from raydistill.config.data import Column
 from raydistill.errors import UserError
 from raydistill.files.durable import move_whole
 from raydistill.files.inputs.csv_dialect import CsvOptions
 from raydistill.files.inputs.formats import COMPRESSIONS, file_format
 from raydistill.files.inputs.input_files import InputFile, expand_inputs
-from raydistill.files.inputs.raw_rows import decode, one_chunk
+from raydistill.files.inputs.raw_rows import decode, listed, one_chunk, read_column
 from raydistill.files.inputs.readers import RawRows, check_columns, read_raw, read_schema, unified
 from raydistill.serving.scorer import Scorer
 from raydistill.serving.text.cleaning import normalise
 
 logger = logging.getLogger("raydistill")
+_HINT = "name the columns with --query and --title (default: those that the bundle was trained on)"
 _LINES = 1_024
 _WRITTEN = ("parquet", "csv", "tsv", "jsonl")
 _MARK = b"\xef\xbb\xbf"  # UTF-8's byte-order mark
@@ -42,10 +44,12 @@ def score_file(
     source: str,
     target: str,
     query: str,
-    title: str,
+    title: Column,
     csv: CsvOptions | None = None,
 ) -> tuple[int, int]:
     """Score the pairs of `source` into `target`; returns rows written and rows without a score.
+
+    The values of several `title` columns are joined as by `prepare`.
 
     A row whose query or title is null, empty or not UTF-8 stays in the output with a null score. So
     does a line that cannot be parsed, with the fields that could be read. `csv`: the delimiters.
@@ -56,9 +60,9 @@ def score_file(
             f"cannot write {target!r}; give a local .parquet, .csv, .tsv or .jsonl file"
         )
     files = expand_inputs([source], csv=csv)
-    columns = [name for name in (query, title) if name]
+    columns = listed([query, title])
     for file in files:
-        check_columns(file, columns)
+        check_columns(file, columns, hint=_HINT)
     schema = _output_schema(files)
     num_rows = num_null = 0
     path = Path(target).expanduser()
@@ -90,24 +94,28 @@ def _output_schema(files: Iterable[InputFile]) -> pa.Schema:
     return pa.schema([*columns, ("score", pa.float32())])
 
 
-def _scores_of(scorer: Scorer, raw: RawRows, *, query: str, title: str) -> pa.FloatArray:
+def _scores_of(scorer: Scorer, raw: RawRows, *, query: str, title: Column) -> pa.FloatArray:
     """Scores of all rows; null for bad rows."""
     table = raw.table
-    for name in (query, title):
-        if name and name not in table.column_names:  # JSON lines: absent from this block
+    for name in listed([query, title]):
+        if name not in table.column_names:  # JSON lines: absent from this block
             table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
     scores = score_table(scorer, table, query=query, title=title)
     bad = np.isin(raw.rows, [row for row, _ in raw.bad])
     return pc.if_else(pa.array(bad), None, scores) if bad.any() else scores
 
 
-def score_table(scorer: Scorer, table: pa.Table, *, query: str, title: str) -> pa.FloatArray:
+def score_table(scorer: Scorer, table: pa.Table, *, query: str, title: Column) -> pa.FloatArray:
     """Scores of the rows of a table; null for a missing text."""
-    titles, has_title = _texts(table[title], max_chars=scorer.settings["max_title_chars"])
+    titles, has_title = _texts(
+        read_column(table, title), max_chars=scorer.settings["max_title_chars"]
+    )
     if not query:
         queries, usable = pa.array([""] * len(titles), pa.string()), has_title
     else:
-        queries, has_query = _texts(table[query], max_chars=scorer.settings["max_query_chars"])
+        queries, has_query = _texts(
+            read_column(table, query), max_chars=scorer.settings["max_query_chars"]
+        )
         usable = pc.and_(has_title, has_query)
     scores = scorer.score_texts(queries, titles)
     return pa.array(scores, mask=~np.asarray(usable))
@@ -142,9 +150,9 @@ def score_lines(scorer: Scorer, lines: Iterable[bytes], output: TextIO) -> tuple
     return num_rows, num_null
 
 
-def _texts(column: pa.ChunkedArray, *, max_chars: int) -> tuple[pa.StringArray, pa.BooleanArray]:
+def _texts(column: pa.Array, *, max_chars: int) -> tuple[pa.StringArray, pa.BooleanArray]:
     """Texts cleaned as by `prepare`, "" for a missing one; and whether each text exists."""
-    decoded, _ = decode(one_chunk(column))
+    decoded, _ = decode(column)
     texts = pc.utf8_slice_codeunits(normalise(pc.fill_null(decoded, "")), 0, max_chars)
     return texts, pc.not_equal(texts, "")
 

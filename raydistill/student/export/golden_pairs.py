@@ -60,7 +60,7 @@ def golden_pairs(run: Run) -> Pairs:
     rows = fit.folder.read_rows(shard, 0, _NUM_PAIRS, columns=["query", "title"])
     queries, titles = rows["query"].to_pylist(), rows["title"].to_pylist()
     odd = list(ODD_TEXTS)
-    has_query = bool(run.config.judged.query)
+    has_query = run.config.has_query
     odd_queries = odd[1:] + odd[:1] if has_query else [""] * len(odd)
     num_plain = _NUM_PAIRS - len(odd)
     return queries[:num_plain] + odd_queries, titles[:num_plain] + odd

@@ -45,12 +45,19 @@ Scorer.load("bundle").score("grey sofa", ["Sofa, 3 seats, grey", "Sofa cover, gr
   layers {list(student.hidden or ())}. `model.rdm` has {num_bytes / 1e6:.1f} MB.
 - Distilled from {weights} at temperature {settings["temperature"]};
   {done.get("rows_in", 0):,} pairs.
-- AUC on the judged dev split: {chosen.tried[chosen.form].auc:.4f}. A score of
+- {_measure(run)}: {chosen.tried[chosen.form].ranking:.4f}. A score of
   {settings["threshold"]:.3f} or more is called relevant.
-- Stored form: {chosen.form}. On the dev split that costs {lost.auc:.4f} of the
-  AUC and {lost.ndcg_10:.4f} of nDCG@10 against float32. Scores of golden pairs differ by at most
+- Stored form: {chosen.form}. On the dev split that costs {lost.ranking:.4f} of that and
+  {lost.ndcg_10:.4f} of nDCG@10 against float32. Scores of golden pairs differ by at most
   {apart:.4f}.
 - `golden.json` holds {num_golden} pairs with their scores and all steps to them, for a check of any
   other reader.
 - Fingerprint of the student `{settings["student"]}`.
 """
+
+
+def _measure(run: Run) -> str:
+    """What the figure of the dev split is."""
+    if run.config.relevant_at("dev") is None:
+        return "Agreement with the teachers (rank correlation) on held-out queries"
+    return "AUC on the judged dev split"

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.config.student import ExportConfig
-from raydistill.evaluation.metrics import auc, best_threshold, ndcg
+from raydistill.evaluation.metrics import best_threshold, ndcg, ranking
 
-_MOST_LOST = 0.001  # of the AUC and of nDCG@10 on the judged dev split
+_MOST_LOST = 0.001  # of the ranking and of nDCG@10 on the dev split
 _SHARES = (4, 2)  # of the columns: a quarter, a half
 Scored = tuple[NDArray[np.float32], NDArray[np.float32]]  # scores and labels
 
@@ -31,7 +31,7 @@ class Form(NamedTuple):
 class RankFigures(NamedTuple):
     """What a student ranks on the dev split in a form; NaN where it cannot be said."""
 
-    auc: float
+    ranking: float  # AUC; without judged dev pairs the agreement with the teachers
     ndcg_10: float
 
 
@@ -48,7 +48,7 @@ class ChosenForm(NamedTuple):
     def lost(self) -> RankFigures:
         """How much the chosen form loses against the exact one; below 0: it gains."""
         exact, chosen = next(iter(self.tried.values())), self.tried[self.form]
-        return RankFigures(exact.auc - chosen.auc, exact.ndcg_10 - chosen.ndcg_10)
+        return RankFigures(exact.ranking - chosen.ranking, exact.ndcg_10 - chosen.ndcg_10)
 
 
 def exact_form(columns: int) -> Form:
@@ -62,16 +62,16 @@ def choose_form(
     columns: int,
     score: Callable[[Form], Scored],
     groups_B: NDArray[np.int64],
-    relevant_at: float,
+    relevant_at: float | None,
 ) -> ChosenForm:
     """The form that is wanted; where it says "auto" the smallest that loses less than 0.001 on dev.
 
     One part after the other: the table's type, its columns, the layers' type. What is given is
-    taken; of an "auto" the first that, with what is chosen before it, loses little. The AUC and
+    taken; of an "auto" the first that, with what is chosen before it, loses little. The ranking and
     nDCG@10 are compared with the exact form; where one cannot be computed (one class, no query of
     several pairs) the other decides, and where neither can, "auto" changes nothing.
 
-    `score`: scores and labels of the judged dev split in a form; `columns`: those of the student;
+    `score`: scores and labels of the dev split in a form; `columns`: those of the student;
     `groups_B` numbers the queries of the pairs of dev.
     """
     tried: dict[Form, RankFigures] = {}
@@ -80,9 +80,11 @@ def choose_form(
     def figures(form: Form) -> RankFigures:
         if form not in tried:
             scores, labels = score(form)
+            has_label = ~np.isnan(labels)
+            scores, labels = scores[has_label], labels[has_label]
             thresholds[form] = best_threshold(scores, labels, relevant_at=relevant_at)
-            ranked = ndcg(scores, labels, groups_B)
-            tried[form] = RankFigures(auc(scores, labels, relevant_at=relevant_at), ranked)
+            ranked = ndcg(scores, labels, groups_B[has_label])
+            tried[form] = RankFigures(ranking(scores, labels, relevant_at=relevant_at), ranked)
         return tried[form]
 
     form = exact_form(columns)

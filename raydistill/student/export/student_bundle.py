@@ -15,7 +15,7 @@ from raydistill.files.folder import Folder
 from raydistill.files.pieces import pieces_of, read_pieces
 from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import judged_shards
+from raydistill.runs.shards import split_shards
 from raydistill.serving.bundle import BUNDLE_FORMAT, bundle_files
 from raydistill.serving.native.layout import aligned
 from raydistill.serving.scorer import Scorer
@@ -29,7 +29,7 @@ from raydistill.student.export.golden_pairs import (
 from raydistill.student.export.model_card import model_card
 from raydistill.student.export.stored_form import ChosenForm, Form, choose_form
 from raydistill.student.fit_files import load_student, load_trained_rows, student_fit
-from raydistill.teachers.judged_logits import read_groups
+from raydistill.teachers.judged_logits import read_groups, split_targets
 
 
 def bundle_settings(run: Run, role: str) -> dict[str, Any]:
@@ -43,7 +43,9 @@ def bundle_settings(run: Run, role: str) -> dict[str, Any]:
         "threshold": 0.5,
         "max_query_chars": config.pairs.max_query_chars,
         "max_title_chars": config.pairs.max_title_chars,
-        "single_texts": not config.judged.query,
+        "single_texts": not config.pairs.query,
+        # The columns that prepare joined; with one column nothing: `score` reads `title`.
+        **({} if isinstance(config.pairs.title, str) else {"title": list(config.pairs.title)}),
     }
 
 
@@ -73,7 +75,7 @@ def export_bundle(run: Run) -> Exported:
         columns=columns,
         score=lambda form: score_split(run, forms.scorer(form), "dev"),
         groups_B=read_groups(run, "dev"),
-        relevant_at=run.config.judged.relevant_at,
+        relevant_at=run.config.relevant_at("dev"),
     )
     settings["threshold"] = chosen.threshold
     model = forms.model(chosen.form)
@@ -128,10 +130,10 @@ def student_arrays(run: Run, folder: Folder) -> dict[str, NDArray[np.float32]]:
 def score_split(
     run: Run, scorer: Scorer, split: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scores and labels of a judged split, in shard order."""
+    """Scores and labels of the dev or test split, in shard order; NaN: no soft label."""
     scores, labels = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
-    folder: Folder = run.judged(split)
-    for rows in read_pieces(folder, pieces_of(judged_shards(run, split))):
+    targets, pieces = split_targets(run, split), pieces_of(split_shards(run, split))
+    for piece, rows in zip(pieces, read_pieces(run.split(split), pieces), strict=True):
         scores.append(scorer.score_texts(rows["query"], rows["title"]))
-        labels.append(rows["label"].to_numpy())
+        labels.append(targets.for_piece(piece, rows))
     return np.concatenate(scores), np.concatenate(labels)

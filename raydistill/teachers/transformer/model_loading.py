@@ -69,13 +69,27 @@ def load_classifier(
     return model
 
 
-def load_encoder(folder: Path, *, trusts_code: bool = False) -> Any:  # noqa: ANN401
-    """The encoder of a model in float32 on the CPU; the pooler may be random, as it is unused.
+def load_whole(kind: Any, folder: Path, *, dtype: torch.dtype, trusts_code: bool = False) -> Any:  # noqa: ANN401
+    """A model of transformers' class `kind` on the CPU, all of whose weights are read.
 
     Raises:
         UserError: see `load_classifier`.
     """
-    model, info = _load(AutoModel, folder, dtype=torch.float32, trusts_code=trusts_code)
+    model, info = _load(kind, folder, dtype=dtype, trusts_code=trusts_code)
+    missing, other = info["missing_keys"], info["mismatched_keys"]
+    _check_whole(folder, model, missing=list(missing), mismatched=list(other), info=info)
+    return model
+
+
+def load_encoder(
+    folder: Path, *, dtype: torch.dtype = torch.float32, trusts_code: bool = False
+) -> Any:  # noqa: ANN401
+    """The encoder of a model on the CPU; the pooler may be random, as it is unused.
+
+    Raises:
+        UserError: see `load_classifier`.
+    """
+    model, info = _load(AutoModel, folder, dtype=dtype, trusts_code=trusts_code)
     has_decoder = model.config.is_encoder_decoder  # the decoder is unused too
 
     def is_read(key: str) -> bool:

@@ -1,9 +1,9 @@
-"""Run a BERT-like cross-encoder on pairs laid end to end, without padding.
+"""Run a BERT-like encoder on pairs or texts laid end to end, without padding.
 
-Input: a transformers model and Tokens sorted by length. Output: the model's logits. All operations
-except attention act on single wordpieces and need no pair boundaries. Attention runs once for the
-pairs of one length and needs no mask. The last layer computes only the first wordpiece of each
-pair, as the head uses no other one: the result is exact. No Ray.
+Input: a transformers model and Tokens sorted by length. Output: a cross-encoder's logits, or the
+outputs of all wordpieces. All operations except attention act on single wordpieces and need no pair
+boundaries. Attention runs once for the pairs of one length and needs no mask. For a head that reads
+the first wordpiece only, the last layer computes no other one: the result is exact. No Ray.
 
 Shapes: T wordpieces of a batch, B pairs, D hidden size.
 """
@@ -29,36 +29,45 @@ ENCODERS = {
     "XLMRobertaForSequenceClassification": "roberta",
     "CamembertForSequenceClassification": "roberta",
 }
+_WITHOUT_HEAD = frozenset({"BertModel", "RobertaModel", "XLMRobertaModel", "CamembertModel"})
 
 
 def can_pack(model: Any) -> bool:  # noqa: ANN401
-    """Whether PackedEncoder supports the model's architecture."""
-    config = model.config
+    """Whether PackedEncoder supports the architecture of a cross-encoder."""
+    return type(model).__name__ in ENCODERS and _has_layers_of_bert(model.config)
+
+
+def can_pack_texts(model: Any) -> bool:  # noqa: ANN401
+    """Whether PackedLayers supports the architecture of an encoder without a head."""
+    return type(model).__name__ in _WITHOUT_HEAD and _has_layers_of_bert(model.config)
+
+
+def _has_layers_of_bert(config: Any) -> bool:  # noqa: ANN401
     return (
-        type(model).__name__ in ENCODERS
-        and not (config.is_decoder or config.add_cross_attention)
+        not (config.is_decoder or config.add_cross_attention)
         and getattr(config, "quantization_config", None) is None  # other weight layout
         and getattr(config, "position_embedding_type", "absolute") == "absolute"
     )
 
 
-class PackedEncoder:
-    """A model's weights in a packed forward pass; the layers are removed from the model."""
+class PackedLayers:
+    """An encoder's weights in a packed forward pass; the layers are removed from the encoder."""
 
-    def __init__(self, model: Any) -> None:  # noqa: ANN401 - transformers' classes
-        """`model` passes `can_pack` and is on its device in its dtype."""
-        encoder = getattr(model, ENCODERS[type(model).__name__])
-        self.embeddings, self.device = encoder.embeddings, model.device
-        self.pooler, self.classifier = encoder.pooler, model.classifier
+    def __init__(self, encoder: Any) -> None:  # noqa: ANN401 - transformers' classes
+        """`encoder` passes `can_pack_texts` and is on its device in its dtype."""
+        self.embeddings, self.device = encoder.embeddings, encoder.device
         # RoBERTa's positions start at padding id + 1.
         padding_id = getattr(self.embeddings, "padding_idx", None)
         self.first_position = 0 if padding_id is None else padding_id + 1
-        num_heads = model.config.num_attention_heads
+        num_heads = encoder.config.num_attention_heads
         self.layers = [_Layer(layer, num_heads=num_heads) for layer in encoder.encoder.layer]
         encoder.encoder.layer = torch.nn.ModuleList()  # frees weights that self.layers copied
 
-    def __call__(self, tokens: Tokens) -> Tensor:
-        """Logits (B, outputs) of pairs sorted by length."""
+    def hidden(self, tokens: Tokens, *, is_first_alone: bool) -> Tensor:
+        """Outputs of all wordpieces (T, D), or of the first one of each text (B, D).
+
+        The texts are sorted by length.
+        """
         groups = equal_lengths(tokens.lengths_B)
         starts_B = np.cumsum(tokens.lengths_B) - tokens.lengths_B
         places_T = np.arange(len(tokens.ids_T)) - np.repeat(starts_B, tokens.lengths_B)
@@ -69,14 +78,29 @@ class PackedEncoder:
         )[0]
         for layer in self.layers[:-1]:
             x_TD = layer(x_TD, groups)
-        x_BD = self.layers[-1](x_TD, groups, first_B=self._row(starts_B)[0])
-        return self._head(x_BD[:, None])
+        first_B = self._row(starts_B)[0] if is_first_alone else None
+        x: Tensor = self.layers[-1](x_TD, groups, first_B=first_B)
+        return x
 
     def _row(self, values: np.ndarray[Any, Any]) -> Tensor:
         row = torch.from_numpy(values.astype(np.int64))
         if self.device.type == "cuda":  # a copy from pageable memory waits for the last batch
             row = row.pin_memory()
         return row.to(self.device, non_blocking=True)[None]
+
+
+class PackedEncoder(PackedLayers):
+    """A cross-encoder's weights in a packed forward pass."""
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - transformers' classes
+        """`model` passes `can_pack` and is on its device in its dtype."""
+        encoder = getattr(model, ENCODERS[type(model).__name__])
+        super().__init__(encoder)
+        self.pooler, self.classifier = encoder.pooler, model.classifier
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        """Logits (B, outputs) of pairs sorted by length."""
+        return self._head(self.hidden(tokens, is_first_alone=True)[:, None])
 
     def _head(self, x_B1D: Tensor) -> Tensor:
         """The head's logits: BERT applies its pooler first; RoBERTa's head needs none."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,15 @@ _SLACK = 10  # factor on the tolerance where a difference rejects the model (che
 Run = Callable[[Tokens], Tensor]
 
 
+class PaddingRun(Protocol):
+    """A model that runs batches, with or without padding."""
+
+    pads: bool  # False: all pairs of a batch have one length
+
+    def __call__(self, tokens: Tokens, /) -> Tensor:
+        """Logits (B, outputs)."""
+
+
 class PaddedModel:
     """A model that runs a batch padded to its longest pair, with an attention mask."""
 
@@ -46,6 +55,11 @@ class PaddedModel:
 
     def __call__(self, tokens: Tokens) -> Tensor:
         """Logits (B, outputs)."""
+        logits: Tensor = self.model(**self.batch(tokens)).logits
+        return logits
+
+    def batch(self, tokens: Tokens) -> dict[str, Tensor]:
+        """The model's inputs: the pairs padded to the longest, and the mask."""
         pad_id = self.pad_id
         if pad_id is None:
             # A token id that no pair of the batch has: a decoder's head reads the last token that
@@ -65,8 +79,7 @@ class PaddedModel:
         batch["attention_mask"] = laid(np.ones_like(at_T), 0)
         if self.has_types:
             batch["token_type_ids"] = laid(tokens.types_T, 0)
-        logits: Tensor = self.model(**batch).logits
-        return logits
+        return batch
 
 
 def reads_last_place(config: Any) -> bool:  # noqa: ANN401
@@ -110,14 +123,14 @@ def unused_id(ids_T: NDArray[np.int32]) -> int:
     return int(gaps[0]) if len(gaps) else len(used)
 
 
-def settle_padding(run: PaddedModel, tokens: Tokens, *, dtype: torch.dtype, what: str) -> None:
+def settle_padding(run: PaddingRun, tokens: Tokens, *, dtype: torch.dtype, what: str) -> None:
     """Set `run.pads`: test on pairs of different length whether padding changes their logits.
 
     Raises:
         UserError: without padding the logits still fail `check_steady`.
     """
     alone = _alone(run, tokens)
-    if not np.isfinite(alone).all() or _within(alone, _together(run, tokens), dtype=dtype):
+    if not np.isfinite(alone).all() or is_close(alone, _together(run, tokens), dtype=dtype):
         return
     run.pads = False
     same_length = _with_twin(tokens)
@@ -129,13 +142,13 @@ def check_steady(run: Run, tokens: Tokens, *, dtype: torch.dtype, what: str) -> 
     first, again = (_alone(run, tokens) for _ in range(2))
     if not np.isfinite(first).all():
         return  # the caller reports pairs without a finite logit
-    if not _within(first, again, dtype=dtype, slack=_SLACK):
+    if not is_close(first, again, dtype=dtype, slack=_SLACK):
         raise UserError(
             f"{what} gives a pair another logit each time ({_shown(first, again)}): something "
             "in it is random (dropout, hashing); such a model is no teacher"
         )
     together = _together(run, tokens)
-    if not _within(first, together, dtype=dtype, slack=_SLACK):
+    if not is_close(first, together, dtype=dtype, slack=_SLACK):
         raise UserError(
             f"the logit that {what} gives a pair depends on the pairs beside it "
             f"({_shown(first, together)} alone and together); such a model is no teacher"
@@ -152,13 +165,14 @@ def _together(run: Run, tokens: Tokens) -> NDArray[np.float64]:
         return run(tokens).double().cpu().numpy()
 
 
-def _within(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
+def is_close(
+    first: NDArray[np.floating[Any]],
+    second: NDArray[np.floating[Any]],
     *,
     dtype: torch.dtype,
     slack: float = 1.0,
 ) -> bool:
+    """Whether two runs of the same pairs give the same logits, up to rounding."""
     tolerance = _TOLERANCES[dtype] * np.abs(first).max() + _FLOORS[dtype]
     return bool(np.abs(first - second).max() <= slack * tolerance)
 

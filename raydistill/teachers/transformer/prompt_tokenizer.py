@@ -8,7 +8,8 @@ never cut. No torch, no Ray.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ from raydistill.teachers.transformer.pair_tokenizer import (
     load_tokenizer,
 )
 
-_LEAST_ROOM = 8  # tokens for query and title together
+LEAST_ROOM = 8  # tokens for query and title together
 # In transformers' list of causal language models, but not read from left to right only.
 _NOT_CAUSAL = frozenset({"xlnet"})
 # Roles and texts that no chat template contains: they show where a template puts its input.
+_ROLES = ("query", "document")
 _NO_ROLES = ("\u2983no role\u2984", "\u2983nor this\u2984")
 _QUERY_MARK, _TITLE_MARK = "\u2983query\u2984", "\u2983title\u2984"
 _INSTRUCTION = "config_sentence_transformers.json"
@@ -95,24 +97,44 @@ def folder_prompt(
     tokenizer: Any,  # noqa: ANN401
     *,
     has_query: bool,
+    instruction: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Prompt | None:
     """The folder's chat template as a prompt; None if it has no roles query and document.
 
     sentence-transformers puts a pair into messages of these two roles, and its default prompt (the
-    instruction) into a message of the role system.
+    instruction) into a message of the role system. `instruction` takes the place of that prompt;
+    `settings` are the template's own.
+
+    Raises:
+        UserError: the template has no place for `instruction`.
     """
     if not tokenizer.chat_template:
         return None
-    system = _instructions(folder)
+    system = _instructions(folder) if instruction is None else [instruction]
+    render = partial(_rendered, tokenizer, settings=settings or {})
     for shape in (_plain, _structured):
-        text = _rendered(tokenizer, shape(system, ("query", "document"), has_query=has_query))
+        text = render(shape(system, _ROLES, has_query=has_query))
         if text is None or "'type': 'text'" in text:  # the template printed a Python list
             continue
-        strange = shape(system, _NO_ROLES, has_query=has_query)
-        if _has_marks(_rendered(tokenizer, strange)):  # a chat template that accepts any role
+        if _same_as_any_role(text, render(shape(system, _NO_ROLES, has_query=has_query))):
             return None
+        if instruction is not None and instruction not in text:
+            raise UserError(
+                f"the chat template of {folder} has no place for an instruction (a message of the "
+                "role system): leave `instruction` out, or give a `prompt`"
+            )
         return Prompt.of_marks(text, query=_QUERY_MARK, title=_TITLE_MARK, has_query=has_query)
     return None
+
+
+def _same_as_any_role(text: str, strange: str | None) -> bool:
+    """Whether a chat template formats query and document as messages of any role, as chats do."""
+    if strange is None:
+        return False
+    for role, other in zip(_ROLES, _NO_ROLES, strict=True):
+        strange = strange.replace(other, role)
+    return strange == text
 
 
 def _plain(system: list[str], roles: tuple[str, str], *, has_query: bool) -> list[dict[str, Any]]:
@@ -122,19 +144,20 @@ def _plain(system: list[str], roles: tuple[str, str], *, has_query: bool) -> lis
     return [*messages, {"role": roles[1], "content": _TITLE_MARK}]
 
 
-def _rendered(tokenizer: Any, messages: list[dict[str, Any]]) -> str | None:  # noqa: ANN401
+def _rendered(
+    tokenizer: Any,  # noqa: ANN401
+    messages: list[dict[str, Any]],
+    *,
+    settings: Mapping[str, Any],
+) -> str | None:
     """The chat template's output; None if the template fails or drops a text."""
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, **settings))
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError):
         return None
     has_query = any(_QUERY_MARK in str(message["content"]) for message in messages)
     is_whole = text.count(_TITLE_MARK) == 1 and text.count(_QUERY_MARK) == int(has_query)
     return text if is_whole else None
-
-
-def _has_marks(text: str | None) -> bool:
-    return text is not None and _TITLE_MARK in text
 
 
 def _structured(
@@ -185,10 +208,10 @@ class PromptTokenizer:
         self.pairs, self.single = pairs, single
         for prompt in filter(None, (pairs, single)):
             num_prompt = len(self._encoded([prompt.laid("", "")], prompt)[0])
-            if num_prompt + _LEAST_ROOM > max_length:
+            if num_prompt + LEAST_ROOM > max_length:
                 raise UserError(
                     f"the prompt has {num_prompt} tokens and label.max_length is {max_length}: "
-                    f"give at least {num_prompt + _LEAST_ROOM}, and what queries and titles need"
+                    f"give at least {num_prompt + LEAST_ROOM}, and what queries and titles need"
                 )
 
     def __call__(self, queries: Sequence[str], titles: Sequence[str]) -> Tokens:
@@ -250,12 +273,18 @@ class PromptTokenizer:
         capacity = self.max_length - (len(excess) - len(ends_q) - len(ends_t))
         while True:  # a cut may split a character or merged token into more: try one token less
             capacity = min(max(capacity, 0), len(ends_q) + len(ends_t))
-            num_q, num_t = _kept(len(ends_q), len(ends_t), capacity=capacity)
+            num_q, num_t = self._kept(len(ends_q), len(ends_t), capacity=capacity)
             short = prompt.laid(query[: _end(ends_q, num_q)], title[: _end(ends_t, num_t)])
             ids = self._encoded([short], prompt)[0]
             if len(ids) <= self.max_length:
                 return ids
             capacity -= 1
+
+    def _kept(self, num_query: int, num_title: int, *, capacity: int) -> tuple[int, int]:
+        """How many tokens of query and title are kept: the longer text is cut first."""
+        lengths: list[NDArray[np.int64]] = [np.array([num]) for num in (num_query, num_title)]
+        kept = kept_longest_first(*lengths, capacity=capacity)
+        return int(kept[0][0]), int(kept[1][0])
 
     def _ends(self, text: str) -> list[int]:
         """The end position of each token in a text, in characters."""
@@ -263,12 +292,6 @@ class PromptTokenizer:
             "offset_mapping"
         ]
         return [end for _, end in offsets]
-
-
-def _kept(first: int, second: int, *, capacity: int) -> tuple[int, int]:
-    lengths: list[NDArray[np.int64]] = [np.array([num]) for num in (first, second)]
-    kept = kept_longest_first(*lengths, capacity=capacity)
-    return int(kept[0][0]), int(kept[1][0])
 
 
 def _end(ends: Sequence[int], num: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,6 +21,16 @@ _MOST_PADDING = 0.03  # of a batch with more than _SMALL_BATCH_TOKENS
 _SMALL_BATCH_TOKENS = 512
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
+
+
+@dataclass
+class Counters:
+    """A teacher's counts since the last reset."""
+
+    num_pairs: int = 0
+    num_tokens: int = 0
+    num_padded_tokens: int = 0
+    num_out_of_memory: int = 0  # batches that did not fit in memory
 
 
 class TokenBudget:
@@ -52,6 +63,13 @@ class TokenBudget:
         self._num_good += 1
         if self._num_good == self.wait_batches:
             self.tokens, self._num_good = min(2 * self.tokens, self.most), 0
+
+
+def free_memory(device: str) -> None:
+    """Give the memory of freed tensors back to the device."""
+    if device == "cuda":
+        gc.collect()  # an error in a reference cycle keeps the failed batch's tensors
+        torch.cuda.empty_cache()
 
 
 def packed_rows(lengths: NDArray[np.int64], *, tokens_per_batch: int) -> int:

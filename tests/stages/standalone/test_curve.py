@@ -51,8 +51,8 @@ def test_subsets_are_nested_and_carry_the_logits_of_soft_labels(labeled: Run) ->
 
 
 def test_single_texts_have_no_overlap_with_a_query(labeled: Run) -> None:
-    judged = labeled.config.judged.model_copy(update={"query": ""})
-    single = replace(labeled, config=labeled.config.model_copy(update={"judged": judged}))
+    pairs = labeled.config.pairs.model_copy(update={"query": ""})
+    single = replace(labeled, config=labeled.config.model_copy(update={"pairs": pairs}))
     assert list(curve._without_model(labeled)) == [curve.OVERLAP]
     assert not curve._without_model(single)
 

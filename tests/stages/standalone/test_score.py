@@ -98,6 +98,26 @@ def test_every_format_to_every_format(
     assert [int(r["id"]) for r in found] == ROWS["id"]
 
 
+@pytest.mark.parametrize("source", ["in.csv", "in.jsonl", "in.parquet"])
+def test_columns_are_joined_as_in_training(scorer: Scorer, tmp_path: Path, source: str) -> None:
+    rows = pa.table(
+        {"query": ["sofa"] * 3, "kind": ["sofa", "rug", None], "colour": ["grey", "", None]}
+    )
+    if source == "in.csv":
+        pacsv.write_csv(rows, tmp_path / source)
+    elif source == "in.jsonl":
+        (tmp_path / source).write_text("".join(json.dumps(r) + "\n" for r in rows.to_pylist()))
+    else:
+        pq.write_table(rows, tmp_path / source)
+    title, target = ["colour", "kind"], tmp_path / "out.jsonl"
+    paths = {"source": str(tmp_path / source), "target": str(target)}
+    assert score_file(scorer, query="query", title=title, **paths) == (3, 1)
+    found = [json.loads(line) for line in target.read_text().splitlines()]
+    expected = [*scorer.score("sofa", ["grey sofa", "rug"]).tolist(), None]
+    assert [row["score"] for row in found] == pytest.approx(expected)
+    assert list(found[0]) == ["query", "kind", "colour", "score"]
+
+
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), "dictionary"])
 def test_every_kind_of_string_column_is_scored(scorer: Scorer, kind: pa.DataType | str) -> None:
     rows = pa.table(ROWS)

@@ -38,6 +38,10 @@ def write_lexicon(run: Run) -> None:
     if has_lexicon(run):
         return
     encoder, settings = run.word_encoder, run.config.ngrams
+    if settings.num_columns and encoder is None:
+        logger.info(
+            "lexicon   no word vectors: no teacher has an encoder; ngrams.word_encoder names one"
+        )
     lexicon = make_lexicon(
         run.pairs,
         pair_shards(run),

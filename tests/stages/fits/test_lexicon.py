@@ -8,7 +8,7 @@ from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.stages import prepare
-from raydistill.stages.lexicon import groups_of, top_ids, write_lexicon
+from raydistill.stages.fits.lexicon import groups_of, top_ids, write_lexicon
 from tests.helpers.runs import run_config
 
 

@@ -1,4 +1,4 @@
-"""The part of `label` that fits the trees on the judged pairs and reads pairs to score."""
+"""The part of `label` that fits the trees on the judged pairs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.config.teachers import TREES
 from raydistill.evaluation.metrics import auc
-from raydistill.files.folder import SUCCESS, Folder
+from raydistill.files.folder import SUCCESS
 from raydistill.files.pieces import pieces_of
 from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import judged_shards
+from raydistill.runs.shards import split_shards
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import NUM_DENSE
-from raydistill.stages.lexicon import write_lexicon
+from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student.batches import Loader
 from raydistill.teachers.judged_logits import read_groups
-from raydistill.teachers.scoring_steps import to_bytes
 from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.trees import MODELS, described, fit_trees
 
@@ -62,7 +61,9 @@ def _fit(item: Item, *, run: Run) -> Item:
         num_threads=min(_MOST_THREADS, os.cpu_count() or 1),
     )
     dev_BF, dev_labels_B = _read(run, "dev", spec=spec, lexicon=lexicon)
-    dev_auc = auc(trees.logits(dev_BF), dev_labels_B, relevant_at=run.config.judged.relevant_at)
+    dev_auc = auc(
+        trees.logits(dev_BF), dev_labels_B, relevant_at=run.config.judged_rules.relevant_at
+    )
     folder = run.teacher(TREES)
     folder.write_json(MODELS, {"models": trees.models})
     summary: dict[str, Any] = {
@@ -84,16 +85,8 @@ def _read(
     """The trees' features of a judged split, and its labels."""
     loader = Loader(run.judged(split), Targets(), spec=spec, lexicon=lexicon)
     dense, labels = [np.empty((0, NUM_DENSE), np.float32)], [np.empty(0, np.float32)]
-    for piece in pieces_of(judged_shards(run, split)):
+    for piece in pieces_of(split_shards(run, split)):
         features, label = loader.piece(piece)
         dense.append(described(features))
         labels.append(label)
     return np.concatenate(dense), np.concatenate(labels)
-
-
-def read_pairs(item: Item, _: bytes) -> tuple[Item, bytes]:
-    """Read the pairs of `item["folder"]/item["name"]`."""
-    start_s = time.monotonic()
-    columns = ["pair_id", "query", "title"]
-    table = Folder(item["folder"]).read_table(item["name"], columns=columns)
-    return {**item, "read_s": time.monotonic() - start_s}, to_bytes(table)

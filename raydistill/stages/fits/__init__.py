@@ -1,0 +1,1 @@
+"""What is made once before a teacher scores or a student is fitted: lexicon, trees, scores."""

@@ -1,0 +1,1 @@
+"""What turns a model's output into a teacher's number: class gains, pooling."""

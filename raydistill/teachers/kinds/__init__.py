@@ -1,0 +1,1 @@
+"""Kinds of teachers: what a run needs of each, one module a kind."""
