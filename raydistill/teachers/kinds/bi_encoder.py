@@ -15,7 +15,7 @@ from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.model_files import PinnedModel, load_model
 from raydistill.runs.run_folder import Run
-from raydistill.teachers.base import Needs, Steps, TeacherKind, this_worker
+from raydistill.teachers.base import Steps, this_worker
 from raydistill.teachers.bi_encoder import (
     ScoreCosines,
     check_bi_encoder,
@@ -23,6 +23,7 @@ from raydistill.teachers.bi_encoder import (
     read_sentences,
     sentence_tokenizer,
 )
+from raydistill.teachers.kinds.model_kind import ModelKind
 from raydistill.teachers.scoring_steps import Item, Step, from_bytes
 from raydistill.teachers.stacking import Calibration, fit_calibration
 from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
@@ -55,22 +56,8 @@ class BiEncoderTrial:
         return check_bi_encoder(load_model(self.model), max_length=self.max_length, trial=trial)
 
 
-class BiEncoderKind(TeacherKind):
+class BiEncoderKind(ModelKind):
     """A sentence encoder of a run."""
-
-    @property
-    def needs(self) -> Needs:
-        """As `[label]` says."""
-        settings = self.run.config.label
-        return Needs(settings.num_gpus, settings.num_actors)
-
-    def model(self) -> PinnedModel:
-        """The encoder's folder.
-
-        Raises:
-            UserError: it does not exist.
-        """
-        return self.run.teacher_model(self.name)
 
     def trial(self) -> BiEncoderTrial:
         """A trial with the settings of `label`."""

@@ -11,9 +11,10 @@ from raydistill.config.prompt import Question
 from raydistill.config.teachers import LabelConfig
 from raydistill.files.model_files import PinnedModel, load_model
 from raydistill.runs.run_folder import Run
-from raydistill.teachers.base import Needs, Steps, TeacherKind, this_worker
+from raydistill.teachers.base import Steps, this_worker
 from raydistill.teachers.causal import CausalTeacher, check_causal
 from raydistill.teachers.generative.causal_tokenizer import CausalTokenizer, load_causal_tokenizer
+from raydistill.teachers.kinds.model_kind import ModelKind
 from raydistill.teachers.scoring_steps import Item, ScoreTokens, read_with
 from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
 
@@ -44,31 +45,13 @@ class CausalTrial:
         return check_causal(folder, max_length=self.max_length, question=self.question, trial=trial)
 
 
-class CausalKind(TeacherKind):
+class CausalKind(ModelKind):
     """A ready-made generative reranker."""
-
-    @property
-    def needs(self) -> Needs:
-        """As `[label]` says."""
-        settings = self.run.config.label
-        return Needs(settings.num_gpus, settings.num_actors)
-
-    def model(self) -> PinnedModel:
-        """The model's folder.
-
-        Raises:
-            UserError: the model does not exist.
-        """
-        return self.run.teacher_model(self.name)
 
     def trial(self) -> CausalTrial:
         """A trial with the settings of `label`."""
         config = self.run.config
-        settings = Trial(
-            has_query=bool(config.pairs.query),
-            trusts_code=config.teachers[self.name].trust_remote_code,
-            label_dtype=config.label.dtype,
-        )
+        settings = self.trial_settings
         label, question = config.label, question_of(self.run, self.name)
         return CausalTrial(self.model(), settings, label.max_length, question, label.num_gpus)
 

@@ -10,9 +10,10 @@ import torch
 from raydistill.config.teachers import LabelConfig
 from raydistill.files.model_files import PinnedModel, load_model
 from raydistill.runs.run_folder import Run
-from raydistill.teachers.base import Needs, Steps, TeacherKind, this_worker
+from raydistill.teachers.base import Steps, this_worker
 from raydistill.teachers.cross_encoder import check_model
 from raydistill.teachers.heads.class_gains import GivenGains
+from raydistill.teachers.kinds.model_kind import ModelKind
 from raydistill.teachers.scoring_steps import ScoreTokens, read_tokens
 from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
 
@@ -50,31 +51,13 @@ class CrossEncoderTrial:
         )
 
 
-class CrossEncoderKind(TeacherKind):
+class CrossEncoderKind(ModelKind):
     """A cross-encoder that is ready-made, or that `finetune` has made."""
-
-    @property
-    def needs(self) -> Needs:
-        """As `[label]` says."""
-        settings = self.run.config.label
-        return Needs(settings.num_gpus, settings.num_actors)
-
-    def model(self) -> PinnedModel:
-        """The model's folder.
-
-        Raises:
-            UserError: the model does not exist, or is not fine-tuned yet.
-        """
-        return self.run.teacher_model(self.name)
 
     def trial(self) -> CrossEncoderTrial:
         """A trial with the settings of `label`."""
         config = self.run.config
-        settings = Trial(
-            has_query=bool(config.pairs.query),
-            trusts_code=config.teachers[self.name].trust_remote_code,
-            label_dtype=config.label.dtype,
-        )
+        settings = self.trial_settings
         teacher, label = config.teachers[self.name], config.label
         return CrossEncoderTrial(
             self.model(),
