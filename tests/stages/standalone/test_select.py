@@ -230,7 +230,8 @@ def test_the_command(labeled: Run, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_command_says_which_columns_to_name(
     raw_files: Path, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = run_config(tmp_path / "run", raw_files, tiny_bert, pairs={"title": ["title", "query"]})
+    titles = {"title": ["title", "query"]}
+    config = run_config(tmp_path / "run", raw_files, tiny_bert, pairs=titles, judged=titles)
     prepare_here(config, num_shards=2)
     (tmp_path / "run.toml").write_text(config.to_toml())
     command = ["select", "--config", str(tmp_path / "run.toml"), "--budget", "10"]
