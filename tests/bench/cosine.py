@@ -32,7 +32,6 @@ import pyarrow.parquet as pq
 import torch
 from judged_sizes import some_queries
 from numpy.typing import NDArray
-from raydistill.stages.lexicon import write_lexicon
 from scipy.cluster.vq import kmeans2
 from students import fitted
 
@@ -47,6 +46,7 @@ from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
 from raydistill.search.space import with_settings
+from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student.batches import Loader
 from raydistill.student.fit import StudentFit
 from raydistill.student.network import predict

@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from raydistill.stages.lexicon import write_lexicon
 from students import fitted_state
 
 from raydistill.config.loading import load_config
@@ -27,6 +26,7 @@ from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
 from raydistill.serving.native.layout import aligned
 from raydistill.serving.scorer import Scorer
+from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student.export.forms import Forms, sample_inputs
 from raydistill.student.export.stored_form import Form, exact_form
 from raydistill.student.export.student_bundle import bundle_settings, score_split

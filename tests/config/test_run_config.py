@@ -95,7 +95,9 @@ def test_a_mistake_is_named(file: str, override: str, words: list[str]) -> None:
 
 @pytest.mark.parametrize("answers", ["yes='Yes', no='No'", "yes='Yes', no=''", "no=''"])
 def test_answers_that_leave_no_doubt(file: str, answers: str) -> None:
-    load_config(file, overrides=[f"teachers.a={{causal='m', {answers}}}"])
+    config = load_config(file, overrides=[f"teachers.a={{causal='m', {answers}}}"])
+    given = config.teachers["a"].model_dump(include={"yes", "no"}, exclude_none=True)
+    assert ", ".join(f"{name}={value!r}" for name, value in given.items()) == answers
 
 
 def test_a_cosine_needs_a_query(file: str) -> None:
