@@ -46,8 +46,13 @@ from raydistill.teachers.transformer.model_loading import (
     read_config,
 )
 from raydistill.teachers.transformer.packed_encoder import PackedLayers, can_pack_texts
-from raydistill.teachers.transformer.padded_model import PaddedModel, check_steady, settle_padding
-from raydistill.teachers.transformer.pair_tokenizer import Tokens, one_line
+from raydistill.teachers.transformer.padded_model import (
+    PaddedModel,
+    named_failure,
+    settle,
+    settle_padding,
+)
+from raydistill.teachers.transformer.pair_tokenizer import Tokens
 from raydistill.teachers.transformer.token_budget import Counters, TokenBudget
 from raydistill.teachers.transformer.tokenizer_check import check_ids, check_texts
 from raydistill.teachers.transformer.trial_pairs import SHORT, Pairs, Trial, long_pair
@@ -166,19 +171,9 @@ class BiEncoder(Teacher):
         long = long_pair(trial.pairs, max_length=self.max_length)
         tokens = self._sorted([*SHORT, *trial.pairs[:_TRIED_PAIRS], long])
         what = f"the encoder in {self.folder}"
-        try:
-            if isinstance(self._run, PaddedModel):
-                settle_padding(self._run, tokens, dtype=self.dtype, what=what)
-            else:
-                check_steady(self._run, tokens, dtype=self.dtype, what=what)
+        with named_failure(what, tokens, of="texts"):
+            settle(self._run, tokens, dtype=self.dtype, what=what)
             self._try_label_dtype(tokens, trial.label_dtype)
-        except UserError:
-            raise
-        except Exception as error:  # the folder's own code may raise any class
-            num = int(tokens.lengths_B.max())
-            raise UserError(
-                f"{what} fails at texts of up to {num} wordpieces: {one_line(error)}"
-            ) from error
 
     def _try_label_dtype(self, tokens: Tokens, name: str) -> None:
         """Embed in the dtype that `label` uses; a packed model is run in its own dtype."""

@@ -44,8 +44,8 @@ from raydistill.teachers.transformer.model_loading import (
     quiet_transformers,
     read_config,
 )
-from raydistill.teachers.transformer.padded_model import is_close, settle_padding
-from raydistill.teachers.transformer.pair_tokenizer import Tokens, one_line
+from raydistill.teachers.transformer.padded_model import is_close, named_failure, settle_padding
+from raydistill.teachers.transformer.pair_tokenizer import Tokens
 from raydistill.teachers.transformer.token_budget import (
     Counters,
     NoMemory,
@@ -164,17 +164,10 @@ class CausalTeacher(Teacher):
         pairs = (*SHORT, long_pair(trial.pairs, max_length=self.max_length))
         tokens = self._read(pairs, has_query=trial.has_query)
         what = f"the model in {self.folder}"
-        try:
+        with named_failure(what, tokens, of="pairs"):
             settle_padding(self._whole, tokens, dtype=self.dtype, what=what)
             self._settle_sharing(tokens)
             self._try_label_dtype(tokens, trial.label_dtype)
-        except UserError:
-            raise
-        except Exception as error:  # the folder's own code may raise any class
-            num = int(tokens.lengths_B.max())
-            raise UserError(
-                f"{what} fails at pairs of up to {num} tokens: {one_line(error)}"
-            ) from error
 
     def _settle_sharing(self, tokens: Tokens) -> None:
         """Score whole prompts alone if the beginnings on their own give other logits."""

@@ -32,8 +32,13 @@ from raydistill.teachers.transformer.model_loading import (
     read_config,
 )
 from raydistill.teachers.transformer.packed_encoder import PackedEncoder, can_pack
-from raydistill.teachers.transformer.padded_model import PaddedModel, check_steady, settle_padding
-from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens, one_line
+from raydistill.teachers.transformer.padded_model import (
+    PaddedModel,
+    named_failure,
+    settle,
+    settle_padding,
+)
+from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens
 from raydistill.teachers.transformer.prompt_tokenizer import (
     FINE_TUNED,
     PromptTokenizer,
@@ -240,19 +245,9 @@ class Teacher:
         tokens = self._read(pairs, has_query=trial.has_query)
         _check_types(self.folder, tokens, self.config)
         what = f"the model in {self.folder}"
-        try:
-            if isinstance(self._run, PaddedModel):
-                settle_padding(self._run, tokens, dtype=self.dtype, what=what)
-            else:
-                check_steady(self._run, tokens, dtype=self.dtype, what=what)
+        with named_failure(what, tokens, of="pairs"):
+            settle(self._run, tokens, dtype=self.dtype, what=what)
             self._try_dtype(tokens, trial.label_dtype)
-        except UserError:
-            raise
-        except Exception as error:  # the folder's own code may raise any class
-            num = int(tokens.lengths_B.max())
-            raise UserError(
-                f"{what} fails at pairs of up to {num} tokens: {one_line(error)}"
-            ) from error
 
     def _try_dtype(self, tokens: Tokens, name: str) -> None:
         """Score in the dtype that `label` uses; a packed model is run in its own dtype."""

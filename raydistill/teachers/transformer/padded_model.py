@@ -8,7 +8,8 @@ another way, or differ between two runs, is rejected. No Ray.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.errors import UserError
-from raydistill.teachers.transformer.pair_tokenizer import Tokens, ranges
+from raydistill.teachers.transformer.pair_tokenizer import Tokens, one_line, ranges
 from raydistill.teachers.transformer.prompt_tokenizer import is_decoder
 
 # Allowed difference between two runs of a pair: this share of the largest logit, plus a minimum.
@@ -121,6 +122,30 @@ def unused_id(ids_T: NDArray[np.int32]) -> int:
     used = np.unique(ids_T)
     gaps = np.flatnonzero(used != np.arange(len(used)))
     return int(gaps[0]) if len(gaps) else len(used)
+
+
+@contextmanager
+def named_failure(what: str, tokens: Tokens, *, of: str) -> Iterator[None]:
+    """Make a UserError of what a model raises at a trial; `of`: what it fails at, "pairs" or so.
+
+    Raises:
+        UserError: anything was raised; a UserError stays as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the folder's own code may raise any class
+        num = int(tokens.lengths_B.max())
+        raise UserError(f"{what} fails at {of} of up to {num} tokens: {one_line(error)}") from error
+
+
+def settle(run: Run | PaddedModel, tokens: Tokens, *, dtype: torch.dtype, what: str) -> None:
+    """`settle_padding` of a model that can pad, `check_steady` of another one."""
+    if isinstance(run, PaddedModel):
+        settle_padding(run, tokens, dtype=dtype, what=what)
+    else:
+        check_steady(run, tokens, dtype=dtype, what=what)
 
 
 def settle_padding(run: PaddingRun, tokens: Tokens, *, dtype: torch.dtype, what: str) -> None:
