@@ -34,6 +34,8 @@ THIRD_PARTIES = {
     "data.held_out": "numpy pyarrow",
     "data.scores": "numpy pyarrow",
     "runs": "numpy",
+    "evaluation.metrics": "numpy",
+    "evaluation.scoreboard": "numpy",
     "evaluation": "numpy pyarrow matplotlib tokenizers fasttext model2vec",
     "teachers.transformer": (
         "numpy pyarrow torch transformers safetensors jinja2 onnxruntime openvino"

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics import best_threshold, measure, ranking_name
+from raydistill.evaluation.metrics.pair_metrics import ranking_name
+from raydistill.evaluation.metrics.summary import measure
+from raydistill.evaluation.metrics.thresholds import best_threshold
 from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.runs.run_folder import Run
 from raydistill.search.results import MODES, US_PER_PAIR

@@ -12,7 +12,9 @@ from threadpoolctl import threadpool_limits
 
 from raydistill.errors import UserError
 from raydistill.evaluation.dataset_stats import inspect_run
-from raydistill.evaluation.metrics import DECIDES_AT, agree, best_threshold
+from raydistill.evaluation.metrics.pair_metrics import DECIDES_AT
+from raydistill.evaluation.metrics.summary import agree
+from raydistill.evaluation.metrics.thresholds import best_threshold
 from raydistill.evaluation.report import markdown
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.schema import COUNTS

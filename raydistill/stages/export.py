@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from raydistill.evaluation.metrics import ranking_name
+from raydistill.evaluation.metrics.pair_metrics import ranking_name
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.runs.run_folder import Run
 from raydistill.serving.bundle import CURRENT, bundle_name

@@ -35,7 +35,7 @@ from raydistill.cluster.placement import device_of_worker, workers_use
 from raydistill.cluster.teacher_trial import check_base
 from raydistill.cluster.train_job import Log, run_workers
 from raydistill.config.teachers import FinetuneConfig
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.files.folder import SUCCESS
 from raydistill.files.model_files import load_model, model_fingerprint
 from raydistill.runs.run_folder import Run

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.evaluation.metrics import DECIDES_AT, best_threshold, measure, retention
+from raydistill.evaluation.metrics.pair_metrics import DECIDES_AT
+from raydistill.evaluation.metrics.summary import measure, retention
+from raydistill.evaluation.metrics.thresholds import best_threshold
 from raydistill.runs.run_folder import Run
 
 logger = logging.getLogger("raydistill")

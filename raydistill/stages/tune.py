@@ -14,7 +14,8 @@ import numpy as np
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.tune_trials import search
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics import agree, best_threshold, measure
+from raydistill.evaluation.metrics.summary import agree, measure
+from raydistill.evaluation.metrics.thresholds import best_threshold
 from raydistill.evaluation.report import tune_markdown
 from raydistill.files.folder import SUCCESS
 from raydistill.runs.lexicon_file import load_lexicon

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from raydistill.config.student import TrainConfig
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics import log_loss, ranking, ranking_name
+from raydistill.evaluation.metrics.pair_metrics import log_loss, ranking, ranking_name
 from raydistill.files.folder import Folder
 from raydistill.files.prefetch import prefetch
 from raydistill.progress import rate_line

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics import ranking_name
+from raydistill.evaluation.metrics.pair_metrics import ranking_name
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.runs.covered import covered_pairs, is_sparse
 from raydistill.runs.lexicon_file import load_lexicon

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from prepared import rows_of
 
 from raydistill.config.student import StudentConfig, TrainConfig
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.files.folder import Folder
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon

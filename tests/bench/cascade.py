@@ -29,7 +29,7 @@ from selection import buy, cells, line
 
 from raydistill.config.loading import load_config
 from raydistill.config.run_config import RunConfig
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.runs.run_folder import Run
 from raydistill.stages.finetune import BestCheckpointCallback, make_trainer
 from raydistill.stages.fits.finetune_pairs import learned_file

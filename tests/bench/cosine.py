@@ -38,7 +38,7 @@ from students import fitted
 from raydistill.config.loading import load_config
 from raydistill.config.run_config import RunConfig
 from raydistill.evaluation.learning_curve import in_share
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.files.folder import Folder
 from raydistill.files.model_files import load_model, pin_model
 from raydistill.files.pieces import pieces_of

@@ -24,7 +24,7 @@ from torch import Tensor
 from raydistill.config.loading import load_config
 from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.data.pairs import features_of
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.files.pieces import Piece
 from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run

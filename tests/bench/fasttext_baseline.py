@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.config.loading import load_config
-from raydistill.evaluation.metrics import best_threshold, measure
+from raydistill.evaluation.metrics.summary import measure
+from raydistill.evaluation.metrics.thresholds import best_threshold
 from raydistill.runs.run_folder import Run
 
 EPOCHS, RATES, SEEDS = (5, 10, 25), (0.05, 0.1, 0.5), (0, 1, 2)

@@ -20,7 +20,8 @@ import numpy as np
 from students import fitted_state
 
 from raydistill.config.loading import load_config
-from raydistill.evaluation.metrics import auc, ndcg
+from raydistill.evaluation.metrics.pair_metrics import auc
+from raydistill.evaluation.metrics.query_metrics import ndcg
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings

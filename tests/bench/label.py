@@ -35,7 +35,7 @@ from transformers import (
 )
 
 from raydistill.demo.shop import Shop
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.teachers.cross_encoder import Teacher, quiet_transformers
 
 MAX_LENGTH = 128

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from raydistill.config.student import StudentConfig, TrainConfig
 from raydistill.data.pairs import features_of
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.files.model_files import load_model
 from raydistill.files.pieces import Piece
 from raydistill.runs.lexicon_file import load_lexicon, spec_of

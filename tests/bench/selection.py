@@ -25,7 +25,7 @@ from pool import Fitted, Pool, fit, gain, held_figures, read_pool
 from scipy.special import expit
 
 from raydistill.config.loading import load_config
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.runs.run_folder import Run
 from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student.network import predict

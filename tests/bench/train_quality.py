@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raydistill.config.student import StudentConfig, TrainConfig
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.files.folder import Folder
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.serving.feature_spec import NgramSpec

@@ -22,7 +22,7 @@ from scipy.special import log_expit
 
 from raydistill.config.loading import load_config
 from raydistill.config.teachers import TreesConfig
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import Features

@@ -4,7 +4,7 @@ from numpy.typing import NDArray
 
 from raydistill.config.teachers import TreesConfig
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.teachers.trees import Trees, fit_trees, split_folds
 
 SETTINGS = TreesConfig(num_leaves=4, max_trees=60, learning_rate=0.3)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.config.teachers import TREES
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.files.folder import SUCCESS
 from raydistill.files.pieces import pieces_of
 from raydistill.runs.lexicon_file import load_lexicon, spec_of

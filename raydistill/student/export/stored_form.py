@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.config.student import ExportConfig
-from raydistill.evaluation.metrics import best_threshold, ndcg, ranking
+from raydistill.evaluation.metrics.pair_metrics import ranking
+from raydistill.evaluation.metrics.query_metrics import ndcg
+from raydistill.evaluation.metrics.thresholds import best_threshold
 
 _MOST_LOST = 0.001  # of the ranking and of nDCG@10 on the dev split
 _SHARES = (4, 2)  # of the columns: a quarter, a half

@@ -9,7 +9,7 @@ from raydistill.cluster.connection import Cluster
 from raydistill.config.teachers import TREES
 from raydistill.data.pairs import features_of
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics import auc
+from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.files.folder import SUCCESS
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.runs.lexicon_file import load_lexicon, spec_of

@@ -1,19 +1,17 @@
 import numpy as np
 import pytest
 
-from raydistill.evaluation.metrics import (
-    agree,
+from raydistill.evaluation.metrics.pair_metrics import (
     auc,
-    best_threshold,
     calibration_error,
     log_loss,
-    measure,
-    ndcg,
     rank_correlation,
     ranking,
     ranking_name,
-    retention,
 )
+from raydistill.evaluation.metrics.query_metrics import ndcg
+from raydistill.evaluation.metrics.summary import agree, measure, retention
+from raydistill.evaluation.metrics.thresholds import best_threshold
 
 SCORES = np.array([0.9, 0.8, 0.3, 0.1], np.float32)
 LABELS = np.array([1.0, 0.5, 0.75, 0.0], np.float32)  # relevant at 0.75: first and third

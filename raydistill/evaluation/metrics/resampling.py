@@ -1,0 +1,293 @@
+"""All metrics of scorers on a set of pairs: their values, and their values in each resample.
+
+Means over pairs and over queries are sums over queries, so a resample is a matrix product of how
+often each query was drawn and the sums of each query. AUC, PR-AUC and Spearman are not; they take a
+pass over the pairs in the order of the scores (`weighted_passes`).
+
+Shapes: B pairs, Q queries that have a pair, K columns of sums, R resamples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydistill.evaluation.metrics.bootstrap import Draws
+from raydistill.evaluation.metrics.catalogue import METRICS
+from raydistill.evaluation.metrics.pair_metrics import (
+    DECIDES_AT,
+    NUM_BINS,
+    cross_entropies,
+    gap_sums,
+)
+from raydistill.evaluation.metrics.query_metrics import COLUMNS, query_figures
+from raydistill.evaluation.metrics.weighted_passes import (
+    LANES,
+    label_ranks,
+    rank_correlation_pass,
+    ranking_pass,
+)
+
+Values = dict[str, NDArray[np.float64]]  # by the key of a metric: the value in each resample
+# Metrics that are a sum over queries divided by another: both by their column.
+_RATIOS = {
+    "accuracy": ("right", "pairs"),
+    "log_loss": ("loss", "pairs"),
+    "ndcg_5": ("ndcg_5", "has_labels"),
+    "ndcg_10": ("ndcg_10", "has_labels"),
+    "mrr_10": ("mrr_10", "has_kinds"),
+    "precision_1": ("precision_1", "has_kinds"),
+    "precision_5": ("precision_5", "has_kinds"),
+    "query_auc": ("query_auc", "has_kinds"),
+    "pairwise": ("right_couples", "num_couples"),
+}
+_OF_PROBABILITIES = {"log_loss", "ece"}
+
+
+class LabeledPairs:
+    """Labels of pairs, and their queries: what all scorers of these pairs share.
+
+    `queries` int64 (Q,): the numbers of the queries that have a pair, of all that are drawn.
+    """
+
+    def __init__(
+        self,
+        labels_B: NDArray[np.float32],
+        groups_B: NDArray[np.int64],
+        *,
+        relevant_at: float | None,
+    ) -> None:
+        """`groups_B`: the number of the query of each pair, from 0.
+
+        `relevant_at` None: the labels are the teachers' soft labels, which call a pair relevant
+        from 0.5 on.
+        """
+        self.labels_B = labels_B
+        self.relevant_B = labels_B >= (DECIDES_AT if relevant_at is None else relevant_at)
+        self.queries, of_pairs, self.num_pairs_Q = np.unique(
+            groups_B, return_inverse=True, return_counts=True
+        )
+        self.queries_B = of_pairs.astype(np.int32)
+        self.starts_Q = np.concatenate([[0], np.cumsum(self.num_pairs_Q)]).astype(np.int64)
+
+    @property
+    def num_queries(self) -> int:
+        """Q."""
+        return len(self.queries)
+
+    @cached_property
+    def best_B(self) -> NDArray[np.float32]:
+        """Labels, query after query, in each from the highest to the lowest."""
+        return self.labels_B[self.by_query(np.argsort(-self.labels_B))]
+
+    @cached_property
+    def levels(self) -> tuple[NDArray[np.int32], int]:
+        """The number of each pair's label among the distinct labels, and the number of these."""
+        distinct, levels_B = np.unique(self.labels_B, return_inverse=True)
+        return levels_B.astype(np.int32), len(distinct)
+
+    @cached_property
+    def has_both_kinds_Q(self) -> NDArray[np.bool_]:
+        """Whether a query has relevant pairs and others."""
+        num_Q = np.bincount(self.queries_B, weights=self.relevant_B, minlength=self.num_queries)
+        return (num_Q > 0) & (num_Q < self.num_pairs_Q)
+
+    def by_query(self, order_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """An order of the pairs, made query after query."""
+        return order_B[np.argsort(self.queries_B[order_B], kind="stable")]
+
+    def ranks(
+        self, counts_QR: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`label_ranks` of a block of resamples."""
+        levels_B, num_levels = self.levels
+        ranks_LR, squares_R = np.empty((num_levels, LANES)), np.empty(LANES)
+        label_ranks(self.queries_B, levels_B, counts_QR, ranks_LR, squares_R)
+        return ranks_LR, squares_R
+
+
+class RankedPairs:
+    """One scorer's scores of labeled pairs, arranged so that resamples are measured fast."""
+
+    def __init__(
+        self,
+        scores_B: NDArray[np.float32],
+        pairs: LabeledPairs,
+        *,
+        keys: Collection[str] = tuple(METRICS),
+        threshold: float | None = None,
+        is_probability: bool = True,
+    ) -> None:
+        """`keys`: metrics to measure; the accuracy only with a `threshold`.
+
+        Log loss and calibration error only where `is_probability`.
+        """
+        without = {"accuracy"} if threshold is None else set()
+        without |= set() if is_probability else _OF_PROBABILITIES
+        self.keys = [key for key in METRICS if key in keys and key not in without]
+        order_B = np.argsort(-scores_B)
+        ranked_B = scores_B[order_B]
+        self.ends_tie_B = np.append(ranked_B[1:] != ranked_B[:-1], True)[: len(ranked_B)]
+        self.queries_B = pairs.queries_B[order_B]
+        self.relevant_B = pairs.relevant_B[order_B]
+        self.levels_B = pairs.levels[0][order_B] if "spearman" in self.keys else None
+        self._sums(scores_B, pairs, order_B=order_B, threshold=threshold)
+
+    def _sums(
+        self,
+        scores_B: NDArray[np.float32],
+        pairs: LabeledPairs,
+        *,
+        order_B: NDArray[np.int64],
+        threshold: float | None,
+    ) -> None:
+        """Make `sums_QK`, and `columns`: the place of each column by its name."""
+        wanted = {name for key in self.keys for name in _RATIOS.get(key, ())}
+        columns: dict[str, NDArray[Any]] = {}
+        by_query, num_queries = pairs.queries_B, pairs.num_queries
+        if wanted & set(COLUMNS):
+            order_B = pairs.by_query(order_B)
+            figures_QC = query_figures(
+                scores_B[order_B],
+                pairs.labels_B[order_B],
+                pairs.relevant_B[order_B],
+                pairs.starts_Q,
+                pairs.best_B,
+            )
+            columns |= {name: figures_QC[:, at] for at, name in enumerate(COLUMNS)}
+        if threshold is not None and "accuracy" in self.keys:
+            right_B = (scores_B >= threshold) == pairs.relevant_B
+            columns["right"] = np.bincount(by_query, right_B.astype(np.float64), num_queries)
+        if "log_loss" in self.keys:
+            losses_B = cross_entropies(scores_B, pairs.labels_B)
+            columns["loss"] = np.bincount(by_query, losses_B, num_queries)
+        columns["pairs"] = pairs.num_pairs_Q.astype(np.float64)
+        names = [name for name in columns if name in wanted | {"pairs"}]
+        self.columns = {name: at for at, name in enumerate(names)}
+        parts = [columns[name][:, None] for name in names]
+        if "ece" in self.keys:
+            parts.append(gap_sums(scores_B, pairs.labels_B, by_query, num_queries=num_queries))
+        self.sums_QK = np.concatenate(parts, axis=1)
+
+    def values(
+        self,
+        counts_QR: NDArray[np.uint8],
+        counts_RQ: NDArray[np.float64],
+        ranks: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+    ) -> Values:
+        """The metrics in each of LANES resamples; NaN where a resample has no such figure.
+
+        `counts_RQ`: the same counts as `counts_QR`; `ranks`: of the labels, for Spearman.
+        """
+        found: Values = {}
+        if {"auc", "pr_auc"} & set(self.keys):
+            out_2R = np.empty((2, LANES))
+            ranking_pass(self.queries_B, self.relevant_B, self.ends_tie_B, counts_QR, out_2R)
+            found = {"auc": out_2R[0], "pr_auc": out_2R[1]}
+        if self.levels_B is not None and ranks is not None:
+            found["spearman"] = np.empty(LANES)
+            rank_correlation_pass(
+                self.queries_B, self.levels_B, self.ends_tie_B, counts_QR, *ranks, found["spearman"]
+            )
+        sums_RK = counts_RQ @ self.sums_QK
+        for key, (above, below) in _RATIOS.items():
+            if key in self.keys:
+                total_R = sums_RK[:, self.columns[below]]
+                found[key] = _ratio(sums_RK[:, self.columns[above]], total_R)
+        if "ece" in self.keys:
+            gaps_R = np.abs(sums_RK[:, -NUM_BINS:]).sum(axis=1)
+            found["ece"] = _ratio(gaps_R, sums_RK[:, self.columns["pairs"]])
+        return {key: found[key] for key in self.keys}
+
+
+def _ratio(above_R: NDArray[np.float64], below_R: NDArray[np.float64]) -> NDArray[np.float64]:
+    out_R: NDArray[np.float64] = np.full(len(above_R), np.nan)
+    np.divide(above_R, below_R, out=out_R, where=below_R > 0)
+    return out_R
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Metrics of one scorer on some pairs: the value (NaN: none), and that of each resample."""
+
+    value: dict[str, float]
+    resampled: Values
+
+
+Unit = tuple[LabeledPairs, Mapping[str, RankedPairs]]  # pairs, and scorers of these by name
+
+
+def resample(
+    units: Sequence[Unit], *, num_queries: int, draws: Draws
+) -> list[dict[str, Resampled]]:
+    """Every scorer of every unit on the same draws of `num_queries` queries; two threads or more.
+
+    One block of LANES resamples a thread is in memory.
+    """
+    if num_queries == 0:
+        nothing = {key: float("nan") for key in METRICS}
+        none = {key: np.full(draws.resamples, np.nan) for key in METRICS}
+        return [dict.fromkeys(scorers, Resampled(nothing, none)) for _, scorers in units]
+    exact = [exact_values(unit) for unit in units]
+    blocks = list(_in_threads(units, draws.counts(num_queries)))
+    found: list[dict[str, Resampled]] = []
+    for at, (_, scorers) in enumerate(units):
+        found.append({})
+        for name, ranked in scorers.items():
+            parts = {key: [block[at][name][key] for block in blocks] for key in ranked.keys}
+            resampled = {
+                key: np.concatenate([*some, np.empty(0)])[: draws.resamples]
+                for key, some in parts.items()
+            }
+            found[-1][name] = Resampled(exact[at][name], resampled)
+    return found
+
+
+def exact_values(unit: Unit) -> dict[str, dict[str, float]]:
+    """The metrics of each scorer of a unit on all pairs of the unit; NaN where it has none."""
+    pairs, scorers = unit
+    found = _measured_local(pairs, scorers, np.ones((pairs.num_queries, LANES), np.uint8))
+    return {
+        name: {key: float(values[0]) for key, values in of.items()} for name, of in found.items()
+    }
+
+
+def _in_threads(
+    units: Sequence[Unit], blocks: Iterator[NDArray[np.uint8]]
+) -> Iterator[list[dict[str, Values]]]:
+    num_threads = len(os.sched_getaffinity(0))
+
+    def measured(counts_QR: NDArray[np.uint8]) -> list[dict[str, Values]]:
+        return [_measured(unit, counts_QR) for unit in units]
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        running: list[Future[list[dict[str, Values]]]] = []
+        for block in blocks:
+            running.append(pool.submit(measured, block))
+            if len(running) > num_threads:
+                yield running.pop(0).result()
+        for one in running:
+            yield one.result()
+
+
+def _measured(unit: Unit, counts_QR: NDArray[np.uint8]) -> dict[str, Values]:
+    pairs, scorers = unit
+    is_part = pairs.num_queries < len(counts_QR)
+    return _measured_local(pairs, scorers, counts_QR[pairs.queries] if is_part else counts_QR)
+
+
+def _measured_local(
+    pairs: LabeledPairs, scorers: Mapping[str, RankedPairs], counts_QR: NDArray[np.uint8]
+) -> dict[str, Values]:
+    """The metrics in a block of resamples; the rows of `counts_QR` are the queries of `pairs`."""
+    counts_RQ = np.ascontiguousarray(counts_QR.T, np.float64)
+    needs_ranks = any(ranked.levels_B is not None for ranked in scorers.values())
+    ranks = pairs.ranks(counts_QR) if needs_ranks else None
+    return {name: ranked.values(counts_QR, counts_RQ, ranks) for name, ranked in scorers.items()}
