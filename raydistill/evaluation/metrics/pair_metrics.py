@@ -76,7 +76,7 @@ def calibration_error(
     scores: NDArray[np.float32], labels: NDArray[np.float32], *, num_bins: int = NUM_BINS
 ) -> float:
     """Expected calibration error over bins of equal width (Guo et al. 2017, arXiv 1706.04599)."""
-    query = np.zeros(len(scores), np.int32)
+    query = np.zeros(len(scores), np.uint32)
     gaps = gap_sums(scores, labels, query, num_queries=1, num_bins=num_bins)
     return float(np.abs(gaps).sum() / len(scores))
 
@@ -84,7 +84,7 @@ def calibration_error(
 def gap_sums(
     scores_B: NDArray[np.float32],
     labels_B: NDArray[np.float32],
-    queries_B: NDArray[np.int32],
+    queries_B: NDArray[np.uint32],
     *,
     num_queries: int,
     num_bins: int = NUM_BINS,

@@ -1,8 +1,8 @@
 """All metrics of scorers on a set of pairs: their values, and their values in each resample.
 
-Means over pairs and over queries are sums over queries, so a resample is a matrix product of how
-often each query was drawn and the sums of each query. AUC, PR-AUC and Spearman are not; they take a
-pass over the pairs in the order of the scores (`weighted_passes`).
+Means over pairs and over queries are ratios of sums over queries, so a resample is a weighted sum
+of the sums of each query. AUC, PR-AUC and Spearman are not; they take a pass over the pairs in the
+order of the scores. Both are in `weighted_passes`.
 
 Shapes: B pairs, Q queries that have a pair, K columns of sums, R resamples.
 """
@@ -30,12 +30,15 @@ from raydistill.evaluation.metrics.pair_metrics import (
 from raydistill.evaluation.metrics.query_metrics import COLUMNS, query_figures
 from raydistill.evaluation.metrics.weighted_passes import (
     LANES,
-    label_ranks,
-    rank_correlation_pass,
-    ranking_pass,
+    LabelRanks,
+    rank_correlations,
+    rank_labels,
+    ranking_metrics,
+    weighted_sums,
 )
 
 Values = dict[str, NDArray[np.float64]]  # by the key of a metric: the value in each resample
+_MOST_THREADS = 4  # 1,000,000 distinct labels: 256 MB of ranks a thread
 # Metrics that are a sum over queries divided by another: both by their column.
 _RATIOS = {
     "accuracy": ("right", "pairs"),
@@ -74,7 +77,7 @@ class LabeledPairs:
         self.queries, of_pairs, self.num_pairs_Q = np.unique(
             groups_B, return_inverse=True, return_counts=True
         )
-        self.queries_B = of_pairs.astype(np.int32)
+        self.queries_B = of_pairs.astype(np.uint32)
         self.starts_Q = np.concatenate([[0], np.cumsum(self.num_pairs_Q)]).astype(np.int64)
 
     @property
@@ -83,15 +86,31 @@ class LabeledPairs:
         return len(self.queries)
 
     @cached_property
-    def best_B(self) -> NDArray[np.float32]:
-        """Labels, query after query, in each from the highest to the lowest."""
-        return self.labels_B[self.by_query(np.argsort(-self.labels_B))]
+    def order_B(self) -> NDArray[np.int64]:
+        """The pairs from the highest label to the lowest."""
+        return np.argsort(-self.labels_B)
 
     @cached_property
-    def levels(self) -> tuple[NDArray[np.int32], int]:
-        """The number of each pair's label among the distinct labels, and the number of these."""
-        distinct, levels_B = np.unique(self.labels_B, return_inverse=True)
-        return levels_B.astype(np.int32), len(distinct)
+    def best_B(self) -> NDArray[np.float32]:
+        """Labels, query after query, in each from the highest to the lowest."""
+        return self.labels_B[self.by_query(self.order_B)]
+
+    @cached_property
+    def ends_tie_B(self) -> NDArray[np.bool_]:
+        """Whether the next pair of `order_B` has another label."""
+        return ends_of_ties(self.labels_B[self.order_B])
+
+    @cached_property
+    def ordered_queries_B(self) -> NDArray[np.uint32]:
+        """The queries of the pairs of `order_B`."""
+        return self.queries_B[self.order_B]
+
+    @cached_property
+    def levels_B(self) -> NDArray[np.uint32]:
+        """The number of each pair's label among the distinct ones, from the highest on."""
+        levels_B = np.empty(len(self.labels_B), np.uint32)
+        levels_B[self.order_B] = np.cumsum(self.ends_tie_B) - self.ends_tie_B
+        return levels_B
 
     @cached_property
     def has_both_kinds_Q(self) -> NDArray[np.bool_]:
@@ -103,14 +122,9 @@ class LabeledPairs:
         """An order of the pairs, made query after query."""
         return order_B[np.argsort(self.queries_B[order_B], kind="stable")]
 
-    def ranks(
-        self, counts_QR: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """`label_ranks` of a block of resamples."""
-        levels_B, num_levels = self.levels
-        ranks_LR, squares_R = np.empty((num_levels, LANES)), np.empty(LANES)
-        label_ranks(self.queries_B, levels_B, counts_QR, ranks_LR, squares_R)
-        return ranks_LR, squares_R
+    def ranks(self, counts_QR: NDArray[np.uint8]) -> LabelRanks:
+        """Ranks of the labels in a block of resamples."""
+        return rank_labels(self.ordered_queries_B, self.ends_tie_B, counts_QR)
 
 
 class RankedPairs:
@@ -133,11 +147,10 @@ class RankedPairs:
         without |= set() if is_probability else _OF_PROBABILITIES
         self.keys = [key for key in METRICS if key in keys and key not in without]
         order_B = np.argsort(-scores_B)
-        ranked_B = scores_B[order_B]
-        self.ends_tie_B = np.append(ranked_B[1:] != ranked_B[:-1], True)[: len(ranked_B)]
+        self.ends_tie_B = ends_of_ties(scores_B[order_B])
         self.queries_B = pairs.queries_B[order_B]
         self.relevant_B = pairs.relevant_B[order_B]
-        self.levels_B = pairs.levels[0][order_B] if "spearman" in self.keys else None
+        self.levels_B = pairs.levels_B[order_B] if "spearman" in self.keys else None
         self._sums(scores_B, pairs, order_B=order_B, threshold=threshold)
 
     def _sums(
@@ -179,32 +192,36 @@ class RankedPairs:
     def values(
         self,
         counts_QR: NDArray[np.uint8],
-        counts_RQ: NDArray[np.float64],
-        ranks: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+        ranks: LabelRanks | None,
     ) -> Values:
         """The metrics in each of LANES resamples; NaN where a resample has no such figure.
 
-        `counts_RQ`: the same counts as `counts_QR`; `ranks`: of the labels, for Spearman.
+        `ranks`: of the labels, for Spearman.
         """
         found: Values = {}
         if {"auc", "pr_auc"} & set(self.keys):
-            out_2R = np.empty((2, LANES))
-            ranking_pass(self.queries_B, self.relevant_B, self.ends_tie_B, counts_QR, out_2R)
-            found = {"auc": out_2R[0], "pr_auc": out_2R[1]}
-        if self.levels_B is not None and ranks is not None:
-            found["spearman"] = np.empty(LANES)
-            rank_correlation_pass(
-                self.queries_B, self.levels_B, self.ends_tie_B, counts_QR, *ranks, found["spearman"]
+            found["auc"], found["pr_auc"] = ranking_metrics(
+                self.queries_B, self.relevant_B, self.ends_tie_B, counts_QR
             )
-        sums_RK = counts_RQ @ self.sums_QK
+        if self.levels_B is not None and ranks is not None:
+            found["spearman"] = rank_correlations(
+                self.queries_B, self.levels_B, self.ends_tie_B, counts_QR, ranks
+            )
+        sums_KR = weighted_sums(self.sums_QK, counts_QR)
         for key, (above, below) in _RATIOS.items():
             if key in self.keys:
-                total_R = sums_RK[:, self.columns[below]]
-                found[key] = _ratio(sums_RK[:, self.columns[above]], total_R)
+                found[key] = _ratio(*(sums_KR[self.columns[name]] for name in (above, below)))
         if "ece" in self.keys:
-            gaps_R = np.abs(sums_RK[:, -NUM_BINS:]).sum(axis=1)
-            found["ece"] = _ratio(gaps_R, sums_RK[:, self.columns["pairs"]])
+            gaps_R = np.abs(sums_KR[-NUM_BINS:]).sum(axis=0)
+            found["ece"] = _ratio(gaps_R, sums_KR[self.columns["pairs"]])
         return {key: found[key] for key in self.keys}
+
+
+def ends_of_ties(values_B: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether the next of sorted values differs; True for the last."""
+    ends_B = np.ones(len(values_B), np.bool_)
+    ends_B[:-1] = values_B[1:] != values_B[:-1]
+    return ends_B
 
 
 def _ratio(above_R: NDArray[np.float64], below_R: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -233,9 +250,12 @@ def resample(
     """
     if num_queries == 0:
         nothing = {key: float("nan") for key in METRICS}
-        none = {key: np.full(draws.resamples, np.nan) for key in METRICS}
+        none = dict.fromkeys(METRICS, np.full(draws.resamples, np.nan))
         return [dict.fromkeys(scorers, Resampled(nothing, none)) for _, scorers in units]
     exact = [exact_values(unit) for unit in units]
+    if num_queries == 1:  # every resample is the whole: no interval
+        none = dict.fromkeys(METRICS, np.full(draws.resamples, np.nan))
+        return [{name: Resampled(value, none) for name, value in of.items()} for of in exact]
     blocks = list(_in_threads(units, draws.counts(num_queries)))
     found: list[dict[str, Resampled]] = []
     for at, (_, scorers) in enumerate(units):
@@ -262,7 +282,7 @@ def exact_values(unit: Unit) -> dict[str, dict[str, float]]:
 def _in_threads(
     units: Sequence[Unit], blocks: Iterator[NDArray[np.uint8]]
 ) -> Iterator[list[dict[str, Values]]]:
-    num_threads = len(os.sched_getaffinity(0))
+    num_threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
 
     def measured(counts_QR: NDArray[np.uint8]) -> list[dict[str, Values]]:
         return [_measured(unit, counts_QR) for unit in units]
@@ -287,7 +307,6 @@ def _measured_local(
     pairs: LabeledPairs, scorers: Mapping[str, RankedPairs], counts_QR: NDArray[np.uint8]
 ) -> dict[str, Values]:
     """The metrics in a block of resamples; the rows of `counts_QR` are the queries of `pairs`."""
-    counts_RQ = np.ascontiguousarray(counts_QR.T, np.float64)
     needs_ranks = any(ranked.levels_B is not None for ranked in scorers.values())
     ranks = pairs.ranks(counts_QR) if needs_ranks else None
-    return {name: ranked.values(counts_QR, counts_RQ, ranks) for name, ranked in scorers.items()}
+    return {name: ranked.values(counts_QR, ranks) for name, ranked in scorers.items()}
