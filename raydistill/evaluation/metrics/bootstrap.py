@@ -60,7 +60,8 @@ def interval(resampled_R: NDArray[np.float64]) -> tuple[float, float] | None:
     known = resampled_R[np.isfinite(resampled_R)]
     if len(known) == 0 or len(known) < _FEWEST_KNOWN * len(resampled_R):
         return None
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    # The (resamples + 1) p-th of the sorted values (Davison and Hinkley 1997, section 5.3).
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="weibull")
     return float(low), float(high)
 
 
