@@ -50,7 +50,8 @@ def made_up_masks(scored: ScoredPairs) -> dict[str, dict[str, Mask]]:
 
 
 def figures(scored: ScoredPairs, *, resamples: int) -> dict[str, float]:
-    draws, found = Draws(resamples), {}
+    draws, found = Draws(resamples), dict[str, float]()
+    start_cpu_s = time.process_time()
 
     def timed(name: str, work: Callable[[], Any]) -> None:
         start_s = time.perf_counter()
@@ -69,6 +70,7 @@ def figures(scored: ScoredPairs, *, resamples: int) -> dict[str, float]:
     )
     timed("charts", lambda: charts(scored, teacher="teacher"))
     found["seconds"] = round(sum(found.values()), 2)
+    found["cpu_s"] = round(time.process_time() - start_cpu_s, 2)
     found["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return found
 

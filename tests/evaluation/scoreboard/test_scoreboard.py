@@ -13,25 +13,10 @@ from raydistill.evaluation.metrics.catalogue import METRICS
 from raydistill.evaluation.metrics.summary import metric_values
 from raydistill.evaluation.scoreboard.scoreboard import scoreboard
 from raydistill.evaluation.scoreboard.scored_pairs import ScoredPairs
-
-DRAWS = Draws(100, seed=3)
-
-
-def some_pairs(*, num_queries: int = 30, seed: int = 0) -> ScoredPairs:
-    """A teacher better than the student; "partial" scores the second half of the pairs alone."""
-    rng = np.random.default_rng(seed)
-    groups = 1_000 - np.repeat(np.arange(num_queries), 8)
-    labels = rng.choice(np.array([0, 0.5, 1], np.float32), size=len(groups))
-    scores = {
-        name: np.clip(0.3 + 0.4 * labels + rng.normal(scale=noise, size=len(groups)), 0, 1)
-        for name, noise in (("teacher", 0.2), ("student", 0.4), ("partial", 0.3))
-    }
-    scores["partial"][: len(groups) // 2] = np.nan
-    scored = {name: values.astype(np.float32) for name, values in scores.items()}
-    return ScoredPairs(labels, groups, 0.75, scored, {"teacher": 0.5, "student": 0.5})
+from tests.helpers.scored import DRAWS, some_pairs
 
 
-def rounded(scored: ScoredPairs, name: str, rows: NDArray[np.bool_]) -> dict[str, float | None]:
+def values_of(scored: ScoredPairs, name: str, rows: NDArray[np.bool_]) -> dict[str, float | None]:
     found = metric_values(
         scored.scores[name][rows], scored.labels_B[rows], scored.groups_B[rows],
         relevant_at=scored.relevant_at, threshold=scored.thresholds.get(name),
@@ -47,7 +32,7 @@ def test_each_scorer_is_measured_on_the_pairs_that_it_scores() -> None:
     assert found["scorers"]["partial"]["num_pairs"] == 120
     assert (found["scorers"]["partial"]["num_queries"], found["num_queries"]) == (15, 30)
     for name in scored.scores:
-        expected = rounded(scored, name, np.isfinite(scored.scores[name]))
+        expected = values_of(scored, name, np.isfinite(scored.scores[name]))
         figures = found["scorers"][name]["metrics"]
         for key, value in expected.items():
             if value is None:
@@ -62,7 +47,7 @@ def test_retention_and_differences_are_on_the_pairs_of_both() -> None:
     both = np.isfinite(scored.scores["partial"])
     compared = [("student", "partial"), ("student", "teacher")]
     found = scoreboard(scored, reference="partial", compared=compared, draws=DRAWS)
-    student, partial = (rounded(scored, name, both) for name in ("student", "partial"))
+    student, partial = (values_of(scored, name, both) for name in ("student", "partial"))
     retained = found["scorers"]["student"]["retention"]
     for key in ("auc", "ndcg_10", "query_auc"):
         assert retained[key]["value"] == pytest.approx(student[key] / partial[key])

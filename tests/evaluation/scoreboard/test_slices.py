@@ -10,7 +10,7 @@ from raydistill.evaluation.metrics.bootstrap import Draws
 from raydistill.evaluation.metrics.summary import metric_values
 from raydistill.evaluation.scoreboard.scoreboard import scoreboard
 from raydistill.evaluation.scoreboard.slices import slice_figures
-from tests.evaluation.scoreboard.test_scoreboard import DRAWS, some_pairs
+from tests.helpers.scored import DRAWS, some_pairs
 
 SHOWN = ("student", "teacher", "partial")
 
