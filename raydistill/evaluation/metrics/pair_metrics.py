@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.evaluation.metrics.weighted_passes import (
+    LANES,
+    ends_of_ties,
+    rank_correlations,
+    rank_labels,
+    ranking_metrics,
+)
+
 NUM_BINS = 15  # of the calibration error
 _TINY = 1e-7  # scores are clipped to [1e-7, 1 - 1e-7]: float32 sigmoids saturate beyond
-
-
 DECIDES_AT = 0.5  # the soft label from which the teachers call a pair relevant
+_ALL_ONCE = np.ones((1, LANES), np.uint8)  # one query that is drawn once in each resample
 
 
 def auc(scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float) -> float:
@@ -18,13 +25,42 @@ def auc(scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at
     The area under the ROC curve is the Mann-Whitney U divided by the number of (relevant, other)
     combinations (Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747).
     """
-    relevant = labels >= relevant_at
-    if relevant.all() or not relevant.any():
-        return float("nan")
-    ranks = _ranks(scores)
-    num_relevant = int(relevant.sum())
-    num_right = ranks[relevant].sum() - num_relevant * (num_relevant + 1) / 2
-    return float(num_right / (num_relevant * (len(scores) - num_relevant)))
+    return _auc_and_precision(scores, labels, relevant_at=relevant_at)[0]
+
+
+def pr_auc(
+    scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float
+) -> float:
+    """Average precision, the area under the precision-recall curve in steps. NaN for one class.
+
+    The mean over the relevant pairs of the precision among the pairs of at least their score, as
+    scikit-learn's `average_precision_score`.
+    """
+    return _auc_and_precision(scores, labels, relevant_at=relevant_at)[1]
+
+
+def _auc_and_precision(
+    scores: NDArray[np.float32], labels: NDArray[np.float32], *, relevant_at: float
+) -> tuple[float, float]:
+    order = np.argsort(-scores)
+    found = ranking_metrics(
+        np.zeros(len(order), np.uint32),
+        labels[order] >= relevant_at,
+        ends_of_ties(scores[order]),
+        _ALL_ONCE,
+    )
+    return float(found[0][0]), float(found[1][0])
+
+
+def accuracy(
+    scores: NDArray[np.float32],
+    labels: NDArray[np.float32],
+    *,
+    relevant_at: float,
+    threshold: float,
+) -> float:
+    """Share of pairs that are relevant and have at least the score `threshold`, or neither."""
+    return float(np.mean((scores >= threshold) == (labels >= relevant_at)))
 
 
 def ranking(
@@ -46,17 +82,14 @@ def ranking_name(relevant_at: float | None) -> str:
 
 def rank_correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Spearman's rank correlation; ties have their mean rank. NaN if one is constant."""
-    if len(one) < 2:
-        return float("nan")
-    ranks = [_ranks(values) - (len(values) + 1) / 2 for values in (one, other)]
-    scale = float(np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1])))
-    return float(ranks[0] @ ranks[1] / scale) if scale else float("nan")
-
-
-def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Ranks from 1; ties get their mean rank."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[group], np.float64)
+    orders = [np.argsort(-values) for values in (one, other)]
+    ends = [ends_of_ties(values[order]) for values, order in zip((one, other), orders, strict=True)]
+    levels = np.empty(len(other), np.uint32)
+    levels[orders[1]] = np.cumsum(ends[1]) - ends[1]
+    query = np.zeros(len(one), np.uint32)
+    ranks = rank_labels(query, ends[1], _ALL_ONCE)
+    found = rank_correlations(query, levels[orders[0]], ends[0], _ALL_ONCE, ranks)
+    return float(found[0])
 
 
 def log_loss(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float:

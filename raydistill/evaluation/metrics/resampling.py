@@ -31,6 +31,7 @@ from raydistill.evaluation.metrics.query_metrics import COLUMNS, query_figures
 from raydistill.evaluation.metrics.weighted_passes import (
     LANES,
     LabelRanks,
+    ends_of_ties,
     rank_correlations,
     rank_labels,
     ranking_metrics,
@@ -215,13 +216,6 @@ class RankedPairs:
             gaps_R = np.abs(sums_KR[-NUM_BINS:]).sum(axis=0)
             found["ece"] = _ratio(gaps_R, sums_KR[self.columns["pairs"]])
         return {key: found[key] for key in self.keys}
-
-
-def ends_of_ties(values_B: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether the next of sorted values differs; True for the last."""
-    ends_B = np.ones(len(values_B), np.bool_)
-    ends_B[:-1] = values_B[1:] != values_B[:-1]
-    return ends_B
 
 
 def _ratio(above_R: NDArray[np.float64], below_R: NDArray[np.float64]) -> NDArray[np.float64]:

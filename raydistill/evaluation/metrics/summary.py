@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from raydistill.evaluation.metrics.catalogue import METRICS
 from raydistill.evaluation.metrics.pair_metrics import (
     DECIDES_AT,
+    accuracy,
     auc,
     calibration_error,
     log_loss,
@@ -74,10 +75,9 @@ def measure(
     its score is >= `threshold`. Log loss and calibration error compare the score with the graded
     label itself, as teacher and student are fitted to graded labels.
     """
-    relevant = labels >= relevant_at
     return Metrics(
         auc=auc(scores, labels, relevant_at=relevant_at),
-        accuracy=float(np.mean((scores >= threshold) == relevant)),
+        accuracy=accuracy(scores, labels, relevant_at=relevant_at, threshold=threshold),
         log_loss=log_loss(scores, labels),
         ece=calibration_error(scores, labels),
         num_pairs=len(labels),
@@ -107,11 +107,10 @@ def agree(
     threshold: float,
 ) -> Agreement:
     """Agreement with soft labels; `threshold`: the score from which a pair is called relevant."""
-    same = (scores >= threshold) == (labels >= DECIDES_AT)
     return Agreement(
         agreement=rank_correlation(scores, labels),
         ndcg_10=ndcg(scores, labels, groups),
-        same_decision=float(np.mean(same)),
+        same_decision=accuracy(scores, labels, relevant_at=DECIDES_AT, threshold=threshold),
         log_loss=log_loss(scores, labels),
         num_pairs=len(labels),
     )

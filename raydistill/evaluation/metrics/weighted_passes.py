@@ -10,7 +10,7 @@ Shapes: B pairs in the order of the scores, Q queries, R = LANES resamples, L di
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,13 @@ class LabelRanks(NamedTuple):
 
     ranks_LR: NDArray[np.int32]
     squares_R: NDArray[np.float64]
+
+
+def ends_of_ties(values_B: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Whether the next of sorted values differs; True for the last."""
+    ends_B = np.ones(len(values_B), np.bool_)
+    ends_B[:-1] = values_B[1:] != values_B[:-1]
+    return ends_B
 
 
 def ranking_metrics(
@@ -78,7 +85,7 @@ def rank_correlations(
     sums = np.zeros(6 * LANES)
     _correlation_pass(queries_B, levels_B, ends_tie_B, counts_QR, labels.ranks_LR, sums)
     squares, products = (sums[at : at + LANES] for at in (_SQUARES, _PRODUCTS))
-    scale = np.sqrt(squares) * np.sqrt(labels.squares_R)
+    scale = np.sqrt(squares * labels.squares_R)
     return np.where(scale > 0, products / np.where(scale > 0, scale, 1), np.nan)
 
 

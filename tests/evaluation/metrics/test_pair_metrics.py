@@ -5,6 +5,7 @@ from raydistill.evaluation.metrics.pair_metrics import (
     auc,
     calibration_error,
     log_loss,
+    pr_auc,
     rank_correlation,
     ranking,
     ranking_name,
@@ -53,7 +54,15 @@ def test_ties_are_half_right() -> None:
     assert auc(scores, labels, relevant_at=0.5) == pytest.approx((0.5 + 0.5 + 1 + 1) / 4)
 
 
+def test_average_precision_by_hand() -> None:
+    # Relevant at 0.75: first of four and third, of which precision is 1 and 2/3.
+    assert pr_auc(SCORES, LABELS, relevant_at=0.75) == pytest.approx((1 + 2 / 3) / 2)
+    # One threshold for equal scores: both relevant pairs at 2/4.
+    assert pr_auc(np.ones(4, np.float32), LABELS, relevant_at=0.75) == 0.5
+
+
 def test_one_class_has_no_auc() -> None:
+    assert np.isnan(pr_auc(SCORES, LABELS, relevant_at=0.0))
     assert np.isnan(auc(SCORES, LABELS, relevant_at=0.0))
 
 

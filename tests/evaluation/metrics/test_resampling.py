@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, log_loss, ndcg_score, roc_a
 
 from raydistill.evaluation.metrics.bootstrap import Draws
 from raydistill.evaluation.metrics.catalogue import METRICS
+from raydistill.evaluation.metrics.pair_metrics import auc, pr_auc, rank_correlation
 from raydistill.evaluation.metrics.resampling import LabeledPairs, RankedPairs, resample
 from raydistill.evaluation.metrics.summary import metric_values
 
@@ -56,6 +57,9 @@ def test_values_are_those_of_scikit_learn(decimals: int, is_binary: bool) -> Non
     found = metric_values(scores, labels, groups, relevant_at=AT, threshold=0.4)
     for key, theirs in by_scikit_learn(scores, labels, groups).items():
         assert found[key] == pytest.approx(theirs, abs=1e-9), key
+    assert found["auc"] == pytest.approx(auc(scores, labels, relevant_at=AT), abs=1e-12)
+    assert found["pr_auc"] == pytest.approx(pr_auc(scores, labels, relevant_at=AT), abs=1e-12)
+    assert found["spearman"] == pytest.approx(rank_correlation(scores, labels), abs=1e-12)
     assert found["accuracy"] == np.mean((scores >= np.float32(0.4)) == (labels >= AT))
 
 
