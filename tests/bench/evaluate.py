@@ -1,6 +1,6 @@
 """Seconds and memory of the evaluation: all metrics, intervals, differences, slices, charts.
 
-    python tests/bench/evaluate.py --pairs 1000000
+    python tests/bench/evaluate.py --pairs 1000000 [--soft]
 
 Made-up data: 8 scorers of which one scores half of the pairs, 10 pairs a query in the mean, five
 grades, 1,000 resamples of queries; then 8 slices of 4 cells for 3 of the scorers. The machine code
@@ -26,10 +26,13 @@ NAMES = ("teacher", "student", "baseline", "ensemble", "words", "trigrams", "BM2
 SHOWN = ("student", "teacher", "baseline")
 
 
-def made_up(num_pairs: int) -> ScoredPairs:
+def made_up(num_pairs: int, *, is_soft: bool = False) -> ScoredPairs:
+    """`is_soft`: labels without ties, as those of a report on agreement."""
     rng = np.random.default_rng(0)
     groups_B = rng.integers(num_pairs // 10, size=num_pairs)
     labels_B = rng.choice(np.array([0, 0.25, 0.5, 0.75, 1], np.float32), size=num_pairs)
+    if is_soft:
+        labels_B = (labels_B + rng.random(num_pairs).astype(np.float32)) / 2
     scores, thresholds = {}, dict.fromkeys(NAMES, 0.5)
     for at, name in enumerate(NAMES):
         noise_B = rng.normal(scale=1 + at / 8, size=num_pairs)
@@ -79,9 +82,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--resamples", type=int, default=1_000)
+    parser.add_argument("--soft", action="store_true", help="labels without ties")
     arguments = parser.parse_args()
     figures(made_up(1_000), resamples=16)  # compiles
-    scored = made_up(arguments.pairs)
+    scored = made_up(arguments.pairs, is_soft=arguments.soft)
     found: dict[str, float] = {
         "pairs": arguments.pairs,
         "queries": scored.num_queries,

@@ -68,7 +68,7 @@ def interval(resampled_R: NDArray[np.float64]) -> tuple[float, float] | None:
 def p_value(differences_R: NDArray[np.float64]) -> float | None:
     """Two-sided p-value of "no difference": where the percentile interval would end at 0.
 
-    Twice the smaller share of resamples at or beyond 0, at least 1 / (resamples + 1) (Efron and
+    Twice the smaller share of resamples at or beyond 0, at least 2 / (resamples + 1) (Efron and
     Tibshirani 1993, sections 15.4 and 16.4; the 1 added: Davison and Hinkley 1997, section 4.2).
     None if more than 5 % of the resamples are NaN.
     """

@@ -10,11 +10,12 @@ Shapes: B pairs, Q queries that have a pair, K columns of sums, R resamples.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ from raydistill.evaluation.metrics.weighted_passes import (
     weighted_sums,
 )
 
+_Item, _Result = TypeVar("_Item"), TypeVar("_Result")
 Values = dict[str, NDArray[np.float64]]  # by the key of a metric: the value in each resample
 _MOST_THREADS = 4  # 1,000,000 distinct labels: 256 MB of ranks a thread
 # Metrics that are a sum over queries divided by another: both by their column.
@@ -74,6 +76,7 @@ class LabeledPairs:
         from 0.5 on.
         """
         self.labels_B = labels_B
+        self.order_B = np.argsort(-labels_B)  # from the highest label to the lowest
         self.relevant_B = labels_B >= (DECIDES_AT if relevant_at is None else relevant_at)
         self.queries, of_pairs, self.num_pairs_Q = np.unique(
             groups_B, return_inverse=True, return_counts=True
@@ -85,11 +88,6 @@ class LabeledPairs:
     def num_queries(self) -> int:
         """Q."""
         return len(self.queries)
-
-    @cached_property
-    def order_B(self) -> NDArray[np.int64]:
-        """The pairs from the highest label to the lowest."""
-        return np.argsort(-self.labels_B)
 
     @cached_property
     def best_B(self) -> NDArray[np.float32]:
@@ -246,11 +244,13 @@ def resample(
         nothing = {key: float("nan") for key in METRICS}
         none = dict.fromkeys(METRICS, np.full(draws.resamples, np.nan))
         return [dict.fromkeys(scorers, Resampled(nothing, none)) for _, scorers in units]
-    exact = [exact_values(unit) for unit in units]
+    exact = in_threads(exact_values, units)
     if num_queries == 1:  # every resample is the whole: no interval
         none = dict.fromkeys(METRICS, np.full(draws.resamples, np.nan))
         return [{name: Resampled(value, none) for name, value in of.items()} for of in exact]
-    blocks = list(_in_threads(units, draws.counts(num_queries)))
+    blocks = in_threads(
+        lambda counts_QR: [_measured(unit, counts_QR) for unit in units], draws.counts(num_queries)
+    )
     found: list[dict[str, Resampled]] = []
     for at, (_, scorers) in enumerate(units):
         found.append({})
@@ -273,22 +273,17 @@ def exact_values(unit: Unit) -> dict[str, dict[str, float]]:
     }
 
 
-def _in_threads(
-    units: Sequence[Unit], blocks: Iterator[NDArray[np.uint8]]
-) -> Iterator[list[dict[str, Values]]]:
+def in_threads(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    """The results in the order of the items; one item more than threads is made ahead."""
     num_threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-
-    def measured(counts_QR: NDArray[np.uint8]) -> list[dict[str, Values]]:
-        return [_measured(unit, counts_QR) for unit in units]
-
+    found: list[_Result] = []
     with ThreadPoolExecutor(num_threads) as pool:
-        running: list[Future[list[dict[str, Values]]]] = []
-        for block in blocks:
-            running.append(pool.submit(measured, block))
+        running: deque[Future[_Result]] = deque()
+        for item in items:
+            running.append(pool.submit(work, item))
             if len(running) > num_threads:
-                yield running.pop(0).result()
-        for one in running:
-            yield one.result()
+                found.append(running.popleft().result())
+        return found + [one.result() for one in running]
 
 
 def _measured(unit: Unit, counts_QR: NDArray[np.uint8]) -> dict[str, Values]:

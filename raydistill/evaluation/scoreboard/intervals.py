@@ -20,11 +20,17 @@ Figure = dict[str, float | None]  # value, low, high
 
 
 def figure(value: float, resampled_R: NDArray[np.float64]) -> Figure | None:
-    """The value with its interval; None if there is no value."""
+    """The value with its interval; None if there is no value.
+
+    The interval holds the value: resampling adds noise to each bin of the calibration error, so
+    that the resamples of a small one may all be above it.
+    """
     if not math.isfinite(value):
         return None
-    low, high = interval(resampled_R) or (None, None)
-    return {"value": float(value), "low": low, "high": high}
+    found = interval(resampled_R)
+    if found is None:
+        return {"value": float(value), "low": None, "high": None}
+    return {"value": float(value), "low": min(found[0], value), "high": max(found[1], value)}
 
 
 def metric_figures(scorer: Resampled | None, keys: list[str]) -> dict[str, Figure | None]:

@@ -8,7 +8,12 @@ from typing import Any
 
 from raydistill.evaluation.metrics.bootstrap import Draws
 from raydistill.evaluation.metrics.catalogue import METRICS
-from raydistill.evaluation.metrics.resampling import LabeledPairs, Resampled, resample
+from raydistill.evaluation.metrics.resampling import (
+    LabeledPairs,
+    Resampled,
+    Unit,
+    resample,
+)
 from raydistill.evaluation.scoreboard.intervals import (
     difference_figures,
     metric_figures,
@@ -36,19 +41,16 @@ class Measurements:
         wanted: dict[frozenset[str], set[str]] = {}  # scorers, by the partial ones they share with
         for names in [*((name, name) for name in scored.scores), *compared]:
             wanted.setdefault(scored.partial & set(names), set()).update(names)
-        units = [
-            scored.unit(
-                (name for name in scored.scores if name in names),
-                scored.scored_by(partial),
-                keys=self.keys,
-            )
-            for partial, names in wanted.items()
-        ]
+        units = [self._unit(partial, names) for partial, names in wanted.items()]
         found = resample(units, num_queries=scored.num_queries, draws=draws or Draws())
         self.pairs: dict[frozenset[str], LabeledPairs] = {
             partial: pairs for partial, (pairs, _) in zip(wanted, units, strict=True)
         }
         self._found = dict(zip(wanted, found, strict=True))
+
+    def _unit(self, partial: frozenset[str], names: set[str]) -> Unit:
+        in_order = [name for name in self.scored.scores if name in names]
+        return self.scored.unit(in_order, self.scored.scored_by(partial), keys=self.keys)
 
     def alone(self, name: str) -> Resampled:
         """A scorer on the pairs that it scores."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from raydistill.evaluation.metrics.catalogue import METRICS
 from raydistill.evaluation.metrics.pair_metrics import DECIDES_AT
-from raydistill.evaluation.metrics.resampling import LabeledPairs, RankedPairs
+from raydistill.evaluation.metrics.resampling import LabeledPairs, RankedPairs, in_threads
 
 Mask = NDArray[np.bool_]
 
@@ -102,13 +102,15 @@ class ScoredPairs:
         pairs = LabeledPairs(
             self.labels_B[mask_B], self.queries_B[mask_B], relevant_at=self.relevant_at
         )
-        return pairs, {
-            name: RankedPairs(
+
+        def ranked(name: str) -> RankedPairs:
+            return RankedPairs(
                 self.scores[name][mask_B],
                 pairs,
                 keys=keys,
                 threshold=self.thresholds.get(name),
                 is_probability=name in self.probabilities,
             )
-            for name in names
-        }
+
+        in_order = list(names)
+        return pairs, dict(zip(in_order, in_threads(ranked, in_order), strict=True))

@@ -38,15 +38,12 @@ def slice_figures(
         wanted.append(frozenset({student, str(reference)}) & scored.partial)
     shared = list(dict.fromkeys(wanted))
     cells = [(title, cell, mask) for title, of in masks.items() for cell, mask in of.items()]
-    units: list[Unit] = [
-        scored.unit(
-            [name for name in names if not ({name} & scored.partial) - partial],
-            mask & scored.scored_by(partial),
-            keys=metrics,
-        )
-        for _, _, mask in cells
-        for partial in shared
-    ]
+
+    def unit(mask: Mask, partial: frozenset[str]) -> Unit:
+        mine = [name for name in names if not ({name} & scored.partial) - partial]
+        return scored.unit(mine, mask & scored.scored_by(partial), keys=metrics)
+
+    units = [unit(mask, partial) for _, _, mask in cells for partial in shared]
     found = resample(units, num_queries=scored.num_queries, draws=draws or Draws())
     out: dict[str, list[dict[str, Any]]] = {title: [] for title in masks}
     for at, (title, cell, mask) in enumerate(cells):
