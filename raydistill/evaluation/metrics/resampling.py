@@ -39,7 +39,8 @@ from raydistill.evaluation.metrics.weighted_passes import (
     weighted_sums,
 )
 
-_Item, _Result = TypeVar("_Item"), TypeVar("_Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 Values = dict[str, NDArray[np.float64]]  # by the key of a metric: the value in each resample
 _MOST_THREADS = 4  # 1,000,000 distinct labels: 256 MB of ranks a thread
 # Metrics that are a sum over queries divided by another: both by their column.

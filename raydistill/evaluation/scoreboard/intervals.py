@@ -8,6 +8,7 @@ or over 5 % of the resamples without the figure. Every number is finite.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ def figure(value: float, resampled_R: NDArray[np.float64]) -> Figure | None:
     return {"value": float(value), "low": min(found[0], value), "high": max(found[1], value)}
 
 
-def metric_figures(scorer: Resampled | None, keys: list[str]) -> dict[str, Figure | None]:
+def metric_figures(scorer: Resampled | None, keys: Sequence[str]) -> dict[str, Figure | None]:
     """Each metric of a scorer."""
     if scorer is None:
         return dict.fromkeys(keys)
@@ -44,7 +45,7 @@ def metric_figures(scorer: Resampled | None, keys: list[str]) -> dict[str, Figur
 
 
 def retention_figures(
-    scorer: Resampled, teacher: Resampled, keys: list[str]
+    scorer: Resampled, teacher: Resampled, keys: Sequence[str]
 ) -> dict[str, Figure | None]:
     """What a scorer keeps of the teacher in each metric, and of the AUC above chance.
 
@@ -72,7 +73,7 @@ def _ratio_figure(
 
 
 def difference_figures(
-    one: Resampled, other: Resampled, keys: list[str]
+    one: Resampled, other: Resampled, keys: Sequence[str]
 ) -> dict[str, Figure | None]:
     """One's metric minus the other's, with "p": two-sided, of the paired resamples."""
     found: dict[str, Figure | None] = {}

@@ -49,20 +49,18 @@ def slice_figures(
     for at, (title, cell, mask) in enumerate(cells):
         mine = found[at * len(shared) : (at + 1) * len(shared)]
         of = dict(zip(shared, mine, strict=True))
-        entry: dict[str, Any] = {
+        both = of[wanted[-1]] if has_retention else None
+        entry = {
             "cell": cell,
             "num_pairs": int(np.sum(mask)),
             "num_queries": len(np.unique(scored.queries_B[mask])),
             "metrics": {
-                name: metric_figures(of[frozenset({name}) & scored.partial][name], list(metrics))
-                for name in names
+                name: metric_figures(of[partial][name], metrics)
+                for name, partial in zip(names, wanted, strict=False)
             },
-            "retention": {},
+            "retention": (
+                retention_figures(both[student], both[str(reference)], metrics) if both else {}
+            ),
         }
-        if has_retention:
-            both = of[frozenset({student, str(reference)}) & scored.partial]
-            entry["retention"] = retention_figures(
-                both[student], both[str(reference)], list(metrics)
-            )
         out[title].append(entry)
     return [{"slice": title, "note": None, "cells": entries} for title, entries in out.items()]
