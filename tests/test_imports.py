@@ -46,7 +46,7 @@ THIRD_PARTIES = {
     "teachers.kinds": "numpy pyarrow torch",
     "student": "numpy pyarrow torch",
     "student.export": "numpy",
-    "search": "numpy pyarrow pydantic scipy matplotlib tomli_w",
+    "search": "numpy pyarrow pydantic matplotlib tomli_w",
     "candidates": "numpy pyarrow tantivy",
     "demo": "numpy pyarrow",
     "cluster": "numpy pyarrow ray torch optuna threadpoolctl",

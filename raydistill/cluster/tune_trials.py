@@ -32,9 +32,17 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from raydistill.cluster.connection import Cluster
-from raydistill.config.search import TuneConfig
+from raydistill.config.run_config import RunConfig
 from raydistill.files.folder import Folder
-from raydistill.search.results import FAILED, FINISHED, MODES, STOPPED, US_PER_PAIR, Trial
+from raydistill.search.results import (
+    FAILED,
+    FINISHED,
+    MODES,
+    STOPPED,
+    US_PER_PAIR,
+    Trial,
+    shown_name,
+)
 from raydistill.search.space import Dimension, default_values, settings_of
 from raydistill.search.trial import EVALUATIONS_AN_EPOCH, SearchContext, run_trial
 from raydistill.serving.lexicon import Lexicon
@@ -68,7 +76,7 @@ def search(context: SearchContext, cluster: Cluster, *, storage: Folder, name: s
                 name=name,
                 storage_path=storage.path(),
                 storage_filesystem=storage.filesystem,
-                callbacks=[_Ended(context.run.config.tune)],
+                callbacks=[_Ended(context.run.config)],
                 verbose=0,
             ),
         )
@@ -88,7 +96,8 @@ def _quiet() -> None:
 
 def _tune_config(context: SearchContext, cluster: Cluster) -> tune.TuneConfig:
     settings = context.run.config.tune
-    objectives: dict[str, str] = {settings.metric: MODES[settings.metric]}
+    metric = context.run.config.tune_metric
+    objectives: dict[str, str] = {metric: MODES[metric]}
     if settings.speed:
         objectives[US_PER_PAIR] = "min"
     first = default_values(context.run.config, context.space)
@@ -106,8 +115,8 @@ def _tune_config(context: SearchContext, cluster: Cluster) -> tune.TuneConfig:
         ),
         scheduler=ASHAScheduler(
             time_attr="pairs",
-            metric=settings.metric,
-            mode=MODES[settings.metric],
+            metric=metric,
+            mode=MODES[metric],
             max_t=context.num_pairs,
             # The first rung is at half an epoch: before it, trials differ by their learning rate.
             grace_period=2 * (context.sample.num_pairs // EVALUATIONS_AN_EPOCH),
@@ -186,8 +195,8 @@ def _error(folder: Folder) -> str:
 class _Ended(tune.Callback):
     """Log a line for each trial that ends."""
 
-    def __init__(self, settings: TuneConfig) -> None:
-        self._settings = settings
+    def __init__(self, config: RunConfig) -> None:
+        self._metric, self._num_trials = config.tune_metric, config.tune.num_trials
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
@@ -202,10 +211,9 @@ class _Ended(tune.Callback):
     def _log(self, trials: Iterable[TuneTrial], trial: TuneTrial) -> None:
         ended = (TuneTrial.TERMINATED, TuneTrial.ERROR)
         num_ended = sum(one.status in ended or one is trial for one in trials)
-        found = (trial.last_result or {}).get(self._settings.metric)
-        metric = self._settings.metric.replace("_", " ")
-        note = "failed" if found is None else f"{metric} {found:.4f}"
+        found = (trial.last_result or {}).get(self._metric)
+        note = "failed" if found is None else f"{shown_name(self._metric)} {found:.4f}"
         logger.info(
             "tune      %d/%d trials  %s: %s",
-            num_ended, self._settings.num_trials, trial.trial_id, note,
+            num_ended, self._num_trials, trial.trial_id, note,
         )  # fmt: skip

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# The keys of `evaluation.metrics.catalogue`.
+MetricKey = Literal[
+    "auc", "pr_auc", "accuracy", "log_loss", "ece", "spearman", "ndcg_5", "ndcg_10", "mrr_10",
+    "precision_1", "precision_5", "query_auc", "pairwise",
+]  # fmt: skip
+# Those that compare the pairs of one query.
+OF_QUERIES = frozenset(
+    {"ndcg_5", "ndcg_10", "mrr_10", "precision_1", "precision_5", "query_auc", "pairwise"}
+)
 
 
 class ConfigSection(BaseModel):

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tomli_w
 from pydantic import Field, model_validator
 
-from raydistill.config.base import ConfigSection
+from raydistill.config.base import OF_QUERIES, ConfigSection
 from raydistill.config.data import ClusterConfig, JudgedConfig, PairsConfig, ScoreInputs
 from raydistill.config.prompt import Prompt
 from raydistill.config.search import TuneConfig
@@ -94,6 +94,7 @@ class RunConfig(ConfigSection):
         self._check_prompts()
         self._check_scores()
         self._check_bi_encoders()
+        self._check_metrics()
         if TREES in self.teachers:
             raise ValueError(f"teachers.{TREES}: the name is that of the trees; give another one")
         self._check_learning()
@@ -115,8 +116,36 @@ class RunConfig(ConfigSection):
         hidden = self.student.hidden or HIDDEN[preset]
         rate = self.train.table_rate(preset)
         student = self.student.model_copy(update={"hidden": hidden})
-        train = self.train.model_copy(update={"target": self.target, "table_learning_rate": rate})
+        is_default = self.dev_metric == self._default_dev_metric
+        train = self.train.model_copy(
+            update={
+                "target": self.target,
+                "table_learning_rate": rate,
+                "metric": None if is_default else self.train.metric,
+            }
+        )
         return self.model_copy(update={"student": student, "train": train})
+
+    @property
+    def dev_metric(self) -> str:
+        """The metric that chooses the student's weights, under its name in files.
+
+        `"agreement"` is the rank correlation with the teachers' soft labels.
+        """
+        metric, default = self.train.metric, self._default_dev_metric
+        if metric is None or (default == "agreement" and metric == "spearman"):
+            return default
+        return metric
+
+    @property
+    def tune_metric(self) -> str:
+        """The metric on dev that the search improves."""
+        default = "spearman" if self.relevant_at("dev") is None else "auc"
+        return self.tune.metric or default
+
+    @property
+    def _default_dev_metric(self) -> str:
+        return "agreement" if self.relevant_at("dev") is None else "auc"
 
     @property
     def has_trees(self) -> bool:
@@ -288,6 +317,15 @@ class RunConfig(ConfigSection):
                     f"teachers.{name}.scores: pairs.lowercase = {shown[0]}, judged.lowercase = "
                     f"{shown[1]}; scores are found by equal texts, and no judged pair would have "
                     "one: give both the same value"
+                )
+
+    def _check_metrics(self) -> None:
+        given = {"train.metric": self.train.metric, "tune.metric": self.tune.metric}
+        for name, metric in given.items():
+            if metric in OF_QUERIES and not self.has_query:
+                raise ValueError(
+                    f"{name} = {metric!r} compares the titles of a query, but texts are single "
+                    '(pairs.query = ""): give "auc", or another metric of all pairs'
                 )
 
     def _check_bi_encoders(self) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raydistill.config.base import ConfigSection, Count, Positive
+from raydistill.config.base import ConfigSection, Count, MetricKey, Positive
 
 
 class SpaceConfig(ConfigSection):
@@ -46,9 +46,10 @@ class TuneConfig(ConfigSection):
     """Pairs of the transfer set that the trials train on."""
     max_epochs: Count | None = None
     """Epochs of a trial at most. Default: `train.epochs`."""
-    metric: Literal["log_loss", "auc", "accuracy", "ece", "agreement"] = "log_loss"
-    """The metric on the dev split that the search improves. Without judged dev pairs `"log_loss"`
-    or `"agreement"`: both compare with the teachers' soft labels."""
+    metric: Literal[MetricKey, "agreement"] | None = None
+    """The metric on the dev split that the search improves. Default: `"auc"`. Without judged dev
+    pairs it compares with the teachers' soft labels; the default is then `"spearman"`, and
+    `"agreement"` is another name of it."""
     speed: bool = False
     """Whether µs/pair is a second objective; the result is then a Pareto front."""
     seed: int = 0

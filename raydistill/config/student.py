@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from raydistill.config.base import ConfigSection, Count, Positive
+from raydistill.config.base import ConfigSection, Count, MetricKey, Positive
 from raydistill.serving.text.unit_names import Names, checked_units
 
 Target = Literal["logit", "probability"]
@@ -109,9 +109,13 @@ class TrainConfig(ConfigSection):
     """Passes of the baseline on judged labels only over the judged train split."""
     evaluate_every_pairs: Count | None = None
     """Pairs between two evaluations on dev. Default: at each epoch's end only, which is always
-    evaluated. The weights with the best AUC are kept."""
+    evaluated. The weights with the best `metric` are kept."""
+    metric: MetricKey | None = None
+    """The metric on dev that chooses the weights to keep. Default: `"auc"`. Without judged dev
+    pairs it compares with the teachers' soft labels; the default is then `"spearman"`."""
     patience: Count | None = None
-    """Evaluations without a better AUC after which training stops. Default: it does not stop."""
+    """Evaluations without a better `metric` after which training stops. Default: it does not
+    stop."""
     average_from: Annotated[float, Field(ge=0, lt=1)] | None = None
     """The share of the training from which on the mean of the weights at all evaluations is
     evaluated too, and kept if it is best. Default: no mean."""
@@ -145,6 +149,11 @@ class TrainConfig(ConfigSection):
     """Ray Train workers."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs of a worker, where the cluster has GPUs. 0: CPUs."""
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """As of any section; without a `metric`, so that older fingerprints stay valid."""
+        fields = super().fingerprint_fields()
+        return {k: v for k, v in fields.items() if k != "metric" or v is not None}
 
     def table_rate(self, preset: str) -> float:
         """Learning rate of the embedding table."""

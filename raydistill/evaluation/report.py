@@ -194,7 +194,7 @@ def tune_markdown(found: dict[str, Any]) -> str:
 
 
 def _finals_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    names = dict.fromkeys((found["metric"], "auc", "log_loss"))
+    names = dict.fromkeys((found["metric"], "auc", "ndcg_10", "log_loss"))
     measured = [student for final in found["finals"] for student in final["students"]][:1]
     names |= {"agreement": None} if found.get("is_agreement") else {}
     columns = [

@@ -14,7 +14,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from raydistill.evaluation.markup import drawn, to_svg
-from raydistill.search.results import FINISHED, US_PER_PAIR, Trial, flat_settings, pareto, ranked
+from raydistill.search.results import (
+    FINISHED,
+    US_PER_PAIR,
+    Trial,
+    flat_settings,
+    pareto,
+    ranked,
+    shown_name,
+)
 
 _COLUMNS = 3
 _LOG_FROM = 20.0  # log scale from this ratio of the highest to the lowest value
@@ -61,7 +69,7 @@ def _settings(trials: Sequence[Trial], *, metric: str) -> Figure:
         panel.scatter(places[is_whole], values[is_whole], s=18, color="#1f4e8c", label="finished")
         _scale(panel, places, ticks)
         panel.set_xlabel(name)
-        panel.set_ylabel(metric.replace("_", " "))
+        panel.set_ylabel(shown_name(metric))
         if not at:
             panel.legend(fontsize="small")
     return figure
@@ -83,5 +91,5 @@ def _front(trials: Sequence[Trial], *, metric: str) -> Figure:
         points: list[Any] = [(t.metrics[US_PER_PAIR], t.metrics[metric]) for t in some]
         panel.scatter(*zip(*points, strict=True), **style)
     panel.set_xlabel("µs/pair")
-    panel.set_ylabel(metric.replace("_", " "))
+    panel.set_ylabel(shown_name(metric))
     return figure

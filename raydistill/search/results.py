@@ -1,7 +1,7 @@
-"""Results of a search: ranking, Pareto front, final configurations, and their gain on all pairs.
+"""Results of a search: ranking, Pareto front, final configurations, and the chosen one.
 
 Input: metrics of trials, and of students trained on the whole transfer set. Output: the chosen
-settings, and their gain with its spread. No files, no Ray.
+settings; for their gain see `verdict`. No files, no Ray.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import tomli_w
+from numpy.typing import NDArray
 
 from raydistill.config.run_config import RunConfig
+from raydistill.evaluation.metrics.catalogue import METRICS
 from raydistill.search.space import Settings, tables_of, with_settings
 
 UNTUNED = "untuned"
-MODES = {"log_loss": "min", "auc": "max", "accuracy": "max", "ece": "min", "agreement": "max"}
+# The better end of each metric; "agreement": the rank correlation with the teachers' soft labels.
+MODES: dict[str, str] = {**{key: one.best for key, one in METRICS.items()}, "agreement": "max"}
 US_PER_PAIR = "us_per_pair"
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
@@ -31,68 +34,27 @@ class FinalResult:
 
     name: str
     settings: Settings
-    students: tuple[dict[str, Any], ...]  # seed, fingerprint, dev, test, us_per_pair
+    students: tuple[dict[str, Any], ...]  # seed, fingerprint, dev, test, threshold, us_per_pair
+    test_scores: tuple[NDArray[np.float32], ...] = ()  # of each student, in the order of the pairs
 
     def mean(self, split: str, metric: str) -> float:
         """Mean over the seeds."""
-        return fmean(self.values(split, metric))
+        return fmean(float(student[split][metric]) for student in self.students)
 
-    def values(self, split: str, metric: str) -> list[float]:
-        """The metric of each seed."""
-        return [float(student[split][metric]) for student in self.students]
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, for tune.json; without the scores."""
+        return {"name": self.name, "settings": self.settings, "students": self.students}
 
 
-@dataclass(frozen=True)
-class Gain:
-    """The improvement of the chosen settings over the untuned ones, paired by seed."""
-
-    mean: float  # above 0 is better, for each metric
-    deviation: float | None  # standard deviation of the differences; None for one seed
-    num_seeds: int
-
-    @property
-    def error(self) -> float | None:
-        """Standard error of the mean."""
-        return None if self.deviation is None else self.deviation / self.num_seeds**0.5
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether the mean is more than twice its standard error; False for one seed."""
-        return self.error is not None and self.mean > 2 * self.error
+def shown_name(metric: str) -> str:
+    """The name of a metric in sentences."""
+    return METRICS[metric].name if metric in METRICS else metric.replace("_", " ")
 
 
 def choose(untuned: FinalResult, others: Sequence[FinalResult], *, metric: str) -> FinalResult:
     """The configuration with the best dev mean; the untuned one if no other is better."""
     sign = -1 if MODES[metric] == "max" else 1
     return min([untuned, *others], key=lambda final: sign * final.mean("dev", metric))
-
-
-def gain(chosen: FinalResult, untuned: FinalResult, *, split: str, metric: str) -> Gain:
-    """Mean and standard deviation of the differences, paired by seed."""
-    sign = 1 if MODES[metric] == "max" else -1
-    pairs = zip(chosen.values(split, metric), untuned.values(split, metric), strict=True)
-    found = [sign * (one - other) for one, other in pairs]
-    return Gain(fmean(found), stdev(found) if len(found) > 1 else None, len(found))
-
-
-def verdict(chosen: FinalResult, untuned: FinalResult, *, metric: str) -> str:
-    """One sentence: the gain on unseen queries with its spread, or no gain."""
-    if chosen is untuned:
-        return "No gain: nothing that was searched beats the untuned settings on the dev split."
-    found = gain(chosen, untuned, split="test", metric=metric)
-    name = metric.replace("_", " ")
-    if found.error is None:
-        return (
-            f"{name} on the test split is better by {found.mean:+.4f} with one seed, which tells "
-            "nothing about its spread."
-        )
-    text = (
-        f"{found.mean:+.4f} {name} on the test split (standard error {found.error:.4f}, "
-        f"{found.num_seeds} seeds; above 0 is better)"
-    )
-    if found.is_significant:
-        return f"{chosen.name} gains {text}."
-    return f"No gain that the seeds' spread does not explain: {chosen.name} has {text}."
 
 
 def best_toml(chosen: FinalResult, sentence: str) -> str:
@@ -135,10 +97,10 @@ def best_few(trials: Sequence[Trial], config: RunConfig) -> list[Trial]:
 
     If speed is an objective, the trials of the Pareto front come first.
     """
-    tune = config.tune
-    order = ranked(trials, metric=tune.metric)
+    tune, metric = config.tune, config.tune_metric
+    order = ranked(trials, metric=metric)
     if tune.speed:
-        front = pareto(trials, metric=tune.metric)
+        front = pareto(trials, metric=metric)
         order = front + [trial for trial in order if trial not in front]
     found: list[Trial] = []
     known = [config.resolved]

@@ -88,14 +88,10 @@ def dimensions(config: RunConfig) -> list[Dimension]:
 def _check_agreement(config: RunConfig) -> None:
     """Raise UserError for what cannot be searched by agreement with the teachers, or only by it."""
     metric, is_judged = config.tune.metric, config.learns_from_judged
-    # Where test is judged, the final students are compared by a metric that both splits have.
-    allowed = ("log_loss",) if config.judged else ("log_loss", "agreement")
-    if is_judged and metric == "agreement":
-        raise UserError('tune.metric = "agreement" is for runs without judged dev pairs')
-    if not is_judged and metric not in allowed:
+    if config.judged and metric == "agreement":  # the test pairs have judged labels
         raise UserError(
-            f"tune.metric = {metric!r} needs judged dev pairs; without them the search compares "
-            f"with the teachers: give {' or '.join(allowed)}"
+            'tune.metric = "agreement" is for runs without judged pairs; "spearman" is the rank '
+            "correlation with the labels, judged or the teachers'"
         )
     names = [name for name in (WEIGHTS, BIAS) if name in config.tune.space]
     if names and not is_judged:

@@ -10,29 +10,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics.pair_metrics import ranking_name
-from raydistill.evaluation.metrics.summary import measure
-from raydistill.evaluation.metrics.thresholds import best_threshold
 from raydistill.files.pieces import PIECE_ROWS, shard_pieces
 from raydistill.runs.run_folder import Run
-from raydistill.search.results import MODES, US_PER_PAIR
+from raydistill.search.results import US_PER_PAIR
 from raydistill.search.sample import TrialSample
 from raydistill.search.space import Dimension, Values, settings_of, with_settings
-from raydistill.serving.feature_spec import Features
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Loader, dense_scale
 from raydistill.student.fit import (
     FitCallbacks,
     FitState,
     StudentFit,
-    dev_split,
     fit_student,
     new_state,
 )
-from raydistill.student.network import Student, predict
 from raydistill.teachers.judged_logits import stack_of, targets_of
 from raydistill.teachers.stacking import Stack
 
@@ -80,8 +73,15 @@ def trial_fit(context: SearchContext, values: Values) -> StudentFit:
     targets = targets_of(
         run, stack, logits={name: sampled[name] for name in stack.weights if name in sampled}
     )
+    sample, epochs = context.sample, config.train.epochs
     return StudentFit(
-        run, "student", context.sample.pairs, context.sample.shards, targets, config.train.epochs
+        run,
+        "student",
+        sample.pairs,
+        sample.shards,
+        targets,
+        epochs,
+        also_measured=(config.tune_metric,),
     )
 
 
@@ -101,10 +101,9 @@ def run_trial(
     loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
     state = new_state(fit, _scale(loader, fit.shards), device="cpu")
     speed = {} if time_us is None else {US_PER_PAIR: time_us(fit, state, lexicon)}
-    best = _Best(fit, state, loader)
 
     def record(entry: dict[str, float]) -> None:
-        found = best.update(entry)
+        found = state.best_dev
         done_share = entry["pairs"] / fit.num_pairs
         report({"pairs": entry["pairs"], "done_share": done_share, **found, **speed})
 
@@ -137,41 +136,3 @@ def lexicon_of(context: SearchContext, fit: StudentFit) -> Lexicon:
             f"decides n-grams cannot be beside one of {len(known.ngrams_R)}"
         )
     return known.narrowed(wanted.word_dim)
-
-
-class _Best:
-    """Dev metrics of the best weights so far: those that the fit keeps."""
-
-    def __init__(self, fit: StudentFit, state: FitState, loader: Loader) -> None:
-        self._fit, self._state, self._loader = fit, state, loader
-        self._found: dict[str, float] = {}
-        self._dev: tuple[Features, NDArray[np.float32]] | None = None
-
-    def update(self, entry: Mapping[str, float]) -> dict[str, float]:
-        """Metrics of the best weights after an evaluation."""
-        if self._found and self._state.num_worse:
-            return self._found
-        metric = self._fit.run.config.tune.metric
-        name = ranking_name(self._fit.run.config.relevant_at("dev"))
-        if metric in (name, "log_loss"):
-            ends = ["", *(["_average"] if f"dev_{name}_average" in entry else [])]
-            end = max(ends, key=lambda end: entry[f"dev_{name}{end}"])
-            self._found = {one: entry[f"dev_{one}{end}"] for one in (name, "log_loss")}
-        else:
-            self._found = self._measure()
-        return self._found
-
-    def _measure(self) -> dict[str, float]:
-        """All metrics of the best weights; costs a second pass over the judged dev split."""
-        run, fit = self._fit.run, self._fit
-        if self._dev is None:
-            self._dev = dev_split(run, self._loader)
-        features, labels_B = self._dev
-        student = Student(fit.spec, run.config.student)
-        student.load(self._state.best)
-        logits = predict(student, features, device="cpu")
-        scores = expit(logits * np.float32(fit.targets.temperature))
-        at = run.config.judged_rules.relevant_at
-        threshold = best_threshold(scores, labels_B, relevant_at=at)
-        found = measure(scores, labels_B, relevant_at=at, threshold=threshold).to_dict()
-        return {name: found[name] for name in MODES if name in found}

@@ -1,7 +1,7 @@
 """train: fit the student on the soft labels, and the baseline on judged labels only.
 
 Ray Train workers read pieces of shards and compute n-gram ids themselves. Output: the weights with
-the best AUC on the dev split (of the transfer set: agreement with the teachers), and the last ones.
+the best `train.metric` on the dev split, and the last ones.
 Checkpoints are made at ends of windows of pieces; an interrupted fit resumes from the last one, on
 any number of workers.
 """
@@ -44,7 +44,7 @@ from raydistill.teachers.transformer.device import student_dtype
 
 logger = logging.getLogger("raydistill")
 EVENTS = "tensorboard"
-_OWNER = "student.txt"  # in a checkpoint: the fingerprint of its student
+_OWNER = "fit.txt"  # in a checkpoint: the fingerprint of its student; named for the state's form
 
 
 def train_stage(run: Run, cluster: Cluster) -> bool:
@@ -106,7 +106,8 @@ def train_loop(config: dict[str, Any]) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             # If a job fits several students in turn, this may be the previous one's checkpoint.
-            if (Path(folder) / _OWNER).read_text() == fit.fingerprint:
+            owner = Path(folder) / _OWNER
+            if owner.exists() and owner.read_text() == fit.fingerprint:
                 state.load(Path(folder) / "state.pt")
     loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
     rank = context.get_world_rank()
@@ -122,7 +123,7 @@ def train_loop(config: dict[str, Any]) -> None:
                 )
             )
         write_student(fit, state, use=use)
-    ray.train.report({"best": state.best_auc})
+    ray.train.report({"best": state.best_dev[fit.metric]})
 
 
 def _report_alone(state: FitState) -> None:

@@ -10,11 +10,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.tune_trials import search
+from raydistill.config.base import OF_QUERIES
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics.summary import agree, measure
 from raydistill.evaluation.metrics.thresholds import best_threshold
 from raydistill.evaluation.report import tune_markdown
 from raydistill.files.folder import SUCCESS
@@ -31,26 +32,27 @@ from raydistill.search.results import (
     best_toml,
     choose,
     flat_settings,
-    gain,
     pareto,
     ranked,
+    shown_name,
     trials_table,
-    verdict,
 )
 from raydistill.search.sample import draw_sample
 from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
 from raydistill.search.trial import SearchContext
+from raydistill.search.verdict import SplitPairs, gain, verdict
 from raydistill.stages.evaluate import time_scorer
 from raydistill.stages.fits.covered import write_covered
 from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.stages.train import train_role
+from raydistill.student.dev_split import figures_of
 from raydistill.student.export.student_bundle import (
     bundle_arrays,
     bundle_settings,
     score_split,
     scorer_of,
 )
-from raydistill.teachers.judged_logits import fitted_stack, read_groups, stack_of
+from raydistill.teachers.judged_logits import fitted_stack, read_groups, read_judged, stack_of
 
 logger = logging.getLogger("raydistill")
 BEST, TRIALS, REPORT = "best.toml", "trials.parquet", "report.md"
@@ -148,10 +150,11 @@ def _finals(run: Run, wanted: dict[str, Settings], cluster: Cluster) -> list[Fin
             threads.shutdown(wait=False, cancel_futures=True)
     finals = []
     for name, settings in wanted.items():
-        students = [{"seed": seed, **_measure(runs[name, seed])} for seed in seeds]
-        for student in students:
+        students, scores = zip(*(_measure(runs[name, seed]) for seed in seeds), strict=True)
+        seeded = tuple({"seed": seed, **one} for seed, one in zip(seeds, students, strict=True))
+        for student in seeded:
             logger.info("tune      %s, seed %d: %s", name, student["seed"], _short(student, run))
-        finals.append(FinalResult(name, settings, tuple(students)))
+        finals.append(FinalResult(name, settings, seeded, scores))
     return finals
 
 
@@ -164,30 +167,38 @@ def _side_by_side(run: Run, cluster: Cluster) -> int:
 
 
 def _short(student: dict[str, Any], run: Run) -> str:
-    metric = run.config.tune.metric
-    return f"dev {metric.replace('_', ' ')} {student['dev'][metric]:.4f}"
+    metric = run.config.tune_metric
+    return f"dev {shown_name(metric)} {student['dev'][metric]:.4f}"
 
 
-def _measure(run: Run) -> dict[str, Any]:
-    """Metrics of a student as served on the held-out splits, dev and test, and its µs/pair."""
+def _measure(run: Run) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Metrics of a student as served on dev and test, its µs/pair; and its test scores.
+
+    Test pairs without a soft label have no score: they are left out.
+    """
     scorer = scorer_of(bundle_settings(run, "student"), bundle_arrays(run, "student"))
-    scored = {split: score_split(run, scorer, split) for split in ("dev", "test")}
-    has_label = {split: ~np.isnan(labels) for split, (_, labels) in scored.items()}
-    scored = {
-        split: (scores[has_label[split]], labels[has_label[split]])
-        for split, (scores, labels) in scored.items()
-    }
-    threshold = best_threshold(*scored["dev"], relevant_at=run.config.relevant_at("dev"))
-    found: dict[str, Any] = {}
-    for split, both in scored.items():
+    found: dict[str, Any] = {"threshold": None}
+    for split in ("dev", "test"):
+        scores, labels = score_split(run, scorer, split)
+        rows = np.flatnonzero(~np.isnan(labels))
+        scores, labels, groups = scores[rows], labels[rows], read_groups(run, split)[rows]
         at = run.config.relevant_at(split)
-        if at is not None:
-            found[split] = measure(*both, relevant_at=at, threshold=threshold).to_dict()
-            continue
-        groups = read_groups(run, split)[has_label[split]]
-        found[split] = agree(*both, groups, threshold=threshold).to_dict()
-    fingerprint = run.train_fingerprint("student")
-    return {**found, US_PER_PAIR: time_scorer(run, scorer)[0], "fingerprint": fingerprint}
+        if split == "dev":
+            found["threshold"] = best_threshold(scores, labels, relevant_at=at)
+        figures = figures_of(scores, labels, groups, relevant_at=at, threshold=found["threshold"])
+        if at is None:
+            figures["agreement"] = figures["spearman"]
+        known = {k: v for k, v in figures.items() if k not in OF_QUERIES or np.isfinite(v)}
+        found[split] = {**known, "num_pairs": len(labels)}
+    fingerprint, speed = run.train_fingerprint("student"), time_scorer(run, scorer)[0]
+    return {**found, US_PER_PAIR: speed, "fingerprint": fingerprint}, scores
+
+
+def _test_pairs(run: Run) -> SplitPairs:
+    """The test pairs that have a label: those that `_measure` scores, in this order."""
+    test = read_judged(run, "test")
+    has_B = ~np.isnan(test.labels_B)
+    return SplitPairs(test.labels_B[has_B], test.groups_B[has_B], run.config.relevant_at("test"))
 
 
 def _found(
@@ -199,24 +210,24 @@ def _found(
     num_sample: int,
 ) -> dict[str, Any]:
     """The contents of the search's report."""
-    tune = run.config.tune
-    chosen = choose(untuned, others, metric=tune.metric)
-    front = pareto(trials, metric=tune.metric) if tune.speed else []
+    metric = run.config.tune_metric
+    chosen = choose(untuned, others, metric=metric)
+    found = None
+    if chosen is not untuned:
+        found = gain(chosen, untuned, _test_pairs(run), metric=metric)
+    front = pareto(trials, metric=metric) if run.config.tune.speed else []
     return {
-        "metric": tune.metric,
+        "metric": metric,
         "is_agreement": run.config.relevant_at("dev") is None,
         "num_sample": num_sample,
         "states": {s: sum(t.state == s for t in trials) for s in {t.state for t in trials}},
         "errors": [{"name": t.name, "error": t.error} for t in trials if t.state == FAILED],
-        "best_trials": [_row(trial) for trial in ranked(trials, metric=tune.metric)[:10]],
+        "best_trials": [_row(trial) for trial in ranked(trials, metric=metric)[:10]],
         "front": [_row(trial) for trial in front],
-        "finals": [asdict(final) for final in (untuned, *others)],
+        "finals": [final.to_dict() for final in (untuned, *others)],
         "chosen": chosen.name,
-        "gain": {
-            split: asdict(gain(chosen, untuned, split=split, metric=tune.metric))
-            for split in ("dev", "test")
-        },
-        "verdict": verdict(chosen, untuned, metric=tune.metric),
+        "gain": asdict(found) if found and found.is_known else None,
+        "verdict": verdict(chosen.name, found, metric=metric),
     }
 
 

@@ -17,20 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.config.student import TrainConfig
-from raydistill.errors import UserError
-from raydistill.evaluation.metrics.pair_metrics import log_loss, ranking, ranking_name
 from raydistill.files.folder import Folder
 from raydistill.files.prefetch import prefetch
 from raydistill.progress import rate_line
 from raydistill.runs.lexicon_file import spec_of
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import split_shards
-from raydistill.serving.feature_spec import Features, NgramSpec
+from raydistill.serving.feature_spec import NgramSpec
 from raydistill.student.batches import Batch, Loader, Window, plan_windows
+from raydistill.student.dev_split import DevSplit, dev_split, is_better, shown_metric
 from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Inputs, Student, predict, to_inputs
 from raydistill.student.trainer import Trainer, rate_at
-from raydistill.teachers.judged_logits import split_targets
 from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import student_dtype
 
@@ -48,6 +45,12 @@ class StudentFit:
     shards: Mapping[str, int]
     targets: Targets
     num_epochs: int
+    also_measured: tuple[str, ...] = ()  # metrics on dev besides the one that chooses the weights
+
+    @property
+    def metric(self) -> str:
+        """The metric on dev that chooses the weights, under its name in files."""
+        return self.run.config.dev_metric
 
     @property
     def spec(self) -> NgramSpec:
@@ -98,7 +101,7 @@ class Average:
 # The fields of a FitState that are saved as they are.
 _PLAIN = (
     *("epoch", "window", "num_pairs", "loss_sum", "loss_pairs"),
-    *("best_auc", "best", "num_worse", "history"),
+    *("best_dev", "best", "num_worse", "history"),
 )
 
 
@@ -113,7 +116,7 @@ class FitState:
     num_pairs: int = 0  # of all workers, in all epochs
     loss_sum: float = 0.0  # of this worker, since the last evaluation
     loss_pairs: int = 0
-    best_auc: float = float("nan")  # without judged dev pairs the agreement with the teachers
+    best_dev: dict[str, float] = field(default_factory=dict)  # figures of the best weights
     best: dict[str, Tensor] = field(default_factory=dict)
     num_worse: int = 0  # evaluations since the best one
     history: list[dict[str, float]] = field(default_factory=list)
@@ -225,7 +228,7 @@ def fit_student(
 
 
 def is_over(fit: StudentFit, state: FitState) -> bool:
-    """Whether all epochs are done, or the last `patience` evaluations had no better AUC."""
+    """Whether all epochs are done, or the last `patience` evaluations were not better."""
     patience = fit.settings.patience
     return state.epoch >= fit.num_epochs or (patience is not None and state.num_worse >= patience)
 
@@ -266,59 +269,43 @@ def _next_window(state: FitState, window: Window, *, ends_epoch: bool) -> None:
     )
 
 
-def _evaluate(
-    fit: StudentFit, state: FitState, dev: tuple[Features, NDArray[np.float32]], *, device: str
-) -> None:
-    """Measure the student, and the mean if there is one; copy the weights with the best AUC."""
+def _evaluate(fit: StudentFit, state: FitState, dev: DevSplit, *, device: str) -> None:
+    """Measure the student, and the mean if there is one; copy the weights with the best figures."""
     done_share = state.num_pairs / fit.num_pairs
+    found, student = _measure(fit, state, state.student, dev, device=device), state.student
     entry = {
         "epoch": state.epoch + 1.0,
         "pairs": float(state.num_pairs),
         "loss": state.loss_sum / max(state.loss_pairs, 1),
         "learning_rate": fit.settings.learning_rate * rate_at(fit.settings, done_share=done_share),
-        **_measure(fit, state, state.student, dev, device=device),
+        **{f"dev_{name}": value for name, value in found.items()},
     }
-    name = f"dev_{ranking_name(_relevant_at(fit))}"
-    found, student = entry[name], state.student
     start = fit.settings.average_from
     if state.average is not None and start is not None and done_share >= start:
         state.average.add(student.arrays())
         of_mean = _measure(fit, state, state.average.student, dev, device=device)
-        entry |= {f"{name}_average": value for name, value in of_mean.items()}
-        if of_mean[name] > found:
-            found, student = of_mean[name], state.average.student
+        entry |= {f"dev_{name}_average": value for name, value in of_mean.items()}
+        if is_better(of_mean, found, metric=fit.metric):
+            found, student = of_mean, state.average.student
     state.num_worse += 1
-    if not found <= state.best_auc:  # also while best_auc is NaN
-        state.best_auc, state.num_worse = found, 0
+    if is_better(found, state.best_dev, metric=fit.metric):
+        state.best_dev, state.num_worse = found, 0
         state.best = copy_arrays(student)
     state.history.append(entry)
     state.loss_sum, state.loss_pairs = 0.0, 0
 
 
 def _measure(
-    fit: StudentFit,
-    state: FitState,
-    student: Student,
-    dev: tuple[Features, NDArray[np.float32]],
-    *,
-    device: str,
+    fit: StudentFit, state: FitState, student: Student, dev: DevSplit, *, device: str
 ) -> dict[str, float]:
-    """AUC, or agreement with the teachers, and log loss on dev; all workers get the first one's."""
-    features, labels = dev
-    logits = predict(student, features, device=device)
-    temperature = fit.targets.temperature  # a score is a probability at temperature 1
-    scores = torch.from_numpy(logits).double().mul(temperature).sigmoid().numpy()
-    found = [
-        ranking(logits, labels, relevant_at=_relevant_at(fit)),
-        log_loss(scores, labels) if len(labels) else float("nan"),
-    ]
+    """Figures on dev; all workers get the first one's."""
+    logits_B = predict(student, dev.features, device=device)
+    keys = (fit.metric, *fit.also_measured)
+    found = dev.figures(logits_B, temperature=fit.targets.temperature, keys=keys)
     if state.trainer.gradient_sync is not None:
-        found = state.trainer.gradient_sync.broadcast_first(found)
-    return {f"dev_{ranking_name(_relevant_at(fit))}": found[0], "dev_log_loss": found[1]}
-
-
-def _relevant_at(fit: StudentFit) -> float | None:
-    return fit.run.config.relevant_at("dev")
+        values = state.trainer.gradient_sync.broadcast_first(list(found.values()))
+        found = dict(zip(found, values, strict=True))
+    return found
 
 
 def copy_arrays(student: Student) -> dict[str, Tensor]:
@@ -362,10 +349,9 @@ class _FitLogger:
 
     def evaluated(self) -> None:
         """Log the result of the last evaluation."""
-        entry = self.state.history[-1]
-        name = ranking_name(_relevant_at(self.fit))
-        shown = {"auc": "dev AUC", "agreement": "agreement with the teachers on dev"}[name]
-        self.log(self._line(f"loss {entry['loss']:.4f}, {shown} {entry[f'dev_{name}']:.4f}"))
+        entry, metric = self.state.history[-1], self.fit.metric
+        shown = shown_metric(metric, relevant_at=self.fit.run.config.relevant_at("dev"))
+        self.log(self._line(f"loss {entry['loss']:.4f}, {shown} {entry[f'dev_{metric}']:.4f}"))
 
     def _line(self, note: str) -> str:
         seconds = time.monotonic() - self.start_s
@@ -377,19 +363,3 @@ class _FitLogger:
         epoch = f"epoch {self.state.epoch + 1}/{self.fit.num_epochs}"
         waited = f"waited {self.waited_s / max(seconds, 1e-9):.1%}"
         return f"train     {self.fit.role} {epoch}  {done}  {note}, {waited}"
-
-
-def dev_split(run: Run, loader: Loader) -> tuple[Features, NDArray[np.float32]]:
-    """Features and labels of the dev split, without pairs that no teacher has a logit for."""
-    targets = split_targets(run, "dev")
-    dev = Loader(run.split("dev"), targets, spec=loader.spec, lexicon=loader.lexicon)
-    features, labels = dev.read_all(split_shards(run, "dev"))
-    has_label = np.flatnonzero(~np.isnan(labels))
-    if len(labels) and not len(has_label):
-        raise UserError(
-            f"no teacher has a logit of a pair in {run.split('dev')}: there is nothing to compare "
-            "the student with; have those pairs scored too"
-        )
-    if len(has_label) == len(labels):
-        return features, labels
-    return features.take(has_label), labels[has_label]

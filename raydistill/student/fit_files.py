@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from raydistill.errors import UserError
-from raydistill.evaluation.metrics.pair_metrics import ranking_name
 from raydistill.files.folder import SUCCESS, Folder
 from raydistill.runs.covered import covered_pairs, is_sparse
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import missing_shards, pair_shards, split_shards
 from raydistill.student.batches import Loader, scale_features
+from raydistill.student.dev_split import shown_metric
 from raydistill.student.fit import FitState, StudentFit, copy_arrays
 from raydistill.teachers.judged_logits import stack_of, targets_of
 from raydistill.teachers.soft_labels import Targets
@@ -74,12 +74,11 @@ def write_success(fit: StudentFit, *, seconds: float) -> None:
         **result,
     }
     fit.output.write_json(SUCCESS, summary)
-    name = ranking_name(fit.run.config.relevant_at("dev"))
     logger.info(
         "train     %s: best %s %.4f, %.0f s, on %s",
         fit.role,
-        {"auc": "dev AUC", "agreement": "agreement with the teachers on dev"}[name],
-        result[f"dev_{name}"],
+        shown_metric(fit.metric, relevant_at=fit.run.config.relevant_at("dev")),
+        result[f"dev_{fit.metric}"],
         seconds,
         use_text(result),
     )
@@ -108,9 +107,13 @@ def write_student(fit: StudentFit, state: FitState, *, use: dict[str, str]) -> N
     rows = io.BytesIO()
     np.save(rows, np.packbits(state.trainer.trained_rows()))
     fit.output.write_bytes(TRAINED_ROWS, rows.getvalue())
-    name = ranking_name(fit.run.config.relevant_at("dev"))
-    best_dev = {f"dev_{name}": state.best_auc}
-    found = {**best_dev, "pairs": state.num_pairs, "evaluations": state.history}
+    best_dev = {f"dev_{name}": value for name, value in state.best_dev.items()}
+    found = {
+        "metric": fit.metric,
+        **best_dev,
+        "pairs": state.num_pairs,
+        "evaluations": state.history,
+    }
     weights = hashlib.blake2b(best, digest_size=8).hexdigest()
     fit.output.write_json(RESULT, {"weights": weights, **found, **use})
 

@@ -153,6 +153,29 @@ def test_what_needs_judged_pairs_is_named(changed: dict[str, object], words: str
     assert "'run_dir'" not in str(caught.value)  # not the whole file
 
 
+@pytest.mark.parametrize("name", ["train.metric", "tune.metric"])
+def test_metrics_of_queries_need_queries(name: str) -> None:
+    section, field = name.split(".")
+    single = {"input": ["p"], "query": "", "title": "text"}
+    with pytest.raises(UserError, match=f"{name} = 'ndcg_10' compares .* texts are single"):
+        to_config({**NO_JUDGED, "pairs": single, section: {field: "ndcg_10"}}, name="x")
+    to_config({**NO_JUDGED, "pairs": single, section: {field: "pr_auc"}}, name="x")
+
+
+def test_the_metrics_that_choose() -> None:
+    def of(**tables: object) -> RunConfig:
+        return to_config({**NO_JUDGED, **tables}, name="x")
+
+    judged = {"judged": {"input": ["j"]}}
+    assert (of().dev_metric, of(**judged).dev_metric) == ("agreement", "auc")
+    assert (of().tune_metric, of(**judged).tune_metric) == ("spearman", "auc")
+    named = of(train={"metric": "spearman"}, tune={"metric": "agreement"})
+    assert (named.dev_metric, named.tune_metric) == ("agreement", "agreement")
+    assert named.resolved.train == of().resolved.train  # and the same student
+    assert of(**judged, train={"metric": "auc"}).resolved == of(**judged).resolved
+    assert of(train={"metric": "auc"}).resolved.train.metric == "auc"  # against soft labels
+
+
 def test_a_title_may_have_several_columns(file: str, tmp_path: Path) -> None:
     several = ["pairs.title=['title', 'brand']", "judged.title=['name']"]
     config = load_config(file, overrides=several)

@@ -190,21 +190,26 @@ def test_other_settings_are_named(raw_files: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("judged", "tune", "words"),
+    ("judged", "metric", "is_right"),
     [
-        ({}, {"metric": "auc"}, "needs judged dev pairs.* log_loss or agreement"),
-        ({"dev_share": 0}, {"metric": "agreement"}, "give log_loss"),
-        ({"dev_share": 0.2}, {"metric": "agreement"}, "is for runs without judged dev pairs"),
+        ({}, "agreement", True),
+        ({}, "ndcg_10", True),
+        ({"dev_share": 0}, "ndcg_10", True),
+        ({"dev_share": 0}, "agreement", False),
+        ({"dev_share": 0.2}, "agreement", False),
     ],
 )
 def test_a_search_compares_with_the_teachers(
-    raw_files: Path, tmp_path: Path, judged: dict[str, object], tune: dict[str, object], words: str
+    raw_files: Path, tmp_path: Path, judged: dict[str, object], metric: str, is_right: bool
 ) -> None:
-    space = {"soft_labels.temperature": {"low": 1, "high": 2}}
-    tables = {"tune": {"space": space, **tune}}
-    config = run_config(tmp_path / "run", raw_files, Path("no-model"), **tables)
-    with pytest.raises(UserError, match=words):
-        dimensions(unjudged(config, **judged).config)
+    tune = {"space": {"soft_labels.temperature": {"low": 1, "high": 2}}, "metric": metric}
+    config = run_config(tmp_path / "run", raw_files, Path("no-model"), tune=tune)
+    run = unjudged(config, **judged)
+    if is_right:
+        assert len(dimensions(run.config)) == 1
+        return
+    with pytest.raises(UserError, match=r'for runs without judged pairs; "spearman" is'):
+        dimensions(run.config)
 
 
 def test_a_search_does_not_move_what_it_compares_with(raw_files: Path, tmp_path: Path) -> None:

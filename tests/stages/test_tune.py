@@ -98,7 +98,7 @@ def test_a_sample_is_read_as_the_run_folder_is(labeled: Run) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("metric", ["log_loss", "ece"])
+@pytest.mark.parametrize("metric", ["log_loss", "ece", "ndcg_10"])
 def test_a_trial_reports_the_best_so_far(labeled: Run, metric: str) -> None:
     config = labeled.config.model_copy(
         update={"tune": labeled.config.tune.model_copy(update={"metric": metric})}

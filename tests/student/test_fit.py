@@ -1,6 +1,7 @@
 """Fits of a student from its first step to its best weights; no Ray Train."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch.multiprocessing as mp
 
 from raydistill.config.student import StudentConfig
 from raydistill.demo.shop import Shop
+from raydistill.evaluation.metrics.catalogue import METRICS
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.stages import prepare
+from raydistill.student.dev_split import dev_split
 from raydistill.student.fit import Average, StudentFit
 from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.network import Student, predict
@@ -29,7 +32,7 @@ def test_the_student_learns_what_the_teacher_says(labeled: Run) -> None:
     assert [entry["pairs"] for entry in state.history] == [fit.num_pairs / 2, fit.num_pairs]
     ends = [line for line in lines if "dev AUC" in line]
     assert ["epoch 1/2" in ends[0], "epoch 2/2" in ends[1]] == [True, True]
-    assert state.best_auc == max(entry["dev_auc"] for entry in state.history)
+    assert state.best_dev["auc"] == max(entry["dev_auc"] for entry in state.history)
     state.student.load(state.best)
     features, targets = loader_of(fit).read_all(dict([next(iter(fit.shards.items()))]))
     logits = predict(state.student, features, device="cpu")
@@ -91,6 +94,25 @@ def test_it_stops_when_it_gets_no_better_and_keeps_the_best(labeled: Run) -> Non
     assert len(state.history) == len(found)
 
 
+@pytest.mark.parametrize(("metric", "best"), [("query_auc", max), ("ece", min)])
+def test_the_metric_that_is_named_chooses_the_weights(
+    labeled: Run, metric: str, best: Callable[[list[float]], float]
+) -> None:
+    run = with_train(labeled, epochs=4, metric=metric, learning_rate=0.1, dtype="float32")
+    fit, state = start(run)
+    lines = run_fit(fit, state)
+    found = [entry[f"dev_{metric}"] for entry in state.history]
+    assert len(set(found)) > 1 and state.best_dev[metric] == best(found)
+    assert {"auc", "log_loss", metric} == set(state.best_dev)
+    assert any(f"dev {METRICS[metric].name} {found[-1]:.4f}" in line for line in lines)
+    student = Student(fit.spec, fit.run.config.student)
+    student.load(state.best)
+    dev = dev_split(fit.run, loader_of(fit))
+    logits = predict(student, dev.features, device="cpu")
+    figures = dev.figures(logits, temperature=fit.targets.temperature, keys=[metric])
+    assert figures[metric] == pytest.approx(best(found))
+
+
 def test_the_mean_of_the_weights_by_hand() -> None:
     students = [Student(NgramSpec("match", 8), StudentConfig(hidden=(4,))) for _ in range(3)]
     average = Average(Student(NgramSpec("match", 8), StudentConfig(hidden=(4,))))
@@ -150,4 +172,4 @@ def test_the_judged_only_student_needs_no_teacher(raw_files: Path, prepared_dir:
     run = Run(run_config(prepared_dir, raw_files, Path("no-model"), ngrams=plain))
     fit, state = start(run, "judged_only")
     run_fit(fit, state)
-    assert len(state.history) == 2 and np.isfinite(state.best_auc)
+    assert len(state.history) == 2 and np.isfinite(state.best_dev["auc"])

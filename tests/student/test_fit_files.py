@@ -32,6 +32,8 @@ def test_what_makes_another_student(labeled: Run) -> None:
     assert with_("soft_labels", temperature=2.0).student("student").uri != base
     assert with_("ngrams", preset="bert2dnn").student("student").uri != base
     assert with_("train", num_workers=4).student("student").uri == base
+    assert with_("train", metric="ndcg_10").student("student").uri != base
+    assert with_("train", metric="auc").student("student").uri == base  # the default
     judged = labeled.student("judged_only").uri
     assert with_("soft_labels", temperature=2.0).student("judged_only").uri == judged
 

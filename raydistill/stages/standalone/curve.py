@@ -240,7 +240,7 @@ def _point(run: Run, share: float, subsets: dict[float, Folder]) -> Point:
     shards = (folder.success() or {"shards": {}})["shards"]
     of_whole = whole.targets
     targets = Targets(temperature=of_whole.temperature, target=of_whole.target, holds_logits=True)
-    return Point(run, "student", folder, shards, targets, whole.num_epochs, share)
+    return Point(run, "student", folder, shards, targets, whole.num_epochs, share=share)
 
 
 # --- fits
