@@ -27,6 +27,7 @@ THIRD_PARTIES = {
     "serving.native": "numpy llvmlite",  # llvmlite: see ONLY_IN_FUNCTIONS
     "serving": "numpy",
     "serving.native.emit": "numpy numba llvmlite",
+    "serving.explanation": "numpy",
     "files": "numpy pyarrow huggingface_hub",
     "files.inputs": "numpy pyarrow",
     "config": "pydantic tomli_w",

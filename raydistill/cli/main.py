@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from raydistill.cli.bench_command import add_bench
 from raydistill.cli.data_commands import add_candidates, add_inspect, add_synthesize
+from raydistill.cli.explain_command import add_explain, add_neighbors
 from raydistill.cli.score_command import add_score
 from raydistill.cli.select_command import add_select
 from raydistill.cli.stage_commands import STAGES_HELP, add_stage
@@ -92,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     add_score(commands.add_parser("score", parents=[common], help="score a file of pairs"))
     text = "time a bundle beside BERT, TinyBERT, a teacher, fastText and model2vec"
     add_bench(commands.add_parser("bench", parents=[common], help=text, description=text))
+    text = "what drove the score of a pair: its n-grams and match features"
+    add_explain(commands.add_parser("explain", parents=[common], help=text, description=text))
+    text = "the nearest n-grams of a word"
+    add_neighbors(commands.add_parser("neighbors", parents=[common], help=text, description=text))
     text = "describe a run's data, or raw files of pairs"
     add_inspect(commands.add_parser("inspect", parents=[common], help=text, description=text))
     add_synthesize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
-from raydistill.serving.bundle import BUNDLE, CURRENT, MODEL, bundle_name
+from raydistill.serving.bundle import BUNDLE, CURRENT, MODEL, NGRAMS, bundle_name
 from raydistill.serving.native.layout import read_model, verify
 
 
@@ -40,7 +40,9 @@ def _hub_snapshot(name: str) -> Path:
 
     repo, _, commit = name.partition("@")
     try:
-        folder = snapshot_download(repo, revision=commit or None, allow_patterns=[BUNDLE, MODEL])
+        folder = snapshot_download(
+            repo, revision=commit or None, allow_patterns=[BUNDLE, MODEL, NGRAMS]
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"no bundle {name!r}: not a folder, and the hub did not give it "

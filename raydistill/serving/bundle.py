@@ -1,10 +1,11 @@
 """The files of a bundle, and the pointer to the newest bundle.
 
 A bundle is a folder that is never modified: `bundle.json` (settings), `model.rdm` (all numbers, to
-be mapped into memory), `golden.json` (pairs with their scores and what leads to them) and a model
-card. bundle.json has the model's size and checksum, and the other files its fingerprint, so that
-files of two bundles are not read as one. The folder of bundles has `current.json`, which names one
-of them and is replaced atomically. Imports only NumPy.
+be mapped into memory), `golden.json` (pairs with their scores and what leads to them), a model card
+and `ngrams.json` (texts of common n-grams; a bundle of before has none). bundle.json has the
+model's size and checksum, and the other files its fingerprint, so that files of two bundles are not
+read as one. The folder of bundles has `current.json`, which names one of them and is replaced
+atomically. Imports only NumPy.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from raydistill.errors import UserError
 from raydistill.serving.native.layout import describe, read_model
 
 BUNDLE, MODEL, GOLDEN, CARD = "bundle.json", "model.rdm", "golden.json", "README.md"
+NGRAMS = "ngrams.json"  # optional: texts of common n-grams, which the model has as hashes alone
 CURRENT = "current.json"  # {"bundle": folder of the newest one, "previous": older ones}
 BUNDLE_FORMAT = 11  # the version of a bundle's files
 _FINGERPRINT, _OF_MODEL = "fingerprint", "model"
@@ -32,18 +34,26 @@ Model = NDArray[np.uint8]
 
 
 def bundle_files(
-    settings: Mapping[str, Any], model: bytes, *, golden: list[dict[str, Any]], card: str
+    settings: Mapping[str, Any],
+    model: bytes,
+    *,
+    golden: list[dict[str, Any]],
+    card: str,
+    ngrams: Sequence[str] = (),
 ) -> tuple[str, dict[str, bytes]]:
     """The fingerprint of a bundle, and its files (name: content), bundle.json last.
 
-    `model`: the content of model.rdm; `golden`: pairs and their scores; `card`: the model card.
+    `model`: the content of model.rdm; `golden`: pairs and their scores; `card`: the model card;
+    `ngrams`: texts of common n-grams, of which `neighbors` finds the nearest.
     """
     whole = {**settings, _OF_MODEL: _identity(np.frombuffer(model, np.uint8))}
     found = _fingerprint(whole)
     pairs = {_FINGERPRINT: found, "pairs": golden}
+    texts = {_FINGERPRINT: found, "ngrams": list(ngrams)}
     return found, {
         MODEL: model,
         GOLDEN: (json.dumps(pairs, ensure_ascii=False) + "\n").encode(),
+        **({NGRAMS: (json.dumps(texts, ensure_ascii=False) + "\n").encode()} if ngrams else {}),
         CARD: f"{card}\n<!-- fingerprint {found} -->\n".encode(),
         BUNDLE: (json.dumps({_FINGERPRINT: found, **whole}, indent=2) + "\n").encode(),
     }
@@ -83,10 +93,30 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Model]:
     if settings.get(_OF_MODEL) != (found := _identity(model)):
         _refuse(folder, MODEL, wanted=settings.get(_OF_MODEL), found=found)
     if (folder / GOLDEN).is_file():  # not needed for scoring
-        golden = read_settings(folder / GOLDEN).get(_FINGERPRINT)
-        if golden != named:
-            _refuse(folder, GOLDEN, wanted=named, found=golden)
+        _check_fingerprint(folder, GOLDEN, wanted=named)
     return settings, model
+
+
+def read_ngrams(folder: Path) -> list[str] | None:
+    """The texts of common n-grams in a bundle's local folder; None: it has no such file.
+
+    Raises:
+        UserError: the file cannot be read, or is of another bundle.
+    """
+    folder = current_bundle(folder)
+    if not (folder / NGRAMS).is_file():
+        return None
+    named = read_settings(folder / BUNDLE).get(_FINGERPRINT)
+    content = _check_fingerprint(folder, NGRAMS, wanted=named)
+    return [str(text) for text in content.get("ngrams", [])]
+
+
+def _check_fingerprint(folder: Path, name: str, *, wanted: object) -> dict[str, Any]:
+    """The content of a file, if it is of the bundle with a fingerprint."""
+    content = read_settings(folder / name)
+    if content.get(_FINGERPRINT) != wanted:
+        _refuse(folder, name, wanted=wanted, found=content.get(_FINGERPRINT))
+    return content
 
 
 def _refuse(folder: Path, name: str, *, wanted: object, found: object) -> None:

@@ -95,7 +95,7 @@ class NumbaScorer:
         """Scores in 0..1 of pairs, in the order given; for single texts every query is ""."""
         limits = self.max_query_chars, self.max_title_chars
         sides = (
-            encode(_windows(side, max_chars=most), max_chars=most)
+            encode(windows(side, max_chars=most), max_chars=most)
             for side, most in zip((queries, titles), limits, strict=True)
         )
         return self._score(*sides)
@@ -138,7 +138,7 @@ class NumbaScorer:
         return np.asarray((x @ last[0] + last[1])[:, 0])
 
 
-def _windows(texts: Sequence[str], *, max_chars: int) -> list[str]:
+def windows(texts: Sequence[str], *, max_chars: int) -> list[str]:
     """The part of each text that the native library reads."""
     most = WINDOW_BYTES_A_CHAR * max_chars + WINDOW_MORE_BYTES
     return [text if 4 * len(text) <= most else _cut(text, most) for text in texts]
@@ -162,11 +162,11 @@ def _student_arrays(model: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     header = describe(model)
     try:
         found = arrays_of(model)
-        rows = _floats(found, "table", is_scaled=header["table_type"] == INT8)
+        rows = dequantised(found, "table", is_scaled=header["table_type"] == INT8)
         num_ids = header["vocabulary"] or 1 << (64 - header["shift"])
         table = _whole(rows, found["used"], num_ids=num_ids)
-        layers = _float_layers(found, num_layers=header["layers"])
-        vectors = _floats(found, "vectors", is_scaled=header["vector_type"] == INT8)
+        layers = float_layers(found, num_layers=header["layers"])
+        vectors = dequantised(found, "vectors", is_scaled=header["vector_type"] == INT8)
     except (ValueError, IndexError) as error:  # a number that is out of range
         raise UserError(f"the model is damaged ({error}); copy the bundle again") from error
     return {
@@ -180,7 +180,7 @@ def _student_arrays(model: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     }
 
 
-def _float_layers(
+def float_layers(
     arrays: Mapping[str, NDArray[Any]], *, num_layers: int
 ) -> dict[str, NDArray[np.float32]]:
     """Weights and biases as float32; for int8 layers about what they stand for."""
@@ -206,7 +206,7 @@ def _whole(
     return table
 
 
-def _floats(
+def dequantised(
     arrays: Mapping[str, NDArray[Any]], name: str, *, is_scaled: bool
 ) -> NDArray[np.float32]:
     """Rows as float32, from int8 by the scale of each row."""

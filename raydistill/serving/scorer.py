@@ -46,7 +46,7 @@ class Scorer:
         Raises:
             UserError: the model is damaged, or of another version.
         """
-        self.settings, self._model = settings, model
+        self.settings, self.model = settings, model
         self._engine = _engine(settings, model)
         self.threshold: float = describe(model)["threshold"]
         """The score from which a pair counts as relevant."""
@@ -54,7 +54,7 @@ class Scorer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle and copy: the settings and the model's bytes; the copy finds its library."""
-        return _restored, (self.settings, self._model.tobytes())
+        return _restored, (self.settings, self.model.tobytes())
 
     @classmethod
     def load(cls, bundle: str | Path) -> Scorer:
@@ -68,7 +68,7 @@ class Scorer:
             UserError: there is no bundle, it has another format or is damaged, or its files come
                 from different bundles.
         """
-        return cls(*read_bundle(_local(bundle)))
+        return cls(*read_bundle(local_folder(bundle)))
 
     def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
         """Scores in 0..1 of one query's titles, in the order given.
@@ -166,8 +166,12 @@ def _engine(settings: dict[str, Any], model: NDArray[np.uint8]) -> _Engine:
     return NumbaScorer.from_model(settings, model)
 
 
-def _local(bundle: str | Path) -> Path:
-    """The bundle's folder on this machine, copied from a store or a hub where it is not here."""
+def local_folder(bundle: str | Path) -> Path:
+    """The bundle's folder on this machine, copied from a store or a hub where it is not here.
+
+    Raises:
+        UserError: there is no such bundle, or what copies it is not installed.
+    """
     path = Path(bundle).expanduser()
     if "://" not in str(bundle) and (path.exists() or not _is_hub_name(str(bundle))):
         return path

@@ -7,8 +7,8 @@ import pytest
 
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
-from raydistill.serving.bundle import BUNDLE, CURRENT, MODEL
-from raydistill.serving.scorer import Scorer
+from raydistill.serving.bundle import BUNDLE, CURRENT, MODEL, read_ngrams
+from raydistill.serving.scorer import Scorer, local_folder
 from tests.helpers.bundles import make_bundle
 
 TITLES = ["grey sofa", "sofa cover", ""]
@@ -17,7 +17,7 @@ COMMIT = "a" * 40
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return make_bundle(tmp_path / "bundle")
+    return make_bundle(tmp_path / "bundle", ngrams=["sofa", "grey sofa"])
 
 
 def test_a_bundle_of_a_store(s3: str, bundle: Path) -> None:
@@ -29,6 +29,7 @@ def test_a_bundle_of_a_store(s3: str, bundle: Path) -> None:
     expected = Scorer.load(bundle).score("sofa", TITLES).tolist()
     assert Scorer.load(runs.uri).score("sofa", TITLES).tolist() == expected  # the newest one
     assert Scorer.load(f"{runs.uri}/{name}").score("sofa", TITLES).tolist() == expected
+    assert read_ngrams(local_folder(runs.uri)) == ["sofa", "grey sofa"]
     with pytest.raises(UserError, match="no bundle in"):
         Scorer.load(f"{s3}/bundles/none")
     data = bytearray((bundle / MODEL).read_bytes())
@@ -52,6 +53,7 @@ def test_a_bundle_of_a_hub(bundle: Path, tmp_path: Path, monkeypatch: pytest.Mon
     expected = Scorer.load(bundle).score("sofa", TITLES).tolist()
     for name in ("owner/student", f"owner/student@{COMMIT}"):
         assert Scorer.load(name).score("sofa", TITLES).tolist() == expected
+        assert read_ngrams(local_folder(name)) == ["sofa", "grey sofa"]
     with pytest.raises(UserError, match="no bundle 'owner/other': not a folder, and the hub did"):
         Scorer.load("owner/other")
     (tmp_path / "owner" / "student").mkdir(parents=True)

@@ -37,11 +37,13 @@ def make_bundle(
     folder: Path,
     *,
     golden: Sequence[dict[str, Any]] = (),
+    ngrams: Sequence[str] = (),
     **settings: Any,  # noqa: ANN401 - of bundle.json
 ) -> Path:
     """The bundle of `make_model`, written to a folder."""
     folder.mkdir(parents=True)
     whole, model = make_model(**settings)
-    for name, data in bundle_files(whole, model, golden=list(golden), card="")[1].items():
+    files = bundle_files(whole, model, golden=list(golden), card="", ngrams=ngrams)[1]
+    for name, data in files.items():
         (folder / name).write_bytes(data)
     return folder

@@ -19,6 +19,7 @@ from raydistill.runs.shards import split_shards
 from raydistill.serving.bundle import BUNDLE_FORMAT, bundle_files
 from raydistill.serving.native.layout import aligned
 from raydistill.serving.scorer import Scorer
+from raydistill.student.export.common_texts import common_texts
 from raydistill.student.export.forms import Forms, model_of, sample_inputs
 from raydistill.student.export.golden_pairs import (
     Pairs,
@@ -84,7 +85,9 @@ def export_bundle(run: Run) -> Exported:
     card = model_card(
         run, settings, chosen=chosen, apart=apart, num_bytes=len(model), num_golden=len(golden)
     )
-    name, files = bundle_files(settings, model, golden=golden, card=card)
+    name, files = bundle_files(
+        settings, model, golden=golden, card=card, ngrams=common_texts(run, "student")
+    )
     return Exported(name, files, chosen, apart, len(golden))
 
 

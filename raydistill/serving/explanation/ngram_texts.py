@@ -1,0 +1,60 @@
+"""The n-grams of a pair as texts, in the order in which `featurize` writes their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+from raydistill.serving.feature_spec import NgramSpec
+from raydistill.serving.featurize import spelled_words
+from raydistill.serving.text.arrow_text import Texts
+
+QUERY, TITLE = "n-gram of the query", "n-gram of the title"
+START, END = "[start]", "[end]"
+
+
+class Ngram(NamedTuple):
+    """One n-gram: the side it is of, and its text."""
+
+    kind: str
+    text: str
+
+
+def bags_of(query: Texts, title: Texts, *, spec: NgramSpec) -> list[list[Ngram]]:
+    """The n-grams of one pair of clean texts, a list for each bag."""
+    (query_words,), (title_words,) = (spelled_words(text, spec=spec) for text in (query, title))
+    bags = [
+        _words(QUERY, query_words) * bool(query_words) + _words(TITLE, title_words),
+    ]
+    if spec.has_match:
+        bags.append(_tagged(query_words, title_words))
+    if spec.char_ngrams:
+        fine = replace(spec, preset="match")  # characters are those of its words in each preset
+        for kind, text in ((QUERY, query), (TITLE, title)):
+            bags.append(_characters(kind, spelled_words(text, spec=fine)[0], spec.char_ngrams))
+    return bags
+
+
+def _words(kind: str, words: Sequence[str]) -> list[Ngram]:
+    """Each word behind the bigram that ends in it, as ids are; then the last bigram."""
+    texts = []
+    for before, word in pairwise([START, *words]):
+        texts += [word, f"{before} {word}"]
+    return [Ngram(kind, text) for text in (*texts, f"{[START, *words][-1]} {END}")]
+
+
+def _tagged(query: Sequence[str], title: Sequence[str]) -> list[Ngram]:
+    found = [
+        Ngram(QUERY, f"{word} ({'also' if word in title else 'not'} in the title)")
+        for word in query
+    ]
+    missing = (word for word in title if word not in query)
+    return found + [Ngram(TITLE, f"{word} (not in the query)") for word in missing]
+
+
+def _characters(kind: str, words: Sequence[str], size: int) -> list[Ngram]:
+    spaced = f" {' '.join(words)} " if words else ""
+    parts = (spaced[at : at + size] for at in range(len(spaced) - size + 1))
+    return [Ngram(kind, f'characters "{part}"') for part in parts]
