@@ -23,7 +23,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md
 DOCS = {
     *("index", "concepts", "quickstart", "configuration", "operations", "labeling", "training"),
     *("tuning", "features", "results", "architecture", "troubleshooting", "contributing"),
-    *("glossary", "metrics", "explaining"),
+    *("glossary", "evaluation", "comparing", "explaining", "metrics"),
 }
 # They say what was, so they name settings and files that are gone.
 HISTORY = {"CHANGELOG.md", "results.md"}

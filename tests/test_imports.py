@@ -38,6 +38,9 @@ THIRD_PARTIES = {
     "evaluation.metrics": "numpy",
     "evaluation.scoreboard": "numpy",
     "evaluation": "numpy pyarrow matplotlib tokenizers fasttext model2vec",
+    "evaluation.comparison": "numpy pyarrow",
+    "evaluation.report.sections": "",
+    "evaluation.report": "jinja2 markupsafe matplotlib",
     "teachers.transformer": (
         "numpy pyarrow torch transformers safetensors jinja2 onnxruntime openvino"
     ),
@@ -53,8 +56,10 @@ THIRD_PARTIES = {
     "cluster": "numpy pyarrow ray torch optuna threadpoolctl",
     "stages.splits": "numpy pyarrow",
     "stages.fits": "numpy pyarrow torch",
-    "stages": "numpy ray torch transformers tensorboardX threadpoolctl",
+    "stages.evaluation": "numpy pyarrow threadpoolctl",
+    "stages": "numpy ray torch transformers tensorboardX",
     "stages.standalone": "numpy pyarrow ray threadpoolctl",
+    "stages.quality": "numpy pyarrow torch",
     "cli": "",
     "__main__": "",
 }

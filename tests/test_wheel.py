@@ -115,6 +115,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(plain_wheel: Path) -> None
     package = {name for name in names if ".dist-info/" not in name}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "raydistill").rglob("*.py")}
     others = {"py.typed", "demo/shop_words.toml", *(f"serving/native/{name}" for name in C_FILES)}
+    others |= {f"evaluation/report/page.{end}" for end in ("html", "css")}
     assert package == sources | {f"raydistill/{name}" for name in others}
     assert plain_wheel.name.endswith("-py3-none-any.whl")
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from raydistill.serving.explanation.attribution import Driver, Explanation
     from raydistill.serving.scorer import Scorer
 
+logger = logging.getLogger("raydistill")
+_PATIENCE_S = 5.0  # of a call that need not compile: 1 s
 _BAR_CHARS = 12  # of the largest value, on its side
 _TOP_DRIVERS, _TOP_NEIGHBORS = 20, 10
 _LEAST_TIMES = 2  # of a candidate in --pairs
@@ -55,11 +60,13 @@ def add_neighbors(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_explain(arguments: argparse.Namespace) -> int:
+    from raydistill.serving.bundle import read_ngrams
     from raydistill.serving.explanation.attribution import METHOD, Explainer
 
-    scorer, _ = _load(arguments.bundle)
+    scorer, folder = _load(arguments.bundle)
     query, title = pair_of(scorer.settings, arguments.texts)
-    found = Explainer(scorer).explain(query, title)
+    with _says_why_it_takes_long():
+        found = Explainer(scorer, common=read_ngrams(folder) or ()).explain(query, title)
     drivers = found.drivers if arguments.features else found.in_families()
     if arguments.json:
         whole = {"query": query, "title": title, "threshold": scorer.threshold, "method": METHOD}
@@ -130,10 +137,11 @@ def _run_neighbors(arguments: argparse.Namespace) -> int:
     from raydistill.serving.explanation.neighbors import Neighbors
 
     scorer, folder = _load(arguments.bundle)
-    candidates = _candidates(arguments, scorer, folder)
-    finder = Neighbors(scorer, candidates, vectors=arguments.vectors)
-    word = finder.spelled(arguments.word)
-    near = finder.nearest(word, num=arguments.top)
+    with _says_why_it_takes_long():
+        candidates = _candidates(arguments, scorer, folder)
+        finder = Neighbors(scorer, candidates, vectors=arguments.vectors)
+        word = finder.spelled(arguments.word)
+        near = finder.nearest(word, num=arguments.top)
     if arguments.json:
         whole = {"word": word, "vectors": finder.vectors, "candidates": len(finder.candidates)}
         whole["neighbors"] = [one._asdict() for one in near]
@@ -144,6 +152,19 @@ def _run_neighbors(arguments: argparse.Namespace) -> int:
     for one in near:
         print(plain(f"{one.cosine:+.3f}  {one.text}"))  # noqa: T201
     return 0
+
+
+@contextmanager
+def _says_why_it_takes_long() -> Iterator[None]:
+    """Log a line if what is done here is not done after some seconds."""
+    text = "the functions that read texts are compiled on their first call: once a version"
+    timer = threading.Timer(_PATIENCE_S, logger.info, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _candidates(arguments: argparse.Namespace, scorer: Scorer, folder: Path) -> list[str]:
@@ -157,7 +178,7 @@ def _candidates(arguments: argparse.Namespace, scorer: Scorer, folder: Path) -> 
     title = title_columns(arguments.title, default=scorer.settings.get("title", "title"))
     texts = _texts(arguments, [name for name in (query, *_listed(title)) if name])
     counts = count_ngrams(texts, spec=check_settings(scorer.settings))
-    return [text for text, num in counts.items() if num >= _LEAST_TIMES]
+    return sorted(text for text, num in counts.items() if num >= _LEAST_TIMES)
 
 
 def _listed(names: str | list[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """`raydistill COMMAND ...`: the parser, the console, exit codes.
 
 Exit codes: 0 success or nothing to do; 1 a failure, described in one line; 2 a user's mistake, with
-the remedy in the message; 130 stopped by Ctrl-C; 141 the reader of the output has closed the pipe
-(`| head`).
+the remedy in the message; 3 a figure fell short of `--fail-under` or `--fail-over`; 130 stopped by
+Ctrl-C; 141 the reader of the output has closed the pipe (`| head`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from raydistill.cli.bench_command import add_bench
 from raydistill.cli.data_commands import add_candidates, add_inspect, add_synthesize
+from raydistill.cli.evaluate_command import add_compare, add_evaluate
 from raydistill.cli.explain_command import add_explain, add_neighbors
 from raydistill.cli.score_command import add_score
 from raydistill.cli.select_command import add_select
@@ -87,7 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in STAGES_HELP.items():
-        add_stage(commands.add_parser(name, parents=[common], help=text, description=text), name)
+        command = commands.add_parser(name, parents=[common], help=text, description=text)
+        add_evaluate(command) if name == "evaluate" else add_stage(command, name)
+    text = "compare two runs or bundles: metrics with intervals, and which queries moved"
+    add_compare(commands.add_parser("compare", parents=[common], help=text, description=text))
     text = "select the pairs that an expensive teacher should label"
     add_select(commands.add_parser("select", parents=[common], help=text, description=text))
     add_score(commands.add_parser("score", parents=[common], help="score a file of pairs"))

@@ -16,9 +16,13 @@ _CSV = ("delimiter", "quote", "escape", "encoding")
 _Value = TypeVar("_Value")
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
+# What options are added to: a parser, or a group of its options.
+Parser = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def add_run(parser: Parser, *, required: bool = True) -> None:
     """Add `--config`, `--overlay` and `--set`."""
-    parser.add_argument("--config", required=True, metavar="RUN.TOML")
+    parser.add_argument("--config", required=required, metavar="RUN.TOML")
     parser.add_argument(
         "--overlay",
         action="append",
@@ -40,13 +44,13 @@ def read_run(arguments: argparse.Namespace) -> RunConfig:
     return load_config(arguments.config, overlays=above, overrides=arguments.overrides)
 
 
-def add_take_over(parser: argparse.ArgumentParser) -> None:
+def add_take_over(parser: Parser) -> None:
     """Add `--take-over`."""
     text = "take over the lease of another job, which then stops"
     parser.add_argument("--take-over", action="store_true", help=text)
 
 
-def add_csv(parser: argparse.ArgumentParser) -> None:
+def add_csv(parser: Parser) -> None:
     """Add `--csv-delimiter`, `--csv-quote`, `--csv-escape` and `--csv-encoding`."""
     for name in _CSV:
         text = f"of CSV and TSV, as csv.{name} of the run file (default: detected)"
@@ -68,7 +72,7 @@ def csv_options(arguments: argparse.Namespace) -> CsvOptions:
     return CsvOptions(**csv_settings(arguments))
 
 
-def add_title(parser: argparse.ArgumentParser, *, option: str = "--title", default: str) -> None:
+def add_title(parser: Parser, *, option: str = "--title", default: str) -> None:
     """Add `--title`: one column, or several that are joined as by prepare."""
     text = f"names of columns: a,b,c, or the option repeated (default: {default})"
     parser.add_argument(option, action="append", metavar="COLUMNS", help=text)
@@ -86,6 +90,14 @@ def positive(text: str) -> int:
     number = int(text.replace("_", ""))
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def not_negative(text: str) -> int:
+    """An integer of at least 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return number
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from raydistill.cli.options import add_run, add_take_over, read_run, split_values
+from raydistill.cli.options import Parser, add_run, add_take_over, read_run, split_values
 
 if TYPE_CHECKING:
     from raydistill.runs.run_folder import Run
@@ -17,7 +17,7 @@ STAGES_HELP = {
     "tune": "search settings on a sample, and report the gain",
     "train": "fit the student on the soft labels",
     "export": "write the bundle",
-    "evaluate": "measure on the test split, write the report",
+    "evaluate": "measure a run on its test split, or a bundle on any judged file",
     "distill": "all stages, skipping what is complete",
 }
 
@@ -25,16 +25,21 @@ STAGES_HELP = {
 def add_stage(parser: argparse.ArgumentParser, name: str) -> None:
     """The options of a command that runs stages."""
     add_run(parser)
+    add_of_stage(parser, name)
+    parser.set_defaults(command=lambda arguments: run_stage_command(name, arguments))
+
+
+def add_of_stage(parser: Parser, name: str) -> None:
+    """The options of a command that runs stages, without those of `add_run`."""
     parser.add_argument(
         "--dry-run", action="store_true", help="print the settings and what is complete, and stop"
     )
     add_take_over(parser)
     if name == "evaluate":
         _add_curve(parser)
-    parser.set_defaults(command=lambda arguments: _run_stage(name, arguments))
 
 
-def _add_curve(parser: argparse.ArgumentParser) -> None:
+def _add_curve(parser: Parser) -> None:
     text = "fit students on shares of the pairs, and write curve/ and no report"
     parser.add_argument("--curve", action="store_true", help=text)
     parser.add_argument("--curve-shares", metavar="1,3,10,30,100", help="in percent of the pairs")
@@ -42,7 +47,8 @@ def _add_curve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--curve-seeds", metavar="0,1,2", help="default: train.seed")
 
 
-def _run_stage(name: str, arguments: argparse.Namespace) -> int:
+def run_stage_command(name: str, arguments: argparse.Namespace) -> int:
+    """Run a stage, or all of them; returns the exit code."""
     from raydistill.runs.run_folder import Run
 
     run = Run(read_run(arguments), take_over=arguments.take_over)
@@ -55,7 +61,7 @@ def _run_stage(name: str, arguments: argparse.Namespace) -> int:
     if name == "distill":
         did = run_all(run, verbose=arguments.verbose)
         _print_table(run.report.read_json("metrics.json"))
-        print(f"report: {run.report}/report.md\nbundle: {run.bundle}")  # noqa: T201
+        print(f"report: {run.report}/report.html\nbundle: {run.bundle}")  # noqa: T201
     else:
         did = run_stage(name, run, verbose=arguments.verbose)
     if not did:
@@ -100,7 +106,7 @@ def _dry_run(run: Run) -> int:
 
 
 def _print_table(found: dict[str, object] | None) -> None:
-    from raydistill.evaluation.report import console_table
+    from raydistill.evaluation.report.console import console_table
 
     if found is not None:
         print(f"\n{console_table(found)}\n")  # noqa: T201

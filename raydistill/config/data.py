@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from raydistill.config.base import ConfigSection, Count, Share
+from raydistill.config.evaluation import PricesConfig
 from raydistill.errors import UserError
 
 
@@ -124,7 +125,10 @@ def check_labels(where: str, scale: Scale | None, grades: Mapping[str, float] | 
     if scale and grades:
         raise ValueError(f"{where} has a scale and grades; give one of them")
     if scale and scale[0] == scale[1]:
-        raise ValueError(f"{where}: a scale has two ends, the labels that stand for 0 and for 1")
+        raise ValueError(
+            f"{where}: the scale {scale[0]:g} to {scale[1]:g} is one label; give those that stand "
+            "for 0 and for 1"
+        )
 
 
 def to_csv_config(given: Mapping[str, str | None]) -> CsvConfig:
@@ -247,11 +251,40 @@ class PairsConfig(TextRules):
         return self
 
 
+class OtherLabelsConfig(ConfigSection):
+    """A second source of labels of the judged test pairs, such as an LLM beside humans."""
+
+    name: str = "other"
+    """The name of the source in the report, such as `LLM`."""
+    input: Inputs | None = None
+    """The raw files, as in `[judged]`. Default: those of `[judged]`, with another column."""
+    query: str | None = None
+    """The column of the query. Default: that of `[judged]`."""
+    title: Columns | None = None
+    """The column of the title, or a list of columns. Default: that of `[judged]`."""
+    label: str = "label"
+    """The column of the label. A row without a label is left out."""
+    scale: Scale | None = None
+    """The labels that stand for 0 and for 1. Default: labels are 0..1."""
+    grades: dict[str, Label] = Field(default={})
+    """The label in 0..1 of each word. Not with `scale`."""
+    relevant_at: float | None = Field(default=None, ge=0, le=1)
+    """The label from which a pair counts as relevant. Default: that of `[judged]`."""
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> Self:
+        check_labels("judged.other", self.scale, self.grades)
+        for given in self.input or ():
+            check_labels(given.path, given.scale, given.grades)
+        return self
+
+
 class JudgedConfig(TextRules):
     """Human-judged pairs; a hash of the query decides the split if their input names none."""
 
-    RUNTIME_ONLY = TextRules.RUNTIME_ONLY | {"scale", "grades"}
-    FINGERPRINTED_ELSEWHERE = TextRules.FINGERPRINTED_ELSEWHERE | {"scale", "grades"}
+    # Other labels are in the fingerprint of the report (runs/run_folder.py).
+    RUNTIME_ONLY = TextRules.RUNTIME_ONLY | {"scale", "grades", "other"}
+    FINGERPRINTED_ELSEWHERE = TextRules.FINGERPRINTED_ELSEWHERE | {"scale", "grades", "other"}
     label: str = "label"
     """The column of the label."""
     scale: Scale | None = None
@@ -268,6 +301,9 @@ class JudgedConfig(TextRules):
     """The share of queries in the test split. No effect where an input is the test split, or where
     `dev_share` is 0."""
 
+    other: OtherLabelsConfig | None = None
+    """A second source of labels of the test pairs, which the report shows beside these."""
+
     def label_rule(self, given: InputConfig) -> dict[str, Any]:
         """The input's own scale or grades, or the section's."""
         scale, grades = given.scale, given.grades
@@ -281,6 +317,22 @@ class JudgedConfig(TextRules):
         for given in self.input:
             check_labels(given.path, given.scale, given.grades)
         return self
+
+    @property
+    def other_inputs(self) -> JudgedConfig:
+        """The files of `other`, read by the rules of this section where it says nothing.
+
+        An input of this section keeps its columns of texts, and neither its label nor its scale.
+        """
+        other = self.other
+        if other is None:
+            raise ValueError("there is no [judged.other]")
+        gone = {"label": None, "scale": None, "grades": None, "source": None}
+        own = tuple(one.model_copy(update=gone) for one in self.input)
+        texts = {name: value for name in ("query", "title") if (value := getattr(other, name))}
+        rules = {"label": other.label, "scale": other.scale, "grades": other.grades}
+        more = {"input": other.input or own, "source": None, "other": None, **texts, **rules}
+        return self.model_copy(update=more)
 
     @property
     def is_test_only(self) -> bool:
@@ -312,6 +364,21 @@ class JudgedConfig(TextRules):
         return self.dev_share if split == "dev" else self.test_share
 
 
+def to_judged_config(given: Mapping[str, object]) -> JudgedConfig:
+    """A command's options as the run file's `[judged]`.
+
+    Raises:
+        UserError: an option that is not allowed.
+    """
+    try:
+        return JudgedConfig.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place, reason = ".".join(map(str, first["loc"])), first["msg"]
+        reason = reason.removeprefix("Value error, ")
+        raise UserError(f"{place}: {reason}, not {first['input']}" if place else reason) from error
+
+
 class ClusterConfig(ConfigSection):
     """The Ray cluster."""
 
@@ -321,3 +388,5 @@ class ClusterConfig(ConfigSection):
     started on this machine."""
     gpus: int | None = Field(default=None, ge=0)
     """The GPUs that an autoscaled cluster may grow to. Default: those that it has now."""
+    prices: PricesConfig = PricesConfig()
+    """What an hour costs, for the report."""

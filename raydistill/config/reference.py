@@ -18,7 +18,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from raydistill.config.base import ConfigSection
-from raydistill.config.data import ClusterConfig, CsvConfig, InputConfig, JudgedConfig, PairsConfig
+from raydistill.config.data import (
+    ClusterConfig,
+    CsvConfig,
+    InputConfig,
+    JudgedConfig,
+    OtherLabelsConfig,
+    PairsConfig,
+)
+from raydistill.config.evaluation import EvaluateConfig, PricesConfig
 from raydistill.config.run_config import RunConfig
 from raydistill.config.search import SpaceConfig, TuneConfig
 from raydistill.config.student import (
@@ -43,6 +51,11 @@ SECTIONS: tuple[tuple[str, type[ConfigSection], str], ...] = (
         InputConfig,
         "One input as a table. A setting that is not given is that of `[pairs]` or `[judged]`.",
     ),
+    (
+        "[judged.other]",
+        OtherLabelsConfig,
+        "A second source of labels of the judged test pairs, matched by query and title.",
+    ),
     ("csv", CsvConfig, "`csv = { ... }` of `[pairs]`, `[judged]` or one input: delimited text."),
     ("[teachers.NAME]", TeacherConfig, "One teacher; at least one is required."),
     ("[trees]", TreesConfig, "Boosted trees on the match features, a teacher of their own."),
@@ -59,7 +72,9 @@ SECTIONS: tuple[tuple[str, type[ConfigSection], str], ...] = (
     ("[export]", ExportConfig, "How the student becomes a bundle."),
     ("[tune]", TuneConfig, "How settings are searched."),
     ("[tune.space]", SpaceConfig, "The values of one searched setting: exactly one of the forms."),
+    ("[evaluate]", EvaluateConfig, "How the report is measured."),
     ("[cluster]", ClusterConfig, "The Ray cluster."),
+    ("[cluster.prices]", PricesConfig, "What an hour costs, for the report's table of costs."),
 )
 _INTRO = """# Configuration
 

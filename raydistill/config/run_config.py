@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from raydistill.config.base import OF_QUERIES, ConfigSection
 from raydistill.config.data import ClusterConfig, JudgedConfig, PairsConfig, ScoreInputs
+from raydistill.config.evaluation import EvaluateConfig
 from raydistill.config.prompt import Prompt
 from raydistill.config.search import TuneConfig
 from raydistill.config.student import (
@@ -37,6 +38,7 @@ from raydistill.config.teachers import (
 )
 
 _TEXTS = ("query", "title")
+_ROWS = {TREES: "the trees", "ensemble": "their stack", "mean": "their mean"}  # of a report
 _GONE = "it is gone, as it gained nothing: leave it out"
 # Names of older run files, and what such a file must say now.
 RENAMED = {
@@ -82,6 +84,8 @@ class RunConfig(ConfigSection):
     """How the student becomes a bundle."""
     tune: TuneConfig = TuneConfig()
     """How settings are searched."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """How the report is measured."""
     cluster: ClusterConfig = ClusterConfig()
     """The Ray cluster."""
 
@@ -95,10 +99,11 @@ class RunConfig(ConfigSection):
         self._check_scores()
         self._check_bi_encoders()
         self._check_metrics()
-        if TREES in self.teachers:
-            raise ValueError(f"teachers.{TREES}: the name is that of the trees; give another one")
+        for name in {*_ROWS} & {*self.teachers}:
+            raise ValueError(f"teachers.{name}: the name is that of {_ROWS[name]}; give another")
         self._check_learning()
         self._check_weights()
+        self._check_slices()
         for name in self.tune.space:
             _check_searched(name)
         return self
@@ -348,6 +353,19 @@ class RunConfig(ConfigSection):
             )
         if sum(weights.values()) <= 0:
             raise ValueError("soft_labels.weights are all 0; give at least one teacher a weight")
+
+    def _check_slices(self) -> None:
+        """Raise ValueError if the report is to show columns that the test pairs do not have."""
+        if self.source_of("test") == "judged":
+            return
+        kept = ["source"] if self.pairs.keeps_source else []
+        named = [*self.evaluate.slices, *filter(None, [self.evaluate.weight])]
+        gone = [name for name in named if name not in kept]
+        if gone:
+            raise ValueError(
+                f"evaluate names the columns {', '.join(gone)}, but the test pairs are drawn from "
+                "the transfer set, of which `pairs.source` alone is kept: leave them out"
+            )
 
     def to_toml(self) -> str:
         """The configuration as TOML; fields that are None are omitted, as TOML has no null."""

@@ -29,8 +29,8 @@ class UnusableInput(UserError):
     """Too few rows of the files can be used: the files or the settings must be corrected."""
 
 
-def check_labels(files: Sequence[RawFile], rules: JudgedConfig) -> None:
-    """Read every label of the judged files.
+def check_labels(files: Sequence[RawFile], rules: JudgedConfig, *, section: str = "judged") -> None:
+    """Read every label of the judged files; `section` of the run file has their rules.
 
     Raises:
         UserError: a label is outside the scale, or too many are neither numbers nor grades.
@@ -43,7 +43,7 @@ def check_labels(files: Sequence[RawFile], rules: JudgedConfig) -> None:
         for raw in read_raw(file.input, columns=columns, texts=()):
             tally.add(read_column(raw.table, file.columns["label"]))
     for tally in tallies.values():
-        problem = tally.problem(name="judged", max_bad_fraction=rules.max_bad_fraction)
+        problem = tally.problem(name=section, max_bad_fraction=rules.max_bad_fraction)
         if problem:
             raise UserError(problem)
 

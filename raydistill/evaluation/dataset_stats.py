@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,19 +208,37 @@ def inspect_files(
             break
     rows = pa.concat_tables(goods)
     distinct = collapse(rows, dedupe=True)
-    tally = _Tally()
-    tally.add(distinct)
     counts = dict.fromkeys(COUNTS, 0) | {
         "rows_in": num_rows,
         "rows_out": distinct.num_rows,
         "duplicates": rows.num_rows - distinct.num_rows,
         "quarantined": num_rows - rows.num_rows,
     }
+    found = describe_pairs(distinct, counts=counts, rejects=count_reasons(bads))
+    return {**found, "is_cut": num_rows >= _MAX_RAW_ROWS}
+
+
+def describe_pairs(
+    pairs: pa.Table,
+    *,
+    counts: Mapping[str, int],
+    rejects: Sequence[Mapping[str, Any]],
+    name: str = "pairs",
+    relevant_at: float | None = None,
+) -> dict[str, Any]:
+    """Figures of distinct pairs that were read from raw files; `counts`: the rows of the files.
+
+    `relevant_at`: the label from which a pair is relevant, if the pairs have labels.
+    """
+    tally = _Tally()
+    tally.add(pairs, relevant_at=relevant_at)
+    figures = tally.figures()
+    if relevant_at is not None:
+        figures["relevant_share"] = round(tally.num_relevant / max(tally.num_pairs, 1), 4)
     return {
-        "rows": {"pairs": counts},
-        "is_cut": num_rows >= _MAX_RAW_ROWS,
-        "datasets": {"pairs": tally.figures()},
-        "rejects": {"pairs": count_reasons(bads)},
+        "rows": {name: dict(counts)},
+        "datasets": {name: figures},
+        "rejects": {name: list(rejects)},
     }
 
 

@@ -13,20 +13,21 @@ _MAX_SHOWN = 60  # characters of a text in a table
 
 def data_text(found: dict[str, Any]) -> str:
     """The results of `dataset_stats` for the console."""
-    parts = [f"{title}\n{text_table(rows)}" for title, rows in _data_tables(found)]
-    return "\n\n".join([*parts, *_data_notes(found)])
+    parts = [f"{title}\n{text_table(rows)}" for title, rows in data_tables(found)]
+    return "\n\n".join([*parts, *data_notes(found)])
 
 
 def data_markdown(found: dict[str, Any]) -> str:
     """The results of `dataset_stats` as a section of the report."""
-    parts = [f"### {title}\n\n{markdown_table(rows)}" for title, rows in _data_tables(found)]
-    return "\n\n".join(["## The data", *parts, *_data_notes(found)])
+    parts = [f"### {title}\n\n{markdown_table(rows)}" for title, rows in data_tables(found)]
+    return "\n\n".join(["## The data", *parts, *data_notes(found)])
 
 
 _Table = tuple[str, list[tuple[str, ...]]]  # (title, rows); the first row is the head
 
 
-def _data_tables(found: dict[str, Any]) -> list[_Table]:
+def data_tables(found: dict[str, Any]) -> list[_Table]:
+    """Titles and rows of the tables."""
     tables = [_rows_table(found), _pairs_table(found), _lengths_table(found)]
     tables += [_overlap_table(found)] if found.get("overlap") else []
     tables += [_rejects_table(found)] if any(found["rejects"].values()) else []
@@ -68,7 +69,7 @@ def _overlap_table(found: dict[str, Any]) -> _Table:
 
 def _rejects_table(found: dict[str, Any]) -> _Table:
     rows = [
-        (one["reason"], f"{one['rows']:,}", name, _short(one["query"]), _short(one["title"]))
+        (one["reason"], f"{one['rows']:,}", name, short(one["query"]), short(one["title"]))
         for name, those in found["rejects"].items()
         for one in those
     ]
@@ -77,14 +78,15 @@ def _rejects_table(found: dict[str, Any]) -> _Table:
 
 def _sample_table(found: dict[str, Any]) -> _Table:
     rows = [
-        (_short(row["title"]), _short(row["query"]), _label(row), name)
+        (short(row["title"]), short(row["query"]), _label(row), name)
         for name, one in found["datasets"].items()
         for row in one["sample"]
     ]
     return "Some pairs", [("title", "query", "label", "in"), *rows]
 
 
-def _data_notes(found: dict[str, Any]) -> Iterator[str]:
+def data_notes(found: dict[str, Any]) -> Iterator[str]:
+    """What the tables leave out."""
     share = min(one["share_read"] for one in found["datasets"].values())
     if share < 1:
         yield (
@@ -101,6 +103,7 @@ def _label(row: dict[str, Any]) -> str:
     return f"{row['label']:.2f}" if "label" in row else ""
 
 
-def _short(text: str | None) -> str:
+def short(text: str | None) -> str:
+    """One line of at most 60 characters."""
     text = " ".join((text or "").split())
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from raydistill.config.teachers import TREES
-from raydistill.data.manifest import Manifest
+from raydistill.data.manifest import Manifest, find_files
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.inputs.input_files import is_inside, may_hold
@@ -25,6 +26,9 @@ from raydistill.serving.bundle import BUNDLE, BUNDLE_FORMAT, CURRENT, MODEL
 STAGES = ("prepare", "finetune", "label", "train", "export", "evaluate")
 RUN_FILE = "run.toml"  # the settings of the last stage that did work
 TUNED = "tune.json"  # the result of a search, in tune/
+CURVE = "curve.json"  # the figures of a learning curve, in curve/
+METRICS, REPORT, PAGE = "metrics.json", "report.md", "report.html"  # a report's files
+METRICS_SCHEMA = 2  # of metrics.json (docs/evaluation.md)
 LEASES = "_leases"
 
 
@@ -114,6 +118,13 @@ class Run(RunFingerprints):
         is_of_settings = done.get("settings") == self.config.export.fingerprint_fields()
         return is_of_student and is_of_settings and self.is_whole_bundle(done["bundle"])
 
+    def has_report(self) -> bool:
+        """Whether the report is complete and of the current students, logits and settings."""
+        done = self.report.success()
+        if done is None or done["fingerprint"] != self.report_fingerprint():
+            return False
+        return {METRICS, REPORT, PAGE} <= set(self.report.files())
+
     def is_whole_bundle(self, name: str) -> bool:
         """Whether the files that a scorer reads are in a folder of `bundle/`."""
         return all((self.bundle / name).exists(file) for file in (MODEL, BUNDLE))
@@ -148,7 +159,24 @@ class Run(RunFingerprints):
         searched = [tuned["fingerprint"]] if tuned else []
         exported = BUNDLE_FORMAT, self.config.export.fingerprint_fields()
         at = self._threshold_of_test()
-        return fingerprint("evaluate", students, exported, teachers, *searched, *at)
+        measured = [METRICS_SCHEMA, *self._settings_of_report(), self.own_curve()]
+        return fingerprint("evaluate", students, exported, teachers, *searched, *at, measured)
+
+    def _settings_of_report(self) -> list[object]:
+        """The settings of the report alone: `[evaluate]`, prices, other labels and their files."""
+        config, other = self.config, None
+        if config.judged is not None and config.judged.other is not None:
+            files = find_files(config.judged.other_inputs)
+            stamps = [[file.uri, file.size_bytes, file.mtime_ns] for file in files]
+            other = [config.judged.other.model_dump(mode="json"), stamps]
+        prices = config.cluster.prices.fingerprint_fields()
+        return [config.evaluate.fingerprint_fields(), prices, other]
+
+    def own_curve(self) -> dict[str, Any] | None:
+        """The figures of the learning curve; None if there is none, or it is of other students."""
+        found = (self.root / "curve").read_json(CURVE)
+        is_own = found is not None and found.get("student") == self.train_fingerprint("student")
+        return found if is_own else None
 
     def _threshold_of_test(self) -> list[float | None]:
         """The label from which a test pair is relevant; [] if that is dev's, as students say."""

@@ -7,7 +7,7 @@ settings; for their gain see `verdict`. No files, no Ray.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -146,6 +146,19 @@ def flat_settings(settings: Settings) -> dict[str, Any]:
         else:
             found[name] = list(value) if isinstance(value, tuple) else value
     return found
+
+
+def without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested content for JSON, with None for each number that is not finite."""
+    return {key: _without_nan(one) for key, one in content.items()}
+
+
+def _without_nan(content: object) -> object:
+    if isinstance(content, Mapping):
+        return without_nan(content)
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(one) for one in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
 def _is_number(value: object) -> bool:

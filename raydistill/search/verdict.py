@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.evaluation.metrics.bootstrap import Draws, interval, p_value
+from raydistill.evaluation.metrics.catalogue import METRICS
 from raydistill.evaluation.scoreboard.scoreboard import Measurements
 from raydistill.evaluation.scoreboard.scored_pairs import ScoredPairs
 from raydistill.search.results import MODES, FinalResult, shown_name
@@ -40,7 +41,7 @@ class Gain:
     """
 
     mean: float
-    low: float | None  # None: too few queries for an interval
+    low: float | None  # None: too few queries for an interval, or the metric has none
     high: float | None
     p: float | None
     num_seeds: int
@@ -130,7 +131,7 @@ def verdict(chosen: str, found: Gain | None, *, metric: str) -> str:
     if not found.is_known:
         return f"Nothing is known of a gain: the test split has no {shown_name(metric)}."
     text = (
-        f"{found.mean:+.4f} {shown_name(metric)} on the test split ({_interval(found)}; "
+        f"{found.mean:+.4f} {shown_name(metric)} on the test split ({_interval(found, metric)}; "
         f"{_counted(found.num_seeds, 'seed')}, {_counted(found.num_queries, 'query', 'queries')}; "
         "above 0 is better)"
     )
@@ -141,7 +142,9 @@ def verdict(chosen: str, found: Gain | None, *, metric: str) -> str:
     return f"No gain that queries and seeds do not explain: {chosen} has {text}."
 
 
-def _interval(found: Gain) -> str:
+def _interval(found: Gain, metric: str) -> str:
+    if metric in METRICS and not METRICS[metric].has_interval:
+        return f"the {shown_name(metric)} has no interval"
     if found.low is None or found.high is None or found.p is None:
         return "too few queries for an interval"
     p = "p < 0.005" if found.p < 0.005 else f"p = {found.p:.2g}"

@@ -79,7 +79,7 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Model]:
     """
     folder = current_bundle(folder)
     if not (folder / BUNDLE).is_file():
-        raise UserError(f"no bundle in {folder}: it has no {BUNDLE}")
+        raise UserError(f"no bundle in {folder}: it has no {BUNDLE}{_hint(folder)}")
     settings = read_settings(folder / BUNDLE)
     if settings.get("format") != BUNDLE_FORMAT:
         raise UserError(
@@ -97,18 +97,31 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Model]:
     return settings, model
 
 
+def _hint(folder: Path) -> str:
+    """What to give instead of a folder that holds a bundle's, such as a run's; "" of others."""
+    inner = folder / "bundle"
+    is_there = any((inner / name).is_file() for name in (CURRENT, BUNDLE))
+    return f"; give {inner}" if is_there else ""
+
+
 def read_ngrams(folder: Path) -> list[str] | None:
     """The texts of common n-grams in a bundle's local folder; None: it has no such file.
 
     Raises:
-        UserError: the file cannot be read, or is of another bundle.
+        UserError: the file cannot be read, is of another bundle, or has no list of texts.
     """
     folder = current_bundle(folder)
     if not (folder / NGRAMS).is_file():
         return None
     named = read_settings(folder / BUNDLE).get(_FINGERPRINT)
     content = _check_fingerprint(folder, NGRAMS, wanted=named)
-    return [str(text) for text in content.get("ngrams", [])]
+    texts = content.get("ngrams")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        kind = "other values" if isinstance(texts, list) else type(texts).__name__
+        raise UserError(
+            f"{folder / NGRAMS}: ngrams must be a list of texts, it holds {kind}; {_AGAIN}"
+        )
+    return texts
 
 
 def _check_fingerprint(folder: Path, name: str, *, wanted: object) -> dict[str, Any]:

@@ -139,6 +139,8 @@ def is_complete(name: str, run: Run) -> bool:
         return not any(run.unknown_files(dataset) for dataset in run.rules)
     if name == "export":
         return run.has_bundle()
+    if name == "evaluate":
+        return run.has_report()
     # A logits file that was deleted is scored again.
     return name != "label" or not any(missing_shards(run, t) for t in run.config.teacher_names)
 

@@ -144,7 +144,8 @@ def finetune_loop(config: dict[str, Any]) -> None:
             best_checkpoint.finish()
             folder = run.teacher(name)
             folder.upload(best_checkpoint.best)
-            folder.write_json(RESULT, {**best_checkpoint.result(), **use})
+            cores = {"cores": torch.get_num_threads()}
+            folder.write_json(RESULT, {**best_checkpoint.result(), **use, **cores})
         ray.train.report({"dev_auc": best_checkpoint.best_auc})
 
 

@@ -40,6 +40,7 @@ from raydistill.files.retry import ITEM_TRIES, tried
 from raydistill.files.schema import CONFLICTS, COUNTS, EXTRAS, SPLITS
 from raydistill.progress import Progress
 from raydistill.runs.run_folder import Run
+from raydistill.stages.evaluation.reread_rows import check_files_of_report
 from raydistill.stages.splits.drawn import HELD_OUT, draw_splits
 from raydistill.stages.splits.judged import check_splits, split_keys
 
@@ -105,6 +106,7 @@ def check_inputs(run: Run) -> None:
     _check_new(run)
     if run.config.judged is not None and not (run.root / "judged").success():
         check_labels(run.found_files("judged"), run.config.judged)
+        check_files_of_report(run.config)
 
 
 def _check_new(run: Run) -> None:

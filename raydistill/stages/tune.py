@@ -17,7 +17,7 @@ from raydistill.cluster.tune_trials import search
 from raydistill.config.base import OF_QUERIES
 from raydistill.errors import UserError
 from raydistill.evaluation.metrics.thresholds import best_threshold
-from raydistill.evaluation.report import tune_markdown
+from raydistill.evaluation.report.markdown import tune_markdown
 from raydistill.files.folder import SUCCESS
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import TUNED, Run
@@ -36,12 +36,13 @@ from raydistill.search.results import (
     ranked,
     shown_name,
     trials_table,
+    without_nan,
 )
 from raydistill.search.sample import draw_sample
 from raydistill.search.space import WEIGHTS, Settings, dimensions, with_settings
 from raydistill.search.trial import SearchContext
 from raydistill.search.verdict import SplitPairs, gain, verdict
-from raydistill.stages.evaluate import time_scorer
+from raydistill.stages.evaluation.speed import time_scorer
 from raydistill.stages.fits.covered import write_covered
 from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.stages.train import train_role
@@ -55,6 +56,7 @@ from raydistill.student.export.student_bundle import (
 from raydistill.teachers.judged_logits import fitted_stack, read_groups, read_judged, stack_of
 
 logger = logging.getLogger("raydistill")
+_MOST_TRIALS = 500  # in tune.json, best first; trials.parquet has all
 BEST, TRIALS, REPORT = "best.toml", "trials.parquet", "report.md"
 
 
@@ -83,7 +85,7 @@ def _tune(run: Run, cluster: Cluster, *, wanted: str) -> None:
     few = {trial.name: trial.settings for trial in best_few(trials, run.config)}
     untuned, *others = _finals(run, {UNTUNED: {}, **few}, cluster)
     found = _found(run, trials, untuned, others, num_sample=context.sample.num_pairs)
-    found["search_seconds"] = round(search_s, 1)
+    found = without_nan({**found, "search_seconds": round(search_s, 1)})
     _write(run, found, trials, untuned=untuned, others=others)
     summary = {
         "fingerprint": wanted,
@@ -223,6 +225,7 @@ def _found(
         "states": {s: sum(t.state == s for t in trials) for s in {t.state for t in trials}},
         "errors": [{"name": t.name, "error": t.error} for t in trials if t.state == FAILED],
         "best_trials": [_row(trial) for trial in ranked(trials, metric=metric)[:10]],
+        "trials": [_row(trial) for trial in ranked(trials, metric=metric)[:_MOST_TRIALS]],
         "front": [_row(trial) for trial in front],
         "finals": [final.to_dict() for final in (untuned, *others)],
         "chosen": chosen.name,

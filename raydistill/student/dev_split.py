@@ -45,9 +45,12 @@ class DevSplit:
     ) -> dict[str, float]:
         """AUC, or agreement with the teachers; log loss; and what `keys` names.
 
-        The student's score is sigmoid(temperature x logit): a probability at temperature 1.
+        The student's score is sigmoid(temperature x logit): a probability at temperature 1. A
+        student with a NaN logit has diverged: its figures are NaN.
         """
         name = ranking_name(self.relevant_at)
+        if np.isnan(logits_B).any():
+            return dict.fromkeys((name, "log_loss", *keys), float("nan"))
         scores_B = torch.from_numpy(logits_B).double().mul(temperature).sigmoid().numpy()
         found = {
             name: ranking(logits_B, self.labels_B, relevant_at=self.relevant_at),
@@ -59,7 +62,7 @@ class DevSplit:
                 scores_B.astype(np.float32), self.labels_B, self.groups_B,
                 relevant_at=self.relevant_at, keys=others,
             )  # fmt: skip
-            _check_known(found, others, logits_B=logits_B)
+            _check_known(found, others)
         return {**dict.fromkeys(others, float("nan")), **found}
 
 
@@ -82,10 +85,10 @@ def figures_of(
     return dict(found.alone("student").value)
 
 
-def _check_known(found: Mapping[str, float], keys: Sequence[str], *, logits_B: Labels) -> None:
+def _check_known(found: Mapping[str, float], keys: Sequence[str]) -> None:
     """Raise UserError for a metric that the dev split has no value of."""
     unknown = [key for key in keys if np.isnan(found[key])]
-    if unknown and np.isfinite(logits_B).all():
+    if unknown:
         raise UserError(
             f"the dev split has no {METRICS[unknown[0]].name} ({unknown[0]}): no query has both "
             'relevant and other pairs; give train.metric and tune.metric "auc", or more judged '
@@ -94,9 +97,9 @@ def _check_known(found: Mapping[str, float], keys: Sequence[str], *, logits_B: L
 
 
 def is_better(one: Mapping[str, float], other: Mapping[str, float], *, metric: str) -> bool:
-    """Whether figures are better than others; also where one of them is not known."""
-    sign = 1 if BEST[metric] == "max" else -1
-    return not sign * one[metric] <= sign * other.get(metric, float("nan"))
+    """Whether figures are better than those before; NaN is worse than a number, not than NaN."""
+    sign, before = 1 if BEST[metric] == "max" else -1, other.get(metric, float("nan"))
+    return bool(np.isnan(before)) or sign * one[metric] > sign * before
 
 
 def shown_metric(metric: str, *, relevant_at: float | None) -> str:

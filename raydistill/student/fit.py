@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.student.batches import Batch, Loader, Window, plan_windows
 from raydistill.student.dev_split import DevSplit, dev_split, is_better, shown_metric
 from raydistill.student.gradient_sync import GradientSync
+from raydistill.student.loss_line import LossLine
 from raydistill.student.network import Inputs, Student, predict, to_inputs
 from raydistill.student.trainer import Trainer, rate_at
 from raydistill.teachers.soft_labels import Targets
@@ -120,6 +121,7 @@ class FitState:
     best: dict[str, Tensor] = field(default_factory=dict)
     num_worse: int = 0  # evaluations since the best one
     history: list[dict[str, float]] = field(default_factory=list)
+    line: LossLine = field(default_factory=LossLine)
 
     @property
     def student(self) -> Student:
@@ -129,7 +131,7 @@ class FitState:
     def save(self, path: Path) -> None:
         """Write the state to one file."""
         content = {name: getattr(self, name) for name in _PLAIN}
-        content["trainer"] = self.trainer.state()
+        content |= {"trainer": self.trainer.state(), "line": asdict(self.line)}
         if self.average is not None:
             content["average"] = (self.average.num, self.average.student.arrays())
         torch.save(content, path)
@@ -139,6 +141,7 @@ class FitState:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         for name in _PLAIN:
             setattr(self, name, saved[name])
+        self.line = LossLine(**saved.get("line", {}))  # older checkpoints have none
         # Copies: the loaded arrays refer to the memory-mapped file.
         self.best = {name: value.clone() for name, value in self.best.items()}
         self.trainer.load(saved["trainer"])
@@ -338,9 +341,11 @@ class _FitLogger:
 
     def step(self, loss: Tensor, *, num_pairs: int, num_global: int) -> None:
         """Count one step."""
-        self.state.loss_sum += float(loss)
-        self.state.loss_pairs += num_pairs
-        self.state.num_pairs += num_global
+        state, total = self.state, float(loss)
+        state.loss_sum += total
+        state.loss_pairs += num_pairs
+        state.num_pairs += num_global
+        state.line.add(total, num_pairs=num_pairs, done=state.num_pairs, of=self.fit.num_pairs)
         now_s = time.monotonic()
         if now_s - self.last_s >= _LINE_EVERY_S:
             self.last_s = now_s

@@ -113,6 +113,7 @@ def write_student(fit: StudentFit, state: FitState, *, use: dict[str, str]) -> N
         **best_dev,
         "pairs": state.num_pairs,
         "evaluations": state.history,
+        "losses": state.line.points,
     }
     weights = hashlib.blake2b(best, digest_size=8).hexdigest()
     fit.output.write_json(RESULT, {"weights": weights, **found, **use})

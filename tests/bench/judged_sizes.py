@@ -34,7 +34,7 @@ from raydistill.config.run_config import RunConfig
 from raydistill.evaluation.learning_curve import in_share
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
-from raydistill.stages.evaluate import teacher_scores
+from raydistill.stages.evaluation.scorers import teacher_scores
 from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.stages.measured import entry_of
 from raydistill.student.fit_files import student_fit

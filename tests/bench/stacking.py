@@ -25,7 +25,7 @@ from students import metrics_of, some_shards
 from raydistill.config.loading import load_config
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import Settings, with_settings
-from raydistill.stages.evaluate import teacher_scores
+from raydistill.stages.evaluation.scorers import teacher_scores
 from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.stages.measured import entry_of
 from raydistill.student.fit import StudentFit

@@ -1,12 +1,15 @@
 """`raydistill explain` and `raydistill neighbors`: output, mistakes, exit codes."""
 
 import json
+import logging
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from raydistill.cli import explain_command
 from raydistill.cli.explain_command import driver_lines, pair_of
 from raydistill.cli.main import main
 from raydistill.errors import UserError
@@ -52,6 +55,19 @@ def test_bars_go_to_both_sides() -> None:
         f" +1.000 {' ' * 12}|{'+' * 6}{' ' * 6} a  y [a note]",
         f" +0.500 {' ' * 25} 1 more (--top shows them)",
     ]
+
+
+def test_a_call_that_compiles_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("raydistill"), "propagate", True)
+    monkeypatch.setattr(explain_command, "_PATIENCE_S", 0.001)
+    caplog.set_level(logging.INFO)
+    with explain_command._says_why_it_takes_long():
+        last_s = time.monotonic() + 60
+        while "compiled on their first call" not in caplog.text:
+            assert time.monotonic() < last_s
+            time.sleep(0.01)
 
 
 def test_the_texts_of_a_command_are_a_pair() -> None:

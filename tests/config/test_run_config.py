@@ -176,6 +176,16 @@ def test_the_metrics_that_choose() -> None:
     assert of(train={"metric": "auc"}).resolved.train.metric == "auc"  # against soft labels
 
 
+def test_students_of_before_there_was_a_metric_stay_valid() -> None:
+    """The default is not in the fingerprint: only another metric makes another student."""
+    judged = {**NO_JUDGED, "judged": {"input": ["j"]}}
+    for train in ({}, {"metric": "auc"}):
+        fields = to_config({**judged, "train": train}, name="x").resolved.train.fingerprint_fields()
+        assert "metric" not in fields
+    chosen = to_config({**judged, "train": {"metric": "ndcg_10"}}, name="x").resolved.train
+    assert chosen.fingerprint_fields()["metric"] == "ndcg_10"
+
+
 def test_a_title_may_have_several_columns(file: str, tmp_path: Path) -> None:
     several = ["pairs.title=['title', 'brand']", "judged.title=['name']"]
     config = load_config(file, overrides=several)
@@ -274,6 +284,9 @@ def test_the_trees_are_a_teacher_unless_they_are_left_out(file: str) -> None:
     for also in ([], ["trees.enabled=false"]):
         with pytest.raises(UserError, match=r"teachers.trees: the name is that of the trees"):
             load_config(file, overrides=["teachers.trees.model=x", *also])
+    for name in ("ensemble", "mean"):  # a row of the report
+        with pytest.raises(UserError, match=rf"teachers.{name}: the name is that of their"):
+            load_config(file, overrides=[f"teachers.{name}.model=x"])
     with pytest.raises(UserError, match=r"'trees'.* but the teachers are \['a', 'b'\]"):
         load_config(
             file, overrides=["soft_labels.weights={a=1, b=1, trees=1}", "trees.enabled=false"]
@@ -322,3 +335,27 @@ def test_a_base_may_learn_from_another_teacher(file: str) -> None:
 def test_who_learns_from_whom_is_checked(file: str, overrides: list[str], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         load_config(file, overrides=overrides)
+
+
+def test_other_labels_are_read_as_the_judged_ones_where_nothing_else_is_said(file: str) -> None:
+    overrides = ['judged.title = ["name", "brand"]', "judged.scale = [1, 5]", "judged.query=q"]
+    config = load_config(file, overrides=[*overrides, "judged.other.label=llm"])
+    assert config.judged is not None
+    other = config.judged.other_inputs
+    (given,) = other.input
+    assert other.columns(given) == {"query": "q", "title": ["name", "brand"], "label": "llm"}
+    assert other.label_rule(given) == {} and other.other is None  # another rater, another scale
+    overrides += ["judged.other.input=llm.csv", "judged.other.title=title"]
+    config = load_config(file, overrides=[*overrides, "judged.other.scale=[0, 3]"])
+    assert config.judged is not None
+    other = config.judged.other_inputs
+    assert [one.path for one in other.input] == ["llm.csv"] and other.title == "title"
+    assert other.label_rule(other.input[0]) == {"scale": [0.0, 3.0]}
+
+
+def test_other_labels_change_no_stage_but_the_report(file: str) -> None:
+    plain, config = load_config(file), load_config(file, overrides=["judged.other.label=llm"])
+    assert plain.judged is not None and config.judged is not None
+    assert config.judged.fingerprint_fields() == plain.judged.fingerprint_fields()
+    with pytest.raises(UserError, match=r"judged\.other has a scale and grades"):
+        load_config(file, overrides=["judged.other.scale=[0, 3]", "judged.other.grades={good=1}"])

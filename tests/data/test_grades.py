@@ -165,7 +165,7 @@ def test_labels_of_raw_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"scale": [1, 1]}, "two ends"),
+        ({"scale": [1, 1]}, "the scale 1 to 1 is one label"),
         ({"scale": [0, 3], "grades": {"a": 1}}, "scale and grades; give one"),
         ({"grades": {"a": 2}}, "less than or equal to 1"),
         ({"csv": {"quote": "''"}}, "one ASCII character"),

@@ -14,7 +14,7 @@ from raydistill.cli.main import main
 from raydistill.evaluation.dataset_stats import inspect_files, to_json
 from raydistill.evaluation.learning_curve import curve_markdown, curve_svg
 from raydistill.evaluation.markup import escaped, markdown_table, plain, plain_lines, text_table
-from raydistill.evaluation.report import tune_markdown
+from raydistill.evaluation.report.markdown import tune_markdown
 from raydistill.evaluation.tables import data_markdown, data_text
 from raydistill.search.plots import draw
 from raydistill.search.results import FINISHED, US_PER_PAIR, Trial

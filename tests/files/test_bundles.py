@@ -1,5 +1,6 @@
 """A bundle is loaded from where it is: a folder, an object store, a hub."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
-from raydistill.serving.bundle import BUNDLE, CURRENT, MODEL, read_ngrams
+from raydistill.serving.bundle import BUNDLE, CURRENT, MODEL, NGRAMS, read_ngrams
 from raydistill.serving.scorer import Scorer, local_folder
 from tests.helpers.bundles import make_bundle
 
@@ -65,3 +66,23 @@ def test_a_name_that_no_hub_has_is_a_folder(tmp_path: Path) -> None:
     for name in (str(tmp_path / "none"), "./none", "../none", "none", "a/b/c"):
         with pytest.raises(UserError, match="no bundle in"):
             Scorer.load(name)
+
+
+def test_a_run_folder_is_told_where_its_bundle_is(bundle: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(bundle, run / "bundle")
+    with pytest.raises(UserError, match=r"it has no bundle\.json; give .*/run/bundle$"):
+        Scorer.load(run)
+    with pytest.raises(UserError, match=r"has no bundle\.json$"):
+        Scorer.load(tmp_path.parent)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [(None, "NoneType"), ("sofa", "str"), ({"sofa": 1}, "dict"), (["sofa", 1], "other values")],
+)
+def test_texts_of_a_wrong_shape_are_refused(bundle: Path, wrong: object, kind: str) -> None:
+    file = bundle / NGRAMS
+    file.write_text(json.dumps({**json.loads(file.read_text()), "ngrams": wrong}))
+    with pytest.raises(UserError, match=f"ngrams must be a list of texts, it holds {kind}"):
+        read_ngrams(bundle)

@@ -47,3 +47,31 @@ def make_bundle(
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return folder
+
+
+def make_overlap_bundle(
+    folder: Path,
+    *,
+    weight: float = 1.0,
+    **settings: Any,  # noqa: ANN401 - of bundle.json
+) -> Path:
+    """A bundle whose score is sigmoid(weight x share of the query's words that the title has)."""
+    spec = NgramSpec("match", 8)
+    weights = np.zeros((1, 2 + spec.num_dense), np.float32)
+    weights[0, 2] = weight  # after two bags of width 1 come the dense features, this one first
+    arrays = {
+        "embedding": np.zeros((256, 1), np.float32),
+        **Lexicon.from_idf(np.ones(1, np.float32)).to_arrays(),
+        "dense_mean": np.zeros(spec.num_dense, np.float32),
+        "dense_std": np.ones(spec.num_dense, np.float32),
+        "weight_0": weights, "bias_0": np.zeros(1, np.float32),
+    }  # fmt: skip
+    whole = {
+        "format": BUNDLE_FORMAT, "ngrams": asdict(spec), "temperature": 1.0, "threshold": 0.6,
+        "max_query_chars": 200, "max_title_chars": 1_000, **settings,
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    files = bundle_files(whole, model_bytes(whole, arrays), golden=[], card="")[1]
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder

@@ -24,6 +24,7 @@ from raydistill.search.results import (
     choose,
     pareto,
     trials_table,
+    without_nan,
 )
 from tests.helpers.runs import run_config
 
@@ -99,3 +100,9 @@ def test_each_metric_has_a_better_end() -> None:
     assert (MODES["ece"], MODES["ndcg_10"], MODES["agreement"]) == ("min", "max", "max")
     assert set(get_args(MetricKey)) == set(METRICS) == set(MODES) - {"agreement"}
     assert OF_QUERIES == {key for key, metric in METRICS.items() if metric.of == "queries"}
+
+
+def test_json_has_null_for_what_is_not_finite() -> None:
+    found = without_nan({"a": [float("nan"), 1.5, (np.float64("inf"),)], "b": {"c": "nan", "d": 2}})
+    assert found == {"a": [None, 1.5, [None]], "b": {"c": "nan", "d": 2}}
+    json.dumps(found, allow_nan=False)

@@ -81,6 +81,7 @@ def test_what_the_verdict_says() -> None:
     assert verdict(UNTUNED, None, metric="auc").startswith("No gain: nothing")
     none = Gain(0.1, None, None, None, num_seeds=2, num_queries=1)
     assert "too few queries for an interval" in verdict("a", none, metric="agreement")
+    assert "the calibration error has no interval" in verdict("a", none, metric="ece")
     assert not none.is_significant
 
 

@@ -135,11 +135,14 @@ def _check_report(run: Run) -> None:
     assert found is not None
     assert found["teacher"] == "teacher ensemble"
     for entry in found["scorers"].values():
-        assert 0 <= entry["auc"] <= 1 and 0 <= entry["accuracy"] <= 1
+        for key in ("auc", "accuracy", "ndcg_10", "query_auc"):
+            figure = entry["metrics"][key]
+            assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
         assert entry["num_pairs"] == found["num_pairs"] > 0
-    kept = found["scorers"]["student"]["auc_retention"]
-    stacked = found["scorers"]["teacher ensemble"]["auc"]
-    assert kept == pytest.approx(found["scorers"]["student"]["auc"] / stacked)
+    student, stacked = (found["scorers"][name] for name in ("student", "teacher ensemble"))
+    kept = student["metrics"]["auc"]["value"] / stacked["metrics"]["auc"]["value"]
+    assert student["retention"]["auc"]["value"] == pytest.approx(kept)
+    assert found["differences"][0]["other"] == "baseline on judged labels only"
     text = run.report.read_bytes("report.md").decode()
     assert f"{found['num_pairs']:,} judged pairs" in text
 

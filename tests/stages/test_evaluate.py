@@ -1,15 +1,15 @@
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from raydistill.evaluation.report import _on_judged
 from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import Run
-from raydistill.stages.evaluate import partial_scorers, warn_if_behind
+from raydistill.stages.evaluate import warn_if_behind
+from raydistill.stages.evaluation.figures import BASELINE
+from raydistill.stages.evaluation.scorers import partial_scorers
 from raydistill.stages.measured import Scores, leave_out_unscored, measure_scorers, retained
 from raydistill.stages.standalone.curve import measure_beside
 from raydistill.teachers.judged_logits import stack_of
@@ -47,11 +47,16 @@ def test_a_teacher_of_some_pairs_takes_none_away_from_the_others() -> None:
 
 
 def test_a_student_behind_the_judged_only_one_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    warn_if_behind({"student": {"auc": 0.75}, "baseline on judged labels only": {"auc": 0.75}})
+    def warn(other: str, **values: float) -> None:
+        metrics = {key: {"value": value, "p": 0.0123} for key, value in values.items()}
+        warn_if_behind([{"one": "student", "other": other, "metrics": metrics}])
+
+    warn(BASELINE, auc=0.0, ndcg_10=0.01)
+    warn("teacher a", auc=-0.1)
     assert not caplog.messages
-    warn_if_behind({"student": {"auc": 0.74}, "baseline on judged labels only": {"auc": 0.75}})
-    expected = "the baseline on judged labels only is better: AUC 0.7500, the student 0.7400"
-    assert expected in caplog.text
+    warn(BASELINE, auc=-0.01, ndcg_10=0.01)
+    expected = "the baseline on judged labels only is better: AUC 0.0100 higher, p = 0.012;"
+    assert expected in caplog.text and "nDCG" not in caplog.text
 
 
 @pytest.fixture
@@ -87,10 +92,6 @@ def test_a_teacher_without_dev_pairs_has_no_accuracy_and_the_student_keeps_its_o
     assert llm["accuracy"] is None and llm["threshold"] is None
     kept = retained(run, scored, labels, entries=entries, name="student", reference=LLM)
     assert kept == {"AUC": 1.0, "AUC above chance": 1.0}  # both order the first two pairs rightly
-    text = "\n".join(_on_judged(report_of(entries, kept)))
-    assert "| teacher llm (of 2 pairs) | 1.0000 |  |" in text and "- AUC: 100.0%" in text
-    assert "On the 2 test pairs that teacher llm has scores of." in text
-    assert "Without accuracy: teacher llm has scores of too few dev pairs." in text
 
 
 def test_without_a_scored_test_pair_the_student_is_measured_and_retains_nothing(
@@ -103,14 +104,6 @@ def test_without_a_scored_test_pair_the_student_is_measured_and_retains_nothing(
     assert "teacher llm has scores of too few judged pairs: left out" in caplog.text
     kept = retained(run, scored, labels, entries=entries, name="student", reference=LLM)
     assert kept == {}
-    text = "\n".join(_on_judged(report_of(entries, kept)))
-    assert "None is given: teacher llm has no scores of both relevant and other test" in text
-
-
-def report_of(entries: dict[str, Any], kept: dict[str, float]) -> dict[str, Any]:
-    """The least that a report is made of."""
-    counted = {"num_pairs": 4, "num_queries": 2, "relevant_at": 0.75}
-    return {**counted, "scorers": entries, "retention": kept, "teacher": LLM}
 
 
 def test_stacks_of_partial_teachers_are_measured_on_their_own_pairs(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Runs without judged pairs to learn from: splits of the transfer set, agreement in the report."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from raydistill.data.pairs import query_keys
 from raydistill.data.prepare_steps import plan_parts, scatter_part
 from raydistill.errors import UserError
 from raydistill.evaluation.dataset_stats import inspect_run
-from raydistill.evaluation.report import console_table
+from raydistill.evaluation.report.console import console_table
 from raydistill.files.schema import COUNTS
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards, shards_to_score, split_shards
@@ -78,18 +77,21 @@ def test_without_judged_pairs_the_report_is_of_agreement(
     write_logits(run)
     train(run)
     found = run.report.read_json("metrics.json")
-    assert found is not None and found["is_agreement"]
+    assert found is not None and found["kind"] == "agreement" and found["relevant_at"] is None
     assert found["num_pairs"] == sum(split_shards(run, "test").values())
     entries = found["scorers"]
-    assert set(entries) == {"teacher tiny", "student"}
-    assert entries["teacher tiny"]["agreement"] == entries["teacher tiny"]["ndcg_10"] == 1
-    assert 0.5 < entries["student"]["agreement"] < 1
-    figures = json.dumps({**found, "data": None, "stages": None})
-    assert "auc" not in figures and "accuracy" not in figures and "retention" not in figures
+    assert [name for name in entries if entries[name]["role"] != "reference"] == [
+        "teacher tiny", "student"
+    ]  # fmt: skip
+    own, student = (entries[name]["metrics"] for name in ("teacher tiny", "student"))
+    assert own["spearman"]["value"] == own["ndcg_10"]["value"] == own["accuracy"]["value"] == 1
+    assert 0.5 < student["spearman"]["value"] < 1
+    assert found["other_labels"] is None and found["cost"]["money_total"] is None
     report = run.report.read_bytes("report.md").decode()
     assert "agreement with the teachers" in report
     assert "held out dev" in report and "judged dev" not in report
-    for word in ("AUC", "accuracy", "etention", "baseline"):
+    assert "agreement with the teachers" in console_table(found)
+    for word in ("accuracy", "etention", "etained", "baseline on judged"):
         assert word not in report and word not in console_table(found)
     card = (run.bundle / run.bundle.success()["bundle"]).read_bytes("README.md").decode()  # type: ignore[index]
     assert "Agreement with the teachers" in card and "AUC" not in card
@@ -114,9 +116,12 @@ def test_judged_pairs_are_the_test_alone(
     train(run)
     found = run.report.read_json("metrics.json")
     assert found is not None
-    assert set(found["scorers"]) == {"teacher tiny", "student"}
+    roles = {name: entry["role"] for name, entry in found["scorers"].items()}
+    assert {name for name, role in roles.items() if role != "reference"} == {
+        "teacher tiny", "student"
+    }  # fmt: skip
+    assert found["kind"] == "judged" and found["is_dev_drawn"]
     assert "pairs)" not in console_table(found)  # all are measured on all pairs
-    assert found["retention"]["AUC"] == found["scorers"]["student"]["auc_retention"]
     report = run.report.read_bytes("report.md").decode()
     assert "held-out queries of the transfer set, where the teachers decide" in report
 

@@ -38,6 +38,18 @@ def test_figures_of_soft_labels() -> None:
     assert 0.9 < found["ndcg_10"] < 1  # the first query's best pair is second
 
 
+def test_a_student_that_diverged_is_worse_than_any() -> None:
+    """The order of NaN logits is that of the rows, whose AUC may be 1."""
+    logits = LOGITS.copy()
+    logits[0] = np.nan
+    found = split(0.8).figures(logits, temperature=1.0, keys=("query_auc",))
+    assert set(found) == {"auc", "log_loss", "query_auc"} and np.isnan(list(found.values())).all()
+    for metric in found:
+        assert not is_better(found, {metric: 0.5}, metric=metric)
+        assert is_better({metric: 0.5}, found, metric=metric)
+        assert is_better(found, found, metric=metric)  # the later weights, where nothing is known
+
+
 def test_what_is_better() -> None:
     assert is_better({"auc": 0.8}, {"auc": 0.7}, metric="auc")
     assert not is_better({"auc": 0.8}, {"auc": 0.8}, metric="auc")

@@ -69,6 +69,7 @@ def test_a_fit_cut_off_within_an_epoch_ends_with_the_same_bytes(
     assert (resumed.epoch, resumed.window) == (0, 2)
     run_fit(fit, resumed)
     assert resumed.history == whole.history
+    assert resumed.line == whole.line
     for name, value in whole.trainer.state().items():
         for part, tensor in value.items():
             assert torch.equal(tensor, resumed.trainer.state()[name][part]), part

@@ -118,6 +118,14 @@ class LabeledPairs:
         num_Q = np.bincount(self.queries_B, weights=self.relevant_B, minlength=self.num_queries)
         return (num_Q > 0) & (num_Q < self.num_pairs_Q)
 
+    @cached_property
+    def has_unequal_labels_Q(self) -> NDArray[np.bool_]:
+        """Whether a query has pairs of different labels."""
+        low_Q, high_Q = np.full((2, self.num_queries), [[np.inf], [-np.inf]])
+        np.minimum.at(low_Q, self.queries_B, self.labels_B)
+        np.maximum.at(high_Q, self.queries_B, self.labels_B)
+        return low_Q < high_Q
+
     def by_query(self, order_B: NDArray[np.int64]) -> NDArray[np.int64]:
         """An order of the pairs, made query after query."""
         return order_B[np.argsort(self.queries_B[order_B], kind="stable")]
@@ -225,7 +233,10 @@ def _ratio(above_R: NDArray[np.float64], below_R: NDArray[np.float64]) -> NDArra
 
 @dataclass(frozen=True)
 class Resampled:
-    """Metrics of one scorer on some pairs: the value (NaN: none), and that of each resample."""
+    """Metrics of one scorer on some pairs: the value (NaN: none), and that of each resample.
+
+    The resamples of a metric that has no interval (`METRICS`) are NaN.
+    """
 
     value: dict[str, float]
     resampled: Values
@@ -259,6 +270,8 @@ def resample(
             parts = {key: [block[at][name][key] for block in blocks] for key in ranked.keys}
             resampled = {
                 key: np.concatenate([*some, np.empty(0)])[: draws.resamples]
+                if METRICS[key].has_interval
+                else np.full(draws.resamples, np.nan)
                 for key, some in parts.items()
             }
             found[-1][name] = Resampled(exact[at][name], resampled)

@@ -25,8 +25,11 @@ def best_threshold(
     )
     cut_allowed = np.concatenate([[True], ranked[1:] < ranked[:-1], [True]])
     best = int(np.argmax(np.where(cut_allowed, correct, -1)))
-    if best == 0:
-        return 1.0
+    if best == 0:  # above all scores; a saturated one is 1
+        is_below = len(ranked) == 0 or ranked[0] < 1
+        return 1.0 if is_below else float(np.nextafter(ranked[0], np.float32(np.inf)))
     if best == len(ranked):
-        return 0.0
-    return float((ranked[best - 1] + ranked[best]) / 2)
+        return min(0.0, float(ranked[-1]))
+    middle = (ranked[best - 1] + ranked[best]) / 2
+    # Of neighbouring numbers the middle is rounded, maybe to the lower one.
+    return float(middle if middle > ranked[best] else ranked[best - 1])

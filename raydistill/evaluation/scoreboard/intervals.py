@@ -2,7 +2,7 @@
 
 A figure is {"value", "low", "high"}, or None where a scorer has none (one class, no threshold, no
 query of several pairs). "low" and "high" are None where no interval can be given: a single query,
-or over 5 % of the resamples without the figure. Every number is finite.
+over 5 % of the resamples without the figure, the calibration error. Every number is finite.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ Figure = dict[str, float | None]  # value, low, high
 def figure(value: float, resampled_R: NDArray[np.float64]) -> Figure | None:
     """The value with its interval; None if there is no value.
 
-    The interval holds the value: resampling adds noise to each bin of the calibration error, so
-    that the resamples of a small one may all be above it.
+    The interval holds the value, also where the resamples of few queries are all on one side.
     """
     if not math.isfinite(value):
         return None

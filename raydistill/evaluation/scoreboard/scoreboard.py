@@ -121,10 +121,11 @@ def scoreboard(
 
 def counts(scored: ScoredPairs) -> dict[str, Any]:
     """Pairs and queries, and how many queries the metrics per query leave out."""
-    num_pairs, both = len(scored.labels_B), 0
+    num_pairs, both, unequal = len(scored.labels_B), 0, 0
     if num_pairs:
         pairs = LabeledPairs(scored.labels_B, scored.queries_B, relevant_at=scored.relevant_at)
         both = int(pairs.has_both_kinds_Q.sum())
+        unequal = int(pairs.has_unequal_labels_Q.sum())
     return {
         "num_pairs": num_pairs,
         "num_queries": scored.num_queries,
@@ -133,6 +134,7 @@ def counts(scored: ScoredPairs) -> dict[str, Any]:
         "queries": {
             "all": scored.num_queries,
             "both_kinds": both,
+            "unequal_labels": unequal,
             "left_out": scored.num_queries - both,
         },
     }

@@ -9,7 +9,7 @@ other words do, so its differences count shared effects twice or not at all.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -23,7 +23,7 @@ from raydistill.serving.explanation.feature_names import (
     TITLE_VECTORS,
 )
 from raydistill.serving.explanation.integrated_gradients import logit_of, mean_gradient
-from raydistill.serving.explanation.ngram_texts import Ngram, bags_of
+from raydistill.serving.explanation.ngram_texts import Ngram, bags_of, ngram_ids
 from raydistill.serving.explanation.weights import Weights
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.featurize import featurize, spelled_words
@@ -37,6 +37,7 @@ METHOD = "integrated gradients"
 FEATURE = "match feature"
 UNTRAINED = "not seen in training"
 UNKNOWN = "not in the vocabulary"
+_MOST_SAME = 3  # common n-grams of one row that are named
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,16 @@ def with_numbers(driver: Driver) -> str:
 class Explainer:
     """Explains scores of a loaded bundle; thread-safe."""
 
-    def __init__(self, scorer: Scorer) -> None:
-        """The explainer of a scorer's student."""
+    def __init__(self, scorer: Scorer, *, common: Sequence[str] = ()) -> None:
+        """The explainer of a scorer's student.
+
+        `common`: n-grams as `read_ngrams` gives them; a driver that has the row of one says so.
+        """
         self._scorer, self._weights = scorer, Weights(scorer.settings, scorer.model)
         self._lexicon, spec = self._weights.lexicon(), self._weights.spec
         # Ids before a vocabulary leaves some out, so that each has its text.
         self._spec = spec.uncut if spec.vocabulary_rows else spec
+        self._common = _texts_by_id(common, spec=spec)
         num_inputs = self._weights.layers[0][0].shape[1]
         self._baseline_logit = logit_of(self._weights.layers, np.zeros(num_inputs))
 
@@ -136,7 +141,7 @@ class Explainer:
         gradient_X = mean_gradient(self._weights.layers, x_X)
         width = len(x_X) - len(dense_F)
         drivers = [
-            *ngrams.drivers(gradient_X[:width]),
+            *ngrams.drivers(gradient_X[:width], common=self._common),
             *self._features(dense_F, x_X[width:] * gradient_X[width:]),
         ]
         explained = logit_of(self._weights.layers, x_X)
@@ -176,6 +181,14 @@ def _feature(
     return Driver(FEATURE, text, float(value), name=name, family=family, found=found, mean=mean)
 
 
+def _texts_by_id(texts: Sequence[str], *, spec: NgramSpec) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = defaultdict(list)
+    if texts:
+        for text, number in zip(texts, ngram_ids(texts, spec=spec).tolist(), strict=True):
+            found[number].append(text)
+    return {number: same[:_MOST_SAME] for number, same in found.items()}
+
+
 def _encoded(text: str, *, max_chars: int) -> Texts:
     return encode(windows([text], max_chars=max_chars), max_chars=max_chars)
 
@@ -201,8 +214,10 @@ class _Ngrams:
         """The vector of each bag."""
         return (self._parts_ND[span].sum(axis=0) for span in self._spans)
 
-    def drivers(self, gradient_X: NDArray[np.float64]) -> Iterator[Driver]:
-        """A driver for each distinct n-gram of a side."""
+    def drivers(
+        self, gradient_X: NDArray[np.float64], *, common: Mapping[int, Sequence[str]]
+    ) -> Iterator[Driver]:
+        """A driver for each distinct n-gram of a side; `common`: other n-grams by id."""
         values_N = np.zeros(len(self._ngrams))
         for span, gradient_D in zip(
             self._spans, gradient_X.reshape(len(self._spans), -1), strict=True
@@ -211,13 +226,15 @@ class _Ngrams:
         sums: dict[Ngram, float] = defaultdict(float)
         for ngram, value in zip(self._ngrams, values_N.tolist(), strict=True):
             sums[ngram] += value
-        notes = dict(zip(self._ngrams, self._notes(), strict=True))
+        notes = dict(zip(self._ngrams, self._notes(common), strict=True))
         return (Driver(*ngram, value, notes[ngram]) for ngram, value in sums.items())
 
-    def _notes(self) -> Iterator[str]:
+    def _notes(self, common: Mapping[int, Sequence[str]]) -> Iterator[str]:
         texts: dict[int, dict[str, None]] = defaultdict(dict)  # of one id, in order
         for ngram, number in zip(self._ngrams, self._ids_N.tolist(), strict=True):
             texts[number][ngram.text] = None
+        for number, found in texts.items():
+            found.update(dict.fromkeys(common.get(number, ())))
         for ngram, number, place, has_row in zip(
             self._ngrams, self._ids_N.tolist(), self._places_N, self._has_row_N, strict=True
         ):

@@ -10,7 +10,6 @@ import difflib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,19 +19,17 @@ from numpy.typing import NDArray
 
 from raydistill.errors import UserError
 from raydistill.serving.bundle import GOLDEN, NGRAMS, current_bundle, read_ngrams, read_settings
+from raydistill.serving.explanation.ngram_texts import ngram_ids
 from raydistill.serving.explanation.weights import Weights
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.serving.featurize import featurize, spelled_words
-from raydistill.serving.lexicon import Lexicon, find_word, unit_rows
+from raydistill.serving.featurize import spelled_words
+from raydistill.serving.lexicon import find_word, unit_rows
 from raydistill.serving.scorer import Scorer
-from raydistill.serving.text.arrow_text import Texts
 from raydistill.serving.tokenizer import encode, single_words
 
 logger = logging.getLogger("raydistill")
 WORDS, TABLE = "words", "table"
 Vectors = Literal["words", "table"]
-_UNIGRAM_IDS, _BIGRAM_IDS = 3, 5  # 2n + 1 ids
-_BIGRAM_AT = 3  # of w1, start w1, w2, w1 w2, w2 end
 _MOST_CLOSE = 3
 
 
@@ -44,11 +41,12 @@ class Neighbor(NamedTuple):
 
 
 def count_ngrams(texts: Iterable[str], *, spec: NgramSpec) -> Counter[str]:
-    """How often each word and each two neighbouring words stand in the texts, as `spec` reads."""
+    """In how many of the texts each word and each two neighbouring words stand, as `spec` reads."""
     counts: Counter[str] = Counter()
     for words in spelled_words(encode(list(texts)), spec=spec):
-        counts.update(words)
-        counts.update(" ".join(two) for two in pairwise(words))
+        # A text that repeats a word is one text: a rare word is not common for it.
+        counts.update(list(dict.fromkeys(words)))
+        counts.update(list(dict.fromkeys(" ".join(two) for two in pairwise(words))))
     return counts
 
 
@@ -149,15 +147,6 @@ class Neighbors:
 
     def _table_rows(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Rows of the table; zeros where there is none."""
-        # Words are separated by spaces alone, and are read already.
-        spec = self._spec.uncut if self._spec.vocabulary_rows else self._spec
-        plain = replace(spec, preset="bert2dnn", char_ngrams=0, word_dim=0, units=False)
-        none: Texts = encode([""] * len(texts))
-        lexicon = Lexicon.from_idf(np.ones(1, np.float32))
-        features = featurize(none, encode(texts), spec=plain, lexicon=lexicon)
-        starts, nums = features.offsets[:-1], np.diff(features.offsets)
-        at = starts + np.where(nums == _BIGRAM_IDS, _BIGRAM_AT, 0)
-        is_ngram = (nums == _UNIGRAM_IDS) | (nums == _BIGRAM_IDS)
-        ids_N = features.ids_N[at].astype(np.int64)
-        places_N = np.where(is_ngram, self._weights.places(ids_N), -1)
+        ids_N = ngram_ids(texts, spec=self._spec)
+        places_N = np.where(ids_N >= 0, self._weights.places(ids_N), -1)
         return self._weights.rows(places_N)[0]

@@ -7,12 +7,19 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.serving.featurize import spelled_words
+from raydistill.serving.featurize import featurize, spelled_words
+from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import Texts
+from raydistill.serving.tokenizer import encode
 
 QUERY, TITLE = "n-gram of the query", "n-gram of the title"
 START, END = "[start]", "[end]"
+_UNIGRAM_IDS, _BIGRAM_IDS = 3, 5  # n words have 2n + 1 ids
+_BIGRAM_AT = 3  # of: first word, its bigram with the start, second word, both, the end's bigram
 
 
 class Ngram(NamedTuple):
@@ -58,3 +65,19 @@ def _characters(kind: str, words: Sequence[str], size: int) -> list[Ngram]:
     spaced = f" {' '.join(words)} " if words else ""
     parts = (spaced[at : at + size] for at in range(len(spaced) - size + 1))
     return [Ngram(kind, f'characters "{part}"') for part in parts]
+
+
+def ngram_ids(texts: Sequence[str], *, spec: NgramSpec) -> NDArray[np.int64]:
+    """The id of each text, before a vocabulary leaves some out; -1: not one word or two.
+
+    The words are as the student reads them, with a space between two.
+    """
+    spec = spec.uncut if spec.vocabulary_rows else spec
+    # The words are read already: only spaces separate them.
+    plain = replace(spec, preset="bert2dnn", char_ngrams=0, word_dim=0, units=False)
+    lexicon = Lexicon.from_idf(np.ones(1, np.float32))
+    features = featurize(encode([""] * len(texts)), encode(texts), spec=plain, lexicon=lexicon)
+    nums = np.diff(features.offsets)
+    at = features.offsets[:-1] + np.where(nums == _BIGRAM_IDS, _BIGRAM_AT, 0)
+    is_ngram = (nums == _UNIGRAM_IDS) | (nums == _BIGRAM_IDS)
+    return np.where(is_ngram, features.ids_N[at].astype(np.int64), -1)

@@ -53,12 +53,13 @@ def _fit(item: Item, *, run: Run) -> Item:
     start_s = time.monotonic()
     lexicon, spec = load_lexicon(run.for_trees), spec_of(run.for_trees)
     features_BF, labels_B = _read(run, "train", spec=spec, lexicon=lexicon)
+    num_threads = min(_MOST_THREADS, os.cpu_count() or 1)
     trees = fit_trees(
         features_BF,
         labels_B,
         groups_B=read_groups(run, "train"),
         settings=run.config.trees,
-        num_threads=min(_MOST_THREADS, os.cpu_count() or 1),
+        num_threads=num_threads,
     )
     dev_BF, dev_labels_B = _read(run, "dev", spec=spec, lexicon=lexicon)
     dev_auc = auc(
@@ -72,6 +73,7 @@ def _fit(item: Item, *, run: Run) -> Item:
         "rows_out": len(labels_B),
         "quarantined": 0,
         "seconds": round(time.monotonic() - start_s, 1),
+        "cores": num_threads,
         "num_trees": trees.num_trees,
         "dev_auc": dev_auc,
     }

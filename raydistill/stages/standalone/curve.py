@@ -33,16 +33,21 @@ from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.pieces import PieceReader, pieces_of, read_pieces
 from raydistill.progress import Progress
 from raydistill.runs.fingerprints import fingerprint
-from raydistill.runs.run_folder import Run
+from raydistill.runs.run_folder import CURVE, Run
 from raydistill.runs.shards import split_shards
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES
 from raydistill.stages import train
-from raydistill.stages.evaluate import partial_scorers, reference_of, teacher_scores
+from raydistill.stages.evaluation.scorers import (
+    Scores,
+    partial_scorers,
+    reference_of,
+    teacher_scores,
+)
 from raydistill.stages.fits.covered import copy_scored
 from raydistill.stages.fits.lexicon import write_lexicon
-from raydistill.stages.measured import Scores, leave_out_unscored, measure_scorers, retained
+from raydistill.stages.measured import leave_out_unscored, measure_scorers, retained
 from raydistill.student.export.student_bundle import (
     bundle_settings,
     score_split,
@@ -55,7 +60,7 @@ from raydistill.teachers.judged_logits import read_judged
 from raydistill.teachers.soft_labels import Targets
 
 logger = logging.getLogger("raydistill")
-CURVE, TABLE, PLOT = "curve.json", "curve.md", "curve.svg"
+TABLE, PLOT = "curve.md", "curve.svg"
 OVERLAP = "no model: char-trigram overlap"
 _SPLITS = ("dev", "test")
 
@@ -294,6 +299,7 @@ def _figures(run: Run, points: Sequence[Point]) -> dict[str, Any]:
     num_unscored, entries = measure_beside(run, scored, labels, teacher=teacher)
     students = {_name(point) for point in points}
     return {
+        "student": run.train_fingerprint("student"),
         "num_pairs": len(labels["test"]),
         "num_unscored": num_unscored,
         "num_queries": judged["test"].num_queries,

@@ -17,7 +17,8 @@ def common_texts(run: Run, role: str) -> list[str]:
     """The most frequent words and pairs of words of a sample of the transfer set, in that order."""
     fit = student_fit(run, role)
     table = sample_texts(fit.folder, fit.shards)
-    texts = [text for name in ("query", "title") for text in distinct_sample(table[name])]
+    sides = (distinct_sample(table[name]) for name in ("query", "title"))
+    texts = dict.fromkeys(text for side in sides for text in side)
     counts = count_ngrams(texts, spec=spec_of(run))
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     common = [text for text, num in ranked if num >= _LEAST_TIMES]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from raydistill.evaluation.metrics.pair_metrics import (
+    accuracy,
     auc,
     calibration_error,
     log_loss,
@@ -120,3 +121,27 @@ def test_agreement_with_soft_labels() -> None:
 def test_the_threshold_of_soft_labels_is_where_the_teachers_decide() -> None:
     labels, scores = np.array([0.9, 0.6, 0.4], np.float32), np.array([0.7, 0.5, 0.1], np.float32)
     assert best_threshold(scores, labels, relevant_at=None) == pytest.approx(0.3)
+
+
+def test_a_threshold_above_all_scores_is_above_a_score_of_1() -> None:
+    """Three of four pairs are not relevant, and the best score is wrong: call none relevant."""
+    scores, labels = np.float32([1, 1, 0.5, 0.2]), np.float32([0, 0, 0, 1])
+    found = best_threshold(scores, labels, relevant_at=0.5)
+    assert accuracy(scores, labels, relevant_at=0.5, threshold=found) == 3 / 4
+
+
+def test_a_threshold_below_all_scores_is_below_negative_ones() -> None:
+    scores, labels = np.float32([-1, -2]), np.float32([1, 1])
+    found = best_threshold(scores, labels, relevant_at=0.5)
+    assert accuracy(scores, labels, relevant_at=0.5, threshold=found) == 1
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_threshold_parts_neighbouring_numbers(steps: int) -> None:
+    """The middle of two neighbours is rounded to the even one, here the lower or the higher."""
+    low = np.float32(0.7)
+    for _ in range(steps):
+        low = np.nextafter(low, np.float32(1))
+    scores = np.array([np.nextafter(low, np.float32(1)), low])
+    found = best_threshold(scores, np.float32([1, 0]), relevant_at=0.5)
+    assert ((scores >= found) == [True, False]).all()

@@ -74,3 +74,17 @@ def test_scorers_that_are_not_there_are_not_shown() -> None:
         0
     ]
     assert set(cell["metrics"]) == {"student"} and cell["retention"] == {}
+
+
+def test_a_cell_of_few_queries_has_no_interval() -> None:
+    scored = some_pairs()
+    queries = scored.queries_B
+    masks = {"x": {"four": queries < 4, "five": queries < 5}}
+    shown = ("student", "teacher")
+    found = slice_figures(scored, masks=masks, shown=shown, reference="teacher", draws=DRAWS)
+    four, five = found[0]["cells"]
+    assert (four["num_queries"], five["num_queries"]) == (4, 5)
+    for figures in (four["metrics"]["student"], four["retention"]):
+        assert figures["auc"]["value"] > 0
+        assert figures["auc"]["low"] is None and figures["auc"]["high"] is None
+    assert five["metrics"]["student"]["auc"]["low"] is not None

@@ -79,7 +79,7 @@ def test_tagged_words_say_on_which_side_they_are() -> None:
     assert found.query_words == ["ipad", "10", "in"]
 
 
-FORMS: dict[str, tuple[NgramSpec, dict[str, str]]] = {
+FORMS: dict[str, tuple[NgramSpec, dict[str, Any]]] = {
     "match": (MATCH, {}),
     "match, float16": (MATCH, {"table": "float16"}),
     "match, int8": (MATCH, {"table": "int8", "layers": "int8"}),
@@ -135,6 +135,17 @@ def test_n_grams_of_one_row_are_said() -> None:
     assert any(note.startswith("has the row of ") for note in notes)
     assert all(one.text not in one.note.removeprefix("has the row of ").split(", ")
                for one in found.drivers)  # fmt: skip
+
+
+def test_common_n_grams_of_the_same_row_are_said() -> None:
+    spec = NgramSpec("match", 2)  # four rows
+    arrays = random_arrays(spec, dim=2, hidden=())
+    common = ["sofa", "grey sofa", "couch", "a", "grey"]
+    found = Explainer(scorer_of(spec, arrays), common=common).explain("sofa", "b c")
+    row = row_of("sofa", hash_bits=2)
+    same = [text for text in common[1:] if row_of(text, hash_bits=2) == row]
+    note = driver(found, "sofa", kind=QUERY).note
+    assert same and all(text in note for text in same) and "of sofa" not in note
 
 
 def test_an_n_gram_without_a_place_in_the_vocabulary_is_said() -> None:

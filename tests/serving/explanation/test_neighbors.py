@@ -32,7 +32,7 @@ def test_the_rows_of_the_table_by_hand() -> None:
 
 def test_the_table_in_int8_without_untrained_rows() -> None:
     arrays = linear_arrays(PLAIN, rows=ROWS)
-    arrays["used"] = arrays["embedding"].any(axis=1)
+    arrays["used"] = np.asarray(arrays["embedding"].any(axis=1))
     finder = Neighbors(scorer_of(PLAIN, arrays, table="int8"), [*ROWS, "unknown"])
     assert finder.candidates == list(ROWS)
     assert abs(finder.nearest("ipad", num=2)[1].cosine - 0.6) < 0.01
@@ -64,7 +64,9 @@ def test_a_word_that_is_not_known_names_those_close_to_it() -> None:
 
 
 def test_n_grams_are_counted_as_the_student_reads_them() -> None:
-    counts = count_ngrams(['12" iPad', "ipad 12in"], spec=NgramSpec("match", 12, units=True))
+    spec = NgramSpec("match", 12, units=True)
+    assert count_ngrams(["jo@x.y jo@x.y jo", "ipad"], spec=spec)["jo"] == 1  # of texts
+    counts = count_ngrams(['12" iPad', "ipad 12in"], spec=spec)
     assert counts["ipad"] == 2 and counts["12 in"] == 2 and counts["in ipad"] == 1
 
 

@@ -14,14 +14,15 @@ from raydistill.cluster.connection import Cluster
 from raydistill.config.run_config import RunConfig
 from raydistill.data import prepare_steps
 from raydistill.errors import UserError
-from raydistill.evaluation.report import coverage_section
+from raydistill.evaluation.report.markdown import section_markdown
+from raydistill.evaluation.report.sections.process import coverage_section
 from raydistill.files.folder import Folder
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import shards_to_score
 from raydistill.search.sample import draw_sample
 from raydistill.stages import label
-from raydistill.stages.evaluate import coverage, partial_scorers, teacher_scores
+from raydistill.stages.evaluation.scorers import coverage, partial_scorers, teacher_scores
 from raydistill.stages.fits import scores
 from raydistill.stages.measured import entry_of, leave_out_unscored
 from raydistill.stages.train import train_role
@@ -198,8 +199,8 @@ def _check_report(run: Run, judged: dict[str, Judged], covered: dict[str, dict[s
     ensemble = entry_of(run, scored["teacher ensemble"], labels)
     assert ensemble["num_pairs"] == len(labels["test"])
     assert covered["llm"]["test"] == num_pairs < len(labels["test"]) == covered["tiny"]["test"]
-    lines = coverage_section(covered)
-    assert lines[1] == "## Coverage" and f" {num_pairs:,} |" in "\n".join(lines)
+    section = coverage_section({"coverage": covered})
+    assert section is not None and f" {num_pairs:,} |" in section_markdown(section)
 
 
 def _check_alone(run: Run) -> None:

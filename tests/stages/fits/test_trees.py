@@ -16,7 +16,7 @@ from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.stages import label
-from raydistill.stages.evaluate import reference_of, teacher_scores
+from raydistill.stages.evaluation.scorers import reference_of, teacher_scores
 from raydistill.student.fit_files import student_fit
 from raydistill.teachers import trees as fitted_trees
 from raydistill.teachers.judged_logits import fitted_stack, stack_of

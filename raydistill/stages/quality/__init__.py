@@ -1,0 +1,1 @@
+"""Quality of bundles on judged files without a run folder, and comparisons of runs or bundles."""
