@@ -29,6 +29,7 @@ CURRENT = "current.json"  # {"bundle": folder of the newest one, "previous": old
 BUNDLE_FORMAT = 11  # the version of a bundle's files
 _FINGERPRINT, _OF_MODEL = "fingerprint", "model"
 _NAME = re.compile(r"[0-9a-f]{16}")
+_START, _START_BYTES = re.compile(rb'\s*\{\s*"fingerprint":\s*"([0-9a-f]{16})"'), 100
 _AGAIN = "export the bundle again, or copy all of its files"
 Model = NDArray[np.uint8]
 
@@ -92,8 +93,8 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Model]:
     model = read_model(folder / MODEL)
     if settings.get(_OF_MODEL) != (found := _identity(model)):
         _refuse(folder, MODEL, wanted=settings.get(_OF_MODEL), found=found)
-    if (folder / GOLDEN).is_file():  # not needed for scoring
-        _check_fingerprint(folder, GOLDEN, wanted=named)
+    if (folder / GOLDEN).is_file() and (golden := _fingerprint_at_start(folder / GOLDEN)) != named:
+        _refuse(folder, GOLDEN, wanted=named, found=golden)
     return settings, model
 
 
@@ -130,6 +131,13 @@ def _check_fingerprint(folder: Path, name: str, *, wanted: object) -> dict[str, 
     if content.get(_FINGERPRINT) != wanted:
         _refuse(folder, name, wanted=wanted, found=content.get(_FINGERPRINT))
     return content
+
+
+def _fingerprint_at_start(file: Path) -> str | None:
+    """The fingerprint in golden.json, whose pairs scoring does not need: they are not parsed."""
+    with file.open("rb") as content:
+        found = _START.match(content.read(_START_BYTES))
+    return found[1].decode() if found else None
 
 
 def _refuse(folder: Path, name: str, *, wanted: object, found: object) -> None:

@@ -189,3 +189,10 @@ def test_a_damaged_bundle_json_is_a_users_error(content: bytes, tmp_path: Path) 
     (tmp_path / BUNDLE).write_bytes(content)
     with pytest.raises(UserError, match=r"bundle\.json|bundle format None"):
         Scorer.load(tmp_path)
+
+
+def test_golden_pairs_are_not_read_to_load(tmp_path: Path) -> None:
+    """Half a megabyte of JSON would be most of the time of a load."""
+    for name, content in made(1)[1].items():
+        (tmp_path / name).write_bytes(content[:-20] if name == "golden.json" else content)
+    assert read_bundle(tmp_path)[0]["format"] == BUNDLE_FORMAT

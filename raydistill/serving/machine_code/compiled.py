@@ -26,6 +26,7 @@ from numba import njit
 
 from raydistill.serving.machine_code.cache_folder import user_folder
 from raydistill.serving.machine_code.emitted import emit_options
+from raydistill.serving.machine_code.sources import PACKAGE
 from raydistill.serving.machine_code.sources import sources as imported_sources
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ def sources() -> dict[str, bytes]:
     Compiled code contains constants and functions of other files, so these are the files with
     compiled functions, all files that they import, and so on.
     """
-    return imported_sources(lambda _, content: _MARK in content)
+    marked = (path for path in PACKAGE.rglob("*.py") if _MARK in path.read_bytes())
+    return imported_sources(path.relative_to(PACKAGE).as_posix() for path in marked)
 
 
 def _trim(folder: Path) -> None:
