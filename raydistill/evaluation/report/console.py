@@ -34,11 +34,11 @@ def console_table(found: Found) -> str:
     heads, rows = _heads(found), _rows(found)
     figures = [("", *row) for row in (*heads, *rows.values())]
     width = max(len(line) for line in text_table(figures).splitlines())
-    room = max(_WIDTH - width, _LEAST_NAME)
+    longest = max(_WIDTH - width, _LEAST_NAME)
     shown = [("", *head) for head in heads]
     for name, row in rows.items():
         mark = " *" if _is_partial(found, name) else ""
-        shown.append((_cut(plain(name), room - len(mark)) + mark, *row))
+        shown.append((_cut(plain(name), longest - len(mark)) + mark, *row))
     lines = [_TITLE, text_table(shown)] if is_agreement(found) else [text_table(shown)]
     return "\n".join([*lines, *_notes(found)])
 

@@ -82,7 +82,8 @@ def test_rows_without_a_teacher(bundle: Path, judged: Path) -> None:
 
 
 def test_figures_are_plain_json(bundle: Path, judged: Path) -> None:
-    json.dumps(evaluate_bundle(plan(bundle, judged)), allow_nan=False)
+    found = evaluate_bundle(plan(bundle, judged))
+    assert json.loads(json.dumps(found, allow_nan=False))["schema"] == 2
 
 
 @pytest.mark.slow
