@@ -6,7 +6,8 @@ RUN is labeled and has judged pairs; it is only read. Students and baselines on 
 are fitted with each seed, one core each; FOLDER keeps their scores, so that a second call only
 measures. Output: each metric of teachers, student and baseline (mean of the seeds), retention and
 differences with 95 % intervals. A resample draws queries, the same for every scorer and seed, and
-takes the mean over the seeds: the interval is that of the mean student, over queries.
+takes the mean over the seeds: the interval is that of these students, over queries. The difference
+to the baseline is given with the spread of new seeds too, as the verdict of `tune` has it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from raydistill.evaluation.scoreboard.scored_pairs import ScoredPairs
 from raydistill.runs.lexicon_file import load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.search.space import with_settings
+from raydistill.search.verdict import gain_of
 from raydistill.stages.evaluation.scorers import reference_of, teacher_scores
 from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student.batches import Loader
@@ -119,12 +121,24 @@ def measure(scored: ScoredPairs, *, teacher: str, num_seeds: int, draws: Draws) 
         for name, seeds in students.items()
     }
     student = means["student"]
+    own, baseline = ROLES.values()
+    new_seeds = {
+        key: asdict(
+            gain_of(
+                *(np.array([one.value[key] for one in students[name]]) for name in (own, baseline)),
+                means[own].resampled[key] - means[baseline].resampled[key],
+                num_queries=scored.num_queries,
+            )
+        )
+        for key in keys
+    }
     return {
         "metrics": {name: metric_figures(one, keys) for name, one in every.items()},
         "deviation": spread,
         "retention": {
             name: retention_figures(one, teachers[teacher], keys) for name, one in means.items()
         },
+        "student minus baseline, of new seeds": new_seeds,
         "student minus": {
             name: difference_figures(student, one, keys)
             for name, one in every.items()
@@ -162,6 +176,8 @@ def main() -> None:
         for name, figures in found[part].items():
             for key, figure in figures.items():
                 print(f"| {name} | {key} | {cell(figure, write)} |")
+    for key, gain in found["student minus baseline, of new seeds"].items():
+        print(f"| new seeds | {key} | {cell({'value': gain['mean'], **gain}, '{:.4f}'.format)} |")
     figures = {**found, "num_pairs": len(pairs.labels_B), "num_queries": pairs.num_queries}
     print(json.dumps({"bench": "retention", "figures": figures}))
 
