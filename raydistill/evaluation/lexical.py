@@ -19,7 +19,6 @@ from raydistill.serving.tokenizer import (
     classify,
     decode,
     longest,
-    pad_words,
     split_words,
     trigrams,
 )
@@ -130,17 +129,17 @@ def _buffers(most: int) -> _Buffers:
 
 @compiled
 def _read_words(texts: Block, row: int, tables: Tables, buffers: _Buffers) -> tuple[int, int]:
-    """Fill words and characters; returns the number of characters and of words."""
+    """Fill words and spaced characters; returns the number of words and of these characters."""
     data, offsets = texts
     num = decode(data, offsets[row], offsets[row + 1], tables, buffers.points)
     classify(buffers.points, num, tables[0], True, buffers.classes)
-    return num, split_words(buffers.points, buffers.classes, num, buffers.words, buffers.numeric)
+    words, numeric, spaced = buffers.words, buffers.numeric, buffers.spaced
+    return split_words(buffers.points, buffers.classes, num, words, numeric, spaced)
 
 
 @compiled
-def _read_grams(num: int, buffers: _Buffers) -> int:
+def _read_grams(num_spaced: int, buffers: _Buffers) -> int:
     """Fill the distinct trigrams, sorted; returns their number."""
-    num_spaced = pad_words(buffers.points, buffers.classes, num, buffers.spaced)
     return _make_distinct(buffers.grams, trigrams(buffers.spaced[:num_spaced], buffers.grams))
 
 
@@ -212,10 +211,10 @@ def _score(
     most = max(longest(queries[1]), longest(titles[1]))
     one, other = _buffers(most), _buffers(most)
     for row in range(out_MB.shape[1]):
-        num_q, words_q = _read_words(queries, row, tables, one)
-        num_t, words_t = _read_words(titles, row, tables, other)
+        words_q, spaced_q = _read_words(queries, row, tables, one)
+        words_t, spaced_t = _read_words(titles, row, tables, other)
         overlap, bm25 = _match(one.words[:words_q], other.words[:words_t], weights)
-        grams_q, grams_t = _read_grams(num_q, one), _read_grams(num_t, other)
+        grams_q, grams_t = _read_grams(spaced_q, one), _read_grams(spaced_t, other)
         shared = _num_shared(one.grams[:grams_q], other.grams[:grams_t])
         out_MB[0, row] = overlap
         out_MB[1, row] = 2 * shared / max(grams_q + grams_t, 1)
@@ -227,7 +226,7 @@ def _num_words(texts: Block, tables: Tables) -> NDArray[np.int64]:
     counts = np.zeros(len(texts[1]) - 1, np.int64)
     buffers = _buffers(longest(texts[1]))
     for row in range(len(counts)):
-        counts[row] = _read_words(texts, row, tables, buffers)[1]
+        counts[row] = _read_words(texts, row, tables, buffers)[0]
     return counts
 
 
@@ -239,7 +238,7 @@ def _distinct_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], i
     found = np.empty(texts[1][num_titles] - texts[1][0] + 1, np.uint64)
     total = at = 0
     for row in range(num_titles):
-        num = _read_words(texts, row, tables, buffers)[1]
+        num = _read_words(texts, row, tables, buffers)[0]
         total += num
         num = _make_distinct(buffers.words, num)
         found[at : at + num] = buffers.words[:num]

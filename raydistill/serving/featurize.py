@@ -25,7 +25,7 @@ from raydistill.serving.match_features import (
 from raydistill.serving.text.arrow_text import Block, Texts, row_block, row_blocks, row_spans
 from raydistill.serving.text.characters import Tables, character_tables
 from raydistill.serving.text.hashing import mix64
-from raydistill.serving.text.trigram_table import TrigramTable, num_slots
+from raydistill.serving.text.trigram_table import TrigramTable, num_short, num_slots
 from raydistill.serving.text.unit_names import Names
 from raydistill.serving.text.unit_table import UnitTable, unit_table
 from raydistill.serving.text.units import normalize_units
@@ -34,7 +34,6 @@ from raydistill.serving.tokenizer import (
     classify,
     decode,
     longest,
-    pad_words,
     split_words,
     trigrams,
 )
@@ -220,10 +219,10 @@ def _spaced(
     most = longest(texts[1]) + 1
     spelled = np.empty((table.growth if units else 1) * most, np.uint32)
     points, num = _spell(texts, 0, tables, table, units, np.empty(most, np.uint32), spelled)
-    classes = np.empty(num, np.uint8)
+    classes, out = np.empty(num, np.uint8), np.empty(3 * num + 1, np.uint32)
+    words, numeric = np.empty(num, np.uint64), np.empty(num, np.bool_)
     classify(points, num, tables[0], match, classes)
-    out = np.empty(3 * num + 1, np.uint32)
-    return out[: pad_words(points, classes, num, out)].copy()
+    return out[: split_words(points, classes, num, words, numeric, out)[1]].copy()
 
 
 @compiled(forceinline=True)
@@ -240,16 +239,17 @@ def read_text(
     kinds, classes = tables[0], scratch.classes
     points, num = _spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
     classify(points, num, kinds, layout.match, classes)
-    num_words = split_words(points, classes, num, scratch.words.words, scratch.words.numeric)
-    words = slice_words(scratch.words, num_words)
+    numeric, spaced, grams = scratch.words.numeric, scratch.spaced, scratch.grams
+    found = split_words(points, classes, num, scratch.words.words, numeric, spaced)
+    words, end = slice_words(scratch.words, found[0]), found[1]
     if not layout.match and not layout.size:
-        return Scratch(words, *scratch[1:4], scratch.spaced[:0], scratch.grams[:0])
+        return Scratch(words, *scratch[1:4], spaced[:0], grams[:0])
     if layout.match:
         look_up_words(words, lexicon)
-    else:
+    else:  # character n-grams are of other words than those of white space
         classify(points, num, kinds, True, classes)
-    spaced = scratch.spaced[: pad_words(points, classes, num, scratch.spaced)]
-    return Scratch(words, *scratch[1:4], spaced, scratch.grams[: trigrams(spaced, scratch.grams)])
+        end = split_words(points, classes, num, grams, numeric, spaced)[1]
+    return Scratch(words, *scratch[1:4], spaced[:end], grams[: trigrams(spaced[:end], grams)])
 
 
 @compiled(forceinline=True)
@@ -320,8 +320,14 @@ def _featurize_block(
     most = max(longest(queries[1]), longest(titles[1])) + 1
     scratch_q, scratch_t = _scratch(most, layout.growth), _scratch(most, layout.growth)
     slots = num_slots(3 * layout.growth * (longest(queries[1]) + 1))
-    flags = np.empty(max(slots, len(scratch_t.grams)), np.bool_)
-    grams = TrigramTable(np.empty(slots, np.uint64), flags)
+    shorts = num_short(len(scratch_t.grams))
+    grams = TrigramTable(
+        np.empty(slots, np.uint64),
+        np.empty(slots, np.bool_),
+        np.empty(len(scratch_q.grams), np.uint32),
+        np.empty(shorts, np.uint32),
+        np.empty(shorts, np.uint32),
+    )
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
     # Upper bound. A word has at least one byte, also in sizes: 2n + 1 ids and n tagged ids. With
     # spaces around words, at most three character n-grams per byte, or `growth` in sizes.
@@ -367,7 +373,8 @@ def _document_counts(
     for row in range(len(titles[1]) - 1):
         points, num = _spell(titles, row, tables, table, units, scratch.points, scratch.spelled)
         classify(points, num, tables[0], True, scratch.classes)
-        for word in range(split_words(points, scratch.classes, num, words, numeric)):
+        found = split_words(points, scratch.classes, num, words, numeric, scratch.spaced)
+        for word in range(found[0]):
             at = words[word] >> shift
             if last[at] != row:
                 last[at] = row

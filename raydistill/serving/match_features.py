@@ -175,7 +175,7 @@ def _summarise(values: NDArray[np.float32], query: TextWords, out: NDArray[np.fl
             missing += values[q]
             num_missing += 1
     out[2] = least if len(values) else 0.0
-    out[3] = values[-1] if len(values) else 0.0
+    out[3] = values[len(values) - 1] if len(values) else 0.0
     out[4] = missing / num_missing if num_missing else 1.0
 
 

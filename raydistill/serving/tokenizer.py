@@ -190,37 +190,39 @@ def split_words(
     num: int,
     words: NDArray[np.uint64],
     numeric: NDArray[np.bool_],
-) -> int:
-    """Write the hash of each word, and whether it has a digit; return the number of words."""
-    count, inside, digits = 0, False, False
+    spaced: NDArray[np.uint32],
+) -> tuple[int, int]:
+    """Write the hash of each word, whether it has a digit, and the words between single spaces.
+
+    Returns the number of words, and of the characters in `spaced`: 0 for a text without words.
+    `spaced` must have space for 3 * num + 1.
+    """
+    count, end, inside, digits, blank = 0, 1, False, False, np.uint32(32)
     state = FNV_OFFSET
+    spaced[0] = blank
     for at in range(num):
         kind = classes[at]
-        if kind == WORD_START and inside:
-            words[count], numeric[count] = mix64(state), digits
-            count += 1
-            digits = False
+        if kind == SKIP:
+            continue
+        if inside and kind != WORD:
+            words[count], numeric[count], spaced[end] = mix64(state), digits, blank
+            count, end = count + 1, end + 1
+            inside = digits = False
             state = FNV_OFFSET
         if kind in (WORD, WORD_START):
             state = (state ^ np.uint64(points[at])) * FNV_PRIME
             digits |= is_digit(points[at])
-            inside = True
-            continue
-        if kind == SKIP:
-            continue
-        if inside:
-            words[count], numeric[count] = mix64(state), digits
-            count += 1
-            inside = digits = False
-            state = FNV_OFFSET
-        if kind == SINGLE_CHAR_WORD:
+            spaced[end] = points[at]
+            inside, end = True, end + 1
+        elif kind == SINGLE_CHAR_WORD:
             words[count] = mix64((state ^ np.uint64(points[at])) * FNV_PRIME)
             numeric[count] = is_digit(points[at])
-            count += 1
+            spaced[end], spaced[end + 1] = points[at], blank
+            count, end = count + 1, end + 2
     if inside:
-        words[count], numeric[count] = mix64(state), digits
-        count += 1
-    return count
+        words[count], numeric[count], spaced[end] = mix64(state), digits, blank
+        count, end = count + 1, end + 1
+    return count, end if count else 0
 
 
 def word_hash(word: str) -> np.uint64:
@@ -246,10 +248,11 @@ def _single_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], NDA
     most = longest(offsets) + 1
     points, words = np.empty(most, np.uint32), np.empty(most, np.uint64)
     numeric, classes = np.empty(most, np.bool_), np.empty(most, np.uint8)
+    spaced = np.empty(3 * most, np.uint32)
     for row in range(len(hashes)):
         num = decode(data, offsets[row], offsets[row + 1], tables, points)
         classify(points, num, tables[0], True, classes)
-        num_words = split_words(points, classes, num, words, numeric)
+        num_words, _ = split_words(points, classes, num, words, numeric, spaced)
         single[row] = num_words == 1
         if num_words:
             hashes[row] = words[0]
@@ -257,45 +260,8 @@ def _single_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], NDA
 
 
 @compiled
-def pad_words(
-    points: NDArray[np.uint32],
-    classes: NDArray[np.uint8],
-    num: int,
-    out: NDArray[np.uint32],
-) -> int:
-    """Write the characters of the words with one space before, between and after them to `out`.
-
-    Returns their number, 0 for a text without words. `out` must have space for 3 * num + 1.
-    """
-    count, space = 1, np.uint32(32)
-    out[0] = space
-    for at in range(num):
-        kind = classes[at]
-        if kind == WORD_START:
-            out[count] = space
-            count += 1
-        if kind in (WORD, WORD_START):
-            out[count] = points[at]
-            count += 1
-            continue
-        if kind == SKIP:
-            continue
-        if out[count - 1] != space:
-            out[count] = space
-            count += 1
-        if kind == SINGLE_CHAR_WORD:
-            out[count] = points[at]
-            out[count + 1] = space
-            count += 2
-    if out[count - 1] != space:
-        out[count] = space
-        count += 1
-    return count if count > 1 else 0
-
-
-@compiled
 def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
-    """Write the character trigrams of a text of `pad_words`, 3 x 21 bits each; their number."""
+    """Write the trigrams of the `spaced` characters of a text, 3 x 21 bits each; their number."""
     for at in range(len(spaced) - 2):
         first, second = np.uint64(spaced[at]), np.uint64(spaced[at + 1])
         out[at] = (first << _42) | (second << _21) | np.uint64(spaced[at + 2])
@@ -306,7 +272,7 @@ def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
 def char_ngrams(
     spaced: NDArray[np.uint32], size: int, shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
-    """Write ids of the character n-grams of a text of `pad_words` to `ids` from `at`; their end."""
+    """Write ids of the n-grams of the `spaced` characters of a text from `at` on; their end."""
     for start in range(len(spaced) - size + 1):
         state = FNV_OFFSET
         for inside in range(start, start + size):

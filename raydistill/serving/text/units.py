@@ -33,7 +33,7 @@ _TIMES = (ord("x"), 0xD7, ord("*"), 0x445, 0x3C7)  # the last two: Cyrillic, Gre
 _B, _L, _Y, _X = ord("b"), ord("l"), ord("y"), np.uint32(ord("x"))
 _DOT, _CARET = 0x2E, 0x5E
 _SIGNS = (ord("%"), ord("°"))
-_TWO, _THREE = ord("2"), ord("3")
+_TWO, _THREE, _NINE = ord("2"), ord("3"), ord("9")
 # A number before letters is a measure, unless it begins with a zero, or has five digits or more and
 # does not end in 00 (12016se): then it is part of a model number.
 _MOST_ODD_DIGITS = 4
@@ -48,8 +48,6 @@ NO_PREFIXES = (
     *("set", "to", "top", "up", "usb"),
 )
 _NO_PLACE = -1
-
-
 _NO_PREFIXES = np.array([name_hash(word) for word in NO_PREFIXES], np.uint64)
 
 
@@ -65,9 +63,12 @@ def normalize_units(
 
     `out` must have space for `table.growth` times `num`.
     """
-    at = count = 0
-    inside = False  # inside a word, whose digits are not a number (dcd771)
+    at, count, inside = 0, 0, False  # inside a word, whose digits are not a number (dcd771)
     while at < num:
+        if not DASH <= points[at] <= _NINE:  # most characters begin no number and join nothing
+            out[count], inside = points[at], _is_inside(points[at], kinds)
+            at, count = at + 1, count + 1
+            continue
         if inside and points[at] == DASH and _joins(points, at, num, kinds, table):
             at += 1
             continue
@@ -382,8 +383,7 @@ def _skip(points: NDArray[np.uint32], at: int, num: int) -> int:
     at = past_blanks(points, at, num)
     if at < num and points[at] == DASH:
         at += 1
-    at = past_blanks(points, at, num)
-    return at
+    return past_blanks(points, at, num)
 
 
 @compiled

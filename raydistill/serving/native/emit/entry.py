@@ -163,7 +163,7 @@ def _clean(data: NDArray[np.uint8], most: int, session: Session) -> int:
     return encode_utf8(buffers.text, min(num, most), session.space.utf8)
 
 
-@emitted
+@emitted(forceinline=True)
 def _read(data: NDArray[np.uint8], most: int, session: Session, side: Scratch) -> Scratch:
     """A raw text to its words, and what else the model needs of it."""
     bounds, clean_data = session.space.bounds, data
@@ -176,7 +176,7 @@ def _read(data: NDArray[np.uint8], most: int, session: Session, side: Scratch) -
     )
 
 
-@emitted
+@emitted(forceinline=True)
 def _copy_vectors(side: Scratch, model: int, session: Session, start: int) -> None:
     """Copy the words' vectors as float32 to the rows from `start` on, and index these."""
     head, known, num = session.head, side.words.known, session.head[_WORDS + 1]
@@ -189,15 +189,16 @@ def _copy_vectors(side: Scratch, model: int, session: Session, start: int) -> No
         row = start + word
         out = memory.f4(session.space.vectors + 4 * row * head[_WORD_DIM], head[_WORD_DIM])
         place = known[word]
-        for col in range(len(out)):
-            if head[_VECTOR_TYPE] == FLOAT16:
+        if head[_VECTOR_TYPE] == FLOAT16:
+            for col in range(len(out)):
                 out[col] = half(halves[place, col])
-            else:
+        else:
+            for col in range(len(out)):
                 out[col] = scales[place] * np.float32(bytes_KE[place, col])
         known[word] = row
 
 
-@emitted
+@emitted(forceinline=True)
 def _read_query(data: NDArray[np.uint8], model: int, session: Session) -> Scratch:
     query = _read(data, session.head[_MAX_QUERY], session, session.space.query)
     if session.layout.match and session.head[_VECTOR_TYPE] != FLOAT32:
@@ -205,7 +206,7 @@ def _read_query(data: NDArray[np.uint8], model: int, session: Session) -> Scratc
     return query
 
 
-@emitted
+@emitted(forceinline=True)
 def _read_title(data: NDArray[np.uint8], model: int, session: Session) -> Scratch:
     title = _read(data, session.head[_MAX_TITLE], session, session.space.title)
     if session.layout.match and session.head[_VECTOR_TYPE] != FLOAT32:
@@ -238,7 +239,7 @@ def _keep_used(ids: NDArray[np.int32], model: int, head: NDArray[np.int64]) -> N
         ids[at] = row if word & bit else -1
 
 
-@emitted
+@emitted(forceinline=True)
 def _fill_row(query: Scratch, title: Scratch, model: int, session: Session, x: int) -> None:
     """Write the network's input of a pair to the address `x`: its bags, then dense features."""
     head, buffers = session.head, session.space

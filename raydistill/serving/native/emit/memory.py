@@ -24,6 +24,7 @@ _FUSED = ("contract",)  # multiply and add in one instruction
 _INT = ir.IntType(32)
 _SUMS, _BYTES = ir.VectorType(_INT, PANEL), ir.VectorType(ir.IntType(8), GROUP * PANEL)
 _GROUP_BYTES = ir.Constant(_WORD, GROUP * PANEL)
+_COLUMNS, _TWO = ir.VectorType(ir.IntType(8), PANEL), ir.Constant(_WORD, 2)
 
 
 def _code(array: types.Array) -> _Codegen:
@@ -272,6 +273,57 @@ def _store_positive(
         builder.store(positive, _place(builder, start, _PANEL_BYTES, panel, _VECTOR), align=4)
 
 
+@intrinsic
+def _bag_int8(
+    typing: Any,  # noqa: ANN401 - numba wants each argument by its name
+    ids: Any,  # noqa: ANN401
+    num: Any,  # noqa: ANN401
+    table: Any,  # noqa: ANN401
+    row_bytes: Any,  # noqa: ANN401
+    scales: Any,  # noqa: ANN401
+    out: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """Write the sum of PANEL columns of a bag's rows, each times its scale, in registers.
+
+    All arguments are int64: addresses of the `num` ids, at least 1, of the first of the columns, of
+    the scales and of the result. An id below 0 adds 0.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        ids, num, table, row_bytes, scales, out = args
+
+        def added(k: Any, sums: list[Any]) -> list[Any]:  # noqa: ANN401
+            id_at = builder.add(ids, builder.mul(k, ir.Constant(_WORD, 4)))
+            found = builder.load(builder.inttoptr(id_at, _INT.as_pointer()), align=4)
+            is_none = builder.icmp_signed("<", found, ir.Constant(_INT, 0))
+            row = builder.zext(builder.select(is_none, ir.Constant(_INT, 0), found), _WORD)
+            scale = _load(builder, builder.add(scales, builder.shl(row, _TWO)), _TWO, 0, _NUMBER)
+            scale = builder.select(is_none, ir.Constant(_NUMBER, 0.0), scale)
+            place = builder.add(table, builder.mul(row, row_bytes))
+            values = builder.load(builder.inttoptr(place, _COLUMNS.as_pointer()), align=1)
+            floats = builder.sitofp(values, _VECTOR)
+            return [builder.fadd(sums[0], builder.fmul(_splat(builder, scale, _VECTOR), floats))]
+
+        (total,) = _loop(builder, [(0, 0)], [ir.Constant(_VECTOR, [0.0] * PANEL)], added, num)
+        builder.store(total, builder.inttoptr(out, _VECTOR.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), codegen
+
+
+@intrinsic
+def _address(typing: Any, array: Any) -> Any:  # noqa: ANN401 - numba's types
+    """The address of an array's first element."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        made = make_array(array)(context, builder, args[0])  # type: ignore[no-untyped-call]
+        return builder.ptrtoint(made.data, _WORD)
+
+    return types.int64(array), codegen
+
+
+address: Any = _address
+bag_int8: Any = _bag_int8
 tile_1x4, tile_1x1, tile_4x1 = _tile(1, 4), _tile(1, 1), _tile(4, 1)
 int8_tile_1x4, int8_tile_1x1, int8_tile_4x1 = _int8_tile(1, 4), _int8_tile(1, 1), _int8_tile(4, 1)
 float_of: Any = _float_of

@@ -86,14 +86,21 @@ def sum_float16(ids: NDArray[np.int32], table_VD: NDArray[np.uint16], out_D: Flo
 def sum_int8(
     ids: NDArray[np.int32], table_VD: NDArray[np.int8], scales_V: Floats, out_D: Floats
 ) -> None:
-    """The same with a table of int8 and a scale for each row."""
-    for col in range(len(out_D)):
+    """The same with a table of int8 and a scale for each row, PANEL columns at a time."""
+    dim = len(out_D)
+    whole = dim // PANEL * PANEL if len(ids) else 0
+    for col in range(0, whole, PANEL):
+        memory.bag_int8(
+            *(memory.address(ids), len(ids), memory.address(table_VD) + col, dim),
+            *(memory.address(scales_V), memory.address(out_D) + 4 * col),
+        )
+    for col in range(whole, dim):
         out_D[col] = 0
-    for at in range(len(ids)):
+    for at in range(len(ids) if whole < dim else 0):
         if ids[at] < 0:
             continue
         row, scale = table_VD[ids[at]], scales_V[ids[at]]
-        for col in range(len(out_D)):
+        for col in range(whole, dim):
             out_D[col] += scale * np.float32(row[col])
     _scaled(out_D, len(ids))
 

@@ -30,7 +30,7 @@ from raydistill.serving.native.layout import (
     WINDOW_BYTES_A_CHAR,
     WINDOW_MORE_BYTES,
 )
-from raydistill.serving.text.trigram_table import TrigramTable, num_slots
+from raydistill.serving.text.trigram_table import TrigramTable, num_short, num_slots
 from raydistill.serving.text.unit_table import UnitTable
 
 _MATCH, _UNITS, _SIZE, _BAGS = AT["match"], AT["units"], AT["char_ngrams"], AT["bags"]
@@ -134,6 +134,22 @@ def _side(at: int, head: NDArray[np.int64], max_chars: int) -> tuple[Scratch, in
 
 
 @emitted
+def _grams(at: int, slots: int, num_query: int, num_title: int) -> tuple[TrigramTable, int]:
+    """The table of a query's trigrams from the address `at` on; and its end."""
+    flags = at + rounded(8 * slots)
+    query = flags + rounded(slots)
+    title, step = query + rounded(4 * num_query), rounded(4 * num_title)
+    table = TrigramTable(
+        memory.u8(at, slots),
+        memory.flags(flags, slots),
+        memory.u4(query, num_query),
+        memory.u4(title, num_title),
+        memory.u4(title + step, num_title),
+    )
+    return table, title + 2 * step
+
+
+@emitted
 def _cleaning(at: int, max_chars: int) -> tuple[Buffers, NDArray[np.uint8], int]:
     # A text of the window has one character for each byte. NFKC makes more of some (U+FDFA: 18);
     # then the rest is truncated, far behind the first `max_chars`.
@@ -162,9 +178,7 @@ def space(at: int, model: int, head: NDArray[np.int64]) -> Space:
     title, at = _side(at, head, head[_MAX_TITLE])
     num_words = len(query.words.words) + len(title.words.words)
     slots = num_slots(len(query.grams))
-    flags_at, num_flags = at + rounded(8 * slots), max(slots, len(title.grams))
-    grams = TrigramTable(memory.u8(at, slots), memory.flags(flags_at, num_flags))
-    ids_at = flags_at + rounded(num_flags)
+    grams, ids_at = _grams(at, slots, len(query.grams), num_short(len(title.grams)))
     # Per word 2 n-grams and a tagged one, and as many character n-grams as spaced characters; one
     # more id a side.
     ids = memory.i4(ids_at, 6 * num_words + 2)
