@@ -206,10 +206,13 @@ def _joined(texts: Sequence[str]) -> tuple[bytes, array[int]]:
 
     Arrays of the standard library: for one pair NumPy's take 4 us longer, as long as its score.
     """
-    parts = [text.encode("utf-8", "replace") for text in texts]
+    try:
+        parts = [*map(str.encode, texts)]  # a fifth faster than with arguments
+    except UnicodeEncodeError:
+        parts = [text.encode("utf-8", "replace") for text in texts]
     if len(parts) == 1:
         return parts[0], array("q", (0, len(parts[0])))
-    return b"".join(parts), array("q", accumulate(map(len, parts), initial=0))
+    return b"".join(parts), array("q", [0, *accumulate(map(len, parts))])
 
 
 def _as_int64(texts: Texts) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
