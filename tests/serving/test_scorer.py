@@ -170,6 +170,14 @@ def test_batches_and_neighbours_do_not_matter(bundle: Path) -> None:
     assert scorer.score("sofa", []).shape == (0,)
 
 
+def test_half_a_surrogate_pair_is_a_question_mark(bundle: Path) -> None:
+    """Such a string has no UTF-8: JSON of careless programs and file names have them."""
+    scorer = Scorer.load(bundle)
+    titles, mended = ["grey \ud800 sofa", "couch"], ["grey ? sofa", "couch"]
+    assert scorer.score("a\udc80", titles).tolist() == scorer.score("a?", mended).tolist()
+    assert scorer.score("a", titles[:1]).tolist() == scorer.score("a", mended[:1]).tolist()
+
+
 def test_copies_score_the_same(bundle: Path) -> None:
     scorer = Scorer.load(bundle)
     expected = scorer.score("sofa", TITLES).tolist()
