@@ -1,4 +1,4 @@
-"""Folders on a local disk or on S3: atomic writes, reads, listings, and deletion.
+"""Folders on a local disk or in an object store: atomic writes, reads, listings, and deletion.
 
 A file that exists is complete: it is written under a temporary name and renamed (local disk), or
 written in one PUT after its bytes are complete (object store). The folder of a complete stage has
@@ -11,9 +11,8 @@ import hashlib
 import io
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,9 +24,10 @@ from pyarrow import fs
 from raydistill.errors import UserError
 from raydistill.files.copies import cached_copy
 from raydistill.files.durable import write_whole
-from raydistill.files.pieces import PIECE_ROWS, ParquetRows, Rows
+from raydistill.files.pieces import PIECE_ROWS, ParquetRows, RemoteRows, Rows
 from raydistill.files.retry import tried, tried_at
-from raydistill.files.uris import open_uri, without_scheme
+from raydistill.files.stores.s3_options import split_options, with_options
+from raydistill.files.uris import Store, open_store, open_uri, without_scheme
 
 _T = TypeVar("_T")
 SUCCESS = "_SUCCESS.json"
@@ -45,14 +45,14 @@ class Folder:
         """A relative `uri` is made absolute: Ray's workers have another working directory."""
         uri = without_scheme(uri)
         self.is_local = "://" not in uri
-        base, mark, options = uri.partition("?")
-        remote = f"{base.rstrip('/')}{mark}{options}"
+        base, options = split_options(uri)
+        remote = with_options(base.rstrip("/"), options)
         self.uri = str(Path(uri).absolute()) if self.is_local else remote
 
     def __truediv__(self, name: str) -> Folder:
         """The folder `name` inside this one."""
-        base, mark, options = self.uri.partition("?") if not self.is_local else (self.uri, "", "")
-        return Folder(f"{base}/{name}{mark}{options}")
+        base, options = (self.uri, "") if self.is_local else split_options(self.uri)
+        return Folder(with_options(f"{base}/{name}", options))
 
     def __repr__(self) -> str:
         """The URI: error messages print it."""
@@ -65,6 +65,10 @@ class Folder:
     @cached_property
     def _place(self) -> tuple[fs.FileSystem, str]:
         return open_uri(self.uri)
+
+    @cached_property
+    def _store(self) -> Store:
+        return open_store(self.uri)[0]
 
     @property
     def filesystem(self) -> fs.FileSystem:
@@ -85,33 +89,61 @@ class Folder:
 
     def write_bytes(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
         """Write the file `name` atomically."""
-        if not self.is_local:
-            tried(lambda: _uninterrupted(lambda: self._put(name, data)))
+        if self.is_local:
+            write_whole(Path(self.path(name)), data)
             return
-        write_whole(Path(self.path(name)), data)
-
-    def _put(self, name: str, data: bytes | memoryview | pa.Buffer) -> None:
-        with self.filesystem.open_output_stream(self.path(name), compression=None) as stream:
-            stream.write(data)
+        content = data if isinstance(data, bytes) else memoryview(data).tobytes()
+        tried(lambda: self._store.put(self.path(name), content))
 
     def read_bytes(self, name: str) -> bytes:
-        """The content of the file `name`."""
-        return self.tried(lambda: self._get(name))
+        """The content of the file `name`: one GET on an object store."""
+        if self.is_local:
+            return Path(self.path(name)).read_bytes()
+        return tried(lambda: self._store.get(self.path(name)))
 
-    def _get(self, name: str) -> bytes:
-        with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
-            return bytes(stream.read())
+    def read_span(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes start..stop, without stop, of the file `name`: one GET on an object store."""
+        if not self.is_local:
+            return tried(lambda: self._store.get_span(self.path(name), start, stop))
+        with open(self.path(name), "rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+
+    def write_if(self, name: str, data: bytes, *, tag: str | None) -> bool:
+        """Write the file `name` of an object store if its state is `tag`; False otherwise.
+
+        None: if it does not exist. After a lost response the next try finds the file of the first.
+        """
+        path = self.path(name)
+        if tag is None:
+            return tried(lambda: self._store.create(path, data))
+        return tried(lambda: self._store.replace(path, data, tag=tag))
+
+    def tag(self, name: str) -> str | None:
+        """A text for the state of the file `name` of an object store; None if it is missing."""
+        return tried(lambda: self._store.tag(self.path(name)))
+
+    @property
+    def has_conditions(self) -> bool:
+        """Whether `write_if` checks and writes in one step."""
+        return not self.is_local and self._store.has_conditions
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write `table` as the Parquet file `name` atomically; the same rows give the same bytes.
 
-        A row group is a piece of `PIECE_ROWS` rows.
+        A row group is a piece of `PIECE_ROWS` rows. Each page has a checksum: of compressed floats
+        a changed bit is another number, and no reader notices.
         """
         sink = pa.BufferOutputStream()
         # Titles seldom repeat: Parquet would build a dictionary of them and discard it.
         repeating = [name for name in table.column_names if name in ("query", "source")]
         pq.write_table(
-            table, sink, compression="zstd", use_dictionary=repeating, row_group_size=PIECE_ROWS
+            table,
+            sink,
+            compression="zstd",
+            use_dictionary=repeating,
+            row_group_size=PIECE_ROWS,
+            write_page_checksum=True,
         )
         self.write_bytes(name, sink.getvalue())
 
@@ -119,14 +151,22 @@ class Folder:
         """The rows of the Parquet file `name`; all columns if `columns` is None."""
         return self.open_table(name).read(columns=columns)
 
-    def open_table(self, name: str) -> pq.ParquetFile:
+    def open_table(self, name: str, *, checks_pages: bool = False) -> pq.ParquetFile:
         """The Parquet file `name`, opened so that columns can be read one after the other.
 
-        On an object store one GET fetches the whole file.
+        On an object store one GET fetches the whole file. With `checks_pages` a read of a page
+        whose checksum differs raises OSError.
         """
-        return pq.ParquetFile(
-            self.path(name) if self.is_local else io.BytesIO(self.read_bytes(name))
-        )
+        source = self.path(name) if self.is_local else io.BytesIO(self.read_bytes(name))
+        return pq.ParquetFile(source, page_checksum_verification=checks_pages)
+
+    def metadata(self, name: str) -> pq.FileMetaData:
+        """The footer of the Parquet file `name`; its rows are not fetched."""
+        return self.tried(lambda: self._footer(name))
+
+    def _footer(self, name: str) -> pq.FileMetaData:
+        with self.filesystem.open_input_file(self.path(name)) as source:
+            return pq.read_metadata(source)
 
     def open_rows(self, name: str, *, by_range: bool) -> Rows:
         """The rows of the Parquet file `name`, of which parts can be read.
@@ -136,7 +176,7 @@ class Folder:
         """
         if self.is_local or not by_range:
             return ParquetRows(self.open_table(name))
-        return _RemoteRows(tried(lambda: self._open_range(name)))
+        return RemoteRows(tried(lambda: self._open_range(name)))
 
     def _open_range(self, name: str) -> ParquetRows:
         source = self.filesystem.open_input_file(self.path(name))
@@ -214,10 +254,7 @@ class Folder:
                 f"{self.uri} lies in {above}, which raydistill made for something else; give a "
                 "folder elsewhere"
             )
-        if not self.exists(MARKER):
-            marker = None
-        else:
-            marker = _parsed(self.read_bytes(MARKER))
+        marker = _parsed(self.read_bytes(MARKER)) if self.exists(MARKER) else None
         if marker == {"kind": kind, "layout": _LAYOUT}:
             return
         if marker is not None:
@@ -258,8 +295,9 @@ class Folder:
             self.tried(self._delete)
 
     def _delete(self) -> None:
-        # Each try checks again: an earlier try that failed may have removed the folder.
-        if self.filesystem.get_file_info(self.path()).type != fs.FileType.NotFound:
+        # An earlier try that failed may have removed the folder, or another job; and a store may
+        # know a folder for a while whose last object is gone.
+        with suppress(FileNotFoundError):
             self.filesystem.delete_dir(self.path())
 
     def delete_file(self, name: str) -> None:
@@ -308,11 +346,11 @@ class Folder:
         if self.is_local:
             yield from (Folder(str(parent)) for parent in Path(self.uri).parents)
             return
-        base, mark, options = self.uri.partition("?")
+        base, options = split_options(self.uri)
         scheme, _, path = base.partition("://")
         while "/" in path:
             path = path.rpartition("/")[0]
-            yield Folder(f"{scheme}://{path}{mark}{options}")
+            yield Folder(with_options(f"{scheme}://{path}", options))
 
     def upload(self, source: Path) -> None:
         """Copy every file of a local folder into this folder, each file atomically."""
@@ -352,14 +390,6 @@ class Folder:
         return f"{self.uri} {files}"
 
 
-def _uninterrupted(call: Callable[[], _T]) -> _T:
-    """Run `call` outside the main thread, where Ctrl-C would publish half a file."""
-    if threading.current_thread() is not threading.main_thread():
-        return call()
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(call).result()
-
-
 def _parsed(marker: bytes) -> dict[str, Any]:
     """The content of a marker file; {} if it is damaged."""
     try:
@@ -367,17 +397,3 @@ def _parsed(marker: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-class _RemoteRows:
-    """The rows of a file on an object store; each read sends its own requests."""
-
-    def __init__(self, rows: ParquetRows) -> None:
-        self._rows = rows
-
-    @property
-    def num_rows(self) -> int:
-        return self._rows.num_rows
-
-    def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
-        return tried(lambda: self._rows.read(start, stop, columns))

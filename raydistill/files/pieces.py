@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raydistill.files.retry import tried
+
 if TYPE_CHECKING:
     from raydistill.files.folder import Folder
 
@@ -117,6 +119,11 @@ class ParquetRows:
         """Rows of the file."""
         return int(self._edges[-1])
 
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """The metadata of the file's Arrow schema."""
+        return dict(self._file.schema_arrow.metadata or {})
+
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows start..stop, fewer at the end of the file."""
         first = int(np.searchsorted(self._edges, start, side="right")) - 1
@@ -125,6 +132,23 @@ class ParquetRows:
         names = None if columns is None else list(columns)
         table = self._file.read_row_groups(groups, columns=names)
         return table.slice(start - int(self._edges[first]), max(0, stop - start))
+
+
+class RemoteRows:
+    """The rows of a file on an object store; each read sends its own requests."""
+
+    def __init__(self, rows: ParquetRows) -> None:
+        """`rows` reads by ranges."""
+        self._rows = rows
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows."""
+        return self._rows.num_rows
+
+    def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """As `Rows.read`."""
+        return tried(lambda: self._rows.read(start, stop, columns))
 
 
 class TableRows:

@@ -1,14 +1,13 @@
-"""Retries of object-store requests: which errors, how often, after which wait; and their counts.
+"""Retries of object-store requests: how often, after which wait; and their counts.
 
-Arrow's S3 client retries a busy store itself, every 0.2 s for 6 s, all clients in lockstep; some
-errors it does not retry (429, 403). The requests that it gives up are retried here.
+`stores/causes.py` says which errors pass. Requests for whole objects are retried here alone.
+Arrow's S3 client, which lists and reads parts, makes three tries; then it is retried here too.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import re
 import threading
 import time
 from collections import Counter
@@ -16,28 +15,19 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from raydistill.errors import UserError
+from raydistill.files.stores import causes
 
 logger = logging.getLogger("raydistill")
 _T = TypeVar("_T")
-# Four waits of at most 1 + 2 + 4 + 8 = 15 s, 7.5 s on average, in addition to Arrow's 5 x 6 s.
-TRIES = 5
+# Waits of at most 1, 2, 4, 8, 16, 16 and 16 s: 63 s, 31 s on average. A server that starts again
+# takes up to a minute.
+TRIES = 8
 FIRST_WAIT_S = 1.0
+_MOST_WAIT_S = 16.0
 # Tries of an item of work whose requests failed with such an error or whose stream broke: a stream
 # cannot be resumed, and a repeated item gives the same bytes.
 ITEM_TRIES = 3
-_DENIED = "ACCESS_DENIED"
-_DENIED_TRIES = 2  # under load it can mean "slow down" (ray#55065); usually access is denied
-_TRANSIENT = {
-    "SLOW_DOWN",
-    "SERVICE_UNAVAILABLE",
-    "INTERNAL_FAILURE",
-    "REQUEST_TIMEOUT",
-    "NETWORK_CONNECTION",
-    "THROTTLING",
-    _DENIED,
-}
-_TRANSIENT_STATUS = {"429", "500", "502", "503", "504", "509"}
-_AWS_ERROR = re.compile(r"AWS Error ([A-Z_]+)(?: \(HTTP status (\d+)\))?")
+_ONCE_MORE_TRIES = 2
 
 
 class StoreError(UserError):
@@ -53,36 +43,24 @@ def transient_code(error: Exception) -> str | None:
     """The name of a transient error; None if another try would fail the same way."""
     if isinstance(error, StoreError):
         return None if error.is_final else error.code
-    if isinstance(error, ConnectionError | TimeoutError):
-        return type(error).__name__
-    found = _AWS_ERROR.search(str(error))
-    if found is None:
-        return None
-    code, status = found.groups()
-    if code in _TRANSIENT:
-        return code
-    return f"HTTP {status}" if status in _TRANSIENT_STATUS else None
+    found = causes.code_of(error)
+    return None if found is None else causes.transient_name(*found)
 
 
 def store_error(error: Exception, *, num_tries: int = 1) -> StoreError | None:
     """The StoreError to raise for an error of the object store; None for any other error.
 
-    A permanent error is final; "access denied" is final after more than one try.
+    A permanent error is final; "access denied" and "expired" are final after more than one try.
     """
-    code = transient_code(error)
-    if code is None and not _AWS_ERROR.search(str(error)):
+    found = causes.code_of(error)
+    if found is None:
         return None
-    is_refused = code is None or code == _DENIED
-    way_out = (
-        "check the credentials (AWS_* variables, on the workers too) and the bucket's policy"
-        if is_refused
-        else "submit the job again when the store is available"
-    )
+    name = causes.transient_name(*found)
     times = f" {num_tries} times" if num_tries > 1 else ""
     return StoreError(
-        f"the object store failed{times}: {_line(error)}; {way_out}",
-        code=code or "",
-        is_final=code is None or (is_refused and num_tries > 1),
+        f"the object store failed{times}: {_line(error)}; {causes.advice(*found)}",
+        code=name or "",
+        is_final=name is None or (name in causes.ONCE_MORE and num_tries > 1),
     )
 
 
@@ -122,11 +100,11 @@ def tried(call: Callable[[], _T], *, tries: int = TRIES) -> _T:
                     raise
                 raise found from error
             _note(code, error)
-        time.sleep(random.uniform(0, FIRST_WAIT_S * 2 ** (attempt - 1)))
+        time.sleep(random.uniform(0, min(_MOST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))))
 
 
 def _most(code: str, tries: int) -> int:
-    return min(tries, _DENIED_TRIES) if code == _DENIED else tries
+    return min(tries, _ONCE_MORE_TRIES) if code in causes.ONCE_MORE else tries
 
 
 def _line(error: Exception) -> str:

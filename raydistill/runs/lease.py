@@ -1,8 +1,8 @@
 """One writer at a time: a lease file names the job that works on a stage, with its heartbeat.
 
-On a local disk a lock makes read and write of the lease atomic. An object store has no such
-operation: there a job writes its lease, waits, and reads it again; the last writer holds the lease.
-A job that loses its lease stops.
+On a local disk a lock makes read and write of the lease atomic, on S3 a condition of the PUT does.
+At a takeover on S3, and on stores without conditions: a job writes its lease, waits, and reads it
+again; the last writer holds the lease. A job that loses its lease stops.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from types import TracebackType
 from raydistill.errors import UserError
 from raydistill.files.durable import make_folder
 from raydistill.files.folder import Folder
+from raydistill.files.stores.s3_options import split_options
 
 logger = logging.getLogger("raydistill")
 BEAT_S = 15.0
@@ -100,24 +101,51 @@ class Lease:
         Raises:
             UserError: another active job holds it.
         """
+        self._mine = Holder.here()
+        try:
+            return self._take()
+        except KeyboardInterrupt:  # Ctrl-C, or SIGTERM: the lease may be written already
+            self._over.set()  # its thread may have started, and would miss the lease
+            self._release()
+            raise
+
+    def _take(self) -> Lease:
         found = self._read()
         if found is not None and not self.take_over:
             self._check_free(found)
         self._mine = Holder.here()
         with self._locked():
+            tag = self._tag()
             now = self._read()
             if now is not None and (found is None or now.token != found.token):
                 raise self._held(now)  # a rival wrote its lease first
             if now is not None:
                 logger.warning("lease     %s is taken over from %s", self.name, now)
-            self._write()
-        if not self.folder.is_local:
-            time.sleep(_SETTLE_S)
-            now = self._read()
-            if now is None or now.token != self._mine.token:
-                raise self._held(now or self._mine)
+            if not self._write(tag) or not self._is_exclusive(tag):
+                self._check_mine()
         self._thread.start()
         return self
+
+    def _is_exclusive(self, tag: str | None) -> bool:
+        """Whether no rival can have written since.
+
+        An S3 server may ignore conditions, and SeaweedFS checks that of a takeover before it writes
+        (If-Match: two of six PUTs at once succeed).
+        """
+        if self.folder.is_local:
+            return True
+        if self.folder.has_conditions and tag is None:
+            is_ignored = self.folder.write_if(self._file, self._content(), tag=None)
+            if not is_ignored:
+                return True
+        time.sleep(_SETTLE_S)
+        return False
+
+    def _check_mine(self) -> None:
+        """Raise UserError if another job's lease is in the file."""
+        now = self._read()
+        if now is None or now.token != self._mine.token:
+            raise self._held(now or self._mine)
 
     def __exit__(
         self,
@@ -130,10 +158,18 @@ class Lease:
         Raises:
             UserError: another job has taken over the lease.
         """
-        self._over.set()
-        self._thread.join()
+        try:
+            self._over.set()
+            self._thread.join()
+        except KeyboardInterrupt:  # of `_stop`, which had begun
+            if self._lost_to is None:
+                raise
         if self._lost_to is not None:
             raise UserError(self._lost()) from error
+        self._release()
+
+    def _release(self) -> None:
+        """Delete the lease if it is this job's."""
         with self._locked():
             found = self._read()
             if found is not None and found.token == self._mine.token:
@@ -141,7 +177,7 @@ class Lease:
 
     @property
     def _run(self) -> str:
-        return self.folder.uri.partition("?")[0].rpartition("/")[0]
+        return split_options(self.folder.uri)[0].rpartition("/")[0]
 
     def _check_free(self, found: Holder) -> None:
         """Raise UserError unless the holder has ended, or its last heartbeat is too old."""
@@ -167,12 +203,23 @@ class Lease:
         try:
             found = self.folder.read_json(self._file)
             return None if found is None else Holder(**found)
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):  # or released during the read
-            return None
+        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
+            return None  # FileNotFoundError: released during the read
 
-    def _write(self) -> None:
+    def _write(self, tag: str | None) -> bool:
+        """Write the lease, with a heartbeat; False if the state of the file is no longer `tag`."""
         self._mine = replace(self._mine, beat_s=time.time())
-        self.folder.write_json(self._file, asdict(self._mine))
+        if self.folder.is_local:
+            self.folder.write_bytes(self._file, self._content())
+            return True
+        return self.folder.write_if(self._file, self._content(), tag=tag)
+
+    def _content(self) -> bytes:
+        return (json.dumps(asdict(self._mine), indent=2) + "\n").encode()
+
+    def _tag(self) -> str | None:
+        """The state of the file before it is read; None if there is none."""
+        return None if self.folder.is_local else self.folder.tag(self._file)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -193,9 +240,10 @@ class Lease:
         while not self._over.wait(self._beat_s):
             try:
                 with self._locked():
+                    tag = self._tag()
                     found = self._read()
                     if found is not None and found.token == self._mine.token:
-                        self._write()
+                        self._write(tag)  # if it has changed, the next heartbeat finds by whom
                         continue
             except (OSError, UserError) as error:  # from a disk, or from an object store
                 logger.warning("lease     no heartbeat of %s: %s", self.name, error)

@@ -41,6 +41,15 @@ def split_shards(run: Run, split: str) -> dict[str, int]:
     return {name.removeprefix(prefix): n for name, n in found.items() if name.startswith(prefix)}
 
 
+def is_prepared(run: Run) -> bool:
+    """Whether `prepare` is complete: its files may have been removed after `label` (`verify`)."""
+    done = {name: (run.root / name).success() for name in run.config.datasets}
+    return all(
+        one is not None and one["fingerprint"] == run.prepare_fingerprint(name)
+        for name, one in done.items()
+    )
+
+
 def _counted(run: Run, dataset: str) -> dict[str, int]:
     done = (run.root / dataset).success()
     if done is None or done["fingerprint"] != run.prepare_fingerprint(dataset):

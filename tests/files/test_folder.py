@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from pyarrow import fs
 
 from raydistill.errors import UserError
 from raydistill.files.folder import MARKER, Folder
@@ -107,31 +109,33 @@ def test_uris_have_one_form(tmp_path: Path) -> None:
     assert Folder(f"file://{tmp_path}/a%20b").uri == f"{tmp_path}/a b"
     assert Folder("s3://b/run/?endpoint_override=h").uri == "s3://b/run?endpoint_override=h"
     assert (Folder("s3://b/run/?region=r") / "pairs").uri == "s3://b/run/pairs?region=r"
+    assert (Folder("s3://b/a?/") / "run").uri == "s3://b/a?/run"  # not an option
     (Folder(f"file://{tmp_path}") / "x").write_bytes("y", b"1")
     assert (tmp_path / "x" / "y").read_bytes() == b"1"
 
 
 @pytest.mark.server
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupted_write_is_finished(s3: str) -> None:
-    """Ctrl-C between the opening of an object and its bytes: a close would publish it empty."""
+def test_an_interrupted_write_is_whole_or_absent(s3: str) -> None:
+    """Ctrl-C at some moment of a PUT of 8 MB."""
     folder = Folder(s3) / "interrupted"
-    real = folder.filesystem
-
-    class Slow:
-        def open_output_stream(self, path: str, compression: None) -> object:
-            stream = real.open_output_stream(path, compression=compression)
-            time.sleep(0.5)
-            return stream
-
-    slow = Folder(folder.uri)
-    slow.__dict__["_place"] = (Slow(), folder.path())
+    folder.write_bytes("first", b"x")
+    data = bytes(8 << 20)
     main = threading.main_thread().ident
-    timer = threading.Timer(0.1, lambda: signal.pthread_kill(main or 0, signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        slow.write_bytes("a.json", b"{}")
-    assert folder.read_bytes("a.json") == b"{}"
+    for number in range(8):
+        timer = threading.Timer(
+            0.004 * number, lambda: signal.pthread_kill(main or 0, signal.SIGINT)
+        )
+        try:
+            timer.start()
+            folder.write_bytes(f"{number}", data)
+            timer.join()  # the signal may come now
+            time.sleep(0.05)
+        except KeyboardInterrupt:
+            pass
+        time.sleep(0.1)  # what the server got of it
+        assert f"{number}" not in folder.files() or folder.read_bytes(f"{number}") == data
 
 
 def test_hidden_files_and_what_a_new_disk_has_are_no_content(tmp_path: Path) -> None:
@@ -210,3 +214,21 @@ def test_a_file_that_a_stage_should_have_left_is_named(folder: Folder) -> None:
         folder.require_json("result.json", stage="train")
     folder.write_json("result.json", {"pairs": 1})
     assert folder.require_json("result.json", stage="train") == {"pairs": 1}
+
+
+class _LateStore(fs.FSSpecHandler):
+    """Says that a folder is there whose last object is gone."""
+
+    def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+        return [fs.FileInfo(path, fs.FileType.Directory) for path in paths]
+
+
+def test_a_folder_that_is_gone_already_is_deleted(tmp_path: Path) -> None:
+    """As SeaweedFS said after a kill in the middle of a deletion: each start of the job failed."""
+    root = Folder(str(tmp_path))
+    root.claim("run")
+    late = fs.PyFileSystem(_LateStore(LocalFileSystem()))
+    folder = root / "gone"
+    folder.__dict__["_place"] = (late, folder.uri)
+    folder.delete()
+    assert not (tmp_path / "gone").exists()

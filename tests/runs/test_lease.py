@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.runs.lease import Holder, Lease
 from tests.helpers.holders import elsewhere
+from tests.helpers.proxy import proxy_of
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server)])
@@ -49,6 +51,58 @@ def test_a_failed_job_gives_it_back(folder: Folder) -> None:
     with pytest.raises(KeyError), Lease(folder, "train"):
         raise KeyError
     assert folder.files() == []
+
+
+def test_a_job_that_is_stopped_while_it_takes_a_lease_gives_it_back(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, interruptible: None
+) -> None:
+    """Without conditional requests an object store needs a second for it, in which it is there."""
+    monkeypatch.setattr("raydistill.runs.lease._SETTLE_S", 20.0)
+
+    def stop_once_it_is_written() -> None:
+        while not folder.files():
+            time.sleep(0.01)
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    main_thread = threading.get_ident()
+    stopper = threading.Thread(target=stop_once_it_is_written)
+    stopper.start()
+    with pytest.raises(KeyboardInterrupt), Lease(folder, "train"):
+        time.sleep(20)
+    stopper.join()
+    assert folder.files() == []
+
+
+def test_a_lease_that_was_never_held_stops_nobody(tmp_path: Path, interruptible: None) -> None:
+    """Ctrl-C while the thread of the heartbeat starts."""
+    run = Folder(str(tmp_path / "run"))
+    run.claim("run")
+    lease = Lease(run / "_leases", "train", beat_s=0.1)
+    thread, start = lease._thread, lease._thread.start
+
+    def stop_after_start() -> None:
+        start()
+        signal.raise_signal(signal.SIGINT)
+
+    thread.start = stop_after_start  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt), lease:
+        raise AssertionError
+    thread.join(timeout=5)  # it would send another SIGINT here, and exit after 10 s
+    assert not thread.is_alive() and (run / "_leases").files() == []
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_job_that_loses_its_lease_at_its_end_says_so(folder: Folder) -> None:
+    lease = Lease(folder, "train", beat_s=30)
+    with pytest.raises(UserError, match=r"train in .* taken over by .*spot-7"), lease:
+        lease._lost_to = elsewhere(age_s=0)
+        join = lease._thread.join
+
+        def stop_in_join() -> None:
+            signal.raise_signal(signal.SIGINT)  # as `_stop` does, which had found it lost
+            join()
+
+        lease._thread.join = stop_in_join  # type: ignore[method-assign,assignment]
 
 
 def test_work_elsewhere_that_is_alive_is_left_alone_unless_told(folder: Folder) -> None:
@@ -130,9 +184,10 @@ def test_a_process_of_this_machine_that_ended_holds_nothing(folder: Folder) -> N
 
 
 def test_what_is_no_lease_holds_nothing(folder: Folder) -> None:
-    folder.write_bytes("train.json", b"{")
-    with Lease(folder, "train"):
-        assert folder.read_json("train.json")["pid"] == os.getpid()  # type: ignore[index]
+    for damaged in (b"{", b"\xff", bytes(401)):  # such as the zeros of a disk that lost its power
+        folder.write_bytes("train.json", damaged)
+        with Lease(folder, "train"):
+            assert folder.read_json("train.json")["pid"] == os.getpid()  # type: ignore[index]
     folder.write_json("train.json", {"host": "x"})
     with Lease(folder, "train"):
         assert folder.read_json("train.json")["pid"] == os.getpid()  # type: ignore[index]
@@ -159,14 +214,14 @@ def test_who_lost_its_lease_stops(folder: Folder) -> None:
 
 
 _TAKE = """
-import sys, time
+import sys
 from raydistill.errors import UserError
 from raydistill.runs.lease import Lease
 from raydistill.files.folder import Folder
 try:
     with Lease(Folder(sys.argv[1]), "train"):
         print("mine", flush=True)
-        time.sleep(2)
+        sys.stdin.read()  # a job that starts late must not find it given back
 except UserError as error:
     print("held", flush=True)
 """
@@ -175,16 +230,70 @@ except UserError as error:
 @pytest.mark.slow
 def test_of_several_that_come_at_once_one_gets_it(folder: Folder) -> None:
     jobs = [
-        subprocess.Popen([sys.executable, "-c", _TAKE, folder.uri], stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", _TAKE, folder.uri],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
         for _ in range(4)
-    ]
-    found = sorted(job.communicate()[0].decode().strip() for job in jobs)
+    ]  # fmt: skip
+    found = sorted(job.stdout.readline().strip() for job in jobs if job.stdout)
+    for job in jobs:
+        job.communicate()
     assert found == ["held", "held", "held", "mine"]
+
+
+def take_at_once(folder: Folder, *, num: int, take_over: bool = False) -> list[str]:
+    """ "mine" or "held", of threads that take a lease at the same time; all hold it to the end."""
+    start, end = threading.Barrier(num), threading.Barrier(num)
+
+    def take() -> str:
+        lease = Lease(folder, "train", beat_s=30, take_over=take_over)
+        start.wait()
+        try:
+            lease.__enter__()
+        except UserError:
+            end.wait()
+            return "held"
+        end.wait()
+        lease.__exit__(None, None, None)
+        return "mine"
+
+    with ThreadPoolExecutor(num) as threads:
+        return sorted(found.result() for found in [threads.submit(take) for _ in range(num)])
+
+
+def test_the_condition_of_a_put_decides(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raydistill.runs.lease._SETTLE_S", 30.0)  # not needed
+    for _ in range(3):
+        assert take_at_once(folder, num=6) == ["held"] * 5 + ["mine"]
+    folder.write_json("train.json", asdict(elsewhere(age_s=0)))
+    old = folder.tag("train.json") if not folder.is_local else None
+    if old is not None:  # two jobs take over the same lease
+        assert folder.write_if("train.json", b"first", tag=old)
+        assert not folder.write_if("train.json", b"second", tag=old)
+        assert folder.read_bytes("train.json") == b"first"
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_store_without_conditions(s3: str, tmp_path: Path) -> None:
+    """The last writer has the lease, after a second."""
+    with proxy_of(os.environ["AWS_ENDPOINT_URL"], bucket=s3.removeprefix("s3://")) as store:
+        run = Folder(store.uri) / f"lease-{tmp_path.name}"
+        run.claim("run")
+        store.ignored = frozenset({"if-match", "if-none-match"})
+        assert take_at_once(run / "_leases", num=4) == ["held"] * 3 + ["mine"]
+        store.ignored = frozenset({"if-match"})  # SeaweedFS checks it before it writes
+        (run / "_leases").write_json("train.json", asdict(elsewhere(age_s=0)))
+        found = take_at_once(run / "_leases", num=4, take_over=True)
+        assert found == ["held"] * 3 + ["mine"]
 
 
 @pytest.mark.slow
 def test_after_a_kill_the_next_job_need_not_wait(folder: Folder) -> None:
-    job = subprocess.Popen([sys.executable, "-c", _TAKE, folder.uri], stdout=subprocess.PIPE)
+    job = subprocess.Popen(
+        [sys.executable, "-c", _TAKE, folder.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert job.stdout is not None and job.stdout.readline() == b"mine\n"
     job.send_signal(signal.SIGKILL)
     job.wait()

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from urllib.parse import quote
 
 from pyarrow import fs
 
@@ -29,7 +28,8 @@ from raydistill.files.inputs.formats import (
     suffix_of,
 )
 from raydistill.files.retry import tried_at
-from raydistill.files.uris import open_uri, without_scheme
+from raydistill.files.stores.s3_options import split_options
+from raydistill.files.uris import open_uri, uri_of, without_scheme
 
 logger = logging.getLogger("raydistill")
 _WAYS_OUT = {
@@ -131,9 +131,8 @@ def _expand(pattern: str, csv: CsvOptions) -> list[InputFile]:
         is_deep = len(rest) != 1 or rest == ["**"]
         selector = fs.FileSelector(base, recursive=is_deep)
         infos = tried_at(pattern, lambda: filesystem.get_file_info(selector))
-    to_uri = _uri_maker(pattern)
     named = [
-        InputFile(to_uri(one.path), one.size, one.mtime_ns or 0, csv)
+        InputFile(uri_of(one.path, like=pattern), one.size, one.mtime_ns or 0, csv)
         for one in infos
         if one.is_file
         and not _is_hidden(one.path.removeprefix(base))
@@ -159,8 +158,8 @@ def _exists(info: fs.FileInfo) -> bool:
 
 
 def _path(uri: str) -> str:
-    """A URI without its query string."""
-    return uri.partition("?")[0] if "://" in uri else uri
+    """A URI without its options."""
+    return split_options(uri)[0] if "://" in uri else uri
 
 
 def _is_read(file: InputFile, *, is_named: bool) -> bool:
@@ -271,8 +270,7 @@ def is_inside(place: str, folder: str) -> bool:
 def place_of(uri: str) -> str:
     """The canonical form of a path or URI: local links resolved, options of a URI removed."""
     if "://" in without_scheme(uri):
-        base, mark, options = uri.partition("?")
-        return (base if "=" in options else base + mark + options).rstrip("/")
+        return split_options(uri)[0].rstrip("/")
     base, rest = split_pattern(without_scheme(uri))
     return "/".join([os.path.realpath(base or ".").rstrip("/"), *rest])
 
@@ -288,12 +286,3 @@ def _below(place: str, folder: str) -> list[str] | None:
 def _is_hidden(path: str) -> bool:
     """Whether a name on the path begins with `.` or `_`: other programs write such files."""
     return any(part.startswith((".", "_")) for part in path.split("/"))
-
-
-def _uri_maker(pattern: str) -> Callable[[str], str]:
-    """A function that turns a path on the pattern's file system into a URI with its options."""
-    if "://" not in without_scheme(pattern):
-        return lambda path: path
-    scheme, _, rest = pattern.partition("://")
-    options = "".join(rest.partition("?")[1:]) if "=" in rest.partition("?")[2] else ""
-    return lambda path: f"{scheme}://{quote(path)}{options}"

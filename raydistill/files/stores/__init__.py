@@ -1,0 +1,1 @@
+"""Object stores: their clients behind one interface, and what their errors mean."""
