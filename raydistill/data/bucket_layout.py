@@ -112,10 +112,17 @@ class ExistingPairs:
 
     def shards(self, pairs: pa.Table, *, buckets: tuple[int, int]) -> Iterator[str]:
         """Names of the shards that may contain the given pairs, all from buckets first..last."""
-        keys = group_keys(pairs, extra_units=self.extra_units)
-        wanted = np.unique(bucket_of(keys, self.layouts[0].num_buckets))
-        for names, low, high in self.bucket_groups(buckets):
-            if np.any((wanted >= low) & (wanted <= high)):
+        yield from self.shards_of(group_keys(pairs, extra_units=self.extra_units), buckets=buckets)
+
+    def shards_of(
+        self, keys: NDArray[np.uint64], *, buckets: tuple[int, int] | None = None
+    ) -> Iterator[str]:
+        """Names of the shards that may contain pairs of some query keys, of buckets first..last."""
+        num_buckets = self.layouts[0].num_buckets
+        wanted = np.unique(bucket_of(keys, num_buckets))
+        for names, low, high in self.bucket_groups(buckets or (0, num_buckets - 1)):
+            start, stop = np.searchsorted(wanted, [low, high + 1])
+            if start < stop:
                 yield from names
 
     def bucket_groups(self, buckets: tuple[int, int]) -> Iterator[tuple[list[str], int, int]]:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import fs
 
 from raydistill.files.inputs.input_files import InputFile
 from raydistill.files.retry import tried
+from raydistill.files.stores.fsspec_store import FsspecStore
 from raydistill.files.uris import open_uri
 
 WHOLE_BYTES = 64 << 20  # a local file up to this size is hashed completely: 0.1 s
@@ -105,11 +107,20 @@ def _hash_blocks(source: Any, size_bytes: int) -> str:  # noqa: ANN401 - a binar
 def _look_at_object(filesystem: fs.FileSystem, path: str, *, file: InputFile, whole: bool) -> Look:
     now_ns = time.time_ns()
     with filesystem.open_input_stream(path, compression=None) as source:
-        tag = None if whole else _tag(source.metadata() or {})
+        tag = None if whole else _tag(_metadata(filesystem, path, source))
         digest = tag or f"{_CONTENT}:{_hash_stream(source)}"
     age_ns = now_ns - file.mtime_ns
     is_settled = bool(file.mtime_ns) and age_ns > _TICK_NS + _CLOCKS_APART_NS
     return Look(digest, str(file.mtime_ns) if is_settled else "")
+
+
+def _metadata(filesystem: fs.FileSystem, path: str, source: pa.NativeFile) -> dict[str, bytes]:
+    """Metadata of an object in the names of S3; {} of a store that has none."""
+    store = filesystem.handler if isinstance(filesystem, fs.PyFileSystem) else None
+    if not isinstance(store, FsspecStore):
+        return source.metadata() or {}
+    tag = store.content_tag(path)
+    return {"ETag": tag.encode()} if tag else {}
 
 
 def _tag(metadata: dict[str, bytes]) -> str | None:

@@ -1,6 +1,6 @@
 """prepare: raw files to `judged/`, `pairs/` and `quarantine/`.
 
-Two passes of Ray Data tasks. Scatter: a part of a raw file becomes clean chunks sorted by the query
+Two passes of Ray tasks. Scatter: a part of a raw file becomes clean chunks sorted by the query
 key. Gather: a task reads a range of keys from all chunks, removes duplicates and writes shards. The
 result depends on neither the cluster nor the order of files. Without `dedupe` there is one pass: a
 part becomes shards. Files added later form an increment: more shards with the new pairs.
@@ -21,18 +21,12 @@ from numpy.typing import NDArray
 
 from raydistill.cluster.tasks import Item, run_tasks
 from raydistill.data.bucket_layout import BucketLayout, make_layout
+from raydistill.data.chunks import write_index
 from raydistill.data.input_checks import UnusableInput, check_labels, check_usable
 from raydistill.data.manifest import PREPARED, Manifest, RawFile, find_moved, unknown_files
-from raydistill.data.prepare_steps import (
-    GATHER_ROWS,
-    Dataset,
-    HeldOut,
-    file_keys,
-    gather_groups,
-    plan_bucket_groups,
-    plan_parts,
-    scatter_part,
-)
+from raydistill.data.passes.gather import MOST_BUCKET_ROWS, gather_groups, plan_gather
+from raydistill.data.passes.scatter import plan_scatter, scatter_parts
+from raydistill.data.prepare_steps import Dataset, HeldOut, file_keys
 from raydistill.errors import UserError
 from raydistill.files import retry
 from raydistill.files.folder import SUCCESS
@@ -65,7 +59,8 @@ def prepare_stage(run: Run) -> bool:
         if Manifest.read(run.root) is None:
             for dataset in _datasets(run):  # rows of files that could not be used
                 dataset.quarantine.delete()
-        run.write_manifest(replace(manifest, patterns=tuple({*manifest.patterns, *run.patterns})))
+        patterns = tuple(sorted({*manifest.patterns, *run.patterns}))
+        run.write_manifest(replace(manifest, patterns=patterns))
         try:
             return _build_all(run)
         except UnusableInput:
@@ -217,14 +212,24 @@ def _add(
 ) -> dict[str, Any]:
     """Make one increment; returns its counts, layouts and shards."""
     start_s = time.monotonic()
-    parts = plan_parts(files)
-    counts, shards = _scatter(dataset, parts, held_out=held_out)
+    if dataset.begin_chunks():
+        logger.warning(
+            "prepare   %s was begun by an older version: its raw files are cleaned again, and the "
+            "shards that there are stay", dataset.name
+        )  # fmt: skip
+    items = plan_scatter(dataset, files)
+    counts, shards, chunks = _scatter(dataset, items, held_out=held_out)
     check_usable(dataset, counts, num_kept=_kept(dataset, counts))
     layouts: dict[str, BucketLayout] = {}
     rows_out, conflicts = sum(shards.values()), {}
     if dataset.dedupe:
         layouts = _layouts(dataset, counts, earlier)
-        totals, shards = _gather(dataset, layouts, earlier, counts=counts)
+        num_bytes = {
+            split: write_index(dataset.chunks, dataset.index(split), chunks[split])
+            for split in dataset.splits
+        }
+        del chunks  # 12 kB for a million rows
+        totals, shards = _gather(dataset, layouts, earlier, counts=counts, num_bytes=num_bytes)
         rows_out = totals["rows_out"]
         conflicts = {CONFLICTS: totals[CONFLICTS]} if CONFLICTS in totals else {}
         if totals["is_exact"]:
@@ -273,24 +278,30 @@ def _check_sum(dataset: Dataset, what: str, found: int, expected: int) -> None:
 
 
 def _scatter(
-    dataset: Dataset, parts: list[Item], *, held_out: HeldOut
-) -> tuple[Counter[str], dict[str, int]]:
-    """Clean all parts into chunks, or into shards without dedupe; returns counts and shards."""
-    progress = Progress("prepare", num_items=len(parts), num_rows=None, unit="parts")
-    work = partial(scatter_part, dataset=dataset, held_out=held_out)
+    dataset: Dataset, items: list[Item], *, held_out: HeldOut
+) -> tuple[Counter[str], dict[str, int], dict[str, list[Item]]]:
+    """Clean all parts into chunks, or into shards without dedupe.
+
+    Returns the counts, the shards, and the entries of the chunks of each split in its index.
+    """
+    progress = Progress("prepare", num_items=len(items), num_rows=None, unit="parts")
+    work = partial(scatter_parts, dataset=dataset, held_out=held_out)
     totals: Counter[str] = Counter()
     shards: dict[str, int] = {}
-    for result in run_tasks(parts, work, cpus=1):
+    chunks: dict[str, list[Item]] = {split: [] for split in dataset.splits}
+    for result in run_tasks(items, work, cpus=1):
         here = result["counts"]
         totals.update(here)
         shards.update(result["shards"])
-        if 2 * here["quarantined"] > here["rows_in"]:
+        for split, entries in result.get("chunks", {}).items():
+            chunks[split] += entries
+        for uri, num_bad, num_rows in result.get("bad", ()):  # an older version wrote none
             logger.warning(
                 "prepare   %s of %s rows of %s are in quarantine",
-                f"{here['quarantined']:,}", f"{here['rows_in']:,}", result["uri"],
+                f"{num_bad:,}", f"{num_rows:,}", uri,
             )  # fmt: skip
         progress.add(rows=here["rows_in"], note=f"{dataset.name} cleaned")
-    return totals, dict(sorted(shards.items()))
+    return totals, dict(sorted(shards.items())), chunks
 
 
 # --- gather
@@ -310,7 +321,7 @@ def _layouts(
     }
     for split, layout in layouts.items():
         rows = counts[f"kept_{split}"] // layout.num_bucket_groups
-        if rows > GATHER_ROWS:
+        if rows > MOST_BUCKET_ROWS:
             raise UserError(
                 f"{dataset.folder} was begun with few pairs and has {layout.num_buckets:,} "
                 f"buckets; "
@@ -325,13 +336,17 @@ def _gather(
     earlier: list[dict[str, Any]],
     *,
     counts: Counter[str],
+    num_bytes: dict[str, int],
 ) -> tuple[Counter[str], dict[str, int]]:
     """Make the shards of all groups; returns rows read and written, and rows of each shard."""
     items = [
-        {"split": split, "bucket_groups": groups}
+        item
         for split, layout in layouts.items()
-        for groups in plan_bucket_groups(layout, num_rows=counts[f"kept_{split}"])
-    ]
+        for item in plan_gather(
+            dataset, split, layout,
+            num_rows=counts[f"kept_{split}"], num_bytes=num_bytes[split],
+        )
+    ]  # fmt: skip
     known = {split: [one["layouts"][split] for one in earlier] for split in dataset.splits}
     progress = Progress(
         "prepare", num_items=len(items), num_rows=_kept(dataset, counts), unit="ranges"

@@ -104,3 +104,18 @@ def test_known_pairs_of_a_large_shard_are_found_in_every_piece(tmp_path: Path) -
     new, deltas = ExistingPairs(folder, (layout,)).split(given, buckets=(0, 0))
     assert new["title"].to_pylist() == [str(rows)]
     assert deltas["row"].to_pylist() == wanted
+
+
+def test_the_shards_of_some_keys_are_those_of_their_buckets_in_every_increment(
+    tmp_path: Path,
+) -> None:
+    folder = Folder(str(tmp_path))
+    first, later = BucketLayout(8, 8, increment=0), BucketLayout(8, 2, increment=1)
+    for layout in (first, later):
+        for group in range(layout.num_bucket_groups):
+            folder.write_bytes(shard_name(layout.name(group), 0), b"")
+    folder.write_bytes(shard_name(first.name(5), 1), b"")
+    keys = np.array([5 << 61, (5 << 61) + 7], np.uint64)  # the sixth eighth of the keys
+    found = list(ExistingPairs(folder, (first, later)).shards_of(keys))
+    assert found == ["part-00005-001.parquet", "part-00005.parquet", "part-a001-00001.parquet"]
+    assert list(ExistingPairs(folder, (first, later)).shards_of(keys[:0])) == []

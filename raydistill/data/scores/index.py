@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from raydistill.config.data import TextRules
 from raydistill.data.bucket_layout import BucketLayout, bucket_of
-from raydistill.data.chunks import read_range, write_chunk
+from raydistill.data.chunks import CHUNK_SUFFIX, KeyRange, write_chunk
 from raydistill.data.clean_rows import CleanRows, read_clean
 from raydistill.data.manifest import RawFile
 from raydistill.data.pairs import group_keys, pair_ids
+from raydistill.data.scores.buckets import read_bucket, write_bucket
 from raydistill.data.scores.columns import ScoreRule
 from raydistill.files.folder import Folder
 from raydistill.files.inputs.raw_rows import one_chunk
@@ -31,6 +32,8 @@ from raydistill.serving.text.unit_names import Names
 
 CHUNK_ROWS = 1 << 20  # 20 MB in memory
 BUCKET_ROWS = 1 << 18  # 5 MB; a shard of the pairs overlaps one bucket or two
+_BUCKETS_A_TASK = 8  # 2 million scores, 40 MB
+INDEX = "index.arrow"  # of the chunks
 _MOST_EXAMPLES = 3  # of a part, for messages
 Item = dict[str, Any]
 
@@ -55,7 +58,7 @@ def scatter_scores(item: Item, *, files: ScoreFiles) -> Item:
     """Write the chunks of one part of a file; returns counts and some of its pairs."""
     name, file = f"part-{item['number']:05d}", RawFile(**item["file"])
     done = files.chunks.read_json(f"{name}.json")
-    if done is not None:
+    if done is not None and "chunks" in done:  # an older version wrote chunks of another form
         return done
     counts, examples = {"rows_in": 0, "quarantined": 0}, list[list[str]]()
     part = _Part(files, name)
@@ -66,7 +69,8 @@ def scatter_scores(item: Item, *, files: ScoreFiles) -> Item:
         examples = examples or _examples(rows.pairs)
         part.add(scored, rejects)
     part.write()
-    result = {"counts": counts, "examples": examples, "number": item["number"]}
+    result: Item = {"counts": counts, "examples": examples, "number": item["number"]}
+    result["chunks"] = part.chunks
     files.chunks.write_json(f"{name}.json", result)
     return result
 
@@ -76,6 +80,7 @@ class _Part:
 
     def __init__(self, files: ScoreFiles, name: str) -> None:
         self.files, self.name, self.num_chunks = files, name, 0
+        self.chunks: list[Item] = []  # their entries in the index
         self.scored: list[pa.Table] = []
         self.rejects: list[pa.Table] = []
 
@@ -92,7 +97,8 @@ class _Part:
         if any(table.num_rows for table in self.scored):
             rows = pa.concat_tables(self.scored)
             order = pa.array(np.argsort(rows["key"].to_numpy()))
-            write_chunk(self.files.chunks, f"{name}.arrow", rows.take(order))
+            chunk = write_chunk(self.files.chunks, f"{name}{CHUNK_SUFFIX}", rows.take(order))
+            self.chunks.append(chunk)
         if any(table.num_rows for table in self.rejects):
             self.files.quarantine.write_table(f"{name}.parquet", pa.concat_tables(self.rejects))
         self.num_chunks += 1
@@ -137,17 +143,25 @@ def plan_buckets(num_rows: int) -> int:
     return max(1, round(num_rows / BUCKET_ROWS))
 
 
+def plan_gather(num_buckets: int) -> list[Item]:
+    """The input of each task: some buckets, whose ranges of all chunks are read at once."""
+    starts = range(0, num_buckets, _BUCKETS_A_TASK)
+    return [{"buckets": (at, min(at + _BUCKETS_A_TASK, num_buckets) - 1)} for at in starts]
+
+
 def gather_scores(item: Item, *, files: ScoreFiles, num_buckets: int) -> Item:
-    """Write one bucket of the index; returns its pairs, and those with different scores."""
-    bucket: int = item["bucket"]
-    low, high = BucketLayout(num_buckets, num_buckets, 0).key_range(bucket, bucket)
-    names = [name for name in files.chunks.files() if name.endswith(".arrow")]
-    found = read_range(files.chunks, names, low, high)
-    if not found:
-        return {"pairs": 0, "averaged": 0}
-    rows, num_averaged = merge_scores(pa.concat_tables(found), files.rule)
-    write_chunk(files.index, _bucket_name(bucket), rows)
-    return {"pairs": rows.num_rows, "averaged": num_averaged}
+    """Write some buckets of the index; returns their pairs, and those with different scores."""
+    layout, (first, last) = BucketLayout(num_buckets, num_buckets, 0), item["buckets"]
+    found = KeyRange(files.chunks, INDEX, *layout.key_range(first, last))
+    totals = {"pairs": 0, "averaged": 0}
+    for bucket in range(first, last + 1):
+        tables = found.rows(*layout.key_range(bucket, bucket))
+        if tables:
+            rows, num_averaged = merge_scores(pa.concat_tables(tables), files.rule)
+            write_bucket(files.index, _bucket_name(bucket), rows)
+            totals["pairs"] += rows.num_rows
+            totals["averaged"] += num_averaged
+    return totals
 
 
 def merge_scores(rows: pa.Table, rule: ScoreRule) -> tuple[pa.Table, int]:
@@ -196,7 +210,9 @@ class ScoreIndex:
         there = set(self.folder.files())
         for bucket in range(first, last + 1):
             if _bucket_name(bucket) in there:
-                yield from read_range(self.folder, [_bucket_name(bucket)], low, high)
+                rows = read_bucket(self.folder, _bucket_name(bucket), low, high)
+                if rows is not None:
+                    yield rows
 
 
 def _fill(

@@ -64,7 +64,7 @@ def _copy(item: Item, *, run: Run, folder: Folder, names: tuple[str, ...]) -> It
     name, pairs_to = min(item["shards"]), folder / "pairs"
     result = {"name": name, "read": sum(item["shards"].values())}
     if pairs_to.exists(name):  # written last
-        return {**result, "rows": pairs_to.open_table(name).metadata.num_rows}
+        return {**result, "rows": pairs_to.metadata(name).num_rows}
     reader, parts = PieceReader(), [PAIRS.empty_table()]
     columns = [np.empty((0, len(names)), np.float32)]
     for piece in pieces_of(item["shards"]):

@@ -1,6 +1,6 @@
 """Make a run's lexicon before training: words and n-grams, shared by all students of the run.
 
-With `ngrams.vocabulary_rows`, Ray Data tasks count the n-grams of the whole transfer set. Each task
+With `ngrams.vocabulary_rows`, Ray tasks count the n-grams of the whole transfer set. Each task
 counts some shards and writes one file; a resume skips the shards with a file.
 """
 

@@ -10,13 +10,16 @@ from functools import partial
 from typing import Any
 
 from raydistill.cluster.tasks import Item, run_tasks
+from raydistill.data.chunks import write_index
 from raydistill.data.input_checks import are_too_many, commonest, count_reasons
 from raydistill.data.prepare_steps import plan_parts
 from raydistill.data.scores.columns import ScoreRule
 from raydistill.data.scores.index import (
+    INDEX,
     ScoreFiles,
     gather_scores,
     plan_buckets,
+    plan_gather,
     scatter_scores,
 )
 from raydistill.errors import UserError
@@ -41,14 +44,14 @@ def index_scores(run: Run, name: str) -> None:
         files.chunks.delete()  # if a job was killed after it wrote _SUCCESS.json
         return
     start_s = time.monotonic()
-    counts, examples = _scatter(run, name, files)
+    counts, examples, chunks = _scatter(run, name, files)
     _check(name, files, counts)
+    write_index(files.chunks, INDEX, chunks)
     num_good = counts["rows_in"] - counts["quarantined"]
     num_buckets = plan_buckets(num_good)
     totals: Counter[str] = Counter()
-    items: list[Item] = [{"bucket": bucket} for bucket in range(num_buckets)]
     gather = partial(gather_scores, files=files, num_buckets=num_buckets)
-    for result in run_tasks(items, gather, cpus=1):
+    for result in run_tasks(plan_gather(num_buckets), gather, cpus=1):
         totals.update(result)
     summary: dict[str, Any] = {
         "fingerprint": run.label_fingerprint(name),
@@ -83,17 +86,26 @@ def score_files_of(run: Run, name: str) -> ScoreFiles:
     )
 
 
-def _scatter(run: Run, name: str, files: ScoreFiles) -> tuple[Counter[str], list[list[str]]]:
-    """Write all chunks; returns the counts of all parts, and pairs of the first part with any."""
+def _scatter(
+    run: Run, name: str, files: ScoreFiles
+) -> tuple[Counter[str], list[list[str]], list[Item]]:
+    """Write all chunks.
+
+    Returns the counts of all parts, pairs of the first part with any, and the chunks' entries for
+    the index.
+    """
     parts = plan_parts(run.score_files(name))
     progress = Progress("label", num_items=len(parts), num_rows=None, unit="parts")
     counts: Counter[str] = Counter(rows_in=0, quarantined=0)
     examples: dict[int, list[list[str]]] = {}  # by part: they come in any order
+    chunks: list[Item] = []
     for result in run_tasks(parts, partial(scatter_scores, files=files), cpus=1):
         counts.update(result["counts"])
         examples[result["number"]] = result["examples"]
+        chunks += result["chunks"]
         progress.add(rows=result["counts"]["rows_in"], note=f"{name}, scores read")
-    return counts, next((examples[at] for at in sorted(examples) if examples[at]), [])
+    first = next((examples[at] for at in sorted(examples) if examples[at]), [])
+    return counts, first, chunks
 
 
 def _check(name: str, files: ScoreFiles, counts: Counter[str]) -> None:
@@ -124,7 +136,7 @@ def check_coverage(run: Run, name: str) -> dict[str, int]:
     shards, logits = shards_to_score(run), run.logits(name)
 
     def count(target: str) -> int:
-        metadata = logits.open_table(target).metadata
+        metadata = logits.metadata(target)
         groups = (metadata.row_group(at).column(1) for at in range(metadata.num_row_groups))
         return sum(int(group.statistics.null_count) for group in groups)
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.config.data import ScoreInputs
+from raydistill.data.chunks import write_index
 from raydistill.data.manifest import find_files
 from raydistill.data.pairs import group_keys, pair_ids
 from raydistill.data.prepare_steps import plan_parts
@@ -30,10 +31,13 @@ def build(root: Path, rows: dict[str, list[object]], *, num_buckets: int) -> tup
     index = Folder(str(root / "index"))
     index.claim("run")
     files = ScoreFiles(rules, ScoreRule("logit", ("z",)), index, Folder(str(root / "bad")))
-    for item in plan_parts(find_files(rules)):
-        scatter_scores(item, files=files)
-    done = [gather_scores({"bucket": at}, files=files, num_buckets=num_buckets)
-            for at in range(num_buckets)]  # fmt: skip
+    parts = [scatter_scores(item, files=files) for item in plan_parts(find_files(rules))]
+    chunks = [chunk for part in parts for chunk in part["chunks"]]
+    write_index(files.chunks, scores_index.INDEX, chunks)
+    done = [
+        gather_scores(item, files=files, num_buckets=num_buckets)
+        for item in scores_index.plan_gather(num_buckets)
+    ]
     return files, sum(one["averaged"] for one in done)
 
 

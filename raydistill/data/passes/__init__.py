@@ -1,0 +1,1 @@
+"""The two passes of `prepare`: raw files to chunks, and chunks to shards."""
