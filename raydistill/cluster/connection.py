@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,11 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-# Set before Ray is imported: no usage notice, no progress bars over our own lines, and one process
-# instead of 32 to read the footer of one Parquet file.
+# Set before Ray is imported: no usage notice.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
 # Without a limit Ray retries a task that was killed for memory forever, with no message.
@@ -29,14 +28,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "30")
 
 import ray
-import ray.data
 from ray._private.log import PlainRayHandler
 
-from raydistill.config.data import ClusterConfig
+from raydistill.cluster.pools.machines import may_grow_to
+from raydistill.config.cluster import ClusterConfig
 from raydistill.errors import UserError, WorkError
 
 logger = logging.getLogger("raydistill")
-# With fewer than 3 logical CPUs some Ray Data pipelines wait forever.
+# Tune and Train wait for ever for cores that their trials and workers hold.
 _MIN_LOCAL_CPUS = 4
 # Shards are passed to workers by name. The object store holds a shard's tokens on the way to a GPU
 # and its logits on the way back: at most 3 bytes a wordpiece and 20 bytes a pair
@@ -55,7 +54,10 @@ _LAST_LINES = 5  # of Ray's output before a failed start
 
 @dataclass(frozen=True)
 class Cluster:
-    """Cores and GPUs of all machines; a local Ray may have more logical CPUs than `num_cores`."""
+    """Cores and GPUs of all machines, now or when the cluster has grown.
+
+    A local Ray may have more logical CPUs than `num_cores`.
+    """
 
     num_cores: int
     num_gpus: int
@@ -65,13 +67,6 @@ class Cluster:
         if self.num_gpus and gpus_each:
             return max(1, int(self.num_gpus / gpus_each))
         return max(1, self.num_cores)
-
-
-def warn_if_apart(run_dir: str) -> None:
-    """Warn if the run folder is on a disk and the cluster has several machines."""
-    machines = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-    if "://" not in run_dir and len(machines) > 1:
-        logger.warning("%s must be one disk that all %d machines share", run_dir, len(machines))
 
 
 def store_bytes(*, shard_rows: int, max_length: int, num_cores: int, most_bytes: int) -> int:
@@ -108,7 +103,7 @@ def connect(
         UserError: no Ray answers at the address.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = config.address or os.environ.get("RAY_ADDRESS") or None  # "" is none
     is_local = address is None
     is_first = not ray.is_initialized()
     if is_first:
@@ -118,22 +113,23 @@ def connect(
             num_cores=os.cpu_count() or 1,
             most_bytes=_most_store_bytes(),
         )
-        _start(address, num_store_bytes=num_bytes, verbose=verbose)
-    context = ray.data.DataContext.get_current()
-    context.print_on_execution_start = False
-    context.enable_progress_bars = False
-    context.enable_rich_progress_bars = False
+        with _own_sigterm():
+            _start(address, num_store_bytes=num_bytes, verbose=verbose)
     if is_first and not verbose:
         _quiet_console()
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    logical = int(resources.get("CPU", 1))
+    logical = int(resources.get("CPU", 1 if is_local else 0))
+    if not is_local:
+        logical = max(logical, config.cpus or 0)
+        may_grow_to(logical)
     cluster = Cluster(
         num_cores=min(logical, os.cpu_count() or 1) if is_local else logical,
         num_gpus=int(resources.get("GPU", 0)) if config.gpus is None else config.gpus,
     )
     if cluster.num_cores == 0 and cluster.num_gpus == 0:
         logger.warning(
-            "the cluster has no core and no GPU yet; set cluster.gpus = N if it can scale up"
+            "the cluster has no core and no GPU yet; set cluster.cpus and cluster.gpus to what it "
+            "may grow to"
         )
     if is_first:
         where = "local Ray" if is_local else f"Ray at {address}"
@@ -161,13 +157,26 @@ def _start(address: str | None, *, num_store_bytes: int, verbose: bool) -> None:
 
 
 @contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Restore the handler of SIGTERM: Ray's own one ends the process without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def _quiet_core() -> Iterator[None]:
     """Hide what Ray's processes write to stderr during the start.
 
     Raises:
         WorkError: Ray did not start; the message ends with the last lines of that output.
     """
-    # At level error the driver's C++ core logs the start of each Ray Data actor pool.
+    # At level error the driver's C++ core logs every process that ends.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     sys.stderr.flush()
     kept = os.dup(2)
@@ -192,10 +201,9 @@ def _last_words(said: IO[bytes]) -> str:
 
 def _quiet_console() -> None:
     """Hide console lines of Ray's libraries that repeat a stage's log; their files keep all."""
-    for name in ("ray.data", "ray.train"):
-        for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, PlainRayHandler):
-                handler.setLevel(logging.CRITICAL)
+    for handler in logging.getLogger("ray.train").handlers:
+        if isinstance(handler, PlainRayHandler):
+            handler.setLevel(logging.CRITICAL)
     show = ray._private.worker.print_to_stdstream
 
     def show_others(data: Any, ignore_prefix: bool = False) -> None:  # noqa: ANN401

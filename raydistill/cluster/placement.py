@@ -92,6 +92,18 @@ def _gpu_problem() -> str:
     return ""
 
 
+def common_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of all workers, float32 if their machines differ; a collective call.
+
+    Gradients are sent in this type: with two types the messages would not fit together.
+    """
+    if not dist.is_initialized():
+        return dtype
+    dtypes = [dtype] * dist.get_world_size()
+    dist.all_gather_object(dtypes, dtype)
+    return dtype if len(set(dtypes)) == 1 else torch.float32
+
+
 def workers_use(device: str, *, dtype: torch.dtype) -> dict[str, str]:
     """Devices and dtypes of all workers of a fit, for `_SUCCESS.json`; a collective call."""
     use = device_use(device, dtype=dtype)

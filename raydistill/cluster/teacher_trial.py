@@ -26,7 +26,7 @@ from raydistill.files.inputs.raw_rows import flat_names
 from raydistill.files.inputs.readers import read_raw
 from raydistill.files.model_files import PinnedModel, load_model, model_bytes
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import missing_shards
+from raydistill.runs.shards import is_prepared, missing_shards
 from raydistill.student.lexicon_builder import check_encoder
 from raydistill.teachers.base import ModelTrial, TeacherKind
 from raydistill.teachers.kinds.cross_encoder import trial_of_base
@@ -66,7 +66,8 @@ def check_teachers(run: Run, stages: tuple[str, ...], *, connect: Connect) -> No
 
 def is_labeled(run: Run, name: str) -> bool:
     """Whether a teacher has logits for all shards."""
-    return run.logits(name).success() is not None and not missing_shards(run, name)
+    is_done = run.logits(name).success() is not None and is_prepared(run)
+    return is_done and not missing_shards(run, name)
 
 
 def check_teacher(run: Run, name: str, *, connect: Connect = lambda: None) -> None:
@@ -195,7 +196,8 @@ def _verdict(attempt: _Attempt) -> tuple[str, bool]:
 
 def sample_pairs(run: Run) -> Pairs:
     """Some clean pairs of the run: from its first shard, or from its raw files before prepare."""
-    shards = run.pairs.shards() if run.pairs.success() else []
+    done = run.pairs.success()
+    shards = sorted(done["shards"]) if done else []  # the folder may hold a stranger's file
     tables = [_head_of_shard(run.pairs, name) for name in shards[:1]] or _heads_of_files(run)
     pairs: dict[tuple[str, str], None] = {}
     for table in tables:

@@ -18,12 +18,10 @@ import ray
 from ray.core.generated import common_pb2 as _common_pb2
 from ray.core.generated import gcs_pb2 as _gcs_pb2
 from ray.exceptions import NodeDiedError, RayError, RayTaskError, WorkerCrashedError
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
 gcs_pb2: Any = _gcs_pb2  # generated, without types
 common_pb2: Any = _common_pb2
 _BAD_EXITS = ("SYSTEM_ERROR", "USER_ERROR", "NODE_OUT_OF_MEMORY")
-_SPACE = b"raydistill"
 _MEMORY = re.compile(r"was ([\d.]+)\s?GB used / ([\d.]+)\s?GB")
 _EXIT_CODE = re.compile(r"exits? with an exit code (-?\d+)")
 _NODE = re.compile(r"\bnode\b.{0,80}\b(died|dead|preempt\w*|terminated|removed)", re.DOTALL)
@@ -32,6 +30,7 @@ _PROCESS = re.compile(r"\bpid[:=]\s*(\d+)", re.IGNORECASE)
 _WRAPPED = "The above exception was the direct cause"
 _FATAL = re.compile(r"^Fatal Python error: .*", re.MULTILINE)
 _MOST_CHARS = 300
+MACHINE_LEFT = "its machine left the cluster"
 _NUM_LOOKS, _LOOK_EVERY_S = 30, 0.3
 
 
@@ -56,7 +55,7 @@ def cause_of(detail: str) -> str:
             "killer: `dmesg` of its machine says so)"
         )
     if _NODE.search(detail):
-        return "its machine left the cluster"
+        return MACHINE_LEFT
     return _one_line(detail) or "Ray does not say why"
 
 
@@ -65,10 +64,10 @@ def error_line(error: BaseException, *, since_s: float = 0.0) -> str:
 
     `since_s` is the time at which the work began: earlier ends of processes are ignored.
     """
-    if isinstance(error, RayTaskError):  # Ray Data's text follows the text of our error
+    if isinstance(error, RayTaskError):  # a text of Ray's may follow that of our error
         return _last_line(str(error).partition(_WRAPPED)[0])
     if isinstance(error, NodeDiedError):
-        return "its machine left the cluster"
+        return MACHINE_LEFT
     text = str(error)
     if "error raised in its creation task" in text:
         return _last_line(text)
@@ -94,36 +93,6 @@ class WorkerExit:
     def __str__(self) -> str:
         """One line, with the path of the log."""
         return f"{self.cause} (process {self.pid} on {self.address}, log {self.log})"
-
-
-def note_worker(key: str) -> None:
-    """Called by a worker: record that it works on the driver's item `key`."""
-    context = ray.get_runtime_context()
-    worker = f"{context.get_worker_id()} {context.get_node_id()}"
-    _internal_kv_put(key.encode(), worker.encode(), namespace=_SPACE)
-
-
-def forget_workers(keys: list[str]) -> None:
-    """Called by the driver at the end: delete the records of `note_worker`."""
-    for key in keys:
-        _internal_kv_del(key.encode(), namespace=_SPACE)
-
-
-def exit_of_noted(key: str) -> str:
-    """Why the worker that last worked on `key` ended, in one line."""
-    note = _internal_kv_get(key.encode(), namespace=_SPACE)
-    if note is None:
-        return "no worker began with it"
-    worker_id, node_id = note.decode().split()
-    ended = _wait_for(partial(_exit_of_worker, worker_id))
-    if _has_left(node_id):
-        return f"its machine left the cluster (worker {worker_id[:12]}, logs {_log_folder()})"
-    return str(ended) if ended else f"its worker was lost (logs {_log_folder()})"
-
-
-def _exit_of_worker(worker_id: str) -> WorkerExit | None:
-    rows = [one for one in _table() if one.worker_address.worker_id.hex() == worker_id]
-    return next((_to_exit(row) for row in rows if not row.is_alive), None)
 
 
 def exit_of_process(pid: int) -> WorkerExit | None:
@@ -175,11 +144,6 @@ def _table() -> list[Any]:
     """All workers that this cluster had; Ray's public listing of them needs a dashboard."""
     rows = ray._private.state.state._connect_and_get_accessor().get_worker_table()
     return [gcs_pb2.WorkerTableData.FromString(row) for row in rows]
-
-
-def _has_left(node_id: str) -> bool:
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return any(node["NodeID"] == node_id and not node["Alive"] for node in nodes)
 
 
 def _log_folder() -> str:

@@ -1,4 +1,4 @@
-"""The tables `[pairs]`, `[judged]` and `[cluster]` of the run file."""
+"""The tables `[pairs]` and `[judged]` of the run file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from raydistill.config.base import ConfigSection, Count, Share
-from raydistill.config.evaluation import PricesConfig
 from raydistill.errors import UserError
 
 
@@ -377,16 +376,3 @@ def to_judged_config(given: Mapping[str, object]) -> JudgedConfig:
         place, reason = ".".join(map(str, first["loc"])), first["msg"]
         reason = reason.removeprefix("Value error, ")
         raise UserError(f"{place}: {reason}, not {first['input']}" if place else reason) from error
-
-
-class ClusterConfig(ConfigSection):
-    """The Ray cluster."""
-
-    RUNTIME_ONLY = frozenset({"address", "gpus"})
-    address: str | None = None
-    """The address of a Ray cluster. Default: that of the job or of `RAY_ADDRESS`, else a Ray
-    started on this machine."""
-    gpus: int | None = Field(default=None, ge=0)
-    """The GPUs that an autoscaled cluster may grow to. Default: those that it has now."""
-    prices: PricesConfig = PricesConfig()
-    """What an hour costs, for the report."""

@@ -8,29 +8,27 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from raydistill.config.run_config import RENAMED, RunConfig
+from raydistill.credentials import check_no_secret
 from raydistill.errors import UserError
 from raydistill.files.inputs.decoding import decode_text
+from raydistill.files.uris import read_uri
 
-# Fields that were renamed: old name to new name, for the error message.
 
-
-def read_text(path: str) -> str:
-    """The text of the run file at `path`, in any Unicode encoding.
+def read_text(path: str, *, what: str = "config file") -> str:
+    """The text of the run file at `path`, local or a URI, in any Unicode encoding.
 
     Raises:
         UserError: no such file, or it cannot be read or decoded.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"no such config file: {path}")
     try:
-        return decode_text(file.read_bytes(), name=path)
+        return decode_text(read_uri(path), name=path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"no such {what}: {path}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from error
 
@@ -120,7 +118,20 @@ def parse_config(
         lay_over(raw, overlay)
     for override in overrides:
         apply_override(raw, override)
+    _check_no_secrets(raw)
     return to_config(raw, name=name)
+
+
+def _check_no_secrets(value: object, *, where: str = "") -> None:
+    """Raise UserError if a setting has credentials in a URI: no message must show them."""
+    if isinstance(value, str):
+        check_no_secret(where, value)
+    elif isinstance(value, Mapping):
+        for name, below in value.items():
+            _check_no_secrets(below, where=f"{where}.{name}" if where else name)
+    elif isinstance(value, list):
+        for below in value:
+            _check_no_secrets(below, where=where)
 
 
 def to_config(raw: Mapping[str, Any], *, name: str) -> RunConfig:
@@ -162,14 +173,9 @@ def _fields_at(loc: Sequence[str]) -> list[str]:
 
 
 def read_overlay(path: str) -> dict[str, object]:
-    """The tables of an overlay file, local or `s3://`.
+    """The tables of an overlay file, local or a URI.
 
     Raises:
         UserError: no such file, or not TOML.
     """
-    from raydistill.files.folder import Folder
-
-    folder, _, name = path.rpartition("/")
-    if not Folder(folder or ".").exists(name):
-        raise UserError(f"no such overlay file: {path}")
-    return parse_tables(decode_text(Folder(folder or ".").read_bytes(name), name=path), name=path)
+    return parse_tables(read_text(path, what="overlay file"), name=path)

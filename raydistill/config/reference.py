@@ -18,17 +18,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from raydistill.config.base import ConfigSection
+from raydistill.config.cluster import ClusterConfig
 from raydistill.config.data import (
-    ClusterConfig,
     CsvConfig,
     InputConfig,
     JudgedConfig,
     OtherLabelsConfig,
     PairsConfig,
 )
-from raydistill.config.evaluation import EvaluateConfig, PricesConfig
+from raydistill.config.evaluation import EvaluateConfig, PricesConfig, SpaceConfig, TuneConfig
 from raydistill.config.run_config import RunConfig
-from raydistill.config.search import SpaceConfig, TuneConfig
 from raydistill.config.student import (
     HIDDEN,
     TABLE_RATE,

@@ -13,10 +13,10 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from raydistill.config.base import OF_QUERIES, ConfigSection
-from raydistill.config.data import ClusterConfig, JudgedConfig, PairsConfig, ScoreInputs
-from raydistill.config.evaluation import EvaluateConfig
+from raydistill.config.cluster import ClusterConfig
+from raydistill.config.data import JudgedConfig, PairsConfig, ScoreInputs
+from raydistill.config.evaluation import EvaluateConfig, TuneConfig
 from raydistill.config.prompt import Prompt
-from raydistill.config.search import TuneConfig
 from raydistill.config.student import (
     HIDDEN,
     SEARCHED,

@@ -145,8 +145,10 @@ class TrainConfig(ConfigSection):
     """Checkpoints that are kept."""
     seed: int = 0
     """The seed of the weights, the order of the pairs and dropout."""
-    num_workers: Count = 1
-    """Ray Train workers."""
+    num_workers: Count | tuple[Count, Count] = 1
+    """Ray Train workers. `[1, 4]`: as many as the cluster holds, from 1 to 4; the fit goes on
+    without machines that are lost and takes new ones. Each batch has as many parts as the most
+    workers, and the student does not depend on how many of them there are at any moment."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs of a worker, where the cluster has GPUs. 0: CPUs."""
 
@@ -154,6 +156,20 @@ class TrainConfig(ConfigSection):
         """As of any section; without a `metric`, so that older fingerprints stay valid."""
         fields = super().fingerprint_fields()
         return {k: v for k, v in fields.items() if k != "metric" or v is not None}
+
+    @field_validator("num_workers", mode="before")
+    @classmethod
+    def _number_or_range(cls, given: object) -> object:
+        values = list(given) if isinstance(given, (list, tuple)) and len(given) == 2 else [given]
+        counts = [value for value in values if type(value) is int and value >= 1]
+        if len(counts) < len(values) or counts != sorted(counts):
+            raise ValueError("give a whole number of at least 1, or two: [least, most]")
+        return given
+
+    @property
+    def most_workers(self) -> int:
+        """The largest number of workers, which is the number of parts of a batch."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
     def table_rate(self, preset: str) -> float:
         """Learning rate of the embedding table."""

@@ -108,7 +108,7 @@ def run_trial(
         report({"pairs": entry["pairs"], "done_share": done_share, **found, **speed})
 
     callbacks = FitCallbacks(save=lambda _: None, log=lambda _: None, record=record)
-    fit_student(fit, state, loader, rank=0, num_workers=1, callbacks=callbacks)
+    fit_student(fit, state, loader, callbacks=callbacks)
 
 
 def _scale(loader: Loader, shards: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:

@@ -38,6 +38,7 @@ from raydistill.config.teachers import FinetuneConfig
 from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.files.folder import SUCCESS
 from raydistill.files.model_files import load_model, model_fingerprint
+from raydistill.progress import rate_line
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import awaited, split_shards
 from raydistill.stages.fits.finetune_pairs import finetune_pairs, write_learned
@@ -49,7 +50,7 @@ from raydistill.teachers.transformer.prompt_tokenizer import FINE_TUNED, is_deco
 
 logger = logging.getLogger("raydistill")
 RESULT = "result.json"
-_LINE_EVERY_S = 10.0
+_LINE_EVERY_S = 5.0
 
 
 def finetune_stage(run: Run, cluster: Cluster) -> bool:
@@ -257,12 +258,14 @@ class BestCheckpointCallback(TrainerCallback):
         self._last_line_s = now_s
         steps_per_s = (state.global_step - self._start_step) / max(now_s - self._start_s, 1e-9)
         rows = args.per_device_train_batch_size * args.world_size
-        eta_s = (state.max_steps - state.global_step) / max(steps_per_s, 1e-9)
-        self.log(
-            f"finetune  step {state.global_step:,}/{state.max_steps:,}  "
-            f"{state.global_step * rows:,} rows  {steps_per_s * rows:,.0f} rows/s  "
-            f"ETA {eta_s:.0f} s"
+        done = rate_line(
+            state.global_step * rows,
+            num_total=state.max_steps * rows,
+            seconds=now_s - self._start_s,
+            rate=steps_per_s * rows,
         )
+        workers = f"{args.world_size} worker{'s' if args.world_size > 1 else ''}"
+        self.log(f"finetune  step {state.global_step:,}/{state.max_steps:,}  {done}  {workers}")
 
 
 def make_trainer(

@@ -16,6 +16,7 @@ from typing import Any
 from raydistill.cluster.calibration import calibrate
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import has_gpu
+from raydistill.cluster.pools.pieces import Losses
 from raydistill.cluster.tasks import FAILED, Item, Step, run_chain
 from raydistill.cluster.teacher_trial import check_teacher, is_labeled, verdict_on
 from raydistill.config.teachers import TREES
@@ -89,6 +90,7 @@ def _label(run: Run, name: str, cluster: Cluster) -> None:
     )
     tally = _Tally(name, left, num_actors=work.num_actors)
     _score(left, work, tally)
+    tally.log_losses()
     still = missing_shards(run, name)
     if still:
         raise WorkError(
@@ -209,6 +211,7 @@ def _score(shards: list[Shard], work: _Work, tally: _Tally) -> None:
             num_actors=work.num_actors,
             gpus=work.gpus,
             on_lost=partial(_note_lost, errors),
+            losses=tally.losses,
         ):
             if FAILED in result:
                 errors[result["target"]] = result[FAILED]
@@ -242,6 +245,7 @@ class _Tally:
     most_actors: int = 0
     out_of_memory: int = 0
     uses: list[dict[str, str]] = field(default_factory=list)  # distinct device uses
+    losses: Losses = field(default_factory=Losses)
     _progress: Progress = field(init=False)
     _workers: deque[str] = field(init=False)
 
@@ -267,6 +271,21 @@ class _Tally:
             rows=result["rows"],
             note=f"{self.name}, {self._speed()}{actors} actors{self._where()}",
         )
+
+    @property
+    def wasted_rows(self) -> int:
+        """Pairs of the shards that were in an actor, or not yet written, when it was lost."""
+        num_rows = {shard.target: shard.num_rows for shard in self.shards}
+        return sum(num_rows[item["target"]] for item in self.losses.wasted)
+
+    def log_losses(self) -> None:
+        """Log a line if machines or processes were lost."""
+        if self.losses:
+            logger.warning(
+                "label     %s: %d machines were lost; %d shards in work (%s pairs) began again",
+                *(self.name, len(self.losses.machines), len(self.losses.wasted)),
+                f"{self.wasted_rows:,}",
+            )
 
     def _note_memory(self, result: Item) -> None:
         num = result.get("out_of_memory", 0)  # not set by the trees: they have no batches
@@ -312,5 +331,7 @@ class _Tally:
             **of_tokens,
             **merge_uses(self.uses),
             "actors": self.most_actors,
+            "lost_machines": len(self.losses.machines),
+            "wasted_rows": self.wasted_rows,
             "actor_us_per_pair": round(1e6 * self.busy_s / rows, 1) if rows else None,
         }

@@ -3,7 +3,7 @@
 Ray Train workers read pieces of shards and compute n-gram ids themselves. Output: the weights with
 the best `train.metric` on the dev split, and the last ones.
 Checkpoints are made at ends of windows of pieces; an interrupted fit resumes from the last one, on
-any number of workers.
+any number of workers, and with `num_workers = [1, 4]` the number follows the cluster.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
 from raydistill.cluster.connection import Cluster
-from raydistill.cluster.placement import device_of_worker, workers_use
+from raydistill.cluster.placement import common_dtype, device_of_worker, workers_use
 from raydistill.cluster.train_job import run_workers
 from raydistill.files.folder import Folder
-from raydistill.runs.lexicon_file import load_lexicon
+from raydistill.runs.lexicon_file import has_lexicon, load_lexicon
 from raydistill.runs.run_folder import Run
 from raydistill.stages.fits.covered import copy_scored
 from raydistill.stages.fits.lexicon import write_lexicon
@@ -50,12 +51,18 @@ _OWNER = "fit.txt"  # in a checkpoint: the fingerprint of its student; named for
 def train_stage(run: Run, cluster: Cluster) -> bool:
     """Fit the students that are not complete; False if all were complete.
 
+    A lexicon that was removed is made again: export and evaluate read it.
+
     Raises:
         UserError: shards that a teacher has not scored.
     """
-    if all(run.student(role).success() is not None for role in run.roles):
+    is_fitted = all(run.student(role).success() is not None for role in run.roles)
+    if is_fitted and has_lexicon(run):
         return False
     with run.begin("train"):
+        if is_fitted:
+            write_lexicon(run)
+            return True
         return any([train_role(run, role, cluster) for role in run.roles])
 
 
@@ -95,13 +102,15 @@ def _train(fit: StudentFit, cluster: Cluster) -> None:
 def train_loop(config: dict[str, Any]) -> None:
     """The function of each Ray Train worker: fit, or resume, the student of `config["fit"]`."""
     fit, context = config["fit"], ray.train.get_context()
-    device, num_workers = device_of_worker(), context.get_world_size()
-    use = workers_use(device, dtype=student_dtype(fit.settings.dtype, device=device))
+    device, rank = device_of_worker(), context.get_world_rank()
+    dtype = common_dtype(student_dtype(fit.settings.dtype, device=device))
+    use = workers_use(device, dtype=dtype)
     torch.set_num_threads(1)  # a step is too small for two threads, and the loader needs a core
     features = load_features(fit.output)
-    gradient_sync = GradientSync(device=device) if num_workers > 1 else None
+    num_parts = max(fit.settings.most_workers, context.get_world_size())
+    sync = GradientSync(device=device, num_parts=num_parts) if num_parts > 1 else None
     lexicon = load_lexicon(fit.run)
-    state = new_state(fit, features, device=device, gradient_sync=gradient_sync)
+    state = new_state(fit, features, device=device, dtype=dtype, gradient_sync=sync)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -110,20 +119,39 @@ def train_loop(config: dict[str, Any]) -> None:
             if owner.exists() and owner.read_text() == fit.fingerprint:
                 state.load(Path(folder) / "state.pt")
     loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
-    rank = context.get_world_rank()
-    go_on = partial(fit_student, fit, state, loader, rank=rank, num_workers=num_workers)
+    go_on = partial(fit_student, fit, state, loader)
+    leaving = partial(_is_leaving, fit, log=config["log"] if rank == 0 else None)
     if rank:
-        go_on(callbacks=FitCallbacks(save=_report_alone, log=lambda line: None))
+        callbacks = FitCallbacks(save=_report_alone, log=lambda line: None, is_leaving=leaving)
+        go_on(callbacks=callbacks)
     else:
         with tempfile.TemporaryDirectory() as folder:
             events = Events(Path(folder), fit.output / EVENTS)
             go_on(
                 callbacks=FitCallbacks(
-                    save=partial(_report, fit), log=config["log"], record=events.add
+                    save=partial(_report, fit),
+                    log=config["log"],
+                    record=events.add,
+                    is_leaving=leaving,
                 )
             )
         write_student(fit, state, use=use)
     ray.train.report({"best": state.best_dev[fit.metric]})
+
+
+def _is_leaving(fit: StudentFit, *, log: Callable[[str], None] | None) -> bool:
+    """Whether Ray says that a machine of the fit leaves soon; all workers get the same answer.
+
+    Ray Train does not wait for the workers: it starts again, from the newest checkpoint, when the
+    machine has left. Until then a checkpoint at each window's end keeps the loss below a window.
+    """
+    notice = ray.train.get_preemption_info()
+    if notice is not None and log is not None:
+        when = ""
+        if notice.deadline_ms is not None:
+            when = f" in {max(0.0, notice.deadline_ms / 1_000 - time.time()):.0f} s"
+        log(f"train     {fit.role} a machine leaves{when}: the state is saved at each window's end")
+    return notice is not None
 
 
 def _report_alone(state: FitState) -> None:

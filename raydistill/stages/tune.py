@@ -164,8 +164,8 @@ def _side_by_side(run: Run, cluster: Cluster) -> int:
     """The number of students that the cluster trains at once."""
     train = run.config.train
     if cluster.num_gpus and train.num_gpus:
-        return cluster.num_actors(gpus_each=train.num_gpus * train.num_workers)
-    return max(1, cluster.num_cores // train.num_workers)
+        return cluster.num_actors(gpus_each=train.num_gpus * train.most_workers)
+    return max(1, cluster.num_cores // train.most_workers)
 
 
 def _short(student: dict[str, Any], run: Run) -> str:

@@ -1,8 +1,9 @@
 """Shards to training batches: the plan, targets and n-gram ids; no Ray, no torch.
 
-The plan is a pure function of row counts, seed, epoch and number of workers. All workers have the
-same number of steps; each row is in exactly one batch of an epoch. A window (some pieces of shards,
-shuffled together) is the unit of resuming; windows do not depend on the number of workers.
+The plan is a pure function of row counts, seed, epoch and number of parts: each batch is cut into
+that many parts, and a worker computes one or several of them. All parts have the same number of
+steps; each row is in exactly one batch of an epoch. A window (some pieces of shards, shuffled
+together) is the unit of resuming; windows do not depend on the number of parts.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Batch:
-    """This worker's share of one step, and the number of pairs that all workers have in the step.
+    """One part of the batch of a step, and the number of pairs that all parts have in the step.
 
     `num_global` includes pairs without a target, which have weight 0: the plan needs only row
     counts.
@@ -78,19 +79,19 @@ def plan_windows(
     return [Window(epoch, index, tuple(group)) for index, group in enumerate(groups)]
 
 
-def rank_range(num_rows: int, *, rank: int, num_workers: int) -> tuple[int, int]:
-    """A worker's rows start..stop (exclusive) of a window; the sizes differ by at most one."""
-    return num_rows * rank // num_workers, num_rows * (rank + 1) // num_workers
+def part_range(num_rows: int, *, part: int, num_parts: int) -> tuple[int, int]:
+    """A part's rows start..stop (exclusive) of a window; the sizes differ by at most one."""
+    return num_rows * part // num_parts, num_rows * (part + 1) // num_parts
 
 
 def step_sizes(num_rows: int, *, num_steps: int) -> list[int]:
-    """A worker's rows in each step of a window; the sizes differ by at most one."""
+    """A part's rows in each step of a window; the sizes differ by at most one."""
     edges = [num_rows * step // num_steps for step in range(num_steps + 1)]
     return [stop - start for start, stop in pairwise(edges)]
 
 
 class Loader:
-    """Makes one worker's batches from shards."""
+    """Makes the batches of one part from shards."""
 
     def __init__(
         self, folder: Folder, targets: Targets, *, spec: NgramSpec, lexicon: Lexicon
@@ -141,57 +142,57 @@ class Loader:
         self,
         windows: Sequence[Window],
         *,
-        rank: int,
-        num_workers: int,
+        part: int,
+        num_parts: int,
         batch_rows: int,
         seed: int,
     ) -> Iterator[Batch]:
-        """The batches of all windows in order; `batch_rows` counts the pairs of all workers.
+        """The batches of all windows in order; `batch_rows` counts the pairs of all parts.
 
         The next window is read while the current one is split into batches.
         """
         shares = prefetch(
-            (self._window(window, rank=rank, num_workers=num_workers) for window in windows),
+            (self._window(window, part=part, num_parts=num_parts) for window in windows),
             depth=1,
         )
         for window, (features, targets) in zip(windows, shares, strict=True):
-            rng = np.random.default_rng([seed, window.epoch, window.index, rank, num_workers])
+            rng = np.random.default_rng([seed, window.epoch, window.index, part, num_parts])
             order = rng.permutation(len(targets))
-            sizes = worker_steps(window.num_rows, num_workers=num_workers, batch_rows=batch_rows)
+            sizes = part_steps(window.num_rows, num_parts=num_parts, batch_rows=batch_rows)
             at = 0
-            for step, size in enumerate(sizes[rank]):
+            for step, size in enumerate(sizes[part]):
                 rows = order[at : at + size]
                 rows = rows[~np.isnan(targets[rows])]  # pairs without a logit have no target
                 at += size
-                part = features.take(rows)
+                taken = features.take(rows)
                 yield Batch(
-                    look_up(part.ids_N, part.offsets),
-                    part.dense_BF,
+                    look_up(taken.ids_N, taken.offsets),
+                    taken.dense_BF,
                     targets[rows],
-                    num_global=sum(worker[step] for worker in sizes),
+                    num_global=sum(one[step] for one in sizes),
                     window=window,
-                    is_last=step + 1 == len(sizes[rank]),
+                    is_last=step + 1 == len(sizes[part]),
                 )
 
     def _window(
-        self, window: Window, *, rank: int, num_workers: int
+        self, window: Window, *, part: int, num_parts: int
     ) -> tuple[Features, NDArray[np.float32]]:
-        first, last = rank_range(window.num_rows, rank=rank, num_workers=num_workers)
+        first, last = part_range(window.num_rows, part=part, num_parts=num_parts)
         parts, at = [], 0
         for piece in window.pieces:
             start, stop = max(first - at, 0), min(last - at, piece.num_rows)
             if start < stop:
                 parts.append((piece, start, stop))
             at += piece.num_rows
-        if not parts:  # fewer rows than workers: an empty share with the right columns
+        if not parts:  # fewer rows than parts: an empty share with the right columns
             parts.append((window.pieces[0], 0, 0))
         return self._joined(parts)
 
 
-def worker_steps(num_rows: int, *, num_workers: int, batch_rows: int) -> list[list[int]]:
-    """Rows of each worker in each step of a window; all workers have the same number of steps."""
+def part_steps(num_rows: int, *, num_parts: int, batch_rows: int) -> list[list[int]]:
+    """Rows of each part in each step of a window; all parts have the same number of steps."""
     num_steps = -(-num_rows // batch_rows)
-    ranges = [rank_range(num_rows, rank=r, num_workers=num_workers) for r in range(num_workers)]
+    ranges = [part_range(num_rows, part=part, num_parts=num_parts) for part in range(num_parts)]
     return [step_sizes(stop - start, num_steps=num_steps) for start, stop in ranges]
 
 

@@ -27,12 +27,12 @@ from raydistill.student.batches import Batch, Loader, Window, plan_windows
 from raydistill.student.dev_split import DevSplit, dev_split, is_better, shown_metric
 from raydistill.student.gradient_sync import GradientSync
 from raydistill.student.loss_line import LossLine
-from raydistill.student.network import Inputs, Student, predict, to_inputs
-from raydistill.student.trainer import Trainer, rate_at
+from raydistill.student.network import Student, predict, to_inputs
+from raydistill.student.trainer import Part, Trainer, rate_at
 from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import student_dtype
 
-_LINE_EVERY_S = 10.0
+_LINE_EVERY_S = 5.0
 BATCHES_AHEAD = 8  # a few MB; hides the time of a batch that takes longer than a step
 
 
@@ -114,8 +114,8 @@ class FitState:
     average: Average | None = None
     epoch: int = 0
     window: int = 0  # index of the next window of the epoch
-    num_pairs: int = 0  # of all workers, in all epochs
-    loss_sum: float = 0.0  # of this worker, since the last evaluation
+    num_pairs: int = 0  # of all parts, in all epochs
+    loss_sum: float = 0.0  # of this worker's first part, since the last evaluation
     loss_pairs: int = 0
     best_dev: dict[str, float] = field(default_factory=dict)  # figures of the best weights
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -155,18 +155,20 @@ def new_state(
     features: Mapping[str, NDArray[np.float32]],
     *,
     device: str,
+    dtype: torch.dtype | None = None,
     gradient_sync: GradientSync | None = None,
 ) -> FitState:
     """The state of an untrained student; the seed makes it equal on every worker.
 
-    `features` has the mean and the standard deviation of each dense feature.
+    `features` has the mean and the standard deviation of each dense feature. `dtype` is the type of
+    the matrix products, by default that of the settings on this device.
     """
     settings = fit.settings
 
     def untrained() -> Student:
         torch.manual_seed(settings.seed)
-        dtype = student_dtype(settings.dtype, device=device)
-        student = Student(fit.spec, fit.run.config.student, device=device, dtype=dtype)
+        low = dtype or student_dtype(settings.dtype, device=device)
+        student = Student(fit.spec, fit.run.config.student, device=device, dtype=low)
         student.standardise(mean_F=features["dense_mean"], std_F=features["dense_std"])
         return student
 
@@ -180,42 +182,39 @@ class FitCallbacks:
     """Callbacks of a fit.
 
     `save` receives the state every `checkpoint_every_windows` windows, `log` each progress line,
-    `record` the figures of each evaluation.
+    `record` the figures of each evaluation. `is_leaving` is asked at the end of each window by all
+    workers: whether a machine is about to leave, and the state is to be saved at once.
     """
 
     save: Callable[[FitState], None]
     log: Callable[[str], None]
     record: Callable[[dict[str, float]], None] = lambda entry: None
+    is_leaving: Callable[[], bool] = lambda: False
 
 
 def fit_student(
-    fit: StudentFit,
-    state: FitState,
-    loader: Loader,
-    *,
-    rank: int,
-    num_workers: int,
-    callbacks: FitCallbacks,
+    fit: StudentFit, state: FitState, loader: Loader, *, callbacks: FitCallbacks
 ) -> None:
-    """Train from `state` to the end of the last epoch, or until `is_over`; updates `state`."""
+    """Train from `state` to the end of the last epoch, or until `is_over`; updates `state`.
+
+    This worker computes the parts of each batch that the trainer's `gradient_sync` gives it. The
+    result depends on the number of parts and not on the number of workers.
+    """
     dev = dev_split(fit.run, loader)
     device = str(state.student.table_VD.device)
     fit_logger = _FitLogger(fit, state, log=callbacks.log)
-    batches = prefetch(
-        _batches(fit, state, loader, rank=rank, num_workers=num_workers, device=device),
-        depth=BATCHES_AHEAD,
-    )
+    steps = prefetch(_steps(fit, state, loader, device=device), depth=BATCHES_AHEAD)
     num_windows = [len(_windows(fit, epoch)) for epoch in range(fit.num_epochs)]
     window: Window | None = None
-    for batch, inputs, targets_B in fit_logger.waiting(batches):
+    for batch, parts in fit_logger.waiting(steps):
         if batch.window is not window:
             window = batch.window
             # One dropout seed a window: a resumed fit draws the same masks as an uninterrupted one.
-            torch.manual_seed(hash((fit.settings.seed, window.epoch, window.index, rank)))
+            state.trainer.seed_dropout(fit.settings.seed, window.epoch, window.index)
         middle = state.num_pairs + batch.num_global / 2  # at the ends the rate may be 0
         rate = rate_at(fit.settings, done_share=middle / fit.num_pairs)
-        loss = state.trainer.step(inputs, targets_B, num_global=batch.num_global, rate=rate)
-        fit_logger.step(loss, num_pairs=len(targets_B), num_global=batch.num_global)
+        loss = state.trainer.step_parts(parts, num_global=batch.num_global, rate=rate)
+        fit_logger.step(loss, num_pairs=len(batch.targets_B), num_global=batch.num_global)
         ends_epoch = batch.is_last and window.index + 1 == num_windows[window.epoch]
         if ends_epoch or _is_due(state.num_pairs, batch, every=fit.settings.evaluate_every_pairs):
             _evaluate(fit, state, dev, device=device)
@@ -224,7 +223,8 @@ def fit_student(
         if batch.is_last:
             _next_window(state, window, ends_epoch=ends_epoch)
             num_done = sum(num_windows[: state.epoch]) + state.window
-            if num_done % fit.settings.checkpoint_every_windows == 0:
+            is_due = num_done % fit.settings.checkpoint_every_windows == 0
+            if callbacks.is_leaving() or is_due:
                 callbacks.save(state)
         if is_over(fit, state):
             return
@@ -236,22 +236,30 @@ def is_over(fit: StudentFit, state: FitState) -> bool:
     return state.epoch >= fit.num_epochs or (patience is not None and state.num_worse >= patience)
 
 
-def _batches(
-    fit: StudentFit, state: FitState, loader: Loader, *, rank: int, num_workers: int, device: str
-) -> Iterator[tuple[Batch, Inputs, Tensor]]:
-    """The remaining batches of all epochs, on the device."""
+def _steps(
+    fit: StudentFit, state: FitState, loader: Loader, *, device: str
+) -> Iterator[tuple[Batch, list[Part]]]:
+    """The remaining batches of all epochs: of each step the first own part's, and all own parts."""
     left = [w for epoch in range(state.epoch, fit.num_epochs) for w in _windows(fit, epoch)]
     if is_over(fit, state):
         left = []
-    for batch in loader.batches(
-        left[state.window :],
-        rank=rank,
-        num_workers=num_workers,
-        batch_rows=fit.settings.batch_rows,
-        seed=fit.settings.seed,
-    ):
-        inputs = to_inputs(batch.lookup, batch.dense_BF, device=device)
-        yield batch, inputs, torch.from_numpy(batch.targets_B).to(device)
+    of_parts = [
+        loader.batches(
+            left[state.window :],
+            part=part,
+            num_parts=state.trainer.num_parts,
+            batch_rows=fit.settings.batch_rows,
+            seed=fit.settings.seed,
+        )
+        for part in state.trainer.parts
+    ]
+    for batches in zip(*of_parts, strict=True):
+        yield batches[0], [_to_part(batch, device=device) for batch in batches]
+
+
+def _to_part(batch: Batch, *, device: str) -> Part:
+    inputs = to_inputs(batch.lookup, batch.dense_BF, device=device)
+    return Part(inputs, torch.from_numpy(batch.targets_B).to(device))
 
 
 def _windows(fit: StudentFit, epoch: int) -> list[Window]:
@@ -319,7 +327,7 @@ def copy_arrays(student: Student) -> dict[str, Tensor]:
 class _FitLogger:
     """Log lines of a fit: loss, speed and share of time spent waiting for batches.
 
-    One line every 10 s, and one for each evaluation.
+    One line every 5 s, and one for each evaluation.
     """
 
     def __init__(self, fit: StudentFit, state: FitState, *, log: Callable[[str], None]) -> None:
@@ -328,12 +336,12 @@ class _FitLogger:
         self.waited_s, self.before = 0.0, state.num_pairs
 
     def waiting(
-        self, batches: Iterator[tuple[Batch, Inputs, Tensor]]
-    ) -> Iterator[tuple[Batch, Inputs, Tensor]]:
-        """The same batches; adds up the time until each is available."""
+        self, steps: Iterator[tuple[Batch, list[Part]]]
+    ) -> Iterator[tuple[Batch, list[Part]]]:
+        """The same steps; adds up the time until each is available."""
         while True:
             start_s = time.monotonic()
-            item = next(batches, None)
+            item = next(steps, None)
             self.waited_s += time.monotonic() - start_s
             if item is None:
                 return

@@ -105,8 +105,14 @@ class Student:
             at = stop + size_out
         return found
 
-    def forward(self, inputs: Inputs, *, dropout: float = 0.0) -> tuple[Tensor, list[Tensor]]:
-        """Logits, shape B, and the input of each layer."""
+    def forward(
+        self,
+        inputs: Inputs,
+        *,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits, shape B, and the input of each layer; `generator` draws the dropout masks."""
         x = self._input(inputs).to(self._low_P.dtype)
         read = []
         *hidden, last = self.layers(self._low_P)
@@ -114,7 +120,8 @@ class Student:
             read.append(x)
             x = torch.addmm(bias, x, weight.t()).relu_()
             if dropout:
-                x *= torch.empty_like(x).bernoulli_(1 - dropout).div_(1 - dropout)
+                kept = torch.empty_like(x).bernoulli_(1 - dropout, generator=generator)
+                x *= kept.div_(1 - dropout)
         read.append(x)
         return torch.addmm(last[1], x, last[0].t()).squeeze(1).float(), read
 

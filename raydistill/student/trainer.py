@@ -7,6 +7,8 @@ and its import takes 1.5 s.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -48,6 +50,14 @@ def adagrad_rows_torch(
     table_VD.index_add_(0, rows_U, grads_UD * rates_U.unsqueeze(1), alpha=-1)
 
 
+@dataclass(frozen=True)
+class Part:
+    """One part of a batch: inputs and targets of its pairs."""
+
+    inputs: Inputs
+    targets_B: Tensor
+
+
 class Trainer:
     """A student and the state of its optimizer: the sums of squared gradients of Adagrad."""
 
@@ -59,7 +69,7 @@ class Trainer:
         gradient_sync: GradientSync | None = None,
         target: Target = "probability",
     ) -> None:
-        """`gradient_sync` sums the gradients of several workers; None: there is one worker.
+        """`gradient_sync` sums the gradients of several parts; None: a batch has one part.
 
         `target` is the kind of the targets and determines the loss: sigmoid cross-entropy for
         probabilities, half the squared distance for logits.
@@ -69,33 +79,76 @@ class Trainer:
         self.squares_P = torch.zeros_like(student.weights_P)
         self.squares_V = student.table_VD.new_zeros(len(student.table_VD))
         self._table_rate = config.table_rate(student.spec.preset)
-        self._grads_P = torch.empty_like(student.weights_P, dtype=student._low_P.dtype)
+        # A buffer each: a product's last bits may depend on the alignment of its result.
+        self._grads = [
+            torch.empty_like(student.weights_P, dtype=student._low_P.dtype) for _ in self.parts
+        ]
+        seed, device = torch.initial_seed(), student.table_VD.device
+        self._generators = [torch.Generator(device).manual_seed(seed) for _ in self.parts]
+
+    @property
+    def parts(self) -> range:
+        """The parts of a batch that this worker computes."""
+        return range(1) if self.gradient_sync is None else self.gradient_sync.parts
+
+    @property
+    def num_parts(self) -> int:
+        """The parts of a batch, of all workers."""
+        return 1 if self.gradient_sync is None else self.gradient_sync.num_parts
+
+    def seed_dropout(self, *numbers: int) -> None:
+        """Seed the dropout masks: of a part, whichever worker computes it."""
+        for part, generator in zip(self.parts, self._generators, strict=True):
+            generator.manual_seed(hash((*numbers, part)))
 
     def step(
         self, inputs: Inputs, targets_B: Tensor, *, num_global: int, rate: float = 1.0
     ) -> Tensor:
-        """One step on this worker's share of a batch of `num_global` pairs.
+        """`step_parts` where this worker has one part."""
+        return self.step_parts([Part(inputs, targets_B)], num_global=num_global, rate=rate)
 
-        The gradient is that of the mean loss over the pairs of all workers, so a step does not
-        depend on the number of workers. `rate` is a factor of both learning rates. Returns the sum
-        of the losses of this worker's pairs.
+    def step_parts(self, parts: Sequence[Part], *, num_global: int, rate: float = 1.0) -> Tensor:
+        """One step on this worker's parts of a batch of `num_global` pairs.
+
+        The gradient is that of the mean loss over the pairs of all parts, so a step does not depend
+        on the number of workers. `rate` is a factor of both learning rates. Returns the sum of the
+        losses of the first part's pairs.
         """
-        student, dropout, gradient_sync = self.student, self.student.dropout, self.gradient_sync
-        counts = None if gradient_sync is None else gradient_sync.all_gather_counts(inputs.rows_U)
-        logits_B, read = student.forward(inputs, dropout=dropout)
-        grads_B = self.residuals(logits_B, targets_B) / num_global
-        bag_grads = student.backward(grads_B, read, out_P=self._grads_P, dropout=dropout)
-        sums = None if gradient_sync is None else gradient_sync.all_reduce_dense(self._grads_P)
-        rows_U, grads_UD = inputs.rows_U, student.row_gradients(inputs, bag_grads)
-        if gradient_sync and counts and sums:  # sent in the type of the matrix products
-            low_UD = grads_UD.to(self._grads_P.dtype)
-            rows_U, grads_UD = gradient_sync.sum_rows(rows_U, low_UD, counts=counts)
-            sums.wait()
+        sync = self.gradient_sync
+        counts = sync and sync.all_gather_counts([part.inputs.rows_U for part in parts])
+        passes = [
+            self._backward(part, generator, num_global=num_global, out_P=out_P)
+            for part, generator, out_P in zip(parts, self._generators, self._grads, strict=True)
+        ]
+        flat_sum = sync and sync.sum_dense(self._grads)
+        rows = [
+            (part.inputs.rows_U, self.student.row_gradients(part.inputs, bag_grads))
+            for part, (_, bag_grads) in zip(parts, passes, strict=True)
+        ]
+        ((rows_U, grads_UD), *_), grads_P = rows, self._grads[0]
+        if sync and counts and flat_sum:  # sent in the type of the matrix products
+            flat_sum.send_sums()
+            low = [(ids_U, grads.to(grads_P.dtype)) for ids_U, grads in rows]
+            rows_U, grads_UD = sync.sum_rows(low, counts=counts)
+            grads_P = flat_sum.wait()
         learning_rate = rate * self.config.learning_rate
-        grads_P = self._grads_P.float()
-        adagrad(student.weights_P, self.squares_P, grads_P, learning_rate=learning_rate)
-        student.refresh()
+        adagrad(
+            self.student.weights_P, self.squares_P, grads_P.float(), learning_rate=learning_rate
+        )
+        self.student.refresh()
         self._move_rows(rows_U, grads_UD, learning_rate=rate * self._table_rate)
+        return self._loss(passes[0][0], parts[0].targets_B)
+
+    def _backward(
+        self, part: Part, generator: torch.Generator, *, num_global: int, out_P: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of a part, and the gradients of its bags; fills `out_P` with the network's."""
+        student, dropout = self.student, self.student.dropout
+        logits_B, read = student.forward(part.inputs, dropout=dropout, generator=generator)
+        grads_B = self.residuals(logits_B, part.targets_B) / num_global
+        return logits_B, student.backward(grads_B, read, out_P=out_P, dropout=dropout)
+
+    def _loss(self, logits_B: Tensor, targets_B: Tensor) -> Tensor:
         if self.target == "logit":
             return (logits_B - targets_B).square().sum() / 2
         return functional.binary_cross_entropy_with_logits(logits_B, targets_B, reduction="sum")

@@ -48,7 +48,7 @@ from raydistill.cli.main import main
 from raydistill.cluster.connection import Cluster, connect
 from raydistill.cluster.tasks import run_chain
 from raydistill.cluster.train_job import run_workers
-from raydistill.config.data import ClusterConfig
+from raydistill.config.cluster import ClusterConfig
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 

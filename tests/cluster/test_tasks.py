@@ -1,4 +1,4 @@
-"""Chains of steps on Ray Data: what fails stops nothing else, and is said once."""
+"""Chains of steps in actors: what fails stops nothing else, and is said once."""
 
 import os
 from collections.abc import Callable

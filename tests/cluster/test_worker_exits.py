@@ -69,7 +69,7 @@ def end(how: str) -> None:
     ],
 )
 def test_a_task_that_fails_says_why_in_one_line(local_ray: None, how: str, words: str) -> None:
-    """Ray Data alone would try a task that is killed again for ever."""
+    """After four processes of an item have ended."""
 
     def work(item: dict[str, Any]) -> dict[str, Any]:
         if item["at"] == 1:

@@ -30,8 +30,6 @@ def run_fit(
     state: FitState,
     *,
     saves: list[Path] | None = None,
-    rank: int = 0,
-    num_workers: int = 1,
 ) -> list[str]:
     """The lines of a fit; `saves` names a file, and gets those of the checkpoints."""
     lines: list[str] = []
@@ -44,7 +42,7 @@ def run_fit(
 
     callbacks = FitCallbacks(save=save, log=lines.append)
     loader = loader_of(fit)
-    fit_student(fit, state, loader, rank=rank, num_workers=num_workers, callbacks=callbacks)
+    fit_student(fit, state, loader, callbacks=callbacks)
     return lines
 
 

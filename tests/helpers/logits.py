@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from raydistill.files.folder import SUCCESS
 from raydistill.files.schema import LOGITS
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import SCORED_SPLITS, missing_shards, shards_to_score
@@ -36,14 +37,28 @@ def logits_of(run: Run) -> dict[str, bytes]:
     return {name: folder.read_bytes(name) for name in names}
 
 
-def label_without_ray(run: Run, names: set[str] | None = None) -> None:
-    """The three steps of label on some shards, or all, in this process."""
+def label_without_ray(run: Run, names: set[str] | None = None, *, name: str = "tiny") -> None:
+    """The three steps of label on some shards, or all, in this process; `name`: the teacher."""
     from raydistill.cluster.connection import Cluster
     from raydistill.stages import label
 
-    work = label._Work.of(run, "tiny", Cluster(num_cores=1, num_gpus=0))
+    work = label._Work.of(run, name, Cluster(num_cores=1, num_gpus=0))
     score = work.make()
-    for shard in missing_shards(run, "tiny"):
+    for shard in missing_shards(run, name):
         if names is None or shard.target in names:
             item = {"folder": shard.folder.uri, "name": shard.name, "target": shard.target}
             work.after(*score(*work.before(item, b"")))
+
+
+def score(run: Run, name: str) -> None:
+    """`label` of one teacher without actors."""
+    from raydistill.stages import label
+
+    label.record_model(run, name)
+    label_without_ray(run, name=name)
+    num_rows, num_bad = label.count_rows(run, name)
+    summary = {
+        "fingerprint": run.label_fingerprint(name), "rows_in": num_rows, "quarantined": num_bad,
+        "rows_out": num_rows - num_bad, "shards": len(shards_to_score(run)), "seconds": 1.0,
+    }  # fmt: skip
+    run.logits(name).write_json(SUCCESS, summary)

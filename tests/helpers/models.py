@@ -10,8 +10,11 @@ TINY = {
 }  # fmt: skip
 
 
-def make_bert(folder: Path, *, num_labels: int, seed: int = 0) -> Path:
-    """A real BERT cross-encoder with random weights: 1 layer, 32 wide, about 200 words."""
+def make_bert(folder: Path, *, num_labels: int, seed: int = 0, **sizes: int) -> Path:
+    """A real BERT cross-encoder with random weights: 1 layer, 32 wide, about 200 words.
+
+    `sizes` are other sizes than those of `TINY`.
+    """
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
@@ -22,7 +25,7 @@ def make_bert(folder: Path, *, num_labels: int, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(vocab),
-        **TINY,
+        **{**TINY, **sizes},
         num_labels=num_labels,
         initializer_range=0.5,  # large: a wrong order or a missing word changes the logit clearly
     )

@@ -35,7 +35,7 @@ def train(folder: Folder, shards: Shards) -> None:
     loader = Loader(folder / "pairs", targets, spec=spec, lexicon=lexicon)
     scale_features(loader, shards)
     windows = plan_windows(shards, seed=0, epoch=0, window_rows=2 * PIECE_ROWS)
-    batches = loader.batches(windows, rank=0, num_workers=1, batch_rows=4_096, seed=0)
+    batches = loader.batches(windows, part=0, num_parts=1, batch_rows=4_096, seed=0)
     num_pairs = sum(len(batch.targets_B) for batch in batches)
     if num_pairs != sum(shards.values()):
         raise ValueError(f"{num_pairs} pairs of {shards}")

@@ -1,13 +1,18 @@
 """A Ray cluster of several machines, as processes on this one: a head, and nodes that come and go.
 
+`job_server` is a head that takes jobs, of those who have its token.
+
 Each node is a `ray start --block` with a process group of its own; `kill` ends all its processes at
 once with signal 9, as a lost machine does. A driver connects by `address` from another process, or
-by `ray.init(address=...)`.
+by `ray.init(address=...)`. `autoscaler` starts a head whose autoscaler (v2, Ray's fake provider)
+adds and removes nodes itself; those are processes of the head's.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -15,16 +20,21 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 _STORE_BYTES = 100 << 20
 _START_S = 90.0
 _RAY = str(Path(sys.executable).with_name("ray"))
+_HEAD_ID = "f" * 51 + "00000"  # the fake provider counts its nodes from here
+_PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 AUTH = {"RAY_AUTH_MODE": "disabled"}  # of a cluster that listens on 127.0.0.1 for one test
 
 
@@ -60,8 +70,11 @@ class Node:
         family = _family(self.process.pid)
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=10)
-        for process in alive:
+        until_s = time.monotonic() + 10
+        while any(_is_alive(p) for p in family) and time.monotonic() < until_s:
+            self.process.poll()  # psutil.wait_procs fails where the kernel has no pidfd_open
+            time.sleep(0.1)
+        for process in family:
             try:
                 process.kill()
             except psutil.NoSuchProcess:
@@ -79,12 +92,12 @@ class RayCluster:
     environment: dict[str, str]
     nodes: list[Node] = field(default_factory=list)
 
-    def add_node(self, *, num_cpus: int = 1, num_gpus: int = 0) -> Node:
-        """Start a node and wait until the cluster has it."""
+    def add_node(self, *, num_cpus: int = 1, num_gpus: int = 0, core: int | None = None) -> Node:
+        """Start a node and wait until the cluster has it; `core`: all its processes use that."""
         before = set(self.alive())
         options = [f"--address={self.address}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}"]
         log = self.temp_dir / f"node-{len(self.nodes)}.log"
-        process = _start(options, log=log, environment=self.environment)
+        process = _start(options, log=log, environment=self.environment, core=core)
         node_id = _wait_for(lambda: next(iter(set(self.alive()) - before), None), log=log)
         node = Node(process, node_id, log)
         self.nodes.append(node)
@@ -122,13 +135,14 @@ def ray_cluster(
     head_cpus: int = 0,
     environment: Mapping[str, str] | None = None,
     head_options: tuple[str, ...] = (),
+    port: int | None = None,
 ) -> Iterator[RayCluster]:
     """A head on this machine; nodes are added by the caller.
 
     The temporary folder is directly in the system's one: a socket's path has at most 107 bytes.
     """
     temp_dir = Path(tempfile.mkdtemp(prefix="rd-"))
-    port = free_port()
+    port = port or free_port()
     variables = {**os.environ, **AUTH, "RAY_USAGE_STATS_ENABLED": "0", **(environment or {})}
     options = [
         *("--head", f"--port={port}", f"--num-cpus={head_cpus}", "--num-gpus=0"),
@@ -151,6 +165,193 @@ def ray_cluster(
         shutil.rmtree(temp_dir, ignore_errors=True)
 
 
+@contextmanager
+def autoscaler(
+    *,
+    max_nodes: int,
+    node: Mapping[str, float],
+    idle_s: float = 3.0,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[RayCluster]:
+    """A head without cores whose autoscaler starts up to `max_nodes` machines like `node`.
+
+    `node` is what each has, such as `{"CPU": 1, "GPU": 1}`. Machines without work for `idle_s`
+    are removed.
+    """
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="rd-") as folder:
+        path = Path(folder) / "autoscaler.json"  # JSON is YAML
+        path.write_text(json.dumps(_autoscaling(port, max_nodes, node, idle_s)))
+        variables = {
+            "RAY_FAKE_CLUSTER": "1",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_ID,
+            "RAY_CLOUD_INSTANCE_ID": _HEAD_ID,
+            "RAY_enable_autoscaler_v2": "1",
+            **(environment or {}),
+        }
+        options = (f"--autoscaling-config={path}",)
+        with ray_cluster(port=port, environment=variables, head_options=options) as cluster:
+            yield cluster
+
+
+def _autoscaling(
+    port: int, max_nodes: int, node: Mapping[str, float], idle_s: float
+) -> dict[str, object]:
+    nothing: dict[str, object] = {
+        "auth": {}, "docker": {}, "file_mounts": {}, "cluster_synced_files": [],
+        "initialization_commands": [], "setup_commands": [], "head_setup_commands": [],
+        "worker_setup_commands": [], "head_start_ray_commands": [],
+        "worker_start_ray_commands": [], "file_mounts_sync_continuously": False,
+        "rsync_exclude": [], "rsync_filter": [],
+    }  # fmt: skip
+    return {
+        **nothing,
+        "cluster_name": "fake",
+        "max_workers": max_nodes,
+        "upscaling_speed": 100.0,
+        "idle_timeout_minutes": idle_s / 60,
+        "provider": {
+            "type": "external",
+            "module": _PROVIDER,
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "launch_multiple": True,
+            "head_node_id": _HEAD_ID,
+            "gcs_address": f"127.0.0.1:{port}",
+        },
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {
+                "resources": {**node, "object_store_memory": _STORE_BYTES},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": max_nodes,
+            },
+        },
+    }
+
+
+@dataclass
+class JobServer:
+    """A head with cores and a dashboard, whose ports want a token."""
+
+    head: Node
+    url: str
+    gcs: str
+    temp_dir: Path
+    token: str
+    environment: dict[str, str]
+
+    def ask(self, path: str, *, body: dict[str, Any] | None = None, method: str = "GET") -> Any:  # noqa: ANN401
+        """The answer of the dashboard's interface of jobs."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(
+            f"{self.url}/{path}", data=data, headers=headers, method=method
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def add_machine(self, name: str, *, without: Path, num_cpus: int = 2) -> Node:
+        """A node with a host name of its own, on which the folder `without` is empty.
+
+        Needs the right to make namespaces: see `can_make_machines`.
+        """
+        log = self.temp_dir / f"{name}.log"
+        options = [f"--address={self.gcs}", f"--num-cpus={num_cpus}", "--num-gpus=0"]
+        # Ray's copies of working directories too: two machines would unpack them in one place.
+        (session,) = self.temp_dir.glob("session_2*")
+        folders = (without, session / "runtime_resources")
+        mounts = "".join(f'mount -t tmpfs none "{folder}" && ' for folder in folders)
+        script = f'hostname {name} && {mounts}exec "$@"'
+        within = ("unshare", "--uts", "--mount", "sh", "-c", script, "sh")
+        node = Node(_start(options, log=log, environment=self.environment, within=within), "", log)
+        _wait_for(lambda: name if name in self.hosts() else None, log=log)
+        return node
+
+    def hosts(self) -> list[str]:
+        """The host names of the living nodes."""
+        found = self.ask("nodes?view=hostNameList")
+        return list(found["data"]["hostNameList"])
+
+    def submit(self, command: str, *, package: str, num_cpus: int = 0) -> str:
+        """Start a job in a package that is there already; returns the job's id.
+
+        `num_cpus`: what its driver holds.
+        """
+        body = {
+            "entrypoint": command, "runtime_env": {"working_dir": package},
+            "entrypoint_num_cpus": num_cpus,
+        }  # fmt: skip
+        return str(self.ask("api/jobs/", body=body, method="POST")["submission_id"])
+
+    def stop_job(self, job: str) -> None:
+        """As `ray job stop`."""
+        self.ask(f"api/jobs/{job}/stop", method="POST")
+
+    def log(self, job: str) -> str:
+        """What a job has printed so far."""
+        return str(self.ask(f"api/jobs/{job}/logs")["logs"])
+
+    def hold(self, *, num_cpus: int, package: str) -> str:
+        """Take cores of a node that has so many, until the job that is returned is stopped."""
+        job = self.submit("sleep 600", package=package, num_cpus=num_cpus)
+        state = lambda: self.ask(f"api/jobs/{job}")["status"]  # noqa: E731
+        return _wait_for(
+            lambda: job if state() == "RUNNING" else None, log=self.temp_dir / "head.log"
+        )
+
+    def wait(self, job: str, *, timeout_s: float = 120.0) -> dict[str, Any]:
+        """What Ray says of a job that has ended."""
+        until_s = time.monotonic() + timeout_s
+        while time.monotonic() < until_s:
+            found: dict[str, Any] = self.ask(f"api/jobs/{job}")
+            if found["status"] in ("SUCCEEDED", "FAILED", "STOPPED"):
+                return found
+            time.sleep(0.2)
+        raise RuntimeError(f"{job} has not ended: {self.log(job)[-2_000:]}")
+
+
+@contextmanager
+def job_server(
+    *, num_cpus: int = 4, environment: Mapping[str, str] | None = None
+) -> Iterator[JobServer]:
+    """A head that takes jobs with token authentication; this process does not connect to it."""
+    temp_dir = Path(tempfile.mkdtemp(prefix="rd-"))
+    token, port, gcs_port = secrets.token_hex(32), free_port(), free_port()
+    (temp_dir / "token").write_text(token)
+    variables = {
+        **os.environ,
+        **{"PATH": f"{Path(_RAY).parent}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"},
+        **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(temp_dir / "token")},
+        **(environment or {}),
+    }
+    options = [
+        *("--head", f"--port={gcs_port}", f"--num-cpus={num_cpus}", "--num-gpus=0"),
+        *("--include-dashboard=true", f"--dashboard-port={port}", f"--temp-dir={temp_dir}"),
+    ]
+    log = temp_dir / "head.log"
+    head = Node(_start(options, log=log, environment=variables), "", log)
+    urls = f"http://127.0.0.1:{port}", f"127.0.0.1:{gcs_port}"
+    server = JobServer(head, *urls, temp_dir, token, variables)
+    try:
+        _wait_for(lambda: _takes_jobs(server), log=log)
+        yield server
+    finally:
+        head.stop()
+        shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+def _takes_jobs(server: JobServer) -> bool:
+    try:
+        return server.ask("api/jobs/") == []
+    except (urllib.error.URLError, OSError):
+        return False
+
+
 def free_port() -> int:
     """A port that nothing listens on."""
     with socket.socket() as listener:
@@ -165,10 +366,23 @@ def _alive(cluster: RayCluster) -> list[str]:
     return cluster.alive()
 
 
+def can_make_machines() -> bool:
+    """Whether this process may make namespaces of host names and mounts."""
+    command = ["unshare", "--uts", "--mount", "sh", "-c", "hostname x && mount -t tmpfs none /mnt"]
+    return bool(shutil.which("unshare")) and subprocess.run(command, check=False).returncode == 0
+
+
 def _start(
-    options: list[str], *, log: Path, environment: Mapping[str, str]
+    options: list[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    core: int | None = None,
+    within: tuple[str, ...] = (),
 ) -> subprocess.Popen[bytes]:
     command = [
+        *within,
+        *([] if core is None else ["taskset", "-c", str(core)]),
         *(_RAY, "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"),
         *(f"--object-store-memory={_STORE_BYTES}", f"--dashboard-agent-listen-port={free_port()}"),
         *options,
@@ -187,6 +401,13 @@ def _wait_for(find, *, log: Path) -> str:  # noqa: ANN001
             return str(found)
         time.sleep(0.2)
     raise RuntimeError(f"Ray did not start: {log.read_text()[-2_000:]}")
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -13,9 +13,9 @@ from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import (
     Loader,
     dense_scale,
+    part_steps,
     plan_windows,
     scale_features,
-    worker_steps,
 )
 from raydistill.teachers.soft_labels import Targets, soft_labels
 from tests.helpers.pairs import write_word_shards
@@ -30,41 +30,41 @@ def store(tmp_path: Path) -> tuple[Folder, Folder, dict[str, int]]:
 
 
 def seen(
-    loader: Loader, shards: dict[str, int], *, num_workers: int, batch_rows: int
+    loader: Loader, shards: dict[str, int], *, num_parts: int, batch_rows: int
 ) -> list[list[float]]:
-    """The targets that each worker sees in one epoch, through all of its batches."""
+    """The targets of each part in one epoch, through all of its batches."""
     windows = plan_windows(shards, seed=1, epoch=0, window_rows=20)
     found: list[list[float]] = []
-    for rank in range(num_workers):
+    for part in range(num_parts):
         batches = loader.batches(
-            windows, rank=rank, num_workers=num_workers, batch_rows=batch_rows, seed=1
+            windows, part=part, num_parts=num_parts, batch_rows=batch_rows, seed=1
         )
         found.append([target for batch in batches for target in batch.targets_B.tolist()])
     return found
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3, 9])
+@pytest.mark.parametrize("num_parts", [1, 2, 3, 9])
 @pytest.mark.parametrize("batch_rows", [1, 4, 1000])
 def test_no_row_is_dropped_and_none_seen_twice(
-    store: tuple[Folder, Folder, dict[str, int]], num_workers: int, batch_rows: int
+    store: tuple[Folder, Folder, dict[str, int]], num_parts: int, batch_rows: int
 ) -> None:
     pairs, logits, shards = store
     # A temperature that keeps the targets of 42 pairs apart.
     loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, lexicon=LEXICON)
-    workers = seen(loader, shards, num_workers=num_workers, batch_rows=batch_rows)
+    workers = seen(loader, shards, num_parts=num_parts, batch_rows=batch_rows)
     found = [target for worker in workers for target in worker]
     expected = 1 / (1 + np.exp(-np.arange(42) / 20.0))
     assert np.allclose(sorted(found), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3, 7])
-def test_all_workers_take_the_same_steps_and_agree_on_their_size(num_workers: int) -> None:
+@pytest.mark.parametrize("num_parts", [1, 2, 3, 7])
+def test_all_workers_take_the_same_steps_and_agree_on_their_size(num_parts: int) -> None:
     for num_rows in (1, 5, 128, 129, 1000):
-        sizes = worker_steps(num_rows, num_workers=num_workers, batch_rows=64)
+        sizes = part_steps(num_rows, num_parts=num_parts, batch_rows=64)
         assert len({len(worker) for worker in sizes}) == 1
         assert sum(map(sum, sizes)) == num_rows
         totals = [sum(worker[step] for worker in sizes) for step in range(len(sizes[0]))]
-        assert max(totals) <= 64 + num_workers  # as even as whole rows allow
+        assert max(totals) <= 64 + num_parts  # as even as whole rows allow
 
 
 def test_features_and_targets_are_of_the_same_pair(
@@ -78,26 +78,26 @@ def test_features_and_targets_are_of_the_same_pair(
         for row, target in enumerate(targets.tolist()):
             ids_of[target] = features.take(np.array([row])).ids_N.tolist()
     windows = plan_windows(shards, seed=1, epoch=0, window_rows=20)
-    for batch in loader.batches(windows, rank=1, num_workers=2, batch_rows=4, seed=1):
+    for batch in loader.batches(windows, part=1, num_parts=2, batch_rows=4, seed=1):
         lookup, bags = batch.lookup, SPEC.num_bags
         for row, target in enumerate(batch.targets_B.tolist()):
             start, stop = lookup.offsets[row * bags], lookup.offsets[(row + 1) * bags]
             assert lookup.rows_U[lookup.slots_N[start:stop]].tolist() == ids_of[target]
 
 
-def test_a_fit_goes_on_with_other_workers_where_it_was(
+def test_a_fit_goes_on_with_other_parts_where_it_was(
     store: tuple[Folder, Folder, dict[str, int]],
 ) -> None:
-    """Two workers do the first window, three the rest: every pair once."""
+    """Two parts do the first window, three the rest: every pair once."""
     pairs, logits, shards = store
     loader = Loader(pairs, Targets((logits,), (1.0,), temperature=20.0), spec=SPEC, lexicon=LEXICON)
     windows = plan_windows(shards, seed=1, epoch=0, window_rows=20)
     found = [
         target
-        for part, num_workers in ((windows[:1], 2), (windows[1:], 3))
-        for rank in range(num_workers)
+        for some, num_parts in ((windows[:1], 2), (windows[1:], 3))
+        for part in range(num_parts)
         for batch in loader.batches(
-            part, rank=rank, num_workers=num_workers, batch_rows=4, seed=1
+            some, part=part, num_parts=num_parts, batch_rows=4, seed=1
         )
         for target in batch.targets_B.tolist()
     ]  # fmt: skip
@@ -117,20 +117,20 @@ def test_epochs_and_seeds_shuffle_windows() -> None:
     assert [w.pieces for w in plans[0]] != [w.pieces for w in plans[1]]
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
+@pytest.mark.parametrize("num_parts", [1, 3])
 def test_a_pair_without_a_logit_has_no_say(
-    store: tuple[Folder, Folder, dict[str, int]], num_workers: int
+    store: tuple[Folder, Folder, dict[str, int]], num_parts: int
 ) -> None:
     """It stays in the plan: no other pair moves to another batch, or is lost."""
     pairs, logits, shards = store
     loader = Loader(pairs, Targets((logits,), (1.0,)), spec=SPEC, lexicon=LEXICON)
-    before = seen(loader, shards, num_workers=num_workers, batch_rows=4)
+    before = seen(loader, shards, num_parts=num_parts, batch_rows=4)
     name = "part-00002.parquet"
     table = logits.read_table(name)
     lost = soft_labels(table["logit"].to_numpy()[1:3, None], weights_M=[1.0]).tolist()
     values = pa.array(table["logit"].to_numpy(), mask=np.isin(np.arange(5), (1, 2)))
     logits.write_table(name, pa.table([table["pair_id"], values], schema=LOGITS))
-    after = seen(loader, shards, num_workers=num_workers, batch_rows=4)
+    after = seen(loader, shards, num_parts=num_parts, batch_rows=4)
     assert after == [[target for target in worker if target not in lost] for worker in before]
     assert sum(map(len, before)) - sum(map(len, after)) == 2
 
@@ -140,7 +140,7 @@ def test_a_plan_of_other_rows_is_refused(store: tuple[Folder, Folder, dict[str, 
     pairs, logits, shards = store
     loader = Loader(pairs, Targets((logits,), (1.0,)), spec=SPEC, lexicon=LEXICON)
     with pytest.raises(ValueError, match="has 5 rows, 4 planned"):
-        seen(loader, {**shards, "part-00002.parquet": 4}, num_workers=1, batch_rows=4)
+        seen(loader, {**shards, "part-00002.parquet": 4}, num_parts=1, batch_rows=4)
 
 
 def test_judged_pairs_have_their_label_as_target(tmp_path: Path) -> None:
@@ -212,9 +212,9 @@ def test_windows_of_large_shards_are_no_larger(window_rows: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [1, 3])
+@pytest.mark.parametrize("num_parts", [1, 3])
 def test_every_row_of_a_large_shard_is_seen_once(
-    large: tuple[Folder, Folder], num_workers: int
+    large: tuple[Folder, Folder], num_parts: int
 ) -> None:
     pairs, logits = large
     targets = Targets((logits,), (1.0,), target="logit")
@@ -223,9 +223,9 @@ def test_every_row_of_a_large_shard_is_seen_once(
     assert len(windows) == 2
     found = [
         batch.targets_B
-        for rank in range(num_workers)
+        for part in range(num_parts)
         for batch in loader.batches(
-            windows, rank=rank, num_workers=num_workers, batch_rows=4_096, seed=0
+            windows, part=part, num_parts=num_parts, batch_rows=4_096, seed=0
         )
     ]
     assert (np.sort(np.concatenate(found)) == np.arange(LARGE)).all()

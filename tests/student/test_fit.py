@@ -129,7 +129,7 @@ def _fit_of_worker(rank: int, fit: StudentFit, target: str) -> None:
     meet = f"file://{target}.workers"
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
     state = again(fit, GradientSync())
-    run_fit(fit, state, rank=rank, num_workers=2)
+    run_fit(fit, state)
     if rank == 0:
         Path(target).write_text(json.dumps(state.history))
     dist.destroy_process_group()

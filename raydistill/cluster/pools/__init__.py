@@ -1,0 +1,1 @@
+"""Items to the machines of a cluster that grows, shrinks and loses machines."""
