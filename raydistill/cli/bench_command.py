@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from raydistill.cli.options import add_title, split_values, title_columns
+from raydistill.cli.options.shared_options import add_title, split_values, title_columns
 from raydistill.errors import UserError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from raydistill.cli.options import (
+from raydistill.cli.options.shared_options import (
     add_csv,
     add_take_over,
     add_title,
@@ -12,6 +12,7 @@ from raydistill.cli.options import (
     positive,
     title_columns,
 )
+from raydistill.progress import heartbeat
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +82,9 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
 
 
 def _run_synthesize(arguments: argparse.Namespace) -> int:
+    from raydistill.cluster import places
     from raydistill.cluster.connection import connect
-    from raydistill.config.data import ClusterConfig
+    from raydistill.config.cluster import ClusterConfig
     from raydistill.stages.standalone import synthesize
 
     size = synthesize.ShopSize(
@@ -92,16 +94,20 @@ def _run_synthesize(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     if not synthesize.is_there(arguments.output, size):
+        output = "--output", arguments.output
+        places.check_not_in_package(*output)
         connect(ClusterConfig(), verbose=arguments.verbose)
-        synthesize.run(arguments.output, size)
+        with places.needing([output], []), heartbeat():
+            synthesize.run(arguments.output, size)
     return 0
 
 
 def _run_candidates(arguments: argparse.Namespace) -> int:
     from raydistill.candidates.catalogue import Sources, Texts
     from raydistill.candidates.mix import Mix
-    from raydistill.cluster.connection import connect, warn_if_apart
-    from raydistill.config.data import ClusterConfig
+    from raydistill.cluster import places
+    from raydistill.cluster.connection import connect
+    from raydistill.config.cluster import ClusterConfig
     from raydistill.stages.standalone import candidates
 
     given = arguments
@@ -119,9 +125,13 @@ def _run_candidates(arguments: argparse.Namespace) -> int:
     if candidates.is_there(plan):
         print(f"candidates: nothing left to do in {plan.output}")  # noqa: T201
         return 0
+    outputs = [("--output", given.output)]
+    inputs = [("input", path) for path in (*given.queries, *given.titles)]
+    places.check_not_in_package(*outputs[0])
     connect(ClusterConfig(), verbose=given.verbose)
-    warn_if_apart(plan.output.uri)
-    found = candidates.run(plan, take_over=given.take_over)
+    # There is no run file with cluster.shared_paths: each machine looks whether it sees the output.
+    with places.needing(outputs, inputs), heartbeat():
+        found = candidates.run(plan, take_over=given.take_over)
     print(  # noqa: T201
         f"{found['rows_out']:,} pairs: {found['top']:,} top, {found['middle']:,} middle, "
         f"{found['random']:,} random; {found['queries_without_a_hit']:,} queries share no word "

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from raydistill.cli.judged_options import (
+from raydistill.cli.options.judged_options import (
     FELL_SHORT,
     OF_JUDGED,
     add_bounds,
@@ -15,7 +15,7 @@ from raydistill.cli.judged_options import (
     given_options,
     judged_rules,
 )
-from raydistill.cli.options import add_run, positive, read_run
+from raydistill.cli.options.shared_options import add_run, positive, read_run
 from raydistill.cli.stage_commands import add_of_stage, run_stage_command
 from raydistill.errors import UserError
 

@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from raydistill.cli.options import add_csv, add_title, csv_options, positive, title_columns
+from raydistill.cli.options.shared_options import (
+    add_csv,
+    add_title,
+    csv_options,
+    positive,
+    title_columns,
+)
 from raydistill.errors import UserError
 from raydistill.evaluation.markup import plain, plain_json
 

@@ -1,8 +1,9 @@
 """`raydistill COMMAND ...`: the parser, the console, exit codes.
 
 Exit codes: 0 success or nothing to do; 1 a failure, described in one line; 2 a user's mistake, with
-the remedy in the message; 3 a figure fell short of `--fail-under` or `--fail-over`; 130 stopped by
-Ctrl-C; 141 the reader of the output has closed the pipe (`| head`).
+the remedy in the message; 3 a figure fell short of `--fail-under` or `--fail-over`, `verify` found
+damage, or `doctor` something missing; 130 stopped by Ctrl-C; 141 the reader of the output has
+closed the pipe (`| head`); 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -13,20 +14,31 @@ import os
 import select
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
 
 from raydistill.cli.bench_command import add_bench
+from raydistill.cli.checks.doctor_command import add_doctor
+from raydistill.cli.checks.plan_command import add_plan
+from raydistill.cli.checks.verify_command import add_verify
 from raydistill.cli.data_commands import add_candidates, add_inspect, add_synthesize
 from raydistill.cli.evaluate_command import add_compare, add_evaluate
 from raydistill.cli.explain_command import add_explain, add_neighbors
 from raydistill.cli.score_command import add_score
 from raydistill.cli.select_command import add_select
 from raydistill.cli.stage_commands import STAGES_HELP, add_stage
+from raydistill.credentials import masked
 from raydistill.errors import UserError, WorkError
 from raydistill.evaluation.markup import plain_lines
 
 logger = logging.getLogger("raydistill")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: `ray job stop`, a head that goes away; handled as Ctrl-C is."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_console(verbose=arguments.verbose)
     try:
         command: Callable[[argparse.Namespace], int] = arguments.command
-        code = command(arguments)
+        with _sigterm_unwinds():
+            code = command(arguments)
         if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()  # a closed pipe raises here, not at exit
         return code
@@ -44,23 +57,54 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return 128 + signal.SIGPIPE
     except UserError as error:
-        print(f"raydistill: error: {plain_lines(str(error))}", file=sys.stderr)  # noqa: T201
+        print(f"raydistill: error: {_shown(str(error))}", file=sys.stderr)  # noqa: T201
         return 2
     except WorkError as error:
         if arguments.verbose:
             traceback.print_exc()
         hint = "" if arguments.verbose else " (--verbose shows all of it)"
-        print(f"raydistill: failed: {plain_lines(str(error))}{hint}", file=sys.stderr)  # noqa: T201
+        print(f"raydistill: failed: {_shown(str(error))}{hint}", file=sys.stderr)  # noqa: T201
         return 1
-    except KeyboardInterrupt:
-        print("raydistill: stopped; run the same command to resume", file=sys.stderr)  # noqa: T201
-        return 130
+    except KeyboardInterrupt as error:
+        is_sigterm = isinstance(error, Terminated)
+        by = " by SIGTERM" if is_sigterm else ""
+        print(f"raydistill: stopped{by}; run the same command to resume", file=sys.stderr)  # noqa: T201
+        return 128 + (signal.SIGTERM if is_sigterm else signal.SIGINT)
     except ImportError as error:
         if error.name and error.name.split(".")[0] == "raydistill":
             raise
         need = f"raydistill: error: {error}; pip install 'raydistill[distill]'"
         print(need, file=sys.stderr)  # noqa: T201
         return 2
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """SIGTERM ends the command inside as Ctrl-C does: leases are released, workers end."""
+    came = threading.Event()
+
+    def terminate(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another would stop the release of a lease
+        came.set()
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if came.is_set():  # inside `ray.get` Ray raises a KeyboardInterrupt of its own
+            raise Terminated from error
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _shown(text: str) -> str:
+    """A text without characters that a terminal executes, and without credentials."""
+    return masked(plain_lines(text))
 
 
 def _nobody_reads() -> bool:
@@ -97,6 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     add_score(commands.add_parser("score", parents=[common], help="score a file of pairs"))
     text = "time a bundle beside BERT, TinyBERT, a teacher, fastText and model2vec"
     add_bench(commands.add_parser("bench", parents=[common], help=text, description=text))
+    text = "hours, money, energy and bytes of a run with 1 to N GPUs, before it is begun"
+    add_plan(commands.add_parser("plan", parents=[common], help=text, description=text))
+    text = "read all files of a run, and name what is missing, damaged or counted wrong"
+    add_verify(commands.add_parser("verify", parents=[common], help=text, description=text))
+    text = "what this machine lacks for a run or for serving, and the command that mends it"
+    add_doctor(commands.add_parser("doctor", parents=[common], help=text, description=text))
     text = "what drove the score of a pair: its n-grams and match features"
     add_explain(commands.add_parser("explain", parents=[common], help=text, description=text))
     text = "the nearest n-grams of a word"
@@ -112,11 +162,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _PlainFormatter(logging.Formatter):
-    """Log lines without characters that a terminal executes: lines may quote users' texts."""
+    """Log lines as `_shown` shows them: they may quote users' texts and settings."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as plain text."""
-        return plain_lines(super().format(record))
+        return _shown(super().format(record))
 
 
 def _set_up_console(*, verbose: bool) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 
-from raydistill.cli.options import add_csv, add_title, csv_options, title_columns
+from raydistill.cli.options.shared_options import add_csv, add_title, csv_options, title_columns
 from raydistill.errors import UserError
 
 logger = logging.getLogger("raydistill")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from raydistill.cli.options import add_run, positive, read_run
+from raydistill.cli.options.shared_options import add_run, positive, read_run
 
 
 def add_select(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from raydistill.cli.options import Parser, add_run, add_take_over, read_run, split_values
+from raydistill.cli.options.shared_options import (
+    Parser,
+    add_run,
+    add_take_over,
+    read_run,
+    split_values,
+)
 
 if TYPE_CHECKING:
     from raydistill.runs.run_folder import Run
@@ -32,7 +38,9 @@ def add_stage(parser: argparse.ArgumentParser, name: str) -> None:
 def add_of_stage(parser: Parser, name: str) -> None:
     """The options of a command that runs stages, without those of `add_run`."""
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the settings and what is complete, and stop"
+        "--dry-run",
+        action="store_true",
+        help="print the settings and the plan: what is left, what it asks for; and stop",
     )
     add_take_over(parser)
     if name == "evaluate":
@@ -72,6 +80,7 @@ def run_stage_command(name: str, arguments: argparse.Namespace) -> int:
 def _run_curve(run: Run, arguments: argparse.Namespace) -> int:
     from raydistill.cluster.connection import connect
     from raydistill.evaluation.learning_curve import SHARES, console_curve
+    from raydistill.stages.distill import check_run, on_machines
     from raydistill.stages.standalone import curve
 
     percents = split_values("--curve-shares", arguments.curve_shares, float)
@@ -80,8 +89,10 @@ def _run_curve(run: Run, arguments: argparse.Namespace) -> int:
         split_values("--curve-presets", arguments.curve_presets, _preset),
         split_values("--curve-seeds", arguments.curve_seeds, int),
     )
-    run.check_owner()
-    found = curve.fit_curve(run, settings, connect(run.config.cluster, verbose=arguments.verbose))
+    check_run(run)
+    cluster = connect(run.config.cluster, verbose=arguments.verbose)
+    with on_machines("curve", run):
+        found = curve.fit_curve(run, settings, cluster)
     print(f"\n{console_curve(found)}\n\ncurve: {run.root}/curve/{curve.TABLE}")  # noqa: T201
     return 0
 
@@ -93,15 +104,13 @@ def _preset(name: str) -> str:
 
 
 def _dry_run(run: Run) -> int:
-    from raydistill.runs.run_folder import STAGES
-    from raydistill.stages.distill import is_complete, outputs
+    from raydistill.stages.distill import check_run
+    from raydistill.stages.left import plan_lines
 
     print(run.config.resolved.to_toml())  # noqa: T201
-    run.check_owner()
-    for stage in (*STAGES, *(["tune"] if run.config.tune.space else [])):
-        state = "complete" if is_complete(stage, run) else "to do"
-        folders = ", ".join(folder.uri for folder in outputs(stage, run)) or "no output"
-        print(f"{stage:<9} {state:<9} {folders}")  # noqa: T201
+    check_run(run)
+    for line in plan_lines(run):
+        print(line)  # noqa: T201
     return 0
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
+from raydistill.progress import heartbeat
+from raydistill.runs.lexicon_file import has_lexicon
 from raydistill.runs.run_folder import STAGES, Run
-from raydistill.runs.shards import awaited, missing_shards
+from raydistill.runs.shards import awaited, is_prepared, missing_shards
 
 if TYPE_CHECKING:
     from raydistill.cluster.connection import Cluster
 
 logger = logging.getLogger("raydistill")
+_ON_DRIVER = frozenset({"export", "evaluate"})  # stages that start no worker
 _NEED_TEACHERS = frozenset({"finetune", "label", "train"})  # stages that load models
 
 
@@ -41,20 +46,60 @@ def _check_waiting(name: str, run: Run) -> None:
         )
 
 
-def _run_stage(name: str, run: Run, *, verbose: bool) -> bool:
+def check_run(run: Run) -> None:
+    """Raise UserError if the run folder is not this run's, or will be lost with a job."""
+    from raydistill.cluster.places import check_not_in_package
+
+    config = run.config
+    check_not_in_package("run_dir", config.run_dir, shared=config.cluster.shared_paths)
     run.check_owner()
+
+
+def _run_stage(name: str, run: Run, *, verbose: bool) -> bool:
+    check_run(run)
     if name == "prepare":
         _check_inputs(run)
     if is_complete(name, run):
         return False
     if name in _NEED_TEACHERS:
         _check_teachers(run, (name,), verbose=verbose)
-    return _stage(name, run, verbose=verbose)()
+    work = _stage(name, run, verbose=verbose)
+    with heartbeat() if name in _ON_DRIVER else on_machines(name, run):
+        return work()
+
+
+@contextmanager
+def on_machines(name: str, run: Run) -> Iterator[None]:
+    """Check that all machines see what the stage reads and writes; log lines with the cost."""
+    from raydistill.cluster import places, spending
+
+    config = run.config
+    outputs, inputs = [("run_dir", config.run_dir)], _inputs(name, run)
+    places.check_places(outputs, inputs, config.cluster)
+    spent = spending.of_this_job(config.cluster.prices)
+    with places.needing(outputs, inputs), heartbeat(lambda: str(spent)):
+        yield
+
+
+def _inputs(name: str, run: Run) -> list[tuple[str, str]]:
+    """The files and models that the workers of a stage read, each with its setting's name."""
+    if name == "prepare":
+        rules = run.rules.items()
+        return [(f"{section}.input", one.path) for section, given in rules for one in given.input]
+    found = []
+    for teacher, given in run.config.teachers.items():
+        field, model = f"teachers.{teacher}.{given.teacher_kind}", given.source
+        is_read = name == ("finetune" if given.base else "label")
+        if is_read and model is not None and "://" not in model and Path(model).is_dir():
+            found.append((field, model))
+        if name == "label":
+            found += [(field, scores.path) for scores in given.scores or ()]
+    return found
 
 
 def run_all(run: Run, *, verbose: bool = False) -> bool:
     """Run each stage that is not complete; False if all are complete."""
-    run.check_owner()
+    check_run(run)
     _check_inputs(run)
     left = tuple(name for name in STAGES if not is_complete(name, run))
     if not _NEED_TEACHERS.isdisjoint(left):
@@ -118,7 +163,8 @@ def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
 
 
 def _connect(run: Run, *, verbose: bool) -> Cluster:
-    from raydistill.cluster.connection import connect, warn_if_apart
+    from raydistill.cluster.connection import connect
+    from raydistill.cluster.places import check_places
 
     config = run.config
     cluster = connect(
@@ -127,7 +173,7 @@ def _connect(run: Run, *, verbose: bool) -> Cluster:
         max_length=config.label.max_length,
         verbose=verbose,
     )
-    warn_if_apart(run.root.uri)
+    check_places([("run_dir", config.run_dir)], [], config.cluster)
     return cluster
 
 
@@ -137,12 +183,16 @@ def is_complete(name: str, run: Run) -> bool:
         return False
     if name == "prepare":
         return not any(run.unknown_files(dataset) for dataset in run.rules)
+    if name == "train":
+        return has_lexicon(run)
     if name == "export":
         return run.has_bundle()
     if name == "evaluate":
         return run.has_report()
-    # A logits file that was deleted is scored again.
-    return name != "label" or not any(missing_shards(run, t) for t in run.config.teacher_names)
+    if name != "label":
+        return True
+    # A logits file that was deleted is scored again; of pairs that were, prepare comes first.
+    return is_prepared(run) and not any(missing_shards(run, t) for t in run.config.teacher_names)
 
 
 def _has(folder: Folder, fingerprint: str) -> bool:

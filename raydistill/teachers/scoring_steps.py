@@ -22,6 +22,7 @@ from raydistill.files.folder import Folder
 from raydistill.files.model_files import PinnedModel, load_model
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import JUDGED, LOGITS, PAIRS, QUARANTINE, check_schema
+from raydistill.files.stores.s3_options import split_options
 from raydistill.teachers.cross_encoder import Teacher, load_pair_tokenizer
 from raydistill.teachers.heads.class_gains import GivenGains
 from raydistill.teachers.transformer.device import device_use
@@ -35,6 +36,7 @@ _SHOWN_CHARS = 200  # of a text in quarantine/
 # A shard with at most this many bad pairs does not stop the run, as a few may be a large share of a
 # small shard. The bad pairs of all shards are counted at the end.
 _FEW_BAD_PAIRS = 10
+MARK = b"raydistill.logits"  # the key of the mark in a logits file
 SCORED = LOGITS.append(pa.field("reason", pa.string()))  # reason: why there is no logit
 
 
@@ -220,8 +222,17 @@ def write_logits(
     table = from_bytes(data)
     if item["bad_rows"]:
         quarantine.write_table(item["target"], _bad_pairs(item, table))
-    logits.write_table(item["target"], table.select(LOGITS.names))
+    scored = table.select(LOGITS.names).replace_schema_metadata(logits_mark(logits))
+    logits.write_table(item["target"], scored)
     return item, b""
+
+
+def logits_mark(logits: Folder) -> dict[bytes, bytes]:
+    """The schema metadata of the files in a teacher's folder: its name, teacher and fingerprint.
+
+    All teachers have files of the same names and pairs; `verify` finds one in another's folder.
+    """
+    return {MARK: split_options(logits.uri)[0].rpartition("/")[2].encode()}
 
 
 def _bad_pairs(item: Item, table: pa.Table) -> pa.Table:

@@ -1,6 +1,7 @@
 """Mistakes of users: one line of error message, exit code 2, no traceback."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,8 @@ def test_dry_run_touches_nothing(
     out = capsys.readouterr().out
     assert "shard_rows = 65536" in out
     assert out.count("to do") == 5  # nothing to fine-tune
+    assert f"writes to {tmp_path}/run\n" in out and "files: judged 1, pairs 1\n" in out
+    assert "all shards that prepare writes\n" in out and "asks for 1 worker of one core\n" in out
     assert not (tmp_path / "run").exists()
 
 
@@ -167,3 +170,22 @@ def test_why_ray_did_not_start_is_said() -> None:
         "Ray did not start: The current node timed out during startup.; its last output: no "
         "space left for the object store\n"
     )
+
+
+def test_sigterm_is_told_from_ctrl_c_whatever_a_library_makes_of_it(
+    file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray raises a KeyboardInterrupt of its own for an error of a signal's handler."""
+
+    def wait(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("raydistill.cli.stage_commands.read_run", wait)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["prepare", "--config", file]) == 143
+    said = capsys.readouterr().err
+    assert said == "raydistill: stopped by SIGTERM; run the same command to resume\n"
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -4,6 +4,7 @@ tests/bench/kill_label.py, kill_tune.py and same_bytes.py kill more, and other p
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,28 @@ def run_until(stage: str, run: Run, is_due: Callable[[], bool]) -> None:
         time.sleep(0.01)
     driver.kill()
     driver.communicate()
+
+
+def test_ctrl_c_during_a_fit_says_how_to_go_on(labeled: Run) -> None:
+    """Ray Train has a handler of its own, which ended the driver with 1 and without a word."""
+    file, root = Path(f"{labeled.root.uri}.toml"), Path(labeled.root.uri)
+    file.write_text(labeled.config.to_toml())
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "raydistill", "train", "--config", str(file)],
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not list(root.glob("_fits/train-*/*")):
+        assert driver.poll() is None, driver.communicate()[1][-2_000:]
+        time.sleep(0.05)
+    time.sleep(1)  # the controller, which has made that folder, is about to start the workers
+    driver.send_signal(signal.SIGINT)
+    said = driver.communicate(timeout=60)[1]
+    assert driver.returncode == 130, said
+    assert said.strip().splitlines()[-1] == "raydistill: stopped; run the same command to resume"
+    assert not (root / "_leases" / "train.json").exists()
+    assert labeled.student("student").success() is None
 
 
 def has_files(folder: Path, pattern: str) -> Callable[[], bool]:

@@ -109,6 +109,21 @@ def label_targets(run: Run, name: str) -> np.ndarray:
     return np.asarray(run.logits("tiny").read_table(name)["logit"].to_numpy())
 
 
+def test_pairs_of_lost_shards_are_counted(prepared: Run, caplog: pytest.LogCaptureFixture) -> None:
+    shards = shards_to_score(prepared)
+    tally = label._Tally("tiny", shards, num_actors=1)
+    tally.log_losses()
+    assert not caplog.messages
+    tally.losses.machines.add("a")
+    lost = [{"target": shards[at].target} for at in (0, 1, 1)]
+    tally.losses.wasted.extend(lost)
+    num_rows = shards[0].num_rows + 2 * shards[1].num_rows
+    assert tally.wasted_rows == tally.summary()["wasted_rows"] == num_rows
+    assert tally.summary()["lost_machines"] == 1
+    tally.log_losses()
+    assert f"1 machines were lost; 3 shards in work ({num_rows:,} pairs)" in caplog.text
+
+
 @pytest.mark.ray
 def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done(
     local_ray: None, prepared: Run

@@ -10,7 +10,7 @@ import torch
 
 from raydistill.config.run_config import RunConfig
 from raydistill.data.pairs import query_keys
-from raydistill.data.prepare_steps import plan_parts, scatter_part
+from raydistill.data.passes.scatter import plan_scatter, scatter_parts
 from raydistill.errors import UserError
 from raydistill.evaluation.dataset_stats import inspect_run
 from raydistill.evaluation.report.console import console_table
@@ -131,8 +131,9 @@ def cut_off(run: Run) -> None:
     run.write_manifest(run.manifest)
     (pairs,) = prepare._datasets(run)
     assert draw_splits(run, pairs)
-    part = plan_parts(run.manifest.pairs[0])[-1]
-    scatter_part(part, dataset=pairs, held_out=prepare._held_out(run, pairs))
+    assert not pairs.begin_chunks()
+    part = plan_scatter(pairs, run.manifest.pairs[0])[-1]
+    scatter_parts(part, dataset=pairs, held_out=prepare._held_out(run, pairs))
 
 
 @pytest.mark.ray

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydistill.data.prepare_steps import plan_parts, scatter_part
+from raydistill.data.passes.scatter import plan_scatter, scatter_parts
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.inputs.input_files import InputFile
@@ -58,6 +58,8 @@ def test_the_order_of_files_and_rows_does_not_matter(
     prepare.prepare_stage(second)
     assert parquet_files(first) == parquet_files(second)
     assert len(parquet_files(first)) > 6
+    for run in (first, second):  # not in the order of a set, which each process has anew
+        assert list(run.manifest.patterns) == sorted(run.patterns)
 
 
 @pytest.mark.ray
@@ -78,10 +80,12 @@ def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
     assert prepare.prepare_stage(whole)
     cut.write_manifest(cut.manifest)
     judged, pairs = prepare._datasets(cut)
-    for part in plan_parts(cut.manifest.judged[0]):
-        scatter_part(part, dataset=judged, held_out=prepare._held_out(cut, judged))
-    for part in plan_parts(cut.manifest.pairs[0])[1:]:
-        scatter_part(part, dataset=pairs, held_out=prepare._held_out(whole, pairs))
+    for dataset in (judged, pairs):
+        assert not dataset.begin_chunks()
+    for part in plan_scatter(judged, cut.manifest.judged[0]):
+        scatter_parts(part, dataset=judged, held_out=prepare._held_out(cut, judged))
+    for part in plan_scatter(pairs, cut.manifest.pairs[0])[1:]:
+        scatter_parts(part, dataset=pairs, held_out=prepare._held_out(whole, pairs))
     (tmp_path / "2" / "pairs" / "_chunks" / "0" / "part-00002.json").unlink()
     assert prepare.prepare_stage(run_over(tmp_path / "2", raw_files))
     assert parquet_files(whole) == parquet_files(cut)
@@ -96,6 +100,35 @@ def test_a_prepare_cut_off_anywhere_goes_on_to_the_same_bytes(
     assert done and again and all(done[n] == again[n] for n in ("shards", *COUNTS))
     first, second = ((run.root / "judged").success() for run in (whole, cut))
     assert first and second and first[CONFLICTS] == second[CONFLICTS]
+
+
+@pytest.mark.ray
+def test_a_run_that_an_older_version_began_goes_on_to_the_same_bytes(
+    local_ray: None, raw_files: Path, tmp_path: Path
+) -> None:
+    """Its parts have chunks of another form and no entries for an index; its shards are kept."""
+    whole, older = run_over(tmp_path / "1", raw_files), run_over(tmp_path / "2", raw_files)
+    assert prepare.prepare_stage(whole)
+    shutil.copytree(tmp_path / "1", tmp_path / "2", dirs_exist_ok=True)
+    chunks, names = older.pairs / "_chunks" / "0", older.pairs.shards()
+    for number in range(3):
+        counts = {"rows_in": 1, "kept_": 1, "quarantined": 0, "held_out": 0}
+        part = {"counts": counts, "shards": {}, "uri": "part.parquet"}
+        chunks.write_json(f"part-{number:05d}.json", part)
+        (chunks / "all").write_bytes(f"part-{number:05d}-000.arrow", b"of another form")
+    rejects = older.root / "quarantine" / "pairs"
+    rejects.write_bytes("part-00099.parquet", b"of a part that there is no more")
+    for name in first_shards(names)[1::2]:
+        older.pairs.delete_file(name)
+    older.pairs.delete_file("_SUCCESS.json")
+    kept = older.pairs.shards()[0]
+    time_ns = (tmp_path / "2" / "pairs" / kept).stat().st_mtime_ns
+    assert prepare.prepare_stage(run_over(tmp_path / "2", raw_files))
+    assert parquet_files(older) == parquet_files(whole)
+    assert (tmp_path / "2" / "pairs" / kept).stat().st_mtime_ns == time_ns
+    first, second = whole.pairs.success(), older.pairs.success()
+    assert first and second and all(first[n] == second[n] for n in ("shards", *COUNTS))
+    assert not (older.pairs / "_chunks").exists() and "part-00099.parquet" not in rejects.shards()
 
 
 @pytest.mark.ray

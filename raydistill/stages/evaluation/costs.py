@@ -44,7 +44,7 @@ def costs(run: Run) -> dict[str, Any]:
     """The cost of each complete stage, for metrics.json; see `cost_of`."""
     prices = run.config.cluster.prices
     entries = [
-        cost_of(name, done, workers=_workers(run, name, done), prices=prices)
+        cost_of(name, done, workers=workers_of(run, name, done), prices=prices)
         for name, folder in stage_folders(run).items()
         if (done := folder.success()) is not None
     ]
@@ -71,16 +71,14 @@ def cost_of(
     has_gpu = done.get("device", "cpu") != "cpu" and gpus_each > 0
     cpu_hours = 0.0 if has_gpu else hours * done.get("cores", 1)
     gpu_hours = gpus_each * hours if has_gpu else 0.0
-    money, power = (prices.gpu_hour, prices.gpu_kw) if has_gpu else (prices.cpu_hour, prices.cpu_kw)
-    used = gpu_hours if has_gpu else cpu_hours
     return {
         "stage": name,
         "pairs": done["rows_in"],
         "seconds": seconds,
         "gpu_hours": gpu_hours,
         "cpu_hours": cpu_hours,
-        "money": None if money is None else used * money,
-        "kwh": None if power is None else used * power,
+        "money": prices.money(gpu_hours=gpu_hours, cpu_hours=cpu_hours),
+        "kwh": prices.kwh(gpu_hours=gpu_hours, cpu_hours=cpu_hours),
     }
 
 
@@ -91,10 +89,10 @@ def _seconds_of_all(done: Mapping[str, Any]) -> float:
     return seconds if scored == rows else round(seconds * rows / scored, 1)
 
 
-def _workers(run: Run, name: str, done: Mapping[str, Any]) -> tuple[int, float]:
+def workers_of(run: Run, name: str, done: Mapping[str, Any]) -> tuple[int, float]:
     """The workers of a stage, and the GPUs of each: recorded by `label`, else as in the settings.
 
-    `prepare` and `export` do not record theirs: one.
+    `prepare` and `export` do not record theirs: one. An elastic fit counts as the most workers.
     """
     stage, config = name.partition(" ")[0], run.config
     if stage == "label":
@@ -102,11 +100,11 @@ def _workers(run: Run, name: str, done: Mapping[str, Any]) -> tuple[int, float]:
     if stage == "finetune":
         return config.finetune.num_workers, config.finetune.num_gpus
     if stage == "train":
-        return config.train.num_workers, config.train.num_gpus
+        return config.train.most_workers, config.train.num_gpus
     return 1, 0.0
 
 
 def _total(entries: list[dict[str, Any]], key: str) -> float | None:
-    """The sum; None if some stage has no price, as part of a sum would pass for all of it."""
-    values = [entry[key] for entry in entries]
-    return None if not values or None in values else sum(values)
+    """The sum over all stages; None without stages, or if one has no price."""
+    known = [entry[key] for entry in entries if entry[key] is not None]
+    return sum(known) if known and len(known) == len(entries) else None

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.data.bucket_layout import BucketLayout, ExistingPairs
 from raydistill.data.pairs import group_keys
 from raydistill.evaluation.metrics.bootstrap import Draws
 from raydistill.evaluation.scoreboard.scored_pairs import ScoredPairs
 from raydistill.evaluation.scoreboard.slices import METRICS_OF_SLICES
+from raydistill.files.folder import SUCCESS
 from raydistill.files.pieces import pieces_of, read_pieces
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
@@ -81,13 +83,24 @@ def _seen(run: Run, pairs: SplitPairs) -> NDArray[np.bool_]:
     units = run.config.ngrams.unit_names
     keys_B = group_keys(pairs.table, extra_units=units)
     wanted, seen = np.unique(keys_B), np.empty(0, np.uint64)
-    pieces = pieces_of(pair_shards(run))
+    pieces = pieces_of(_shards_with(run, wanted))
     for rows in read_pieces(run.pairs, pieces, columns=["query", "title"]):
         found = np.intersect1d(wanted, group_keys(rows, extra_units=units))
         seen = np.union1d(seen, found)
         if len(seen) == len(wanted):
             break
     return np.isin(keys_B, seen)
+
+
+def _shards_with(run: Run, keys: NDArray[np.uint64]) -> dict[str, int]:
+    """The shards that may have pairs of some query keys: all of them without deduplication."""
+    shards = pair_shards(run)
+    if not run.config.pairs.dedupe:
+        return shards
+    done = run.pairs.require_json(SUCCESS, stage="prepare")
+    layouts = tuple(BucketLayout(**one["layouts"][""]) for one in done["increments"])
+    names = ExistingPairs(run.pairs, layouts).shards_of(keys)
+    return {name: shards[name] for name in names if name in shards}
 
 
 def _popularity(run: Run, pairs: SplitPairs, own: dict[str, list[str | None]]) -> Slice:

@@ -75,7 +75,7 @@ class BiEncoderKind(ModelKind):
         calibration = read_calibration(self.run.logits(self.name))
         if calibration is None:
             raise UserError(f"{self.run.logits(self.name)} has no {CALIBRATION}: run `label`")
-        return self._steps(calibration, verdict=verdict)
+        return self.steps_with(calibration, verdict=verdict)
 
     def calibration_steps(self, *, verdict: bool | None) -> Steps:
         """The steps that fit and write the scale and the bias; they take an item with `target`."""
@@ -85,16 +85,17 @@ class BiEncoderKind(ModelKind):
         )
         # All pairs may be bad here: the shards' own check names the reason.
         lenient = settings.model_copy(update={"max_bad_fraction": 1.0})
-        whole = self._steps(Calibration(1.0, 0.0), verdict=verdict, settings=lenient)
+        whole = self.steps_with(Calibration(1.0, 0.0), verdict=verdict, settings=lenient)
         return Steps(before, whole.make, partial(_write_calibration, run=self.run, name=self.name))
 
-    def _steps(
+    def steps_with(
         self,
         calibration: Calibration,
         *,
         verdict: bool | None,
         settings: LabelConfig | None = None,
     ) -> Steps:
+        """The steps with a given scale and bias, and `settings` in place of `[label]`."""
         settings, model = settings or self.run.config.label, self.model()
         make = partial(_make, model=model, settings=settings, calibration=calibration, pads=verdict)
         before = partial(read_sentences, model=model, max_length=settings.max_length)

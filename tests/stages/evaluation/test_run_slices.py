@@ -1,5 +1,6 @@
 """Columns of the judged files as slices, read again by query and title."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,12 @@ import pyarrow as pa
 import pytest
 
 from raydistill.config.loading import to_config
-from raydistill.data.pairs import pair_ids
+from raydistill.data.bucket_layout import BucketLayout, bucket_of
+from raydistill.data.pairs import collapse, group_keys, pair_ids
 from raydistill.errors import UserError
 from raydistill.evaluation.metrics.bootstrap import Draws
 from raydistill.evaluation.scoreboard.scored_pairs import ScoredPairs
+from raydistill.files.folder import SUCCESS
 from raydistill.runs.run_folder import Run
 from raydistill.stages.evaluation.reread_rows import check_files_of_report
 from raydistill.stages.evaluation.run_slices import further_values, run_slices, slices_of
@@ -73,6 +76,36 @@ def test_every_cell_has_its_figures_and_references_are_left_out(tmp_path: Path) 
     assert cell["retention"]["query_auc"]["value"] == 0.5
     assert [cell["num_pairs"] for cell in by_name["category"]["cells"]] == [2, 1]
     assert "disagreement of the teachers" not in by_name  # there is one
+
+
+@pytest.mark.parametrize("dedupe", [True, False])
+def test_queries_that_are_in_the_transfer_set_are_looked_up_in_the_shards_of_their_keys(
+    tmp_path: Path, dedupe: bool
+) -> None:
+    """Without `hold_out`; with `dedupe` no other shard is read: one of them has no rows at all."""
+    judged, others = pairs(), pa.table({"query": ["lamps"], "title": ["x"]})
+    layout = BucketLayout(64, 64, increment=0)
+    (bucket,) = bucket_of(group_keys(others), 64).tolist()
+    run = run_of(tmp_path)
+    rules = run.config.pairs.model_copy(update={"hold_out": False, "dedupe": dedupe})
+    run = Run(run.config.model_copy(update={"pairs": rules}))
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "a.csv").write_text("query,title\nlamps,x\n")
+    run.write_manifest(run.manifest)
+    names = {f"{layout.name(bucket)}.parquet": 1}
+    run.pairs.write_table(next(iter(names)), collapse(others, dedupe=True))
+    if dedupe:
+        wanted = set(bucket_of(group_keys(judged.table), 64).tolist())
+        free = next(at for at in range(64) if at not in wanted)
+        run.pairs.write_bytes(f"{layout.name(free)}.parquet", b"no Parquet")
+        names[f"{layout.name(free)}.parquet"] = 1
+    done = {"shards": names, "increments": [{"layouts": {"": asdict(layout)}}]}
+    run.pairs.write_json(SUCCESS, {"fingerprint": run.prepare_fingerprint("pairs"), **done})
+    slices = slices_of(run, judged, scored(), teacher="teacher tiny")
+    (one,) = [one for one in slices if one.name == "query seen in training"]
+    assert {name: mask.tolist() for name, mask in one.cells.items()} == {
+        "seen": [False, False, True, True], "unseen": [True, True, False, False],
+    }  # fmt: skip
 
 
 def test_a_missing_column_is_named_before_anything_runs(tmp_path: Path) -> None:

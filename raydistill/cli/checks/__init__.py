@@ -1,0 +1,1 @@
+"""Commands that look before and after a run: `plan`, `verify`, `doctor`."""

@@ -1,0 +1,1 @@
+"""Options of commands that several of them share."""

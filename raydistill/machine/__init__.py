@@ -1,0 +1,1 @@
+"""What this machine and its installation lack for a run, or for serving a bundle."""

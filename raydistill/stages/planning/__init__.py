@@ -1,0 +1,1 @@
+"""What a run will take: hours, money, energy and bytes, from rates that are measured or given."""
