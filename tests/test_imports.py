@@ -5,6 +5,7 @@ of a file; imports under TYPE_CHECKING do not count.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,9 +19,10 @@ import raydistill
 
 ROOT = Path(raydistill.__file__).parent
 # A package may import those above it, and the third parties beside it. `runs` stands for
-# `raydistill/runs/`; the first two and the last are single files.
+# `raydistill/runs/`; the first three and the last are single files.
 THIRD_PARTIES = {
     "errors": "",
+    "credentials": "",
     "progress": "",
     "serving.machine_code": "numba",
     "serving.text": "numpy pyarrow",  # pyarrow: see ONLY_IN_FUNCTIONS
@@ -28,10 +30,12 @@ THIRD_PARTIES = {
     "serving": "numpy",
     "serving.native.emit": "numpy numba llvmlite",
     "serving.explanation": "numpy",
+    "files.stores": "pyarrow botocore fsspec",
     "files": "numpy pyarrow huggingface_hub",
     "files.inputs": "numpy pyarrow",
     "config": "pydantic tomli_w",
     "data": "numpy pyarrow",
+    "data.passes": "numpy pyarrow",
     "data.held_out": "numpy pyarrow",
     "data.scores": "numpy pyarrow",
     "runs": "numpy",
@@ -53,13 +57,19 @@ THIRD_PARTIES = {
     "search": "numpy pyarrow pydantic matplotlib tomli_w",
     "candidates": "numpy pyarrow tantivy",
     "demo": "numpy pyarrow",
-    "cluster": "numpy pyarrow ray torch optuna threadpoolctl",
+    "cluster.pools": "pyarrow ray",
+    "cluster": "pyarrow ray torch optuna threadpoolctl",
     "stages.splits": "numpy pyarrow",
     "stages.fits": "numpy pyarrow torch",
     "stages.evaluation": "numpy pyarrow threadpoolctl",
     "stages": "numpy ray torch transformers tensorboardX",
     "stages.standalone": "numpy pyarrow ray threadpoolctl",
     "stages.quality": "numpy pyarrow torch",
+    "stages.planning": "numpy pyarrow torch ray",
+    "stages.verification": "numpy pyarrow",
+    "machine": "torch pyarrow",
+    "cli.options": "",
+    "cli.checks": "",
     "cli": "",
     "__main__": "",
 }
@@ -85,10 +95,17 @@ ONLY_IN = {
     ("cluster", "optuna"): {"cluster.tune_trials"},
     ("stages", "transformers"): {"stages.finetune"},
     ("stages", "ray"): {"stages.finetune", "stages.train"},
+    ("machine", "torch"): {"machine.devices"},
+    ("machine", "pyarrow"): {"machine.store"},
+    ("stages.planning", "ray"): {"stages.planning.remote"},
     ("stages.standalone", "ray"): {"stages.standalone.curve"},
 }
 # A bundle is served without it: what reads Arrow tables is called by those who have it.
-ONLY_IN_FUNCTIONS = {("serving.text", "pyarrow"), ("serving.native", "llvmlite")}
+ONLY_IN_FUNCTIONS = {
+    ("serving.text", "pyarrow"),
+    ("serving.native", "llvmlite"),
+    *{("machine", "torch"), ("machine", "pyarrow")},  # doctor runs where they are missing
+}
 # A bundle that is not on this machine is copied by those who have the packages below: the one
 # import from below, inside a function.
 FROM_BELOW = {("serving.scorer", "files.bundles")}
@@ -319,3 +336,16 @@ def test_nothing_is_imported_by_a_string() -> None:
         text = path_of(module).read_text()
         for way in ("import_module", "__import__"):
             assert way not in text, f"{module} uses {way}: write the import out"
+
+
+def test_the_page_of_packages_says_which_folders_come_after_the_one_around_them() -> None:
+    page = (ROOT.parent / "docs/architecture.md").read_text()
+    (sentence,) = re.findall(r"but for (.*?),\s+which come after", page, re.DOTALL)
+    said = [name.strip("/").replace("/", ".") for name in re.findall(r"`([\w/]+)/`", sentence)]
+    around = [name.rpartition(".")[0] for name in ORDER]
+    late = [
+        name
+        for name, outer in zip(ORDER, around, strict=True)
+        if outer in ORDER and ORDER.index(outer) < ORDER.index(name)
+    ]
+    assert said == late

@@ -87,7 +87,7 @@ def evaluations_of(seed: int, *, path: str, settings: dict[str, Any], folder: Pa
             found[split].append(predict(state.student, features[split], device="cpu"))
 
     callbacks = FitCallbacks(save=lambda _: None, log=lambda _: None, record=record)
-    fit_student(fit, state, loader, rank=0, num_workers=1, callbacks=callbacks)
+    fit_student(fit, state, loader, callbacks=callbacks)
     arrays = {split: np.stack(rows) for split, rows in found.items()}
     np.savez(file, **arrays)  # type: ignore[arg-type]
     return arrays

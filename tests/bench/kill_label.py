@@ -48,7 +48,7 @@ class Job:
         """The live processes of a kind: driver, actor or raylet."""
         if victim == "driver":
             return [psutil.Process(self.driver.pid)] if self.driver.poll() is None else []
-        mark = "_StepActor" if victim == "actor" else "raylet/raylet"
+        mark = "::StepActor" if victim == "actor" else "raylet/raylet"
         found = []
         for process in self.family.values():
             try:

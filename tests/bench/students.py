@@ -33,7 +33,7 @@ def fitted_state(fit: StudentFit) -> FitState:
     loader = Loader(fit.folder, fit.targets, spec=fit.spec, lexicon=lexicon)
     state = new_state(fit, scale_features(loader, fit.shards), device="cpu")
     callbacks = FitCallbacks(save=lambda _: None, log=lambda _: None)
-    fit_student(fit, state, loader, rank=0, num_workers=1, callbacks=callbacks)
+    fit_student(fit, state, loader, callbacks=callbacks)
     return state
 
 

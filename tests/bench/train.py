@@ -91,14 +91,14 @@ class Bench:
         return [window for plan in plans for window in plan]
 
     def batches(
-        self, bits: int, *, rank: int = 0, num_workers: int = 1, epochs: int = 1
+        self, bits: int, *, part: int = 0, num_parts: int = 1, epochs: int = 1
     ) -> Iterator[Batch]:
         spec = self.spec(bits)
         lexicon = Lexicon.from_idf(np.ones(1, np.float32))
         loader = Loader(self.pairs, self.targets, spec=spec, lexicon=lexicon)
         return loader.batches(
-            self.windows(epochs), rank=rank, num_workers=num_workers,
-            batch_rows=self.batch_rows * num_workers, seed=0,
+            self.windows(epochs), part=part, num_parts=num_parts,
+            batch_rows=self.batch_rows * num_parts, seed=0,
         )  # fmt: skip
 
     def trainer(self, bits: int, *, gradient_sync: GradientSync | None = None) -> Trainer:
@@ -239,7 +239,7 @@ def worker(arguments: argparse.Namespace) -> None:
     bench = bench_of(arguments)
     gradient_sync = GradientSync() if num_workers > 1 and not arguments.apart else None
     trainer = bench.trainer(arguments.bits, gradient_sync=gradient_sync)
-    workers = {"rank": arguments.rank, "num_workers": num_workers}
+    workers = {"part": arguments.rank, "num_parts": num_workers}
     for _ in range(2):
         before = gradient_sync.num_bytes if gradient_sync else 0
         dist.barrier()

@@ -95,7 +95,7 @@ def main() -> None:
             rows = 8 * PIECE_ROWS
             windows = plan_windows(shards, seed=arguments.seed, epoch=epoch, window_rows=rows)
             for batch in loader.batches(
-                windows, rank=0, num_workers=1, batch_rows=arguments.batch_rows, seed=0
+                windows, part=0, num_parts=1, batch_rows=arguments.batch_rows, seed=0
             ):
                 step(batch)
             logits = predict(student, dev, device="cpu")

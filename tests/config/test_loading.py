@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.config.loading import load_config
+from raydistill.config.loading import load_config, read_overlay
 from raydistill.errors import UserError
+from raydistill.files.folder import Folder
 
 
 def test_reads_a_file_and_overrides(file: str) -> None:
@@ -48,3 +49,17 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 def test_an_old_name_names_the_new_one(file: str, override: str, named: str) -> None:
     with pytest.raises(UserError, match=named):
         load_config(file, overrides=[override])
+
+
+def test_run_file_and_overlay_may_be_in_a_bucket(file: str, s3: str) -> None:
+    folder = Folder(f"{s3}/config")
+    folder.write_bytes("run.toml", Path(file).read_bytes())
+    folder.write_bytes("best.toml", b"[soft_labels]\ntemperature = 3.5\n")
+    overlay = read_overlay(f"{s3}/config/best.toml")
+    config = load_config(f"{s3}/config/run.toml", overlays=[overlay])
+    assert config.run_dir == load_config(file).run_dir
+    assert config.soft_labels.temperature == 3.5
+    with pytest.raises(UserError, match=f"no such config file: {s3}/config/none.toml"):
+        load_config(f"{s3}/config/none.toml")
+    with pytest.raises(UserError, match=f"no such overlay file: {s3}/config/none.toml"):
+        read_overlay(f"{s3}/config/none.toml")

@@ -82,6 +82,9 @@ def test_an_input_may_name_its_own_columns(file: str) -> None:
         ("pairs.title=['a', 'b', 'a']", ["pairs.title", "names a column twice"]),
         ("judged.dev_share=0.95", ["nothing to train on"]),
         ("finetune.num_workers=3", ["batch_rows = 32", "num_workers = 3"]),
+        ("train.num_workers=[4,1]", ["train.num_workers", "[4, 1]", "[least, most]"]),
+        ("train.num_workers=[0,1]", ["train.num_workers", "[0, 1]", "at least 1"]),
+        ("train.num_workers=many", ["train.num_workers", "'many'", "at least 1"]),
     ],
 )
 def test_a_mistake_is_named(file: str, override: str, words: list[str]) -> None:
@@ -229,6 +232,14 @@ def test_single_texts_have_no_query(file: str, tmp_path: Path) -> None:
     config = load_config(file, overrides=["pairs.query=", "judged.query="])
     (tmp_path / "stored.toml").write_text(config.to_toml())
     assert load_config(str(tmp_path / "stored.toml")).pairs.query == ""
+
+
+def test_the_number_of_workers_may_be_a_range(file: str, tmp_path: Path) -> None:
+    config = load_config(file, overrides=["train.num_workers=[1, 4]"])
+    (tmp_path / "stored.toml").write_text(config.to_toml())
+    stored = load_config(str(tmp_path / "stored.toml"))
+    assert stored.train.num_workers == (1, 4) and stored.train.most_workers == 4
+    assert load_config(file, overrides=["train.num_workers=3"]).train.most_workers == 3
 
 
 def test_settings_that_change_only_speed_are_not_in_the_fingerprint(file: str) -> None:

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import subprocess
@@ -11,11 +12,12 @@ import pytest
 from raydistill.errors import UserError
 from raydistill.serving.native import layout
 from raydistill.serving.native.build import own_target
-from raydistill.serving.native.layout import ARGUMENT, FAILED, OBJECT, OK, aligned, read_model
+from raydistill.serving.native.layout import ARGUMENT, FAILED, OBJECT, OK, read_model
 from raydistill.serving.native.library import Library, Model
 from tests.serving.native.cases import EXTREME, MAX_TITLE_CHARS, default_model, odd_pairs
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_pair_alone_has_the_same_bits_as_in_a_batch(model: Model) -> None:
@@ -100,11 +102,26 @@ def test_the_header_names_the_codes_of_the_layout() -> None:
     }
 
 
+_BY_OBJECT = """
+import sys
+from pathlib import Path
+from raydistill.serving.native.library import Library, Model
+from tests.serving.native.cases import default_model, odd_pairs
+from raydistill.serving.native.layout import aligned
+
+queries, titles = zip(*odd_pairs(50), strict=True)
+model = Model(aligned(default_model()), Library(Path(sys.argv[1])))
+print(model.score_pairs(queries, titles).tolist())
+"""
+
+
 def test_an_object_is_loaded_where_there_is_no_linker(library: Library, model: Model) -> None:
+    """In a process of its own: LLVM wants code and constants within 2 GiB, and ends it if not."""
     file = library.file.with_name(OBJECT.format(own_target()))
     queries, titles = zip(*odd_pairs(50), strict=True)
-    by_object = Model(aligned(default_model()), Library(file)).score_pairs(queries, titles)
-    assert by_object.tolist() == model.score_pairs(queries, titles).tolist()
+    command = [sys.executable, "-c", _BY_OBJECT, str(file)]
+    by_object = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert json.loads(by_object) == model.score_pairs(queries, titles).tolist()
 
 
 def test_a_file_that_is_no_library_is_refused(tmp_path: Path) -> None:
