@@ -76,8 +76,8 @@ def test_every_ray_command_and_option_exists(commands: list[list[str]]) -> None:
         rest = words
         while isinstance(command, click.Group):
             command, rest = command.commands[rest[0]], rest[1:]
-        with command.make_context(command.name, list(rest)):
-            pass
+        with command.make_context(command.name, list(rest)) as context:  # raises for an option
+            assert context.command.name in words and not isinstance(command, click.Group), words
 
 
 def test_every_option_of_aws_exists(commands: list[list[str]]) -> None:
