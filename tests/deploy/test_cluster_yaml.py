@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +213,6 @@ def test_the_roles_may_do_what_they_need_and_no_more(
     ec2: Any,  # noqa: ANN401
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from moto.core import set_initial_no_auth_action_count
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
     config = bootstrapped()
@@ -221,29 +222,33 @@ def test_the_roles_may_do_what_they_need_and_no_more(
     names = ("raydistill-head", "raydistill-worker")
     keys = {name: assume(name) for name in names}
 
-    @set_initial_no_auth_action_count(0)  # from here on the server asks the policies
-    def under_the_policies() -> None:
-        for name in names:
-            use(keys[name], monkeypatch)
-            own = boto3.client("s3", region_name=REGION)
-            own.put_object(Bucket="bucket", Key="run/a", Body=b"x")
-            assert own.list_objects_v2(Bucket="bucket")["KeyCount"] == 1
-            own.delete_object(Bucket="bucket", Key="run/a")
-            with pytest.raises(ClientError, match="AccessDenied"):
-                own.list_objects_v2(Bucket="other")
-        with pytest.raises(ClientError, match="AccessDenied"):  # a worker starts nothing
-            boto3.client("ec2", region_name=REGION).describe_instances()
-        use(keys["raydistill-head"], monkeypatch)
-        forget_clients()
-        provider = AWSNodeProvider(config["provider"], config["cluster_name"])
-        node_config = config["available_node_types"]["g6"]["node_config"]
-        (worker,) = provider.create_node(node_config, {"ray-node-type": "worker"}, 1)
-        assert provider.non_terminated_nodes({}) == [worker]
-        provider.terminate_node(worker)
+    ask_the_policies()
+    for name in names:
+        use(keys[name], monkeypatch)
+        own = boto3.client("s3", region_name=REGION)
+        own.put_object(Bucket="bucket", Key="run/a", Body=b"x")
+        assert own.list_objects_v2(Bucket="bucket")["KeyCount"] == 1
+        own.delete_object(Bucket="bucket", Key="run/a")
         with pytest.raises(ClientError, match="AccessDenied"):
-            boto3.client("iam", region_name=REGION).list_roles()
+            own.list_objects_v2(Bucket="other")
+    with pytest.raises(ClientError, match="AccessDenied"):  # a worker starts nothing
+        boto3.client("ec2", region_name=REGION).describe_instances()
+    use(keys["raydistill-head"], monkeypatch)
+    forget_clients()
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+    node_config = config["available_node_types"]["g6"]["node_config"]
+    (worker,) = provider.create_node(node_config, {"ray-node-type": "worker"}, 1)
+    assert provider.non_terminated_nodes({}) == [worker]
+    provider.terminate_node(worker)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        boto3.client("iam", region_name=REGION).list_roles()
 
-    under_the_policies()
+
+def ask_the_policies() -> None:
+    """From here on the server asks the policies whether a request is allowed."""
+    url = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+    plain = {"Content-Type": "text/plain"}
+    urllib.request.urlopen(urllib.request.Request(url, b"0", plain), timeout=30).close()
 
 
 def assume(role: str) -> dict[str, str]:
