@@ -16,7 +16,7 @@ from raydistill.evaluation.latency import Pair, Timed
 from raydistill.serving.bundle import MODEL, current_bundle
 from raydistill.serving.native import build
 
-_SOURCES = Path(build.__file__).parent  # bench.c and raydistill.h
+_SOURCE = Path(build.__file__).with_name("bench.c")
 _SHOWN = 300  # characters of a compiler's message
 
 
@@ -24,7 +24,7 @@ def from_c(bundle: Path, pairs: Sequence[Pair], *, batch: int, folder: Path) -> 
     """Times the bundle in a program of C, whose files are written to `folder`.
 
     Raises:
-        UserError: there is no C compiler, or it fails.
+        UserError: there is no C compiler, or it fails; no library fits this CPU.
         WorkError: the native library cannot be made.
     """
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
@@ -33,8 +33,9 @@ def from_c(bundle: Path, pairs: Sequence[Pair], *, batch: int, folder: Path) -> 
     lines = folder / "pairs.tsv"
     lines.write_text("".join(f"{_plain(query)}\t{_plain(title)}\n" for query, title in pairs))
     program, model = folder / "bench", current_bundle(bundle) / MODEL
-    flags = ["-O2", "-std=c11", f"-I{_SOURCES}", f"-Wl,-rpath,{folder}", "-o", str(program)]
-    _run([compiler, *flags, str(_SOURCES / "bench.c"), str(_library(folder)), "-lm"])
+    library = build.copy_library(folder)
+    flags = ["-O2", "-std=c11", f"-I{folder}", f"-Wl,-rpath,{folder}", "-o", str(program)]
+    _run([compiler, *flags, str(_SOURCE), str(library), "-lm"])
     num_calls = {"alone": 0, "batch": 0}
 
     def timed(kind: str, seconds: float) -> list[float]:
@@ -59,16 +60,3 @@ def _run(command: Sequence[str]) -> str:
         told = " ".join(done.stderr.split())[:_SHOWN]
         raise UserError(f"{Path(command[0]).name} failed: {told}")
     return done.stdout
-
-
-def _library(folder: Path) -> Path:
-    """A copy of this machine's native library, emitted if need be, under the name it is loaded by.
-
-    Without a linker there is an object in its place, which becomes part of the program.
-    """
-    target, found = build.own_target(), build.found_library()[0]
-    if found is None and target is None:
-        raise UserError("no native library fits this CPU")
-    found = found or build.built_library(str(target))
-    name = found.name if found.suffix == ".o" else f"libraydistill{found.suffix}"
-    return Path(shutil.copy(found, folder / name))

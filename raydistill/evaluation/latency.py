@@ -64,12 +64,18 @@ class Row(NamedTuple):
 
 
 def make_calls(pairs: Sequence[Pair], *, batch: int = BATCH) -> dict[str, list[Call]]:
-    """The calls of each kind: each has another pair, or another query, until all were used."""
+    """The calls of each kind: each has another pair, or the next query and the next titles.
+
+    Titles of the call before would be in the processor's caches, with their rows of the table.
+    """
     titles = [title for _, title in pairs]
-    titles = titles * (2 + batch // len(titles))
+    more = titles * (2 + batch // len(titles))
+    starts = [at * batch % len(titles) for at in range(len(pairs))]
     return {
         "alone": [(query, [title]) for query, title in pairs],
-        "batch": [(query, titles[at : at + batch]) for at, (query, _) in enumerate(pairs)],
+        "batch": [
+            (query, more[at : at + batch]) for (query, _), at in zip(pairs, starts, strict=True)
+        ],
     }
 
 

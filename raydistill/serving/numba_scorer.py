@@ -100,6 +100,12 @@ class NumbaScorer:
         )
         return self._score(*sides)
 
+    def score_strings(self, query: object, titles: object) -> None:
+        """Only the native library scores without checks."""
+
+    def score_string_pairs(self, queries: object, titles: object) -> None:
+        """As `score_strings`."""
+
     def score_texts(self, queries: Texts, titles: Texts) -> NDArray[np.float32]:
         """Scores in 0..1 of pairs of raw texts: UTF-8 bytes, and R + 1 offsets."""
         return self.score_pairs(_strings(queries), _strings(titles))

@@ -36,6 +36,11 @@ class _Engine(Protocol):
 
     def score_texts(self, queries: Texts, titles: Texts) -> NDArray[np.float32]: ...
 
+    # The same without checks, for what most callers give: None for anything else.
+    def score_strings(self, query: object, titles: object) -> NDArray[np.float32] | None: ...
+
+    def score_string_pairs(self, queries: object, titles: object) -> NDArray[np.float32] | None: ...
+
 
 class Scorer:
     """Scores pairs with the student of a bundle on a CPU; thread-safe, releases the GIL."""
@@ -50,7 +55,7 @@ class Scorer:
         self._engine = _engine(settings, model)
         self.threshold: float = describe(model)["threshold"]
         """The score from which a pair counts as relevant."""
-        self._score, self._score_pairs = self._engine.score, self._engine.score_pairs
+        self._score_strings = self._engine.score_strings
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle and copy: the settings and the model's bytes; the copy finds its library."""
@@ -73,13 +78,18 @@ class Scorer:
     def score(self, query: str, titles: Sequence[str]) -> NDArray[np.float32]:
         """Scores in 0..1 of one query's titles, in the order given.
 
+        A list or tuple of strings takes the least time: they are not copied. A string that is not
+        ASCII keeps its UTF-8 as long as it lives, which takes as much memory again.
+
         Raises:
             TypeError: the query is not a string, or the titles are not a list of strings.
         """
+        if (scores := self._score_strings(query, titles)) is not None:
+            return scores
         check_strings("titles", titles)
         if not isinstance(query, str):
             raise TypeError(f"query is {shown(query)}; give a str")
-        return self._score(query, titles)
+        return self._engine.score(query, titles)
 
     def score_pairs(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float32]:
         """Scores in 0..1 of pairs, in the order given; for single texts every query is "".
@@ -88,10 +98,12 @@ class Scorer:
             TypeError: a side is not a list of strings; the message gives the first other element.
             ValueError: the sides differ in length.
         """
+        if (scores := self._engine.score_string_pairs(queries, titles)) is not None:
+            return scores
         check_strings("queries", queries)
         check_strings("titles", titles)
         _check_alike(len(queries), len(titles))
-        return self._score_pairs(queries, titles)
+        return self._engine.score_pairs(queries, titles)
 
     def score_texts(
         self,

@@ -73,6 +73,14 @@ def longest(offsets: NDArray[np.int32]) -> int:
     return most
 
 
+@compiled(forceinline=True)
+def _is_ascii(data: NDArray[np.uint8], start: int, stop: int) -> bool:
+    bits = np.uint8(0)
+    for at in range(start, stop):
+        bits = np.uint8(bits | data[at])
+    return bool(bits < 0x80)
+
+
 @compiled
 def decode(
     data: NDArray[np.uint8],
@@ -83,6 +91,10 @@ def decode(
 ) -> int:
     """Decode UTF-8 to folded code points in `points`, at most one per byte; return their number."""
     folds, forms = tables[1], tables[2]
+    if _is_ascii(data, start, stop):  # most texts: each character has one folded character
+        for at in range(start, stop):
+            points[at - start] = folds[data[at]]
+        return stop - start
     num, at = 0, start
     while at < stop:
         byte = np.uint32(data[at])
@@ -201,23 +213,28 @@ def split_words(
     state = FNV_OFFSET
     spaced[0] = blank
     for at in range(num):
-        kind = classes[at]
+        kind, point = classes[at], points[at]
+        if kind == WORD or kind == WORD_START:
+            if kind == WORD_START and inside:
+                words[count], numeric[count], spaced[end] = mix64(state), digits, blank
+                count, end = count + 1, end + 1
+                digits, state = False, FNV_OFFSET
+            state = (state ^ np.uint64(point)) * FNV_PRIME
+            digits |= is_digit(point)
+            spaced[end] = point
+            inside, end = True, end + 1
+            continue
         if kind == SKIP:
             continue
-        if inside and kind != WORD:
+        if inside:
             words[count], numeric[count], spaced[end] = mix64(state), digits, blank
             count, end = count + 1, end + 1
             inside = digits = False
             state = FNV_OFFSET
-        if kind in (WORD, WORD_START):
-            state = (state ^ np.uint64(points[at])) * FNV_PRIME
-            digits |= is_digit(points[at])
-            spaced[end] = points[at]
-            inside, end = True, end + 1
-        elif kind == SINGLE_CHAR_WORD:
-            words[count] = mix64((state ^ np.uint64(points[at])) * FNV_PRIME)
-            numeric[count] = is_digit(points[at])
-            spaced[end], spaced[end + 1] = points[at], blank
+        if kind == SINGLE_CHAR_WORD:
+            words[count] = mix64((state ^ np.uint64(point)) * FNV_PRIME)
+            numeric[count] = is_digit(point)
+            spaced[end], spaced[end + 1] = point, blank
             count, end = count + 1, end + 2
     if inside:
         words[count], numeric[count], spaced[end] = mix64(state), digits, blank

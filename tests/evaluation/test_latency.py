@@ -64,6 +64,10 @@ def test_each_call_has_another_pair() -> None:
     assert calls["alone"] == [(query, [title]) for query, title in PAIRS]
     lamp = calls["batch"][2]
     assert lamp == ("lamp", ["desk lamp", "sofa, grey", "drill 18 V", "desk lamp"])
+    in_pairs = [titles for _, titles in make_calls(PAIRS, batch=2)["batch"]]
+    assert in_pairs == [
+        *(["sofa, grey", "drill 18 V"], ["desk lamp", "sofa, grey"], ["drill 18 V", "desk lamp"])
+    ]
     seen = []
     timed = in_process(lambda query, titles: seen.append((query, titles)), calls)
     assert len(timed("alone", 0)) == 1

@@ -24,14 +24,12 @@ from raydistill.serving.explanation.feature_names import (
 )
 from raydistill.serving.explanation.integrated_gradients import logit_of, mean_gradient
 from raydistill.serving.explanation.ngram_texts import Ngram, bags_of, ngram_ids
+from raydistill.serving.explanation.spans import Reading, encoded, reading
 from raydistill.serving.explanation.weights import Weights
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.featurize import featurize, spelled_words
 from raydistill.serving.match_features import DENSE_NAMES
-from raydistill.serving.numba_scorer import windows
 from raydistill.serving.scorer import Scorer
-from raydistill.serving.text.arrow_text import Texts
-from raydistill.serving.tokenizer import encode
 
 METHOD = "integrated gradients"
 FEATURE = "match feature"
@@ -130,8 +128,8 @@ class Explainer:
         """The explanation of a pair's score; for single texts the query is ""."""
         header = self._weights.header
         texts = (
-            _encoded(query, max_chars=header["max_query"]),
-            _encoded(title, max_chars=header["max_title"]),
+            encoded(query, max_chars=header["max_query"]),
+            encoded(title, max_chars=header["max_title"]),
         )
         features = featurize(*texts, spec=self._spec, lexicon=self._lexicon)
         ngrams = _Ngrams(self._weights, features, bags_of(*texts, spec=self._spec))
@@ -154,6 +152,14 @@ class Explainer:
             drivers=_ranked(drivers),
             query_words=spelled_words(texts[0], spec=self.spec)[0],
             title_words=spelled_words(texts[1], spec=self.spec)[0],
+        )
+
+    def readings(self, query: str, title: str) -> tuple[Reading, Reading]:
+        """Which characters of the query and of the title are read as which words."""
+        header, spec = self._weights.header, self.spec
+        return (
+            reading(query, spec=spec, max_chars=header["max_query"]),
+            reading(title, spec=spec, max_chars=header["max_title"]),
         )
 
     def _features(
@@ -187,10 +193,6 @@ def _texts_by_id(texts: Sequence[str], *, spec: NgramSpec) -> dict[int, list[str
         for text, number in zip(texts, ngram_ids(texts, spec=spec).tolist(), strict=True):
             found[number].append(text)
     return {number: same[:_MOST_SAME] for number, same in found.items()}
-
-
-def _encoded(text: str, *, max_chars: int) -> Texts:
-    return encode(windows([text], max_chars=max_chars), max_chars=max_chars)
 
 
 class _Ngrams:

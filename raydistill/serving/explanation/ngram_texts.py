@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -18,6 +19,8 @@ from raydistill.serving.tokenizer import encode
 
 QUERY, TITLE = "n-gram of the query", "n-gram of the title"
 START, END = "[start]", "[end]"
+_ALSO, _NOT = "{} (also in the title)", "{} (not in the title)"  # tagged words of a query
+_ADDED = "{} (not in the query)"  # of a title
 _UNIGRAM_IDS, _BIGRAM_IDS = 3, 5  # n words have 2n + 1 ids
 _BIGRAM_AT = 3  # of: first word, its bigram with the start, second word, both, the end's bigram
 
@@ -53,18 +56,30 @@ def _words(kind: str, words: Sequence[str]) -> list[Ngram]:
 
 
 def _tagged(query: Sequence[str], title: Sequence[str]) -> list[Ngram]:
-    found = [
-        Ngram(QUERY, f"{word} ({'also' if word in title else 'not'} in the title)")
-        for word in query
-    ]
+    found = [Ngram(QUERY, (_ALSO if word in title else _NOT).format(word)) for word in query]
     missing = (word for word in title if word not in query)
-    return found + [Ngram(TITLE, f"{word} (not in the query)") for word in missing]
+    return found + [Ngram(TITLE, _ADDED.format(word)) for word in missing]
 
 
 def _characters(kind: str, words: Sequence[str], size: int) -> list[Ngram]:
     spaced = f" {' '.join(words)} " if words else ""
     parts = (spaced[at : at + size] for at in range(len(spaced) - size + 1))
     return [Ngram(kind, f'characters "{part}"') for part in parts]
+
+
+def word_runs(words: Sequence[str]) -> dict[str, list[range]]:
+    """By the text of an n-gram of one side: the runs of its words (places) that it is made of.
+
+    Not of character n-grams, which are parts of words.
+    """
+    found: dict[str, list[range]] = defaultdict(list)
+    for at, (before, word) in enumerate(pairwise([START, *words])):
+        for text in (word, *(tag.format(word) for tag in (_ALSO, _NOT, _ADDED))):
+            found[text].append(range(at, at + 1))
+        found[f"{before} {word}"].append(range(max(at - 1, 0), at + 1))
+    if words:
+        found[f"{words[-1]} {END}"].append(range(len(words) - 1, len(words)))
+    return found
 
 
 def ngram_ids(texts: Sequence[str], *, spec: NgramSpec) -> NDArray[np.int64]:

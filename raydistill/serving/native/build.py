@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,12 +19,13 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from raydistill.errors import WorkError
+from raydistill.errors import UserError, WorkError
 from raydistill.serving.machine_code.cache_folder import existing_folders, user_folder
 from raydistill.serving.machine_code.sources import sources
 from raydistill.serving.native.layout import LIBRARY, OBJECT
 
 _ROOT = Path(__file__).parents[3]
+HEADER = "raydistill.h"
 # What the library is made from: these, and all that they import.
 _SOURCES = tuple(
     f"serving/native/emit/{name}.py" for name in ("entry", "check", "memory", "emitter")
@@ -35,6 +37,7 @@ _V3 = frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe".split())
 _V4 = _V3 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl avx512_vnni".split())
 _X86_64 = {"linux-x86_64-v4": _V4, "linux-x86_64-v3": _V3}
 _AARCH64 = {"linux-aarch64-dot": frozenset({"asimddp"}), "linux-aarch64": frozenset[str]()}
+TARGETS = (*_X86_64, *_AARCH64, "macos-arm64")
 GIVEN = "RAYDISTILL_LIBRARY"  # the environment variable that names a library
 
 
@@ -89,13 +92,43 @@ def found_library() -> tuple[Path | None, str]:
     targets = own_targets()
     if not targets:
         return None, f"no native library fits this CPU ({platform.system()} {platform.machine()})"
-    packaged = (Path(__file__).parent / "lib" / LIBRARY.format(target) for target in targets)
-    if (there := next(filter(Path.is_file, packaged), None)) is not None:
+    if (there := next(filter(Path.is_file, map(_packaged, targets)), None)) is not None:
         return there, ""
     for target in targets:
         if (there := cached_library(target)) is not None:
             return there, ""
     return None, f"the native library is not built (`python -m {_EMITTER}` builds it)"
+
+
+def _packaged(target: str) -> Path:
+    """Where a wheel has the library for a target."""
+    return Path(__file__).parent / "lib" / LIBRARY.format(target)
+
+
+def copy_library(folder: Path, *, target: str | None = None) -> Path:
+    """Copy a library and its header to a folder, for programs that link it; the library's copy.
+
+    The library for `target`, by default the one that `Scorer` takes on this machine; it is emitted
+    if need be. The copy has the name by which programs load it. Without a linker it is an object,
+    which becomes part of a program.
+
+    Raises:
+        UserError: no library fits this CPU.
+        WorkError: the library cannot be emitted.
+    """
+    found = _named(target) if target else found_library()[0]
+    target = target or own_target()
+    if found is None and target is None:
+        raise UserError(found_library()[1])
+    found = found or built_library(str(target))
+    shutil.copy(Path(__file__).with_name(HEADER), folder)
+    name = found.name if found.suffix == ".o" else f"libraydistill{found.suffix}"
+    return Path(shutil.copy(found, folder / name))
+
+
+def _named(target: str) -> Path | None:
+    packaged = _packaged(target)
+    return packaged if packaged.is_file() else cached_library(target)
 
 
 def cached_library(target: str, *, checked: bool = False) -> Path | None:

@@ -65,6 +65,8 @@ int64_t rd_score_pairs(const void *model, void *scratch, const char *queries,
 int64_t rd_clean(const void *model, void *scratch, const char *text, int64_t bytes,
                  int64_t is_query, char *out, int64_t capacity);
 
+/* The library has one more function, rd_python, for raydistill's own use from Python. */
+
 #ifdef __cplusplus
 }
 #endif

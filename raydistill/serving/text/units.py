@@ -31,23 +31,20 @@ _ARTICLE = ord("a")  # `a` is amperes only directly after its number: not in `2 
 _QUOTE, _PRIME = 0x22, 0x27  # inches; feet, and two primes inches
 _TIMES = (ord("x"), 0xD7, ord("*"), 0x445, 0x3C7)  # the last two: Cyrillic, Greek
 _B, _L, _Y, _X = ord("b"), ord("l"), ord("y"), np.uint32(ord("x"))
-_DOT, _CARET = 0x2E, 0x5E
-_SIGNS = (ord("%"), ord("°"))
-_TWO, _THREE, _NINE = ord("2"), ord("3"), ord("9")
+_DOT, _CARET, _TWO, _THREE, _NINE = 0x2E, 0x5E, ord("2"), ord("3"), ord("9")
 # A number before letters is a measure, unless it begins with a zero, or has five digits or more and
 # does not end in 00 (12016se): then it is part of a model number.
 _MOST_ODD_DIGITS = 4
 _MOST_PREFIX_LETTERS = 3  # letters of a model number before its hyphen: wh-1000xm4; not iphone-12
 _MOST_DIGITS_BEHIND = 2  # digits of a number directly after a unit
 _LEAST_WORD = 4  # letters of a word after the foot sign: 6'runner; not the 80's, nor 6'li
-_SIDES = (ord("w"), ord("l"), ord("h"), ord("d"))  # width, length, height, depth
-_FIRST_NOT_LATIN = 0x370
+_SIGNS, _SIDES = (ord("%"), ord("°")), tuple(map(ord, "wlhd"))  # width, length, height, depth
 # Words before a hyphen and digits that do not begin a model number.
 NO_PREFIXES = (
     *("aa", "aaa", "ac", "box", "dc", "in", "lot", "mid", "new", "no", "non", "of", "pk", "pre"),
     *("set", "to", "top", "up", "usb"),
 )
-_NO_PLACE = -1
+_FIRST_NOT_LATIN, _NO_PLACE = 0x370, -1
 _NO_PREFIXES = np.array([name_hash(word) for word in NO_PREFIXES], np.uint64)
 
 
@@ -65,9 +62,12 @@ def normalize_units(
     """
     at, count, inside = 0, 0, False  # inside a word, whose digits are not a number (dcd771)
     while at < num:
-        if not DASH <= points[at] <= _NINE:  # most characters begin no number and join nothing
-            out[count], inside = points[at], _is_inside(points[at], kinds)
+        start = at
+        while at < num and not DASH <= points[at] <= _NINE:  # most begin no number, join nothing
+            out[count] = points[at]
             at, count = at + 1, count + 1
+        if at > start:
+            inside = _is_inside(points[at - 1], kinds)
             continue
         if inside and points[at] == DASH and _joins(points, at, num, kinds, table):
             at += 1

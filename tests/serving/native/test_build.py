@@ -1,10 +1,12 @@
 import platform
+import sys
 from pathlib import Path
 
 import pytest
 
-from raydistill.errors import WorkError
+from raydistill.errors import UserError, WorkError
 from raydistill.serving.native import build
+from raydistill.serving.native.__main__ import main as copy_files
 from raydistill.serving.native.layout import LIBRARY, OBJECT
 
 
@@ -118,5 +120,42 @@ def test_of_a_wheel_with_two_libraries_the_faster_one_is_taken(
     assert build.found_library() == (files["fast"], "")
     monkeypatch.setattr(build, "own_targets", lambda: ["slow"])
     assert build.found_library() == (files["slow"], "")
+    assert (build._named("slow"), build._named("other")) == (files["slow"], None)
     monkeypatch.setattr(build, "own_targets", lambda: [])
     assert build.found_library()[0] is None
+
+
+def test_a_copy_has_the_name_by_which_programs_load_it(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(build.GIVEN, raising=False)
+    cache.mkdir()
+    (cache / LIBRARY.format("linux-aarch64")).write_bytes(b"for arm64")
+    (cache / OBJECT.format("macos-arm64")).write_bytes(b"no linker")
+    (tmp_path / "native").mkdir()
+    copied = build.copy_library(tmp_path / "native", target="linux-aarch64")
+    assert (
+        copied == tmp_path / "native" / "libraydistill.so" and copied.read_bytes() == b"for arm64"
+    )
+    assert "rd_score(" in (tmp_path / "native" / build.HEADER).read_text()
+    assert build.copy_library(tmp_path, target="macos-arm64").name == OBJECT.format("macos-arm64")
+    monkeypatch.setattr(build, "own_targets", lambda: [])
+    with pytest.raises(UserError, match="no native library fits this CPU"):
+        build.copy_library(tmp_path)
+
+
+def test_the_command_copies_both_files_or_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.so").write_bytes(b"a library")
+    monkeypatch.setenv(build.GIVEN, str(tmp_path / "own.so"))
+    monkeypatch.setattr(sys, "argv", ["native", str(tmp_path / "for" / "go")])
+    copy_files()
+    assert (tmp_path / "for" / "go" / "libraydistill.so").read_bytes() == b"a library"
+    assert (tmp_path / "for" / "go" / build.HEADER).is_file()
+    for folder, library, told in (("own.so", "own.so", "File exists"), ("x", "none.so", "none.so")):
+        monkeypatch.setenv(build.GIVEN, str(tmp_path / library))
+        monkeypatch.setattr(sys, "argv", ["native", str(tmp_path / folder)])
+        with pytest.raises(SystemExit) as ended:
+            copy_files()
+        assert ended.value.code == 1 and told in capsys.readouterr().err

@@ -11,6 +11,7 @@ from raydistill.serving.native.emit import emitter
 from raydistill.serving.native.emit.model_file import model_bytes
 from raydistill.serving.native.layout import aligned
 from raydistill.serving.native.library import Library, Model
+from tests.bindings.golden import lines_of
 from tests.serving.native.cases import default_model, odd_pairs, random_bundle
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
@@ -73,11 +74,10 @@ def test_a_library_for_arm64_gives_the_same_scores(
          ROOT / "bindings" / "c" / "score.c", binary, f"-Wl,-rpath,{tmp_path}", "-lm",
          "-o", tmp_path / "score"], check=True,
     )  # fmt: skip
-    pairs = [p for p in odd_pairs(300) if not set("".join(p)) & {"\t", "\n", "\r", "\0"}]
-    text = "".join(f"{query}\t{title}\n" for query, title in pairs)
+    pairs = odd_pairs(300)
     command = [emulator, "-cpu", cpu, "-L", "/usr/aarch64-linux-gnu", tmp_path / "score",
                tmp_path / "model.rdm"]  # fmt: skip
-    found = subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout
+    found = subprocess.run(command, input=lines_of(pairs), capture_output=True, check=True).stdout
     queries, titles = zip(*pairs, strict=True)
     expected = Model(aligned(data), library).score_pairs(queries, titles)
     assert np.abs(np.array(found.split(), np.float64) - expected).max() < 1e-6

@@ -1,8 +1,10 @@
+import ctypes
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,9 +14,16 @@ import pytest
 from raydistill.errors import UserError
 from raydistill.serving.native import layout
 from raydistill.serving.native.build import own_target
-from raydistill.serving.native.layout import ARGUMENT, FAILED, OBJECT, OK, read_model
+from raydistill.serving.native.layout import ARGUMENT, FAILED, OBJECT, OK, aligned, read_model
 from raydistill.serving.native.library import Library, Model
-from tests.serving.native.cases import EXTREME, MAX_TITLE_CHARS, default_model, odd_pairs
+from raydistill.serving.native.python_calls import NAME as PYTHON
+from tests.serving.native.cases import (
+    EXTREME,
+    MAX_TITLE_CHARS,
+    default_model,
+    odd_pairs,
+    small_model,
+)
 
 pytestmark = pytest.mark.timeout(900)  # where the library is not in the cache
 ROOT = Path(__file__).parents[3]
@@ -45,8 +54,20 @@ def test_a_long_text_is_read_up_to_its_window(model: Model) -> None:
         assert model.score("sofa", [long]) == model.score("sofa", [window])
 
 
+@pytest.mark.parametrize("data", [default_model, small_model])
+def test_scratch_memory_may_have_any_content(data: Callable[[], bytes], library: Library) -> None:
+    """Callers in other languages do not clear it."""
+    model = Model(aligned(data()), library)
+    pairs, scratch = (*odd_pairs(20), *EXTREME), model._thread().scratch
+    expected = [model.score(query, [title])[0] for query, title in pairs]
+    for byte in (0x00, 0x01, 0x7F, 0xFF):  # 0xFF: each float32 is NaN
+        for (query, title), score in zip(pairs, expected, strict=True):
+            ctypes.memset(scratch, byte, model._scratch_bytes)
+            assert model.score(query, [title])[0] == score
+
+
 def test_false_arguments_are_refused(model: Model, library: Library) -> None:
-    address, scratch = model._address, model._scratch()
+    address, scratch = model._address, model._thread().scratch
     scores = np.full(2, 7, np.float32)
     for offsets, num, size in (([0, 3, 1], 2, 1), ([-1, 0, 1], 2, 1), ([0, 1, 1], -1, 1),
                                ([0, 1, 1], 2, -1)):  # fmt: skip
@@ -90,7 +111,8 @@ def test_the_library_offers_the_functions_of_its_header(library: Library) -> Non
     command = ["nm", "-D", "--defined-only", library.file]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     header = Path(layout.__file__).with_name("raydistill.h").read_text()
-    assert set(found[2::3]) == set(re.findall(r"^int64_t (rd_\w+)\(", header, re.MULTILINE))
+    declared = re.findall(r"^int64_t (rd_\w+)\(", header, re.MULTILINE)
+    assert set(found[2::3]) == {*declared, PYTHON}
 
 
 def test_the_header_names_the_codes_of_the_layout() -> None:
@@ -112,6 +134,7 @@ from raydistill.serving.native.layout import aligned
 queries, titles = zip(*odd_pairs(50), strict=True)
 model = Model(aligned(default_model()), Library(Path(sys.argv[1])))
 print(model.score_pairs(queries, titles).tolist())
+print(model.score_string_pairs(queries, titles).tolist())
 """
 
 
@@ -121,7 +144,8 @@ def test_an_object_is_loaded_where_there_is_no_linker(library: Library, model: M
     queries, titles = zip(*odd_pairs(50), strict=True)
     command = [sys.executable, "-c", _BY_OBJECT, str(file)]
     by_object = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert json.loads(by_object) == model.score_pairs(queries, titles).tolist()
+    by_bytes, by_strings = map(json.loads, by_object.splitlines())
+    assert by_bytes == by_strings == model.score_pairs(queries, titles).tolist()
 
 
 def test_a_file_that_is_no_library_is_refused(tmp_path: Path) -> None:
@@ -156,7 +180,7 @@ def test_a_forked_process_has_its_own_memory(library: Library, tmp_path: Path) -
         "from raydistill.serving.native.library import Library, Model\n"
         "model = Model(read_model(Path(sys.argv[2])), Library(Path(sys.argv[1])))\n"
         "model.score('grey sofa', ['Sofa, grey'])\n"
-        "memory = (ctypes.c_char * 4096).from_address(model._scratch())\n"
+        "memory = (ctypes.c_char * 4096).from_address(model._thread().scratch)\n"
         "before = memory.raw\n"
         "if os.fork() == 0:\n"
         "    model.score('another query of four words', ['a longer title'])\n"

@@ -67,3 +67,16 @@ def test_compiled_code_folds_as_python_does() -> None:
             at = form - LONG
             points = [form] if at < 0 else forms[at + 1 : at + 1 + forms[at]]
             assert "".join(map(chr, points)) == fold(char), ascii(char)
+
+
+def test_plain_texts_are_folded_as_all_are() -> None:
+    """Texts in ASCII have a path of their own."""
+    text = "".join(map(chr, range(128)))
+    data = np.frombuffer((text + "é").encode(), np.uint8)
+    points = np.empty(len(data), np.uint32)
+    found = []
+    for stop in (len(text), len(data)):
+        num = decode(data, 0, stop, character_tables(), points)
+        found.append(points[:num].tolist())
+    assert found[1] == [*found[0], ord("e")]
+    assert found[0] == [ord(fold(char)) for char in text]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numpy import uint64
+import numpy as np
+from numpy.typing import NDArray
 
 from raydistill.serving.lexicon import find_word
 from raydistill.serving.machine_code.emitted import emitted
@@ -29,7 +30,7 @@ from raydistill.serving.native.emit.unicode import (
 )
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
 
-_BLANK, _AMPERSAND, _SEMICOLON, _NUMBER_SIGN, _QUOTE = 0x20, 0x26, 0x3B, 0x23, 0x27
+_BLANK, _TILDE, _AMPERSAND, _SEMICOLON, _NUMBER_SIGN, _QUOTE = 0x20, 0x7E, 0x26, 0x3B, 0x23, 0x27
 _SLASHES = (0x2F, 0x2044)
 _ORDINAL, _DEGREE, _ACUTE = 0xBA, 0xB0, 0x301
 _MOST_NAME, _MOST_DECIMALS, _MOST_HEXADECIMALS = 31, 7, 6
@@ -309,7 +310,7 @@ def _write_entity(
         return count + 1 if code >= 0 else count
     state = FNV_OFFSET
     for at in range(start, end):
-        state = (state ^ uint64(points[at])) * FNV_PRIME
+        state = (state ^ np.uint64(points[at])) * FNV_PRIME
     place = find_word(mix64(state), tables.names, tables.name_places)
     if place < 0:
         return -1
@@ -335,3 +336,20 @@ def _number(points: Points, start: int, stop: int, tables: UnicodeTables) -> int
     is_control = (value < 0x20 and value not in (9, 10, 12, 13)) or value == 0x7F
     is_none = 0xFDD0 <= value <= 0xFDEF or (value & 0xFFFE) == 0xFFFE
     return -1 if is_control or is_none else value
+
+
+@emitted
+def is_plain(data: NDArray[np.uint8], most: int) -> bool:
+    """Whether a text's first `most` characters are clean: `cleaning.is_odd` finds nothing in them.
+
+    One more byte is looked at: a mark would join the last character.
+    """
+    num = min(len(data), most + 1)
+    if num == 0:
+        return True
+    is_odd = data[0] == _BLANK or (num == len(data) and data[num - 1] == _BLANK)
+    for at in range(num):
+        is_odd |= (data[at] < _BLANK) | (data[at] > _TILDE) | (data[at] == _AMPERSAND)
+    for at in range(1, num):
+        is_odd |= (data[at] == _BLANK) & (data[at - 1] == _BLANK)
+    return not is_odd

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 
 from raydistill.serving.native.layout import DOT, LIBRARY, OBJECT
+from raydistill.serving.native.python_calls import NAME as PYTHON
 
 logger = logging.getLogger("raydistill")
 
@@ -288,7 +289,7 @@ def _functions(checked: bool) -> dict[str, tuple[Callable[..., Any], int]]:
     start_emitting(checked=checked)
     from raydistill.serving.native.emit import check, entry  # after it: decorators read it
 
-    return {
+    functions: dict[str, tuple[Callable[..., Any], int]] = {
         "rd_format": (entry.model_format, 0),
         "rd_check": (check.check, 2),
         "rd_verify": (check.verify, 2),
@@ -297,3 +298,6 @@ def _functions(checked: bool) -> dict[str, tuple[Callable[..., Any], int]]:
         "rd_score_pairs": (entry.score_pairs, 8),
         "rd_clean": (entry.clean_text, 7),
     }
+    if checked:  # a failed check would leave Python's function at once, without the GIL
+        return functions
+    return {**functions, PYTHON: (entry.score_strings, 3)}

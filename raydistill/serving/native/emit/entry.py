@@ -6,22 +6,30 @@ int64. The model has passed `check.py`: no index is checked here.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.serving.featurize import Scratch, add_pair, read_text
-from raydistill.serving.lexicon import Lexicon, find_word
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.native.emit import memory
-from raydistill.serving.native.emit.cleaning import clean
-from raydistill.serving.native.emit.net import ROWS, fill_logits, half, sum_bag
+from raydistill.serving.native.emit.cleaning import clean, is_plain
+from raydistill.serving.native.emit.net import (
+    ROWS,
+    fill_logits,
+    half,
+    keep_known,
+    keep_used,
+    sum_bag,
+)
 from raydistill.serving.native.emit.session import (
     Session,
     open_session,
     space,
     window,
 )
-from raydistill.serving.native.emit.unicode import decode_utf8, encode_utf8, signed
+from raydistill.serving.native.emit.unicode import decode_utf8, encode_utf8
 from raydistill.serving.native.layout import (
     ALIGN,
     ARGUMENT,
@@ -34,12 +42,27 @@ from raydistill.serving.native.layout import (
     OK,
     SECTION,
 )
+from raydistill.serving.native.python_calls import BYTES_AT, NAMES
 
-_BLANK, _TILDE, _AMPERSAND = 0x20, 0x7E, 0x26
+_TABLE_AT = {name: at for at, name in enumerate(NAMES)}
+_MODEL, _SCRATCH, _IS_PAIRS = (_TABLE_AT[name] for name in ("model", "scratch", "is_pairs"))
+_NONE, _LIST, _TUPLE = (_TABLE_AT[name] for name in ("none", "list", "tuple"))
+_TYPE, _AS_TUPLE, _SIZE, _ITEM, _UTF8, _BYTEARRAY, _CONTENT, _MALLOC, _FREE = (
+    *(_TABLE_AT[f"Py{name}"] for name in ("Object_Type", "List_AsTuple", "Tuple_Size")),
+    *(_TABLE_AT[f"Py{name}"] for name in ("Tuple_GetItem", "Unicode_AsUTF8AndSize")),
+    *(_TABLE_AT[f"PyByteArray_{name}"] for name in ("FromStringAndSize", "AsString")),
+    *(_TABLE_AT[f"PyMem_{name}"] for name in ("Malloc", "Free")),
+)
+_CLEAR, _INCREF, _DECREF, _RELEASE, _ACQUIRE = (
+    *(_TABLE_AT[name] for name in ("PyErr_Clear", "Py_IncRef", "Py_DecRef")),
+    *(_TABLE_AT[f"PyEval_{name}"] for name in ("SaveThread", "RestoreThread")),
+)
+# How texts lie: side by side, or anywhere. numba would compile `_score` again for each literal.
+_NO, _OFFSETS, _SPANS = cast(tuple[int, ...], (np.int64(0), np.int64(1), np.int64(2)))
 _BAGS, _VOCABULARY, _DIM, _DENSE = AT["bags"], AT["vocabulary"], AT["dim"], AT["dense"]
 _MAX_QUERY, _MAX_TITLE = AT["max_query"], AT["max_title"]
 _VECTOR_TYPE, _WORD_DIM, _TEMPERATURE = AT["vector_type"], AT["word_dim"], AT["temperature"]
-_USED, _USED_BEFORE = SECTION["used"], SECTION["used_before"]
+_USED = SECTION["used"]
 _WORDS, _VECTORS, _VECTOR_SCALES = (SECTION[name] for name in ("words", "vectors", "vector_scales"))
 _MEAN, _STD, _TABLE, _SCALES = (
     SECTION[name] for name in ("dense_mean", "dense_std", "table", "table_scales")
@@ -73,7 +96,9 @@ def score(
     """Scores of one query's titles; the query is read once."""
     if query_bytes < 0 or (query == 0 and query_bytes > 0):
         return ARGUMENT
-    return _score(model, scratch, query, 0, query_bytes, titles, offsets, num, scores)
+    if num < 0 or offsets == 0 or (num > 0 and titles == 0) or not _is_rising(offsets, num):
+        return ARGUMENT
+    return _score(model, scratch, query, _NO, query_bytes, titles, offsets, _OFFSETS, num, scores)
 
 
 @emitted
@@ -90,9 +115,13 @@ def score_pairs(
     """Scores of pairs; a query that equals the one before it is not read again."""
     if num < 0 or query_offsets == 0 or not _is_rising(query_offsets, num):
         return ARGUMENT
+    if offsets == 0 or (num > 0 and titles == 0) or not _is_rising(offsets, num):
+        return ARGUMENT
     if queries == 0 and memory.i8(query_offsets, num + 1)[num] > 0:
         return ARGUMENT
-    return _score(model, scratch, queries, query_offsets, 0, titles, offsets, num, scores)
+    return _score(
+        *(model, scratch, queries, query_offsets, _NO, titles, offsets, _OFFSETS, num, scores),
+    )
 
 
 @emitted
@@ -108,7 +137,7 @@ def clean_text(
     data = memory.u1(text, num_bytes)
     most = session.head[_MAX_QUERY if is_query else _MAX_TITLE]
     found = memory.u1(out, capacity)
-    if _is_plain(data, most):
+    if is_plain(data, most):
         count = int(min(num_bytes, most))
         for at in range(min(count, capacity)):
             found[at] = data[at]
@@ -135,23 +164,6 @@ def _is_rising(offsets: int, num: int) -> bool:
 
 
 @emitted
-def _is_plain(data: NDArray[np.uint8], most: int) -> bool:
-    """Whether a text's first `most` characters are clean: `cleaning.is_odd` finds nothing in them.
-
-    One more byte is looked at: a mark would join the last character.
-    """
-    num = min(len(data), most + 1)
-    if num == 0:
-        return True
-    is_odd = data[0] == _BLANK or (num == len(data) and data[num - 1] == _BLANK)
-    for at in range(num):
-        is_odd |= (data[at] < _BLANK) | (data[at] > _TILDE) | (data[at] == _AMPERSAND)
-    for at in range(1, num):
-        is_odd |= (data[at] == _BLANK) & (data[at - 1] == _BLANK)
-    return not is_odd
-
-
-@emitted
 def _clean(data: NDArray[np.uint8], most: int, session: Session) -> int:
     """Write the first `most` characters of the clean text to `utf8`; the number of bytes."""
     num, buffers = min(len(data), window(most)), session.space.buffers
@@ -168,7 +180,7 @@ def _read(data: NDArray[np.uint8], most: int, session: Session, side: Scratch) -
     """A raw text to its words, and what else the model needs of it."""
     bounds, clean_data = session.space.bounds, data
     bounds[0], bounds[1] = 0, min(len(data), most)
-    if not _is_plain(data, most):
+    if not is_plain(data, most):
         bounds[1], clean_data = _clean(data, most, session), session.space.utf8
     return read_text(
         *((clean_data, bounds), 0, session.tables, session.units),
@@ -214,31 +226,6 @@ def _read_title(data: NDArray[np.uint8], model: int, session: Session) -> Scratc
     return title
 
 
-@emitted
-def _keep_known(ids: NDArray[np.int32], ends: NDArray[np.int64], lexicon: Lexicon) -> None:
-    """Rows of the ids that the vocabulary has, in place, as `featurize._known_rows`."""
-    count = start = 0
-    for bag in range(1, len(ends)):
-        stop = ends[bag]
-        for at in range(start, stop):
-            row = find_word(np.uint64(ids[at]), lexicon.ngrams_R, lexicon.ngram_places)
-            if row >= 0:
-                ids[count] = row
-                count += 1
-        start, ends[bag] = stop, count
-
-
-@emitted
-def _keep_used(ids: NDArray[np.int32], model: int, head: NDArray[np.int64]) -> None:
-    """Rows of the table of n-gram ids, in place; -1 for an id that has none."""
-    used = memory.u8(model + head[_USED], head[_USED + 1])
-    before = memory.u4(model + head[_USED_BEFORE], head[_USED_BEFORE + 1])
-    for at in range(len(ids)):
-        word, bit = used[ids[at] >> 6], np.uint64(1) << np.uint64(ids[at] & 63)
-        row = signed(before[ids[at] >> 6]) + memory.num_bits(word & (bit - np.uint64(1)))
-        ids[at] = row if word & bit else -1
-
-
 @emitted(forceinline=True)
 def _fill_row(query: Scratch, title: Scratch, model: int, session: Session, x: int) -> None:
     """Write the network's input of a pair to the address `x`: its bags, then dense features."""
@@ -248,9 +235,9 @@ def _fill_row(query: Scratch, title: Scratch, model: int, session: Session, x: i
     ends[0] = 0
     add_pair(query, title, buffers.grams, session.lexicon, layout, ids, 0, ends, 0, dense)
     if head[_VOCABULARY]:
-        _keep_known(ids, ends, session.lexicon)
+        keep_known(ids, ends, session.lexicon)
     if head[_USED + 1]:
-        _keep_used(ids[: ends[head[_BAGS]]], model, head)
+        keep_used(ids[: ends[head[_BAGS]]], model, head)
     num_rows = head[_TABLE + 1] // dim
     for bag in range(head[_BAGS]):
         sum_bag(
@@ -264,14 +251,15 @@ def _fill_row(query: Scratch, title: Scratch, model: int, session: Session, x: i
 
 
 @emitted
-def _is_as_before(text: int, starts: NDArray[np.int64], row: int) -> bool:
+def _is_as_before(text: int, starts: NDArray[np.int64], step: int, row: int) -> bool:
     """Whether a query equals that of the row before."""
-    size, before = starts[row + 1] - starts[row], starts[row] - starts[row - 1]
-    if size != before:
+    at, before = step * row, step * (row - 1)
+    size = starts[at + 1] - starts[at]
+    if size != starts[before + 1] - starts[before]:
         return False
-    one, other = memory.u1(text + starts[row - 1], size), memory.u1(text + starts[row], size)
-    for at in range(size):
-        if one[at] != other[at]:
+    one, other = memory.u1(text + starts[before], size), memory.u1(text + starts[at], size)
+    for place in range(size):
+        if one[place] != other[place]:
             return False
     return True
 
@@ -281,32 +269,36 @@ def _score(
     model: int,
     scratch: int,
     queries: int,
-    query_offsets: int,
+    query_starts: int,
     query_bytes: int,
     titles: int,
-    offsets: int,
+    starts: int,
+    step: int,
     num: int,
     scores: int,
 ) -> int:
-    """Scores of pairs, ROWS at a time; without `query_offsets` all have the first query."""
-    if num < 0 or offsets == 0 or (num > 0 and (titles == 0 or scores == 0)):
+    """Scores of pairs, ROWS at a time; without `query_starts` all have the first query.
+
+    Text i is the bytes starts[step i] .. starts[step i + 1] from `queries` or `titles` on: `step`
+    is _OFFSETS or _SPANS.
+    """
+    if (num > 0 and scores == 0) or not (_is_address(model) and _is_address(scratch)):
         return ARGUMENT
-    if not (_is_address(model) and _is_address(scratch) and _is_rising(offsets, num)):
-        return ARGUMENT
-    session, is_own = open_session(model, scratch), query_offsets != 0
-    starts, out = memory.i8(offsets, num + 1), memory.f4(scores, num)
-    query_starts = memory.i8(query_offsets, num + 1 if is_own else 0)
+    session, is_own = open_session(model, scratch), query_starts != 0
+    at_title, out = memory.i8(starts, step * num + 2 - step), memory.f4(scores, num)
+    at_query = memory.i8(query_starts, step * num + 2 - step if is_own else 0)
     width = session.head[_BAGS] * session.head[_DIM] + session.head[_DENSE]
     buffers, query = session.space, session.space.query
     scale = np.float32(memory.f8(model, HEADER_WORDS)[_TEMPERATURE])
     for start in range(0, num, ROWS):
         rows = min(ROWS, num - start)
         for row in range(start, start + rows):
-            if row == 0 or (is_own and not _is_as_before(queries, query_starts, row)):
-                first = query_starts[row] if is_own else 0
-                size = query_starts[row + 1] - first if is_own else query_bytes
+            if row == 0 or (is_own and not _is_as_before(queries, at_query, step, row)):
+                first = at_query[step * row] if is_own else 0
+                size = at_query[step * row + 1] - first if is_own else query_bytes
                 query = _read_query(memory.u1(queries + first, size), model, session)
-            text = memory.u1(titles + starts[row], starts[row + 1] - starts[row])
+            first = at_title[step * row]
+            text = memory.u1(titles + first, at_title[step * row + 1] - first)
             title = _read_title(text, model, session)
             _fill_row(query, title, model, session, buffers.x + 4 * (row - start) * width)
         logits = out[start : start + rows]
@@ -317,3 +309,92 @@ def _score(
         for at in range(rows):
             logits[at] = np.float32(1) / (np.float32(1) + np.exp(-scale * logits[at]))
     return OK
+
+
+@emitted
+def score_strings(own: int, args: int, num_args: int) -> int:
+    """A builtin of Python (`python_calls.py`): a query, or a list of them, and a list of titles.
+
+    Returns a bytearray of scores; None for what is no list or tuple of strings that have UTF-8. It
+    scores without the GIL; a tuple of its own keeps the strings meanwhile.
+    """
+    table = memory.i8(memory.i8(own + BYTES_AT, 1)[0], len(NAMES))
+    given, found = memory.i8(args, num_args), 0
+    if num_args == 2:
+        titles = _to_tuple(given[1], table)
+        queries = _to_tuple(given[0], table) if table[_IS_PAIRS] else 0
+        if titles != 0 and (queries != 0) == (table[_IS_PAIRS] != 0):
+            found = _score_tuple(given[0], queries, titles, table)
+        memory.call(table[_DECREF], (titles,))
+        memory.call(table[_DECREF], (queries,))
+    if found == 0:
+        memory.call(table[_CLEAR], (0,))  # the caller finds the error, with words
+        memory.call(table[_INCREF], (table[_NONE],))
+    return found if found != 0 else table[_NONE]
+
+
+@emitted
+def _to_tuple(strings: int, table: NDArray[np.int64]) -> int:
+    """A new reference to a tuple of what a list or tuple has; 0 for any other object."""
+    kind = memory.call(table[_TYPE], (strings,))
+    memory.call(table[_DECREF], (kind,))
+    if kind == table[_LIST]:
+        return int(memory.call(table[_AS_TUPLE], (strings,)))
+    if kind != table[_TUPLE]:
+        return 0
+    memory.call(table[_INCREF], (strings,))
+    return strings
+
+
+@emitted
+def _score_tuple(query: int, queries: int, titles: int, table: NDArray[np.int64]) -> int:
+    """A bytearray of scores, or 0; `queries` is 0 if all titles have one query."""
+    num = memory.call(table[_SIZE], (titles,))
+    if num == 0 or (queries != 0 and memory.call(table[_SIZE], (queries,)) != num):
+        return 0
+    num_own = num if queries != 0 else 1
+    places = memory.call(table[_MALLOC], (16 * (num + num_own),))
+    if places == 0:
+        return 0
+    starts, found = memory.i8(places, 2 * (num + num_own)), 0
+    if queries != 0:
+        is_read = _read_tuple(queries, table, starts, 2 * num, num)
+    else:
+        is_read = _read_string(query, table, starts, 2 * num)
+    if is_read and _read_tuple(titles, table, starts, 0, num):
+        found = memory.call(table[_BYTEARRAY], (0, 4 * num))
+    if found != 0:
+        scores = memory.call(table[_CONTENT], (found,))
+        first, size, own = starts[2 * num], starts[2 * num + 1] - starts[2 * num], _NO
+        if queries != 0:
+            first, own = _NO, places + 16 * num
+        state = memory.call(table[_RELEASE], (0,))
+        code = _score(
+            *(table[_MODEL], table[_SCRATCH], first, own, size, _NO, places, _SPANS, num, scores),
+        )
+        memory.call(table[_ACQUIRE], (state,))
+        if code != OK:
+            memory.call(table[_DECREF], (found,))
+            found = 0
+    memory.call(table[_FREE], (places,))
+    return found
+
+
+@emitted
+def _read_tuple(
+    strings: int, table: NDArray[np.int64], starts: NDArray[np.int64], at: int, num: int
+) -> bool:
+    for place in range(num):
+        text = memory.call(table[_ITEM], (strings, place))
+        if not _read_string(text, table, starts, at + 2 * place):
+            return False
+    return True
+
+
+@emitted
+def _read_string(text: int, table: NDArray[np.int64], starts: NDArray[np.int64], at: int) -> bool:
+    """Write the addresses where a string's UTF-8 begins and ends from `at` on, if it has any."""
+    place = memory.address(starts) + 8 * at
+    starts[at] = memory.call(table[_UTF8], (text, place + 8))
+    starts[at + 1] += starts[at]
+    return bool(starts[at] != 0)

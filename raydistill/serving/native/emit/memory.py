@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.core.cgutils import get_or_insert_function
+from numba.core.cgutils import get_or_insert_function, unpack_tuple
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
@@ -322,7 +322,22 @@ def _address(typing: Any, array: Any) -> Any:  # noqa: ANN401 - numba's types
     return types.int64(array), codegen
 
 
+@intrinsic
+def _call(typing: Any, function: Any, given: Any) -> Any:  # noqa: ANN401 - numba's types
+    """Call the C function at an address: arguments and result are int64 or addresses."""
+    num = len(given)
+    words = types.UniTuple(types.int64, num)  # type: ignore[no-untyped-call]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        kind = ir.FunctionType(_WORD, [_WORD] * num)
+        place = builder.inttoptr(args[0], kind.as_pointer())
+        return builder.call(place, unpack_tuple(builder, args[1]))  # type: ignore[no-untyped-call]
+
+    return types.int64(types.int64, words), codegen
+
+
 address: Any = _address
+call: Any = _call
 bag_int8: Any = _bag_int8
 tile_1x4, tile_1x1, tile_4x1 = _tile(1, 4), _tile(1, 1), _tile(4, 1)
 int8_tile_1x4, int8_tile_1x1, int8_tile_4x1 = _int8_tile(1, 4), _int8_tile(1, 1), _int8_tile(4, 1)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.serving.lexicon import Lexicon, find_word
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.native.emit import memory
+from raydistill.serving.native.emit.unicode import signed
 from raydistill.serving.native.int8_layers import LEAST, MOST, ZERO
 from raydistill.serving.native.layout import (
     AT,
@@ -29,6 +31,7 @@ _HALF_SCALE, _13, _16 = np.float32(2.0**112), np.uint32(13), np.uint32(16)
 _SIZE_BITS = np.uint32(0x7FFFFFFF)  # of a float32 without its sign
 _DIM, _TABLE_TYPE, _LAYER_TYPE = AT["dim"], AT["table_type"], AT["layer_type"]
 _FACTORS = SECTION["input_factors"]
+_USED, _USED_BEFORE = SECTION["used"], SECTION["used_before"]
 _INPUTS, _OUTPUTS, _WEIGHTS, _BIASES, _SCALES, _STARTS = range(len(LAYER_COLUMNS))
 _LEVELS, _SIGNED_LEVELS = np.float32(MOST), np.float32(MOST - ZERO)
 _LEAST_BITS = LEAST.view(np.uint32)
@@ -106,6 +109,31 @@ def sum_int8(
 
 
 @emitted
+def keep_known(ids: NDArray[np.int32], ends: NDArray[np.int64], lexicon: Lexicon) -> None:
+    """Rows of the ids that the vocabulary has, in place, as `featurize._known_rows`."""
+    count = start = 0
+    for bag in range(1, len(ends)):
+        stop = ends[bag]
+        for at in range(start, stop):
+            row = find_word(np.uint64(ids[at]), lexicon.ngrams_R, lexicon.ngram_places)
+            if row >= 0:
+                ids[count] = row
+                count += 1
+        start, ends[bag] = stop, count
+
+
+@emitted
+def keep_used(ids: NDArray[np.int32], model: int, head: NDArray[np.int64]) -> None:
+    """Rows of the table of n-gram ids, in place; -1 for an id that has none."""
+    used = memory.u8(model + head[_USED], head[_USED + 1])
+    before = memory.u4(model + head[_USED_BEFORE], head[_USED_BEFORE + 1])
+    for at in range(len(ids)):
+        word, bit = used[ids[at] >> 6], np.uint64(1) << np.uint64(ids[at] & 63)
+        row = signed(before[ids[at] >> 6]) + memory.num_bits(word & (bit - np.uint64(1)))
+        ids[at] = row if word & bit else -1
+
+
+@emitted
 def sum_bag(
     ids: NDArray[np.int32],
     table: int,
@@ -155,7 +183,8 @@ def _quantise_input(x_I: Floats, factors_I: Floats, out_I: NDArray[np.uint8]) ->
     """Write the network's inputs as integers around ZERO; their step (`int8_layers.quantised`)."""
     bits = np.uint32(0)
     for k in range(len(factors_I)):
-        bits = max(bits, memory.bits_of(np.float32(x_I[k] * factors_I[k])) & _SIZE_BITS)
+        size = np.uint32(memory.bits_of(np.float32(x_I[k] * factors_I[k])) & _SIZE_BITS)
+        bits = np.uint32(max(bits, size))  # of 32 bits: numba's `&` has 64, and half the speed
     most = memory.float_of(bits)
     inverse = np.float32(_SIGNED_LEVELS / most) if bits > _LEAST_BITS else np.float32(0)
     for k in range(len(factors_I)):
@@ -169,7 +198,7 @@ def _quantise_hidden(x_I: Floats, out_I: NDArray[np.uint8]) -> np.float32:
     """The same for the outputs of a hidden layer, which are 0 or more."""
     bits = np.uint32(0)
     for k in range(len(x_I)):
-        bits = max(bits, memory.bits_of(x_I[k]) & _SIZE_BITS)
+        bits = np.uint32(max(bits, np.uint32(memory.bits_of(x_I[k]) & _SIZE_BITS)))
     most = memory.float_of(bits)
     inverse = np.float32(_LEVELS / most) if bits > _LEAST_BITS else np.float32(0)
     for k in range(len(x_I)):
