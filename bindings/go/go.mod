@@ -1,0 +1,3 @@
+module raydistill
+
+go 1.19
