@@ -19,7 +19,7 @@ from raydistill.files.inputs.csv_dialect import CsvOptions, Dialect, settle
 from raydistill.files.inputs.csv_fields import read_record
 from raydistill.files.inputs.csv_scan import NOTHING, PLAIN, byte_kinds, scan, with_backslash
 from raydistill.files.inputs.decoding import Joined, Readable, read_full
-from raydistill.files.inputs.raw_rows import RawRows
+from raydistill.files.inputs.raw_rows import RawRows, Stretch
 from raydistill.files.prefetch import prefetch
 
 _HEAD_BYTES = 1 << 18  # contains the header
@@ -38,6 +38,7 @@ class _Block:
     data: bytes
     spans_R4: NDArray[np.int64]
     kinds_R: NDArray[np.uint8]
+    begin: int = 0  # of the data, in bytes from the first row
     first_row: int = 0
 
     def record(self, at: np.intp) -> bytes:
@@ -62,10 +63,13 @@ def read_delimited(
     columns: Sequence[str] | None,
     block_bytes: int,
     keep_bad: bool,
+    stretch: Stretch | None = None,
+    lines: Readable | None = None,
 ) -> Iterator[RawRows]:
     """The rows of a UTF-8 stream, block by block.
 
-    `columns` None: all columns. `keep_bad`: the table contains the bad rows too.
+    `columns` None: all columns. `keep_bad`: the table contains the bad rows too. `stretch`: these
+    rows alone, whose bytes are `lines`; `stream` has the head.
 
     Raises:
         UserError: the header is not UTF-8, or a line has more than 268,435,456 bytes.
@@ -75,24 +79,63 @@ def read_delimited(
     if dialect is None:
         return
     wanted = list(dialect.names if columns is None else columns)
-    first_row = 0
-    rows = Joined(head[dialect.first_byte :], stream)
-    blocks = _blocks(rows, dialect, block_bytes=block_bytes)
+    rows: Readable = Joined(head[dialect.first_byte :], stream)
+    first_row, first_line = 0, dialect.first_line
+    if stretch is not None and lines is not None:
+        rows, first_row, first_line = lines, stretch.first_row, stretch.first_line
+    blocks = _blocks(rows, dialect, block_bytes=block_bytes, first_line=first_line)
     for block in prefetch(blocks, depth=1):  # scanned while Arrow reads the previous one
         numbered = replace(block, first_row=first_row)
         first_row += len(block.kinds_R)
         yield _to_rows(numbered, dialect, wanted, keep_bad=keep_bad)
-    if not first_row:
+    if not first_row and stretch is None:
         empty = pa.table({name: pa.array([], _TEXT) for name in wanted})
         yield RawRows(empty, np.empty(0, np.int64))
 
 
-def _blocks(stream: Readable, dialect: Dialect, *, block_bytes: int) -> Iterator[_Block]:
+def find_stretches(
+    stream: Readable, options: CsvOptions, *, is_tsv: bool, block_bytes: int, most_rows: int
+) -> list[Stretch]:
+    """The rows of a UTF-8 stream in stretches of at least `most_rows` rows; the last has fewer.
+
+    A stretch ends between two plain records: a quote that is never closed is not cut. Bytes are
+    counted from the start of the stream.
+    """
+    head = read_full(stream, _HEAD_BYTES)
+    dialect = settle(head, options, is_tsv=is_tsv)
+    if dialect is None:
+        return []
+    starts, row, end = [(dialect.first_byte, 0, dialect.first_line)], 0, dialect.first_byte
+    rows = Joined(head[dialect.first_byte :], stream)
+    for block in _blocks(rows, dialect, block_bytes=block_bytes, first_line=dialect.first_line):
+        places = block.spans_R4[:, 0] + (dialect.first_byte + block.begin)
+        is_plain = block.kinds_R == PLAIN
+        can_cut = np.flatnonzero(is_plain[1:] & is_plain[:-1]) + 1
+        while True:
+            due = starts[-1][1] + most_rows - row  # the record that should begin the next stretch
+            at = int(np.searchsorted(can_cut, due))
+            if at == len(can_cut):
+                break
+            record = int(can_cut[at])
+            line = int(block.spans_R4[record, 2])
+            starts.append((int(places[record]), row + record, line))
+        row += len(block.kinds_R)
+        end = int(block.spans_R4[-1, 1]) + dialect.first_byte + block.begin
+    ends = [*starts[1:], (end, row, 0)]
+    return [
+        Stretch(begin, stop, first_row, line, stop_row - first_row)
+        for (begin, first_row, line), (stop, stop_row, _) in zip(starts, ends, strict=True)
+    ]
+
+
+def _blocks(
+    stream: Readable, dialect: Dialect, *, block_bytes: int, first_line: int
+) -> Iterator[_Block]:
     first, second = dialect.marks, dialect.marks
     if dialect.can_escape:
         second = with_backslash(first)
     marks, kinds = (first, second), (byte_kinds(first), byte_kinds(second))
-    line, rest = dialect.first_line, b""
+    line, rest, begin = first_line, b"", 0
     is_last = False
     while not is_last:
         more = stream.read(block_bytes)
@@ -109,11 +152,12 @@ def _blocks(stream: Readable, dialect: Dialect, *, block_bytes: int) -> Iterator
             spans_R4[:num, 2] += line
             line += num_lines
             if num:
-                yield _Block(data, spans_R4[:num], kinds_R[:num])
+                yield _Block(data, spans_R4[:num], kinds_R[:num], begin)
             if after == at:
                 break
             at = after
         rest = data[at:]
+        begin += at
         if len(rest) > _MAX_LINE_BYTES:
             raise UserError(f"line {line + 1} has more than {_MAX_LINE_BYTES:,} bytes")
 

@@ -139,6 +139,20 @@ class Joined:
         return data or self._stream.read(size)
 
 
+class Limited:
+    """The next `size` bytes of a stream."""
+
+    def __init__(self, stream: Readable, size: int) -> None:
+        """`stream` is not closed."""
+        self._stream, self._left = stream, size
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+        data = self._stream.read(min(size, self._left)) if self._left else b""
+        self._left -= len(data)
+        return data
+
+
 class TextStream:
     """A UTF-8 stream without a byte-order mark, from a stream in any encoding.
 
@@ -156,6 +170,7 @@ class TextStream:
         kind = binary_kind(head) if found == "utf-8" else None
         if kind:
             raise UserError(f"it is no text but {kind}")
+        self.skipped_bytes = skip
         self._source = Joined(head[skip:], source)
         self._decoder: codecs.IncrementalDecoder | None = None
         name = codecs.lookup(encoding).name if encoding and not skip else found
@@ -164,6 +179,11 @@ class TextStream:
                 "surrogatepass" if name[:6] in ("utf-16", "utf-32") else "surrogateescape"
             )
             self._decoder = codecs.getincrementaldecoder(name)(self._errors)
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the bytes are those of the source."""
+        return self._decoder is None
 
     def read(self, size: int, /) -> bytes:
         """About `size` bytes; none at the end."""

@@ -7,6 +7,7 @@ column.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,11 +17,15 @@ import pyarrow.json as pajson
 
 from raydistill.errors import UserError
 from raydistill.files.inputs.decoding import Joined, Readable
-from raydistill.files.inputs.raw_rows import RawRows
+from raydistill.files.inputs.raw_rows import RawRows, Stretch
 
 _ARRAY_ROWS = 1 << 16  # elements of an array per table
 _MAX_ELEMENT_CHARS = 1 << 26
+_LINE_FEED = 10
 _SPACE = " \t\r\n"
+_INT64 = range(-(2**63), 2**63)
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_LONG_INTEGER = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*(-?[0-9]{19,})\s*[,}]')  # name, value
 
 
 def read_json_lines(
@@ -30,38 +35,113 @@ def read_json_lines(
     texts: Sequence[str],
     block_bytes: int,
     keep_bad: bool,
+    first_row: int = 0,
+    types: pa.Schema | None = None,
 ) -> Iterator[RawRows]:
     """One row per line, without blank lines.
 
-    `texts`: the columns in which a list or an object makes the row bad.
+    `texts`: the columns in which a list or an object makes the row bad. `types`: of `line_schemas`;
+    lines whose values are of these types are read by Arrow, and those whose values are strings.
     """
-    reader = _Lines(columns, texts, keep_bad=keep_bad)
-    start, rest = 0, b""
+    reader = _Lines(columns, texts, keep_bad=keep_bad, types=types)
+    for start, block in _line_blocks(stream, block_bytes, first_row=first_row):
+        yield reader.read(block, start=start)
+
+
+def find_line_stretches(stream: Readable, *, block_bytes: int, most_rows: int) -> list[Stretch]:
+    """The lines of a stream in stretches of `most_rows` lines; the last has fewer."""
+    starts, row, end = [(0, 0)], 0, 0
+    last = b""
+    while block := stream.read(block_bytes):
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == _LINE_FEED) + 1
+        while (due := starts[-1][1] + most_rows - row) <= len(ends):
+            starts.append((end + int(ends[due - 1]), row + due))
+        row, end, last = row + len(ends), end + len(block), block
+    row += bool(last) and not last.endswith(b"\n")
+    if starts[-1][0] == end and len(starts) > 1:
+        starts.pop()
+    stops = [*starts[1:], (end, row)]
+    return [
+        Stretch(begin, stop, first, first, stop_row - first)
+        for (begin, first), (stop, stop_row) in zip(starts, stops, strict=True)
+    ]
+
+
+def line_schemas(stream: Readable, *, block_bytes: int) -> Iterator[pa.Schema]:
+    """The columns of the lines of a stream, block by block: numbers, true and false, or strings."""
+    reader = _Lines(None, (), keep_bad=True)
+    for start, block in _line_blocks(stream, block_bytes):
+        yield _schema_of(block) or reader.read(block, start=start).table.schema
+
+
+def _schema_of(block: bytes) -> pa.Schema | None:
+    """The columns of a block of lines; None if Arrow cannot read it."""
+    table = _parse(block, pajson.ParseOptions(newlines_in_values=False))
+    if table is None:
+        return None
+    plain = {pa.int64(), pa.float64(), pa.bool_(), pa.null()}  # Arrow takes some texts for times
+    rounded = _rounded(block) if pa.float64() in table.schema.types else set()
+    kept = {f.name for f in table.schema if f.type in plain} - rounded
+    return pa.schema([(f.name, f.type if f.name in kept else pa.string()) for f in table.schema])
+
+
+def _rounded(block: bytes) -> set[str]:
+    """Names of columns with an integer beyond 64 bits, which Arrow reads as a float.
+
+    A name inside of an object counts as well: the column of that name becomes one of strings.
+    """
+    if not _LONG_NUMBER.search(block):
+        return set()
+    return {
+        str(json.loads(name, strict=False))
+        for name, digits in _LONG_INTEGER.findall(block)
+        if len(digits) > 20 or int(digits) not in _INT64
+    }
+
+
+def _line_blocks(
+    stream: Readable, block_bytes: int, *, first_row: int = 0
+) -> Iterator[tuple[int, bytes]]:
+    """Blocks of complete lines, each with the number of its first line."""
+    start, rest = first_row, b""
     while block := stream.read(block_bytes):
         whole, newline, rest = (rest + block).rpartition(b"\n")
         if newline:
-            yield reader.read(whole + newline, start=start)
+            yield start, whole + newline
             start += whole.count(b"\n") + 1
     if rest:
-        yield reader.read(rest + b"\n", start=start)
+        yield start, rest + b"\n"
 
 
 class _Lines:
-    """Blocks of complete lines to rows: by Arrow if all values are strings, else line by line."""
+    """Blocks of complete lines to rows: by Arrow if it can read all values, else line by line."""
 
     def __init__(
-        self, columns: Sequence[str] | None, texts: Sequence[str], *, keep_bad: bool
+        self,
+        columns: Sequence[str] | None,
+        texts: Sequence[str],
+        *,
+        keep_bad: bool,
+        types: pa.Schema | None = None,
     ) -> None:
         self.columns, self.texts, self.keep_bad = columns, texts, keep_bad
+        known = {} if types is None else {field.name: field.type for field in types}
+        self._strings = {name for name, kind in known.items() if pa.types.is_string(kind)}
+        self._schema = pa.schema([(name, _type_to_read(known.get(name))) for name in columns or ()])
 
     def read(self, block: bytes, *, start: int) -> RawRows:
         if self.columns is not None:
-            table = _parse_texts(block, self.columns)
+            parse = pajson.ParseOptions(
+                explicit_schema=self._schema,
+                newlines_in_values=False,
+                unexpected_field_behavior="ignore",
+            )
+            table = _parse(block, parse)
             if table is not None:
                 rows = np.arange(start, start + table.num_rows)
                 return RawRows(table, rows, lines=rows + 1)
         parsed = [
-            (row, *_parse(line))
+            (row, *_parse_line(line))
             for row, line in enumerate(block[:-1].split(b"\n"), start)
             if line.strip()
         ]
@@ -82,7 +162,10 @@ class _Lines:
         names = self.columns
         if names is None:
             names = list(dict.fromkeys(name for content in kept for name in content))
-        arrays = {name: _column([content.get(name) for content in kept]) for name in names}
+        arrays = {
+            name: _column([content.get(name) for content in kept], is_text=name in self._strings)
+            for name in names
+        }
         numbers = np.asarray(rows, np.int64)
         lines, bad_lines = (numbers + 1, [row + 1 for row, _ in bad]) if has_lines else (None, [])
         return RawRows(_table(arrays, len(kept)), numbers, bad, lines, bad_lines)
@@ -95,23 +178,23 @@ def _table(arrays: dict[str, pa.Array], num_rows: int) -> pa.Table:
     return pa.table({"": pa.nulls(num_rows)}).select([])
 
 
-def _parse_texts(block: bytes, columns: Sequence[str]) -> pa.Table | None:
-    """One row per line with the columns as strings; None if any line does not fit."""
-    schema = pa.schema([(name, pa.string()) for name in columns])
-    parse = pajson.ParseOptions(
-        explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior="ignore"
-    )
+def _type_to_read(kind: pa.DataType | None) -> pa.DataType:
+    return pa.string() if kind is None or pa.types.is_null(kind) else kind
+
+
+def _parse(block: bytes, options: pajson.ParseOptions) -> pa.Table | None:
+    """One row per line, read by Arrow; None if any line does not fit."""
     read = pajson.ReadOptions(use_threads=False, block_size=len(block) + 1)
     try:
-        table = pajson.read_json(pa.BufferReader(block), read_options=read, parse_options=parse)
+        table = pajson.read_json(pa.BufferReader(block), read_options=read, parse_options=options)
         table.validate(full=True)
-    except pa.ArrowInvalid:  # a number, a list or invalid JSON; Arrow does not name the line
+    except pa.ArrowInvalid:  # another type, or invalid JSON; Arrow does not name the line
         return None
     is_line_by_line = table.num_rows == block.count(b"\n") and b"\n\n" not in block
     return table if is_line_by_line else None
 
 
-def _parse(line: bytes) -> tuple[Any, str]:
+def _parse_line(line: bytes) -> tuple[Any, str]:
     """The content of a line, and the reason why it is bad, or ""."""
     try:
         content = json.loads(line)
@@ -144,10 +227,15 @@ def _is_text(content: object) -> bool:
     return True
 
 
-def _column(values: list[Any]) -> pa.Array:
-    """Values of one type (int64, float64, bool) as that type; mixed values as JSON text."""
+def _column(values: list[Any], *, is_text: bool) -> pa.Array:
+    """Values of one type (int64, float64, bool) as that type; mixed values as JSON text.
+
+    `is_text`: all as text, as other blocks have values of another type.
+    """
     kinds = {type(value) for value in values if value is not None}
-    if kinds == {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
+    if is_text:
+        kinds.add(str)
+    if kinds == {int} and all(v is None or v in _INT64 for v in values):
         return pa.array(values, pa.int64())
     if kinds == {float}:
         return pa.array(values, pa.float64())
@@ -169,8 +257,11 @@ def read_json(
     texts: Sequence[str],
     block_bytes: int,
     keep_bad: bool,
+    types: pa.Schema | None = None,
 ) -> Iterator[RawRows]:
     """One row per object of an array, or of a sequence of objects over any number of lines.
+
+    `types`: as of `read_json_lines`.
 
     Raises:
         UserError: the file is truncated or contains invalid JSON.
@@ -178,12 +269,13 @@ def read_json(
     first = _first_line(stream, block_bytes)
     rest = Joined(first, stream)
     line = first.lstrip().partition(b"\n")[0]
-    if not line.startswith(b"[") and not _parse(line)[1]:  # one object a line
+    if not line.startswith(b"[") and not _parse_line(line)[1]:  # one object a line
         yield from read_json_lines(
-            rest, columns=columns, texts=texts, block_bytes=block_bytes, keep_bad=keep_bad
-        )
+            rest, columns=columns, texts=texts, block_bytes=block_bytes, keep_bad=keep_bad,
+            types=types,
+        )  # fmt: skip
         return
-    reader = _Lines(columns, texts, keep_bad=keep_bad)
+    reader = _Lines(columns, texts, keep_bad=keep_bad, types=types)
     waiting: list[tuple[int, Any, str]] = []
     row = -1
     for row, content in enumerate(_elements(rest, block_bytes)):

@@ -30,6 +30,17 @@ class RawRows:
     num_mended: int = 0  # rows with quotes or escapes outside RFC 4180, read as intended
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a text file that can be read alone: it begins and ends between two records."""
+
+    begin: int  # bytes of the file
+    end: int
+    first_row: int
+    first_line: int  # from 0
+    num_rows: int
+
+
 def decode(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
     """Any column as strings, and a mask of the rows whose bytes are not UTF-8 (null strings)."""
     valid = pa.array(np.zeros(len(raw), bool))

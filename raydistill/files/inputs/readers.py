@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +17,17 @@ import pyarrow.parquet as pq
 from pyarrow import orc
 
 from raydistill.errors import UserError
-from raydistill.files.inputs.csv_tables import read_delimited, read_dialect
-from raydistill.files.inputs.decoding import TextStream
+from raydistill.files.inputs.csv_tables import find_stretches, read_delimited, read_dialect
+from raydistill.files.inputs.decoding import Limited, Readable, TextStream
 from raydistill.files.inputs.formats import TEXT_FORMATS, open_stream
 from raydistill.files.inputs.input_files import InputFile
-from raydistill.files.inputs.json_rows import read_json, read_json_lines
-from raydistill.files.inputs.raw_rows import RawRows
+from raydistill.files.inputs.json_rows import (
+    find_line_stretches,
+    line_schemas,
+    read_json,
+    read_json_lines,
+)
+from raydistill.files.inputs.raw_rows import RawRows, Stretch
 from raydistill.files.retry import StoreError, store_error, tried_at
 from raydistill.files.uris import open_uri
 
@@ -49,8 +55,10 @@ def column_names(file: InputFile) -> list[str]:
     return [str(field.name) for field in _stored_schema(file) if _holds_text(field.type)]
 
 
-def read_schema(file: InputFile) -> pa.Schema:
+def read_schema(file: InputFile, *, stretch: Stretch | None = None) -> pa.Schema:
     """Names and types of all columns, as `read_raw` returns them; a JSON file is read completely.
+
+    `stretch`: of this part of a file of JSON lines alone.
 
     Raises:
         UserError: as `read_raw`.
@@ -63,11 +71,19 @@ def read_schema(file: InputFile) -> pa.Schema:
             return pa.schema([(name, pa.binary()) for name in names])
         if file.format not in TEXT_FORMATS:
             return _stored_schema(file)
-    parts = [pa.schema([])]
-    for raw in read_raw(file, keep_bad=True):
-        if raw.table.schema != parts[-1]:
-            parts = [unified([*parts, raw.table.schema])]
-    return parts[-1]
+    whole = pa.schema([])
+    for schema in _json_schemas(file, stretch):
+        if schema != whole:
+            whole = unified([whole, schema])
+    return whole
+
+
+def _json_schemas(file: InputFile, stretch: Stretch | None) -> Iterator[pa.Schema]:
+    if file.format == "json":
+        yield from (raw.table.schema for raw in read_raw(file, keep_bad=True))
+        return
+    with _named_errors(file), _open_text(file) as whole, _seek(file, stretch) as lines:
+        yield from line_schemas(lines or whole, block_bytes=_BLOCK_BYTES)
 
 
 def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
@@ -164,19 +180,48 @@ def row_group_spans(file: InputFile, *, max_rows: int) -> list[tuple[tuple[int, 
     return [*spans, ((first, metadata.num_row_groups), num_rows)]
 
 
+def text_stretches(file: InputFile, *, most_rows: int) -> list[Stretch]:
+    """Stretches of a CSV, TSV or JSON lines file that can be read alone; the file is read once.
+
+    None of another file, a compressed one, or one that is not UTF-8: it can be read from its start
+    alone.
+
+    Raises:
+        UserError: as `read_raw`.
+    """
+    if file.codec is not None or file.format not in ("csv", "tsv", "jsonl"):
+        return []
+    with _named_errors(file), open_stream(file.uri, codec=None) as raw:
+        stream = TextStream(raw, encoding=file.csv.encoding)
+        if not stream.is_raw:
+            return []
+        if file.format == "jsonl":
+            found = find_line_stretches(stream, block_bytes=_BLOCK_BYTES, most_rows=most_rows)
+        else:
+            found = find_stretches(
+                stream, file.csv, is_tsv=file.format == "tsv",
+                block_bytes=_BLOCK_BYTES, most_rows=most_rows,
+            )  # fmt: skip
+    skipped = stream.skipped_bytes
+    return [replace(one, begin=one.begin + skipped, end=one.end + skipped) for one in found]
+
+
 def read_raw(
     file: InputFile,
     *,
     columns: Sequence[str] | None = None,
     span: tuple[int, int] = (0, 0),
+    stretch: Stretch | None = None,
     max_block_bytes: int = _BLOCK_BYTES,
     texts: Sequence[str] | None = None,
     keep_bad: bool = False,
+    types: pa.Schema | None = None,
 ) -> Iterator[RawRows]:
     """The rows of a file, block by block, in constant memory; `columns` None: all columns.
 
-    `span` is one of `row_group_spans`. `texts`: the columns in which a list or an object makes a
-    row bad; None: `columns`. `keep_bad`: the table contains the bad rows too.
+    `span` is one of `row_group_spans`, `stretch` one of `text_stretches`. `texts`: the columns in
+    which a list or an object makes a row bad; None: `columns`. `keep_bad`: the table contains the
+    bad rows too. `types`: the file's `read_schema`, with which JSON lines are read faster.
 
     Raises:
         UserError: the file is not of its format, or is truncated.
@@ -187,8 +232,9 @@ def read_raw(
     with _named_errors(file):
         if file.format in TEXT_FORMATS:
             yield from _read_text(
-                file, wanted, flat, block_bytes=max_block_bytes, keep_bad=keep_bad
-            )
+                file, wanted, flat, block_bytes=max_block_bytes, keep_bad=keep_bad,
+                stretch=stretch, types=types,
+            )  # fmt: skip
         else:
             yield from _read_stored(file, wanted, span)
 
@@ -226,8 +272,10 @@ def _read_text(
     *,
     block_bytes: int,
     keep_bad: bool,
+    stretch: Stretch | None = None,
+    types: pa.Schema | None = None,
 ) -> Iterator[RawRows]:
-    with _open_text(file) as stream:
+    with _open_text(file) as stream, _seek(file, stretch) as lines:
         if file.format in ("csv", "tsv"):
             yield from read_delimited(
                 stream,
@@ -236,12 +284,32 @@ def _read_text(
                 columns=columns,
                 block_bytes=block_bytes,
                 keep_bad=keep_bad,
+                stretch=stretch,
+                lines=lines,
             )
             return
-        read = read_json if file.format == "json" else read_json_lines
-        yield from read(
-            stream, columns=columns, texts=texts, block_bytes=block_bytes, keep_bad=keep_bad
-        )
+        if file.format == "jsonl":
+            yield from read_json_lines(
+                lines or stream, columns=columns, texts=texts, block_bytes=block_bytes,
+                keep_bad=keep_bad, first_row=stretch.first_row if stretch else 0, types=types,
+            )  # fmt: skip
+            return
+        yield from read_json(
+            stream, columns=columns, texts=texts, block_bytes=block_bytes, keep_bad=keep_bad,
+            types=types,
+        )  # fmt: skip
+
+
+@contextmanager
+def _seek(file: InputFile, stretch: Stretch | None) -> Iterator[Readable | None]:
+    """The bytes of a stretch of a file."""
+    if stretch is None:
+        yield None
+        return
+    filesystem, path = open_uri(file.uri)
+    with filesystem.open_input_file(path) as source:
+        source.seek(stretch.begin)
+        yield Limited(source, stretch.end - stretch.begin)
 
 
 def _read_stored(

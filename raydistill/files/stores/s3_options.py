@@ -25,8 +25,8 @@ def split_options(uri: str) -> tuple[str, str]:
     """The URI without its options, and the options; a `?` without a `=` is a wildcard."""
     # Of `s3://` the last `?`: the pattern `part-?.csv?region=eu-west-1` has one before. Of a signed
     # address of a web server the first: what follows is secret.
-    base, _, options = uri.rpartition("?") if uri.startswith("s3://") else uri.partition("?")
-    return (base, options) if "=" in options else (uri, "")
+    base, mark, options = uri.rpartition("?") if uri.startswith("s3://") else uri.partition("?")
+    return (base, options) if mark and "=" in options else (uri, "")
 
 
 def with_options(base: str, options: str) -> str:

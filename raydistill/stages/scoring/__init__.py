@@ -1,0 +1,1 @@
+"""score: files of pairs to the same rows with scores."""
