@@ -1,0 +1,1 @@
+"""A server: the scores of a bundle over HTTP."""

@@ -1,0 +1,1 @@
+"""A host of the server: processes of this machine, or Ray Serve."""
