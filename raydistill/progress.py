@@ -153,9 +153,10 @@ class _Beats:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, *, is_interrupted: bool) -> None:
         self._over.set()
-        self._thread.join(timeout=self._every_s)  # it may wait for a cluster that is lost
+        if not is_interrupted:  # `ray job stop` gives 3 s in all
+            self._thread.join(timeout=self._every_s)  # it may wait for a cluster that is lost
 
     def _run(self) -> None:
         while not self._over.wait(self._every_s):
@@ -178,11 +179,15 @@ def heartbeat(
     beats = _Beats(cost, every_s=every_s, silent_s=silent_s)
     token = _beats.set(beats)
     beats.start()
+    is_interrupted = False
     try:
         yield
+    except KeyboardInterrupt:
+        is_interrupted = True
+        raise
     finally:
         _beats.reset(token)
-        beats.stop()
+        beats.stop(is_interrupted=is_interrupted)
 
 
 def rate_line(

@@ -17,6 +17,13 @@ import pytest
 from raydistill.demo.shop import Shop
 from raydistill.runs.run_folder import Run
 from tests.helpers.models import make_bert
+from tests.helpers.process_state import (
+    forget_accounts,
+    left_changed,
+    process_state,
+    share,
+    share_ray,
+)
 from tests.helpers.runs import run_config
 from tests.helpers.seaweed import Seaweed, weed
 from tests.helpers.seaweed import seaweed as seaweed_server
@@ -24,6 +31,10 @@ from tests.helpers.seaweed import seaweed as seaweed_server
 # The collector would walk all of torch again and again, while it is imported and at every test's
 # end: a fifth of the time of the tests that need no Ray.
 gc.disable()
+
+
+def pytest_configure() -> None:
+    forget_accounts()
 
 
 def pytest_collection_finish() -> None:
@@ -61,12 +72,22 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _left_as_it_was() -> Iterator[None]:
+    """Fail a test that leaves its process changed, but for what fixtures of the session share."""
+    before = process_state()
+    yield
+    found = left_changed(before, process_state())
+    assert not found, f"the test left other tests of its process with {found}"
+
+
+@pytest.fixture(autouse=True)
 def _no_console_left() -> Iterator[None]:
     """The CLI logs to the stderr of its test, which pytest closes."""
     yield
     logger = logging.getLogger("raydistill")
     logger.handlers.clear()
     logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +126,7 @@ def local_ray(s3: str) -> Iterator[None]:
         log_to_driver=False,
         logging_level="error",
     )
+    share_ray()
     yield
     ray.shutdown()
 
@@ -146,7 +168,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> str:
     }
     if (compiled := cache_folder()) is not None:  # but not compiled code: workers share that
         settings["NUMBA_CACHE_DIR"] = str(compiled.parent)
-    os.environ.update(settings)
+    share(**settings)
     boto3.client("s3").create_bucket(Bucket="bucket")
     return "s3://bucket"  # its thread ends with the process; stopping it takes half a second
 

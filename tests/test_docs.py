@@ -23,7 +23,16 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md
 DOCS = {
     *("index", "concepts", "quickstart", "configuration", "operations", "labeling", "training"),
     *("tuning", "features", "results", "architecture", "troubleshooting", "contributing"),
-    *("glossary", "evaluation", "comparing", "explaining", "metrics", "planning", "cluster"),
+    *(
+        "glossary",
+        "evaluation",
+        "comparing",
+        "explaining",
+        "metrics",
+        "planning",
+        "cluster",
+        "serving",
+    ),
 }
 # They say what was, so they name settings and files that are gone.
 HISTORY = {"CHANGELOG.md", "results.md"}

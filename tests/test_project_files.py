@@ -37,6 +37,24 @@ def test_a_job_runs_from_the_checkout(raw_files: Path) -> None:
     assert "shard_rows = 4096" in found.stdout
 
 
+# Which registry packages come from is the user's configuration of pip and others.
+REGISTRIES = re.compile(
+    r"download\.pytorch|(pypi|pythonhosted|crates|golang|anaconda)\.(org|io|com)|maven\.(org|apache)"
+    r"|registry\.npmjs"
+)
+
+
+def test_no_file_names_the_host_of_a_package_registry() -> None:
+    folders = ("raydistill", "tests", "docs", "deploy", "jobs", "bindings", ".github", ".ci")
+    files = [file for name in folders for file in (ROOT / name).rglob("*") if file.is_file()]
+    files += [file for file in ROOT.iterdir() if file.is_file()]
+    for file in files:
+        if "__pycache__" in file.parts or "target" in file.parts:
+            continue
+        found = REGISTRIES.search(file.read_bytes().decode(errors="replace"))
+        assert found is None, f"{file}: {found}"
+
+
 # `python -O` removes asserts: data would pass unchecked.
 PACKAGE = Path(raydistill.__file__).parent
 FILES = sorted([*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "jobs").rglob("*.py")])

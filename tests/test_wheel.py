@@ -116,6 +116,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(plain_wheel: Path) -> None
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "raydistill").rglob("*.py")}
     others = {"py.typed", "demo/shop_words.toml", *(f"serving/native/{name}" for name in C_FILES)}
     others |= {f"evaluation/report/page.{end}" for end in ("html", "css")}
+    page = ROOT / "raydistill" / "server" / "page"
+    others |= {f"server/page/{file.name}" for file in page.iterdir()}
     assert package == sources | {f"raydistill/{name}" for name in others}
     assert plain_wheel.name.endswith("-py3-none-any.whl")
 
@@ -133,6 +135,10 @@ def test_a_bundle_is_scored_with_numpy_alone(
     assert found["scores"] == expected.tolist() and np.std(expected) > 0.01
     assert found["heavy"] == [] and not found["has_numba"]
     assert Path(found["file"]).is_relative_to(tmp_path / "environment")
+    command = [python, "-I", "-m", "raydistill.serving.native", tmp_path / "for_c"]
+    subprocess.run(command, check=True, capture_output=True)
+    copied = {file.name for file in (tmp_path / "for_c").iterdir()}
+    assert copied == {"libraydistill.so", "raydistill.h"}
 
 
 @pytest.mark.slow

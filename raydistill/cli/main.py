@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from raydistill.cli.bench_command import add_bench
@@ -27,14 +27,17 @@ from raydistill.cli.checks.verify_command import add_verify
 from raydistill.cli.data_commands import add_candidates, add_inspect, add_synthesize
 from raydistill.cli.evaluate_command import add_compare, add_evaluate
 from raydistill.cli.explain_command import add_explain, add_neighbors
+from raydistill.cli.onnx_command import add_onnx
 from raydistill.cli.score_command import add_score
 from raydistill.cli.select_command import add_select
+from raydistill.cli.serve_command import add_serve
 from raydistill.cli.stage_commands import STAGES_HELP, add_stage
 from raydistill.credentials import masked
 from raydistill.errors import UserError, WorkError
 from raydistill.evaluation.markup import plain_lines
 
 logger = logging.getLogger("raydistill")
+_UNWIND_S = 2.0  # `ray job stop` kills a driver 3 s after SIGTERM
 
 
 class Terminated(KeyboardInterrupt):
@@ -66,10 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"raydistill: failed: {_shown(str(error))}{hint}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt as error:
-        is_sigterm = isinstance(error, Terminated)
-        by = " by SIGTERM" if is_sigterm else ""
-        print(f"raydistill: stopped{by}; run the same command to resume", file=sys.stderr)  # noqa: T201
-        return 128 + (signal.SIGTERM if is_sigterm else signal.SIGINT)
+        return _stopped(is_sigterm=isinstance(error, Terminated))
     except ImportError as error:
         if error.name and error.name.split(".")[0] == "raydistill":
             raise
@@ -78,10 +78,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _stopped(*, is_sigterm: bool) -> int:
+    """Print the last line of a command that was stopped; returns its exit code."""
+    by = " by SIGTERM" if is_sigterm else ""
+    print(f"raydistill: stopped{by}; run the same command to resume", file=sys.stderr, flush=True)  # noqa: T201
+    return 128 + (signal.SIGTERM if is_sigterm else signal.SIGINT)
+
+
 @contextmanager
 def _sigterm_unwinds() -> Iterator[None]:
-    """SIGTERM ends the command inside as Ctrl-C does: leases are released, workers end."""
-    came = threading.Event()
+    """SIGTERM ends the command inside as Ctrl-C does: leases are released, workers end.
+
+    A command that has not ended after 2 s says its last line, releases its leases, and exits: a
+    loaded machine may take longer to end the workers, which Ray does also without a driver.
+    """
+    came, over = threading.Event(), threading.Event()
 
     def terminate(number: int, frame: object) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another would stop the release of a lease
@@ -92,6 +103,7 @@ def _sigterm_unwinds() -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGTERM, terminate)
+    threading.Thread(target=_exit_if_late, args=(came, over), daemon=True).start()
     try:
         yield
     except KeyboardInterrupt as error:
@@ -99,7 +111,27 @@ def _sigterm_unwinds() -> Iterator[None]:
             raise Terminated from error
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)  # first: `terminate` inside `set` would wait for ever
+        over.set()
+        came.set()  # the thread ends
+
+
+def _exit_if_late(came: threading.Event, over: threading.Event) -> None:
+    """Exit if SIGTERM came and the command has not ended `_UNWIND_S` later.
+
+    Nothing of the run is lost: its files are written under temporary names, as a kill may come at
+    any time.
+    """
+    came.wait()
+    if over.wait(_UNWIND_S):
+        return
+    try:
+        with suppress(OSError, ValueError):  # nobody may read stderr any more
+            _stopped(is_sigterm=True)
+        if (lease := sys.modules.get("raydistill.runs.lease")) is not None:  # else none was taken
+            lease.release_all()
+    finally:
+        os._exit(128 + signal.SIGTERM)
 
 
 def _shown(text: str) -> str:
@@ -138,7 +170,11 @@ def _parser() -> argparse.ArgumentParser:
     add_compare(commands.add_parser("compare", parents=[common], help=text, description=text))
     text = "select the pairs that an expensive teacher should label"
     add_select(commands.add_parser("select", parents=[common], help=text, description=text))
-    add_score(commands.add_parser("score", parents=[common], help="score a file of pairs"))
+    add_score(commands.add_parser("score", parents=[common], help="score files of pairs"))
+    text = "write a bundle as an ONNX graph: n-gram ids and match features to scores"
+    add_onnx(commands.add_parser("onnx", parents=[common], help=text, description=text))
+    text = "serve a bundle over HTTP: scores, and the /rerank of search engines"
+    add_serve(commands.add_parser("serve", parents=[common], help=text, description=text))
     text = "time a bundle beside BERT, TinyBERT, a teacher, fastText and model2vec"
     add_bench(commands.add_parser("bench", parents=[common], help=text, description=text))
     text = "hours, money, energy and bytes of a run with 1 to N GPUs, before it is begun"

@@ -6,10 +6,8 @@ import logging
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,6 +19,8 @@ from typing import IO, Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+# How soon a driver that waits for Ray notices SIGTERM, of the 3 s that `ray job stop` gives it.
+os.environ.setdefault("RAY_get_check_signal_interval_milliseconds", "100")
 # Without a limit Ray retries a task that was killed for memory forever, with no message.
 os.environ.setdefault("RAY_task_oom_retries", "5")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -56,17 +56,31 @@ _LAST_LINES = 5  # of Ray's output before a failed start
 class Cluster:
     """Cores and GPUs of all machines, now or when the cluster has grown.
 
-    A local Ray may have more logical CPUs than `num_cores`.
+    A local Ray may have more logical CPUs than `num_cores`, and does not grow.
     """
 
     num_cores: int
     num_gpus: int
+    is_local: bool = False
 
     def num_actors(self, *, gpus_each: float) -> int:
         """How many teachers run at once: as many as the GPUs allow; without GPUs one a core."""
         if self.num_gpus and gpus_each:
             return max(1, int(self.num_gpus / gpus_each))
         return max(1, self.num_cores)
+
+    def num_workers(
+        self, asked: int | tuple[int, int], *, gpus_each: float
+    ) -> int | tuple[int, int]:
+        """How many workers a fit that asks for so many, or for (least, most), gets here.
+
+        Of a range a local Ray gives no more than it has cores or GPUs for: its logical CPUs may be
+        more. A cluster's limit is its own, and may grow.
+        """
+        if isinstance(asked, int) or not self.is_local:
+            return asked
+        least, most = asked
+        return least, max(least, min(most, self.num_actors(gpus_each=gpus_each)))
 
 
 def store_bytes(*, shard_rows: int, max_length: int, num_cores: int, most_bytes: int) -> int:
@@ -125,6 +139,7 @@ def connect(
     cluster = Cluster(
         num_cores=min(logical, os.cpu_count() or 1) if is_local else logical,
         num_gpus=int(resources.get("GPU", 0)) if config.gpus is None else config.gpus,
+        is_local=is_local,
     )
     if cluster.num_cores == 0 and cluster.num_gpus == 0:
         logger.warning(
@@ -158,15 +173,14 @@ def _start(address: str | None, *, num_store_bytes: int, verbose: bool) -> None:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Restore the handler of SIGTERM: Ray's own one ends the process without a word."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
+    """Keep the handler of SIGTERM: Ray's own ones, set at the start, exit without a word."""
+    utils: Any = ray._private.utils
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        utils.set_sigterm_handler = set_handler
 
 
 @contextmanager

@@ -183,24 +183,29 @@ def _is_below(path: str, folder: str) -> bool:
 def guarded(work: Callable[..., _T]) -> Callable[..., _T]:
     """`work`, which first looks whether its machine sees the folders of `needing`."""
     needed = _needed.get()
-    return partial(_guarded, needed, work) if needed else work
+    return partial(_guarded, needed, _WAIT_S, work) if needed else work
 
 
-def _guarded(needed: Sequence[tuple[str, str]], work: Callable[..., _T], *args: Any) -> _T:  # noqa: ANN401
+def _guarded(
+    needed: Sequence[tuple[str, str]],
+    wait_s: float,
+    work: Callable[..., _T],
+    *args: Any,  # noqa: ANN401
+) -> _T:
     for folder, file in needed:
-        check_seen(folder, file)
+        check_seen(folder, file, wait_s=wait_s)
     return work(*args)
 
 
-def check_seen(folder: str, file: str) -> None:
+def check_seen(folder: str, file: str, *, wait_s: float = _WAIT_S) -> None:
     """Check once in this process that its machine sees a file of a folder, or the folder.
 
     Raises:
-        UserError: it does not, for 10 s; the message names the machine.
+        UserError: it does not, for `wait_s`; the message names the machine.
     """
     if (folder, file) in _seen:
         return
-    path, until_s = Path(folder) / file, time.monotonic() + _WAIT_S
+    path, until_s = Path(folder) / file, time.monotonic() + wait_s
     while not path.exists():
         if time.monotonic() > until_s:
             raise UserError(

@@ -33,7 +33,7 @@ def run_tasks(
     """
     if items:
         from raydistill.cluster.pools import tasks
-        from raydistill.cluster.worker_exits import error_line
+        from raydistill.cluster.workers.worker_exits import error_line
 
         cause_of = partial(error_line, since_s=time.time())
         yield from tasks.run(items, guarded(work), cpus=cpus, cause_of=cause_of)
@@ -62,7 +62,7 @@ def run_chain(
         return
     from raydistill.cluster.pools.actors import ActorPool, Plan
     from raydistill.cluster.pools.pieces import Losses
-    from raydistill.cluster.worker_exits import error_line
+    from raydistill.cluster.workers.worker_exits import error_line
 
     pool = ActorPool(
         items,

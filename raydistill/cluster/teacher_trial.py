@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import has_gpu
-from raydistill.cluster.worker_exits import error_line
+from raydistill.cluster.places import guarded
+from raydistill.cluster.workers.worker_exits import error_line
 from raydistill.config.data import TextRules
 from raydistill.data.manifest import RawFile, find_files
 from raydistill.data.pairs import clean
@@ -26,7 +27,7 @@ from raydistill.files.inputs.raw_rows import flat_names
 from raydistill.files.inputs.readers import read_raw
 from raydistill.files.model_files import PinnedModel, load_model, model_bytes
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import is_prepared, missing_shards
+from raydistill.runs.shards import is_labeled
 from raydistill.student.lexicon_builder import check_encoder
 from raydistill.teachers.base import ModelTrial, TeacherKind
 from raydistill.teachers.kinds.cross_encoder import trial_of_base
@@ -62,12 +63,6 @@ def check_teachers(run: Run, stages: tuple[str, ...], *, connect: Connect) -> No
             check_teacher(run, name, connect=connect)
     if "train" in stages:
         check_words(run)
-
-
-def is_labeled(run: Run, name: str) -> bool:
-    """Whether a teacher has logits for all shards."""
-    is_done = run.logits(name).success() is not None and is_prepared(run)
-    return is_done and not missing_shards(run, name)
 
 
 def check_teacher(run: Run, name: str, *, connect: Connect = lambda: None) -> None:
@@ -177,7 +172,7 @@ class _Attempt:
         task = ray.remote(max_retries=0, **resources)(_verdict)
         start_s = time.time()
         try:
-            problem, verdict = ray.get(task.remote(self))
+            problem, verdict = ray.get(task.remote(guarded(self._there)))
         except RayError as error:
             cause = error_line(error, since_s=start_s)
             raise WorkError(f"{self.trial.model.source} could not be tried: {cause}") from error
@@ -185,11 +180,15 @@ class _Attempt:
             raise UserError(problem)
         return bool(verdict)
 
+    def _there(self) -> bool:
+        """Try the model in a worker's process."""
+        return self.here("cuda" if has_gpu() else "cpu", self.trial.label_dtype)
 
-def _verdict(attempt: _Attempt) -> tuple[str, bool]:
+
+def _verdict(attempt: Callable[[], bool]) -> tuple[str, bool]:
     """(error text or "", verdict): Ray would add pages of its own stack to an exception."""
     try:
-        return "", attempt.here("cuda" if has_gpu() else "cpu", attempt.trial.label_dtype)
+        return "", attempt()
     except UserError as error:
         return str(error), False
 

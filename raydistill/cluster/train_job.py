@@ -8,11 +8,10 @@ limit; processes that fail on a machine that stays are replaced three times.
 from __future__ import annotations
 
 import os
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -24,32 +23,26 @@ from ray.train import (
     RunConfig,
     ScalingConfig,
     TrainingFailedError,
-    UserCallback,
 )
 from ray.train.torch import TorchTrainer
-from ray.util.queue import Empty, Full, Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import check_gpu
 from raydistill.cluster.places import guarded
-from raydistill.cluster.worker_exits import MACHINE_LEFT, cause_of, error_line
+from raydistill.cluster.workers.failure_limit import FailureLimit, WorkersFailed, nodes
+from raydistill.cluster.workers.worker_exits import error_line
+from raydistill.cluster.workers.worker_log import relay
 from raydistill.errors import UserError, WorkError
 from raydistill.files import retry
 from raydistill.files.folder import Folder
-from raydistill.progress import RelayedLines
 
-_STOP_S = 2.0
+_STOP_S = 1.0  # of the 3 s that `ray job stop` gives a driver in all
 _MAX_FAILURES = 3  # of workers' processes on machines that stay
 _RESIZE_EVERY_S = 60.0  # how often Ray looks whether an elastic fit could have other workers
 # Ray starts as many workers as it believes to fit, from a list of machines that it renews every
 # 20 s. If there is no place for them, the number of workers of an elastic fit is decided again.
 _ELASTIC_START_S = 20.0
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-_SILENCE_S = 60.0  # until a line says what a fit without workers waits for
-_WORKING_SILENCE_S = 600.0  # the same while workers are there: they log every 10 s of steps
-_CONNECT_S = 3.0
-_FORGET_S = 90.0  # Ray notices a machine that was cut off after 64 s (docs/results.md)
 
 
 def run_workers(
@@ -74,40 +67,15 @@ def run_workers(
         UserError: torch does not see the GPU, or a worker raised it.
         FitError: the workers failed more than 3 times on machines that did not leave.
     """
-    use_gpu = bool(cluster.num_gpus and gpus_each)
-    if use_gpu:
+    workers = _Workers.of(name, num_workers, cluster=cluster, gpus_each=gpus_each)
+    if workers.use_gpu:
         check_gpu(gpus_each=gpus_each)
-    resources = {"CPU": 1.0, **({"GPU": gpus_each} if use_gpu else {})}
     storage.tried(lambda: storage.filesystem.create_dir(storage.path(), recursive=True))
-
-    stage = f"{name.partition('-')[0]:<9}"
-
-    def reported(config: dict[str, Any]) -> None:
-        context, log = ray.train.get_context(), config["log"]
-        if context.get_world_rank() == 0:
-            log.workers_are_there(True)
-            if isinstance(num_workers, tuple):
-                begins = "from a checkpoint" if ray.train.get_checkpoint() else "from the start"
-                num = f"{context.get_world_size()} of at most {num_workers[1]} workers"
-                log(f"{stage} {num}, {begins}")
-        try:
-            loop(config)
-        finally:
-            if line := retry.describe_counts():
-                log(f"{stage} {line}")
-
-    needs = _needs(num_workers, resources)
-    waits = f"{stage} waiting for {needs}"
-    with _relay(waits, on_silence=lambda silent_s: f"{stage} {_waiting(needs, silent_s)}") as log:
+    with relay(workers.line(f"waiting for {workers.needs}"), on_silence=workers.silent_line) as log:
         trainer = _Trainer(
-            guarded(reported),
+            guarded(partial(_report_around, loop, workers)),
             train_loop_config={**config, "log": log},
-            scaling_config=ScalingConfig(  # type: ignore[call-arg] # typed as of Ray Train v1
-                num_workers=num_workers,  # type: ignore[arg-type]
-                use_gpu=use_gpu,
-                resources_per_worker=resources,
-                elastic_resize_monitor_interval_s=_RESIZE_EVERY_S,
-            ),
+            scaling_config=workers.scaling_config(),
             run_config=RunConfig(
                 name=name,
                 storage_path=storage.path(),
@@ -116,18 +84,88 @@ def run_workers(
                 # -1: without limit. Ray counts a machine that leaves without notice as a failure of
                 # the workers; the callback tells them apart and sets the limit.
                 failure_config=FailureConfig(max_failures=-1),
-                callbacks=[FailureLimit(log, stage=stage, most=_MAX_FAILURES)],  # type: ignore[list-item]
+                callbacks=[FailureLimit(log, stage=workers.stage, most=_MAX_FAILURES)],  # type: ignore[list-item]
             ),
         )
-        try:
-            with _start_timeout(is_elastic=isinstance(num_workers, tuple)):
-                trainer.fit()
-        except TrainingFailedError as error:
-            raise _in_one_line(error, name=name) from error
-        except KeyboardInterrupt:
-            trainer.stop()  # before the lease is released
-            raise
+        with _start_timeout(is_elastic=workers.is_elastic):
+            _fit(trainer, name=name)
     (storage / name).delete()
+
+
+@dataclass(frozen=True)
+class _Workers:
+    """How many workers a fit asks for, what each needs, and the lines about them."""
+
+    stage: str  # as log lines begin
+    num: int | tuple[int, int]
+    resources: dict[str, float]
+
+    @staticmethod
+    def of(
+        name: str, num: int | tuple[int, int], *, cluster: Cluster, gpus_each: float
+    ) -> _Workers:
+        gpus = {"GPU": gpus_each} if cluster.num_gpus and gpus_each else {}
+        num = cluster.num_workers(num, gpus_each=gpus_each)
+        return _Workers(f"{name.partition('-')[0]:<9}", num, {"CPU": 1.0, **gpus})
+
+    @property
+    def use_gpu(self) -> bool:
+        return "GPU" in self.resources
+
+    @property
+    def is_elastic(self) -> bool:
+        return isinstance(self.num, tuple)
+
+    @property
+    def needs(self) -> str:
+        return _needs(self.num, self.resources)
+
+    def line(self, text: str) -> str:
+        return f"{self.stage} {text}"
+
+    def silent_line(self, silent_s: float) -> str:
+        return self.line(_waiting(self.needs, silent_s))
+
+    def start_line(self, num: int, *, is_resumed: bool) -> str:
+        """Of an elastic fit whose workers start."""
+        most = self.num[1] if isinstance(self.num, tuple) else self.num
+        begins = "from a checkpoint" if is_resumed else "from the start"
+        return self.line(f"{num} of at most {most} workers, {begins}")
+
+    def scaling_config(self) -> ScalingConfig:
+        return ScalingConfig(  # type: ignore[call-arg] # typed as of Ray Train v1
+            num_workers=self.num,  # type: ignore[arg-type]
+            use_gpu=self.use_gpu,
+            resources_per_worker=self.resources,
+            elastic_resize_monitor_interval_s=_RESIZE_EVERY_S,
+        )
+
+
+def _report_around(
+    loop: Callable[[dict[str, Any]], None], workers: _Workers, config: dict[str, Any]
+) -> None:
+    """The loop on a worker, with lines on its start and on the object store's errors."""
+    context, log = ray.train.get_context(), config["log"]
+    if context.get_world_rank() == 0:
+        log.workers_are_there(True)
+        if workers.is_elastic:
+            is_resumed = ray.train.get_checkpoint() is not None
+            log(workers.start_line(context.get_world_size(), is_resumed=is_resumed))
+    try:
+        loop(config)
+    finally:
+        if line := retry.describe_counts():
+            log(workers.line(line))
+
+
+def _fit(trainer: _Trainer, *, name: str) -> None:
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise _in_one_line(error, name=name) from error
+    except KeyboardInterrupt:
+        trainer.stop()  # before the lease is released
+        raise
 
 
 class _Trainer(TorchTrainer):
@@ -139,7 +177,7 @@ class _Trainer(TorchTrainer):
         self._controller = controller
 
     def stop(self) -> None:
-        """End the workers; `ray job stop` gives the driver 3 s in all."""
+        """End the workers."""
         if self._controller is None:
             return
         with suppress(RayError):  # the controller ends itself, or is late
@@ -165,85 +203,6 @@ def _in_one_line(error: TrainingFailedError, *, name: str) -> Exception:
     # If one worker ended, the workers that waited for it raise errors of their own.
     first = next((one for one in failures if isinstance(one, RayError)), failures[0])
     return FitError(f"{name}: {error_line(first)}")
-
-
-class WorkersFailed(WorkError):
-    """The failures of workers that end a fit; goes from Ray Train's controller to the driver."""
-
-    def __init__(self, failures: list[BaseException]) -> None:
-        """`failures` has at least one."""
-        super().__init__("workers failed")
-        self.failures = failures
-
-    def __reduce__(self) -> tuple[type[WorkersFailed], tuple[list[BaseException]]]:
-        """Pickled with the failures."""
-        return WorkersFailed, (self.failures,)
-
-
-class FailureLimit(UserCallback):
-    """Ends a fit at a user's mistake, or when processes failed too often; on Ray's controller.
-
-    A machine that is lost does not count: it is replaced without limit.
-    """
-
-    def __init__(self, log: Log, *, stage: str, most: int) -> None:
-        """Made on the driver, before the workers start."""
-        self._log, self._stage, self._most = log, stage, most
-        self._num, self._gone = 0, set(_nodes(is_alive=False))
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ANN401
-        """Called by Ray when workers have failed, before it starts new ones."""
-        failures: list[BaseException] = list(worker_exceptions.values())
-        if any(isinstance(getattr(one, "_base_exc", one), UserError) for one in failures):
-            raise WorkersFailed(failures)
-        self._log.workers_are_there(False)
-        if self._is_machine_lost(failures):
-            self._log(f"{self._stage} a machine was lost: it goes on from the newest checkpoint")
-            return
-        self._num += 1
-        if self._num > self._most:
-            raise WorkersFailed(failures)
-        first = next((one for one in failures if isinstance(one, RayError)), failures[0])
-        cause = cause_of(str(first))
-        self._log(f"{self._stage} a worker failed ({self._num} of at most {self._most}): {cause}")
-
-    def _is_machine_lost(self, failures: list[BaseException]) -> bool:
-        """Whether a machine left since the last failure; waits until Ray has noticed it.
-
-        The workers that are left fail at once, often before Ray knows of the machine: a machine
-        whose raylet does not answer is on its way out.
-        """
-        until_s = time.monotonic() + _FORGET_S
-        while any(not _answers(node) for node in _nodes(is_alive=True).values()):
-            if time.monotonic() > until_s:
-                break
-            time.sleep(1.0)
-        gone = set(_nodes(is_alive=False))
-        is_lost = bool(gone - self._gone) or any(_says_so(failure) for failure in failures)
-        self._gone = gone
-        return is_lost
-
-
-def _says_so(failure: BaseException) -> bool:
-    """Whether Ray's error says that the process's machine left."""
-    cause = getattr(failure, "health_check_failure", failure)
-    is_preempted = bool(getattr(cause, "preempted", False))
-    return is_preempted or (isinstance(cause, RayError) and cause_of(str(cause)) == MACHINE_LEFT)
-
-
-def _nodes(*, is_alive: bool) -> dict[str, dict[str, Any]]:
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return {node["NodeID"]: node for node in nodes if node["Alive"] == is_alive}
-
-
-def _answers(node: dict[str, Any]) -> bool:
-    """Whether a machine's raylet takes connections."""
-    address = (node["NodeManagerAddress"], node["NodeManagerPort"])
-    try:
-        socket.create_connection(address, timeout=_CONNECT_S).close()
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager
@@ -279,72 +238,8 @@ def _waiting(needs: str, silent_s: float) -> str:
     all_there = ray.cluster_resources()  # type: ignore[no-untyped-call]
     kinds = [kind for kind in ("CPU", "GPU") if kind in all_there] or ["CPU"]
     parts = [f"{free.get(kind, 0):g} of {all_there.get(kind, 0):g} {kind} free" for kind in kinds]
-    machines = len(_nodes(is_alive=True))
+    machines = len(nodes(is_alive=True))
     return (
         f"no word of a worker for {silent_s:.0f} s; it needs {needs}, and the cluster has "
         f"{', '.join(parts)} on {machines} machine{'s' if machines > 1 else ''}"
     )
-
-
-class Log:
-    """Sends lines to the driver's log; made on the driver, called on the workers."""
-
-    def __init__(self, queue: Queue) -> None:
-        """`queue` is the driver's queue of lines."""
-        self._queue = queue
-
-    def __call__(self, line: str) -> None:
-        """Send a line; the line is dropped if the queue is full or its actor has ended."""
-        self._put(line)
-
-    def workers_are_there(self, there: bool) -> None:
-        """Tell the driver's thread whether the fit has workers: it is patient if so."""
-        self._put(there)
-
-    def _put(self, item: str | bool) -> None:
-        with suppress(RayError, Full):
-            self._queue.put_nowait(item)
-
-
-@contextmanager
-def _relay(waiting: str, *, on_silence: Callable[[float], str]) -> Iterator[Log]:
-    """A Log whose lines a thread of this process logs when they arrive; before that `waiting`.
-
-    Where none arrives for long, it logs the line of `on_silence`. The queue is on this machine: a
-    spot machine that leaves would take it along.
-    """
-    lines = RelayedLines(waiting)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    over = threading.Event()
-
-    def forward() -> None:
-        heard_s = logged_s = time.monotonic()
-        most_s = _SILENCE_S
-        with suppress(RayError):  # Ray has ended
-            while True:
-                try:
-                    item = queue.get(timeout=1.0)
-                except Empty:
-                    if over.is_set():
-                        return
-                    now_s = time.monotonic()
-                    if now_s - logged_s >= most_s:
-                        lines.add_own(on_silence(now_s - heard_s))
-                        logged_s = now_s
-                    continue
-                if isinstance(item, bool):
-                    most_s = _WORKING_SILENCE_S if item else _SILENCE_S
-                else:
-                    lines.add(item)
-                heard_s = logged_s = time.monotonic()
-
-    thread = threading.Thread(target=forward, daemon=True)
-    thread.start()
-    try:
-        yield Log(queue)
-    finally:
-        lines.end()
-        over.set()
-        thread.join(timeout=10)
-        queue.shutdown()

@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -32,6 +32,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from raydistill.cluster.connection import Cluster
+from raydistill.cluster.places import guarded
 from raydistill.config.run_config import RunConfig
 from raydistill.files.folder import Folder
 from raydistill.search.results import (
@@ -59,7 +60,8 @@ def search(context: SearchContext, cluster: Cluster, *, storage: Folder, name: s
     """Run the remaining trials, and return all trials in the order of their proposal."""
     _quiet()
     storage.tried(lambda: storage.filesystem.create_dir(storage.path(), recursive=True))
-    trainable = tune.with_resources(tune.with_parameters(_trial, context=context), {"CPU": 1})
+    trial = tune.with_parameters(_trial, context=context, look=guarded(_nothing))
+    trainable = tune.with_resources(trial, {"CPU": 1})
     space = {dimension.name: _domain(dimension) for dimension in context.space}
     path = storage.path(name)
     if tune.Tuner.can_restore(path, storage_filesystem=storage.filesystem):
@@ -139,8 +141,13 @@ def _domain(dimension: Dimension) -> Any:  # noqa: ANN401 - Tune's domains have 
     return (tune.loguniform if dimension.log else tune.uniform)(low, high)
 
 
-def _trial(values: dict[str, Any], *, context: SearchContext) -> None:
-    """The function that the actor of a trial runs."""
+def _nothing() -> None:
+    """What a machine does beside its look for the run folder."""
+
+
+def _trial(values: dict[str, Any], *, context: SearchContext, look: Callable[[], None]) -> None:
+    """The function that the actor of a trial runs; `look` fails where no run folder is seen."""
+    look()
     gc.collect()  # reference cycles of a traceback hold the tables of a stopped trial
     torch.set_num_threads(1)
     time_us = _time_us if context.run.config.tune.speed else None

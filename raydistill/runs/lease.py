@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ BEAT_S = 15.0
 OLD_S = 120.0  # 8 missed heartbeats: longer than a garbage collection or a throttling store
 _SETTLE_S = 1.0  # a PUT takes 20 to 200 ms: after 1 s a rival's lease is visible
 _STOP_S = 10.0  # for an orderly end of a job that lost its lease
+_held: set[Lease] = set()  # of this process
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,13 @@ class Holder:
         return time.time() - self.beat_s
 
 
+def release_all() -> None:
+    """Delete the leases of this process, which is about to end at once; called in any thread."""
+    for lease in list(_held):
+        with suppress(OSError, UserError):  # it expires by itself
+            lease.release()
+
+
 class Lease:
     """A context in which only this process works on `name` in a run folder."""
 
@@ -105,8 +113,7 @@ class Lease:
         try:
             return self._take()
         except KeyboardInterrupt:  # Ctrl-C, or SIGTERM: the lease may be written already
-            self._over.set()  # its thread may have started, and would miss the lease
-            self._release()
+            self.release()
             raise
 
     def _take(self) -> Lease:
@@ -124,6 +131,7 @@ class Lease:
             if not self._write(tag) or not self._is_exclusive(tag):
                 self._check_mine()
         self._thread.start()
+        _held.add(self)
         return self
 
     def _is_exclusive(self, tag: str | None) -> bool:
@@ -166,10 +174,12 @@ class Lease:
                 raise
         if self._lost_to is not None:
             raise UserError(self._lost()) from error
-        self._release()
+        self.release()
 
-    def _release(self) -> None:
-        """Delete the lease if it is this job's."""
+    def release(self) -> None:
+        """Delete the lease if it is this job's; no heartbeat writes it again."""
+        self._over.set()  # its thread may have started, and would miss the lease
+        _held.discard(self)
         with self._locked():
             found = self._read()
             if found is not None and found.token == self._mine.token:

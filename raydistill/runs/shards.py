@@ -85,6 +85,19 @@ def missing_shards(run: Run, teacher: str) -> list[Shard]:
     return [shard for shard in shards_to_score(run) if shard.target not in there]
 
 
+def is_labeled(run: Run, teacher: str) -> bool:
+    """Whether a teacher has logits for all shards, and _SUCCESS.json counts all of them.
+
+    A job that ends between the last shard of an addition and that file leaves the counts of before.
+    """
+    done = run.logits(teacher).success()
+    if done is None or not is_prepared(run):
+        return False
+    shards = shards_to_score(run)
+    counts = len(shards), sum(shard.num_rows for shard in shards)
+    return (done.get("shards"), done.get("rows_in")) == counts and not missing_shards(run, teacher)
+
+
 def awaited(run: Run, teacher: str) -> str | None:
     """The teacher whose logits `teacher` is still to learn from, as shards are not scored yet.
 
@@ -94,5 +107,4 @@ def awaited(run: Run, teacher: str) -> str | None:
     source = run.config.teachers[teacher].learns_from if teacher in run.config.teachers else None
     if source is None or run.teacher(teacher).success() is not None:
         return None
-    is_labeled = run.logits(source).success() is not None and not missing_shards(run, source)
-    return None if is_labeled else source
+    return None if is_labeled(run, source) else source

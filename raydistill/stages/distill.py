@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raydistill.errors import UserError
-from raydistill.files.folder import Folder
+from raydistill.files.folder import MARKER, Folder
 from raydistill.progress import heartbeat
 from raydistill.runs.lexicon_file import has_lexicon
 from raydistill.runs.run_folder import STAGES, Run
-from raydistill.runs.shards import awaited, is_prepared, missing_shards
+from raydistill.runs.shards import awaited, is_labeled
 
 if TYPE_CHECKING:
     from raydistill.cluster.connection import Cluster
@@ -81,6 +81,19 @@ def on_machines(name: str, run: Run) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def where_models_are_seen(run: Run) -> Iterator[None]:
+    """Tasks of Ray inside, which load a teacher, first look for the folders that models lie in.
+
+    Before `prepare` the run folder may not be there, and holds no model.
+    """
+    from raydistill.cluster import places
+
+    outputs = [("run_dir", run.config.run_dir)] if run.root.exists(MARKER) else []
+    with places.needing(outputs, [*_inputs("finetune", run), *_inputs("label", run)]):
+        yield
+
+
 def _inputs(name: str, run: Run) -> list[tuple[str, str]]:
     """The files and models that the workers of a stage read, each with its setting's name."""
     if name == "prepare":
@@ -126,7 +139,8 @@ def _check_teachers(run: Run, stages: tuple[str, ...], *, verbose: bool) -> None
     """Report an unusable teacher before other teachers work for hours."""
     from raydistill.cluster import teacher_trial
 
-    teacher_trial.check_teachers(run, stages, connect=lambda: _connect(run, verbose=verbose))
+    with where_models_are_seen(run):
+        teacher_trial.check_teachers(run, stages, connect=lambda: _connect(run, verbose=verbose))
 
 
 def _stage(name: str, run: Run, *, verbose: bool) -> Callable[[], bool]:
@@ -192,7 +206,7 @@ def is_complete(name: str, run: Run) -> bool:
     if name != "label":
         return True
     # A logits file that was deleted is scored again; of pairs that were, prepare comes first.
-    return is_prepared(run) and not any(missing_shards(run, t) for t in run.config.teacher_names)
+    return all(is_labeled(run, teacher) for teacher in run.config.teacher_names)
 
 
 def _has(folder: Folder, fingerprint: str) -> bool:

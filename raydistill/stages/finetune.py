@@ -33,7 +33,8 @@ from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import device_of_worker, workers_use
 from raydistill.cluster.teacher_trial import check_base
-from raydistill.cluster.train_job import Log, run_workers
+from raydistill.cluster.train_job import run_workers
+from raydistill.cluster.workers.worker_log import Log
 from raydistill.config.teachers import FinetuneConfig
 from raydistill.evaluation.metrics.pair_metrics import auc
 from raydistill.files.folder import SUCCESS
@@ -284,10 +285,29 @@ def make_trainer(
     is_judged = run.config.teachers[name].learns_from is None  # of humans, else soft labels
     labels = [example["labels"] for example in train]
     weight = positive_weight(settings, labels) if is_judged else 1.0
+    trainer = Trainer(
+        model=model,
+        args=_arguments(
+            settings, str(output), num_workers=num_workers, device=device, has_dev=bool(dev)
+        ),
+        train_dataset=train,
+        eval_dataset=dev or None,
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_loss_func=partial(_cross_entropy, positive_weight=weight),
+        compute_metrics=partial(_dev_metrics, relevant_at=run.config.judged_rules.relevant_at),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(
+    settings: FinetuneConfig, output: str, *, num_workers: int, device: str, has_dev: bool
+) -> TrainingArguments:
     dtype = teacher_dtype(settings.dtype, device=device)
-    when = "epoch" if dev else "no"
-    arguments = TrainingArguments(
-        output_dir=str(output),
+    return TrainingArguments(
+        output_dir=output,
         per_device_train_batch_size=settings.batch_rows // num_workers,
         per_device_eval_batch_size=128,
         learning_rate=settings.learning_rate,
@@ -298,7 +318,7 @@ def make_trainer(
         fp16=dtype == torch.float16,
         use_cpu=device == "cpu",
         train_sampling_strategy="group_by_length",
-        eval_strategy=when,
+        eval_strategy="epoch" if has_dev else "no",
         save_strategy="epoch",
         save_total_limit=1,
         logging_strategy="no",
@@ -307,21 +327,6 @@ def make_trainer(
         dataloader_pin_memory=device == "cuda",
         seed=settings.seed,
     )
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=dev or None,
-        processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_loss_func=partial(_cross_entropy, positive_weight=weight),
-        compute_metrics=lambda found: _dev_metrics(
-            found, relevant_at=run.config.judged_rules.relevant_at
-        ),
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def _load_base(run: Run, name: str) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from raydistill.cluster.connection import Cluster
 from raydistill.cluster.placement import has_gpu
 from raydistill.cluster.pools.pieces import Losses
 from raydistill.cluster.tasks import FAILED, Item, Step, run_chain
-from raydistill.cluster.teacher_trial import check_teacher, is_labeled, verdict_on
+from raydistill.cluster.teacher_trial import check_teacher, verdict_on
 from raydistill.config.teachers import TREES
 from raydistill.errors import UserError, WorkError
 from raydistill.files import retry
@@ -26,7 +26,7 @@ from raydistill.files.folder import SUCCESS
 from raydistill.progress import Progress
 from raydistill.runs.fingerprints import LABELED_BY
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import Shard, awaited, missing_shards, shards_to_score
+from raydistill.runs.shards import Shard, awaited, is_labeled, missing_shards, shards_to_score
 from raydistill.stages.fits.scores import check_coverage, index_scores
 from raydistill.teachers.base import Steps
 from raydistill.teachers.kinds.registry import teacher_of

@@ -234,7 +234,6 @@ def _add(
         conflicts = {CONFLICTS: totals[CONFLICTS]} if CONFLICTS in totals else {}
         if totals["is_exact"]:
             _check_sum(dataset, "gathered", totals["rows_in"], _kept(dataset, counts))
-    seconds = time.monotonic() - start_s
     lost = counts["rows_in"] - counts["quarantined"] - counts["held_out"]
     _check_sum(dataset, "cleaned", _kept(dataset, counts), lost)
     added: dict[str, Any] = {
@@ -245,24 +244,29 @@ def _add(
         "held_out": counts["held_out"],
         **{name: counts[name] for name in EXTRAS},
         **conflicts,
-        "seconds": round(seconds, 1),
+        "seconds": round(time.monotonic() - start_s, 1),
         "files": len(files),
         "layouts": {split: asdict(layout) for split, layout in layouts.items()},
         "shards": shards,
     }
+    _log_added(dataset, added)
+    return added
+
+
+def _log_added(dataset: Dataset, added: dict[str, Any]) -> None:
     again = f" (increment {dataset.increment})" if dataset.increment else ""
+    seconds = added["seconds"]
     logger.info(
         "prepare   %s%s: %s rows in = %s out + %s duplicates + %s quarantined + %s held out "
         "(dev and test queries); %d shards, %.0f s, %s rows/s",
-        dataset.name, again, *(f"{added[name]:,}" for name in COUNTS), len(shards), seconds,
-        f"{counts['rows_in'] / max(seconds, 1e-9):,.0f}",
+        dataset.name, again, *(f"{added[name]:,}" for name in COUNTS), len(added["shards"]),
+        seconds, f"{added['rows_in'] / max(seconds, 0.1):,.0f}",
     )  # fmt: skip
-    if conflicts.get(CONFLICTS):
+    if added.get(CONFLICTS):
         logger.warning(
             "prepare   %s: %s pairs have rows with different labels: each has their mean",
-            dataset.name, f"{conflicts[CONFLICTS]:,}",
+            dataset.name, f"{added[CONFLICTS]:,}",
         )  # fmt: skip
-    return added
 
 
 def _kept(dataset: Dataset, counts: Counter[str]) -> int:

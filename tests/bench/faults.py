@@ -40,7 +40,8 @@ from tests.helpers.faulty_job import (  # noqa: E402
     written_again,
 )
 from tests.helpers.models import make_bert  # noqa: E402
-from tests.helpers.seaweed import _PORTS, Seaweed, free_ports, weed  # noqa: E402
+from tests.helpers.ports import free_ports  # noqa: E402
+from tests.helpers.seaweed import _PORTS, Seaweed, weed  # noqa: E402
 
 BUCKET = "bucket"
 _COMMANDS = {"prepare": ("prepare",), "label": ("label",), "train": ("train", "export")}

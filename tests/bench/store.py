@@ -32,7 +32,8 @@ import numpy as np
 from pyarrow import fs
 
 from raydistill.files.folder import Folder
-from tests.helpers.seaweed import free_ports, seaweed
+from tests.helpers.ports import free_ports
+from tests.helpers.seaweed import seaweed
 
 PREFIX = "bench-store"
 STEPS = ("list", "put", "get", "span")

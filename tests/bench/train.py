@@ -25,7 +25,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -45,10 +44,10 @@ from raydistill.student.network import Student, to_inputs
 from raydistill.student.trainer import Trainer
 from raydistill.teachers.soft_labels import Targets
 from raydistill.teachers.transformer.device import student_dtype
+from tests.helpers.stock_student import HIDDEN, StockStudent, words_to_ids
 
 FREE = sorted(os.sched_getaffinity(0))  # the cores that this process may use
 SHARD_ROWS = 65_536
-HIDDEN = (1024, 512, 128, 64)
 Shards = dict[str, int]
 
 
@@ -155,32 +154,6 @@ class TextRows(IterableDataset):
             yield from zip(
                 rows["query"].to_pylist(), rows["title"].to_pylist(), probs.tolist(), strict=True
             )
-
-
-def words_to_ids(texts: list[str], num_rows: int) -> list[int]:
-    """Ids of the hashed unigrams and bigrams of some texts, as in preset `bert2dnn`."""
-    found = []
-    for text in texts:
-        words = text.lower().split()
-        found += [hash(word) % num_rows for word in words]
-        marked = ["<s>", *words, "</s>"]
-        found += [hash(pair) % num_rows for pair in pairwise(marked)]
-    return found
-
-
-class StockStudent(nn.Module):
-    """One bag of n-grams, as in the paper; with `match` features it would be even slower."""
-
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        self.bag = nn.EmbeddingBag(1 << bits, 64, mode="sum", sparse=True)
-        layers: list[nn.Module] = []
-        for size_in, size_out in zip((64, *HIDDEN), HIDDEN, strict=False):
-            layers += [nn.Linear(size_in, size_out), nn.ReLU()]
-        self.net = nn.Sequential(*layers, nn.Linear(HIDDEN[-1], 1))
-
-    def forward(self, ids: torch.Tensor, offsets: torch.Tensor, counts: torch.Tensor) -> object:
-        return self.net(self.bag(ids, offsets) / counts.sqrt()).squeeze(1)
 
 
 def stock(bench: Bench, bits: int, *, optimizer: str, num_shards: int) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 from raydistill.cli.main import main
 from raydistill.errors import WorkError
+from raydistill.files.folder import Folder
 
 GOOD = """
 run_dir = "{dir}/run"
@@ -189,3 +190,39 @@ def test_sigterm_is_told_from_ctrl_c_whatever_a_library_makes_of_it(
     said = capsys.readouterr().err
     assert said == "raydistill: stopped by SIGTERM; run the same command to resume\n"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+_SLOW_TO_END = """
+import sys, time
+from raydistill.cli.main import _sigterm_unwinds
+from raydistill.files.folder import Folder
+from raydistill.runs.lease import Lease
+with _sigterm_unwinds(), Lease(Folder(sys.argv[1]), "train"):
+    try:
+        print("works", flush=True)
+        time.sleep(600)
+    finally:
+        time.sleep(600)  # as the end of a fit's workers on a loaded machine
+"""
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_after_sigterm_the_lease_and_the_last_line_do_not_wait_for_the_workers(
+    tmp_path: Path, *, is_read: bool
+) -> None:
+    """`ray job stop` gives 3 s, then it kills. Nobody may read the line any more."""
+    Folder(str(tmp_path)).claim("run")
+    command = [sys.executable, "-c", _SLOW_TO_END, str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as job:
+        assert job.stdout is not None and job.stdout.readline() == "works\n"
+        assert (tmp_path / "train.json").exists()
+        assert job.stderr is not None
+        if not is_read:
+            job.stderr.close()
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(timeout=60) == 143
+        if is_read:
+            said = job.stderr.read()
+            assert said == "raydistill: stopped by SIGTERM; run the same command to resume\n"
+    assert not (tmp_path / "train.json").exists()

@@ -1,10 +1,12 @@
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+import ray
 
-from raydistill.cluster.connection import _most_store_bytes, store_bytes
+from raydistill.cluster.connection import Cluster, _most_store_bytes, _own_sigterm, store_bytes
 
 MB = 1 << 20
 GB = 1 << 30
@@ -24,13 +26,36 @@ def test_the_object_store_holds_two_tokenised_shards_a_core() -> None:
     assert store(1_048_576, num_cores=16, most_bytes=100 * MB) == 500 * MB
 
 
+def test_of_a_range_of_workers_a_local_ray_gives_what_the_machine_has() -> None:
+    """Its logical CPUs are at least four; a cluster gives what it has itself, and may grow."""
+    laptop = Cluster(num_cores=2, num_gpus=0, is_local=True)
+    assert laptop.num_workers((1, 4), gpus_each=0.5) == (1, 2)
+    assert laptop.num_workers((3, 4), gpus_each=0.0) == (3, 3)
+    assert laptop.num_workers(4, gpus_each=0.0) == 4
+    with_gpu = Cluster(num_cores=8, num_gpus=1, is_local=True)
+    assert with_gpu.num_workers((1, 4), gpus_each=1.0) == (1, 1)
+    assert with_gpu.num_workers((1, 4), gpus_each=0.5) == (1, 2)
+    assert Cluster(num_cores=2, num_gpus=0).num_workers((1, 4), gpus_each=0.0) == (1, 4)
+
+
+def test_ray_does_not_handle_sigterm_while_it_starts() -> None:
+    """Its handlers exit with code 15 or 1, after seconds and without the last line."""
+    before = signal.getsignal(signal.SIGTERM)
+    with _own_sigterm():
+        ray._private.utils.set_sigterm_handler(lambda number, frame: sys.exit(number))
+        assert signal.getsignal(signal.SIGTERM) == before
+    assert ray._private.utils.set_sigterm_handler.__module__ == "ray._private.utils"
+
+
 @pytest.mark.ray
 def test_a_ray_of_our_own_has_the_store_that_its_shards_ask_for() -> None:
     code = (
-        "import ray\n"
+        "import ray, signal\n"
         "from raydistill.cluster.connection import connect\n"
         "from raydistill.config.run_config import ClusterConfig\n"
-        "connect(ClusterConfig(), shard_rows=800_000, max_length=64)\n"
+        "cluster = connect(ClusterConfig(), shard_rows=800_000, max_length=64)\n"
+        "assert cluster.is_local\n"
+        "assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL\n"
         "print(ray.cluster_resources()['object_store_memory'])\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -25,6 +25,7 @@ from pathlib import Path
 from ray import cloudpickle
 import raydistill.cluster.connection, ray
 from raydistill.cluster import train_job
+from raydistill.cluster.workers import worker_log
 from raydistill.cluster.connection import Cluster
 from raydistill.stages import train
 
@@ -32,7 +33,7 @@ address, folder = sys.argv[1], Path(sys.argv[2])
 ray.init(address=address, log_to_driver=False, logging_level="error")
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
 logging.getLogger("ray").setLevel(logging.ERROR)
-train_job._RESIZE_EVERY_S, train_job._SILENCE_S = 4.0, 3.0
+train_job._RESIZE_EVERY_S, worker_log._SILENCE_S = 4.0, 3.0
 fit = pickle.loads((folder / "fit.pickle").read_bytes())
 
 def loop(config):

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.files.folder import Folder
-from tests.helpers.ray_cluster import JobServer, can_make_machines, job_server
+from tests.helpers.job_server import JobServer, can_make_machines, job_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.server, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,7 @@ def jobs(s3: str, working_dir: Path) -> Iterator[Jobs]:
     with job_server(environment={"AWS_SECRET_ACCESS_KEY": CANARY}) as server:
         command = ("python", "-m", "jobs.distill", "--config", "relative.toml")
         refused = submit(server, working_dir, *command)
-        (job,) = server.ask("api/jobs/")
+        (job,) = [one for one in server.ask("api/jobs/") if "relative" in one["entrypoint"]]
         package = job["runtime_env"]["working_dir"]
         yield Jobs(server, package, bucket, working_dir, refused)
 

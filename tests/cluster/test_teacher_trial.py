@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.cli.main import main
+from raydistill.cluster import places
 from raydistill.cluster import teacher_trial as teachers
 from raydistill.cluster.connection import Cluster
 from raydistill.config.run_config import RunConfig
@@ -20,6 +21,7 @@ from raydistill.teachers.kinds import cross_encoder
 from raydistill.teachers.kinds.registry import teacher_of
 from tests.helpers.checkpoints import damaged, reconfigured, without
 from tests.helpers.decoders import make_decoder
+from tests.helpers.logits import write_done
 from tests.helpers.models import make_roberta
 from tests.helpers.own_code import make_own
 from tests.helpers.runs import run_config
@@ -172,7 +174,7 @@ def test_what_is_complete_loads_no_model(
     logits = run.logits("tiny")
     for shard in label.shards_to_score(run):
         logits.write_bytes(shard.target, b"")
-    logits.write_json("_SUCCESS.json", {"fingerprint": run.label_fingerprint("tiny")})
+    write_done(run, "tiny")
     teachers.check_teachers(run, ("label",), connect=lambda: None)
     assert not label.label_stage(run, ONE) and not loads
 
@@ -194,6 +196,38 @@ def test_a_model_too_large_for_the_driver_is_tried_in_a_task(
     run = Run(config_of(tmp_path / "run", raw_files, TeacherConfig(model=str(broken))))
     with pytest.raises(UserError, match=r"^the checkpoint in .*lacks 2 weights"):
         teachers.check_teacher(run, "tiny", connect=lambda: ONE)
+
+
+@pytest.mark.ray
+def test_a_task_first_looks_for_the_run_folder(
+    local_ray: None,
+    tiny_bert: Path,
+    raw_files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The driver has the folder, the machine of the task does not: it is gone when the task runs.
+
+    Before `prepare` no machine has one, and none is looked for.
+    """
+    monkeypatch.setattr(teachers, "free_memory_bytes", lambda: 1_000)
+    monkeypatch.setattr(places, "_WAIT_S", 0.1)
+    monkeypatch.setattr(teachers, "_tried", {})
+    run = Run(config_of(tmp_path / "run", raw_files, TeacherConfig(model=str(tiny_bert))))
+
+    def connect() -> Cluster:
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        return ONE
+
+    run.root.claim("run")
+    with (
+        pytest.raises(UserError, match=rf"does not see {tmp_path}/run/_RAYDISTILL"),
+        distill.where_models_are_seen(run),
+    ):
+        teachers.check_teachers(run, ("label",), connect=connect)
+    with distill.where_models_are_seen(run):
+        teachers.check_teachers(run, ("label",), connect=lambda: ONE)
+    assert verdict_on(run)
 
 
 def test_the_encoder_of_word_vectors_is_tried_too(

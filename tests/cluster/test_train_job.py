@@ -9,8 +9,10 @@ import ray
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from raydistill.cluster import train_job
-from raydistill.cluster.train_job import FailureLimit, Log, WorkersFailed, _waiting
+from raydistill.cluster.train_job import _waiting
+from raydistill.cluster.workers import worker_log
+from raydistill.cluster.workers.failure_limit import FailureLimit, WorkersFailed
+from raydistill.cluster.workers.worker_log import Log
 from raydistill.errors import UserError
 from raydistill.progress import heartbeat
 
@@ -68,10 +70,10 @@ def test_the_age_of_the_last_news_grows_also_over_lines_on_the_silence(
     local_ray: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, logger="raydistill")
-    monkeypatch.setattr(train_job, "_SILENCE_S", 2.0)
+    monkeypatch.setattr(worker_log, "_SILENCE_S", 2.0)
     with (
         heartbeat(every_s=0.1, silent_s=1.0),
-        train_job._relay("waiting", on_silence=lambda silent_s: f"silent {silent_s:.0f}"),
+        worker_log.relay("waiting", on_silence=lambda silent_s: f"silent {silent_s:.0f}"),
     ):
         time.sleep(7)
     lines = [record.getMessage() for record in caplog.records]

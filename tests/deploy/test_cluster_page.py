@@ -19,22 +19,26 @@ from tests.helpers.aws_cli import aws_command
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/cluster.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-# Stand-ins: each writes its words down, and reads what is given to it.
+# Stand-ins: each writes its words down, and reads what is given to it. Ray's one makes the token.
 TOOLS = ("aws", "ray", "kubectl", "helm", "docker", "make", "raydistill")
 _RECORD = """#!/bin/bash
 [ -p /dev/stdin ] && cat > /dev/null
 printf '%s\\0' "$(basename "$0")" "$@" >> "$RECORDED"; printf '\\n' >> "$RECORDED"
+[ "$*" = "get-auth-token --generate" ] && mkdir -p ~/.ray && echo token > ~/.ray/auth_token
 echo dmFsdWU=
 """
 
 
 def run(script: str, *, folder: Path, **variables: str) -> str:
-    """A block as a user pastes it, in the checkout, with `folder` first on the path."""
+    """A block as a new user pastes it, in the checkout, with `folder` first on the path.
+
+    `folder` is the user's home too, and no variable of this process is there.
+    """
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     found = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,
-        env={**os.environ, "PATH": path, **variables},
+        env={"PATH": path, "HOME": str(folder), **variables},
         capture_output=True,
         text=True,
         check=False,

@@ -145,18 +145,40 @@ def test_the_set_up_commands_make_an_installation_that_scores(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("has_gpu", [True, False])
-def test_only_machines_without_a_gpu_take_torch_without_cuda(
+def test_only_machines_without_a_gpu_read_where_torch_without_cuda_is(
     tmp_path: Path, *, has_gpu: bool
 ) -> None:
     """Two stand-ins: pip writes down its arguments, NVIDIA's tool says whether there is a GPU."""
     (command,) = (line for line in set_up_commands() if "constraints.txt" in line)
-    write_command(tmp_path / "venv/bin/pip", 'printf "%s\\n" "$@" > ~/arguments')
+    write_command(
+        tmp_path / "venv/bin/pip", 'printf "%s\\n" "$@" "config=$PIP_CONFIG_FILE" > ~/arguments'
+    )
     write_command(tmp_path / "bin/nvidia-smi", f"exit {0 if has_gpu else 9}")
     (tmp_path / ".bashrc").write_text(f"PATH={tmp_path}/bin:$PATH\n")
     run_as_ray_does(command, variables=environment(tmp_path))
     arguments = (tmp_path / "arguments").read_text().split("\n")
-    assert ("--extra-index-url" in arguments) is not has_gpu
+    file = f"{tmp_path}/raydistill/pip_without_gpu.conf"
+    assert (f"config={file}" in arguments) is not has_gpu
+    assert Path(file).relative_to(tmp_path).as_posix() in {
+        remote.removeprefix("~/") for remote in cluster_file()["file_mounts"]
+    }
     assert f"{tmp_path}/raydistill[distill]" in arguments
+
+
+def test_pip_reads_the_file_for_machines_without_a_gpu(tmp_path: Path) -> None:
+    """As it is, and with the line that a user makes of its last one."""
+    text = (ROOT / "deploy/pip_without_gpu.conf").read_text()
+    address = "https://torch.example/cpu"
+    filled = text.replace("# extra-index-url = ADDRESS", f"extra-index-url = {address}")
+    for content, says in ((text, ""), (filled, f"global.extra-index-url='{address}'")):
+        (tmp_path / "pip.conf").write_text(content)
+        command = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
+        names = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        variables = {**names, "PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}
+        found = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+        assert [line for line in found.stdout.splitlines() if "extra-index" in line] == (
+            [says] if says else []
+        )
 
 
 # --- Dockerfile

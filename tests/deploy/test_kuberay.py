@@ -135,3 +135,24 @@ def test_a_worker_has_time_to_drain_memory_for_its_store_and_room_to_spill() -> 
         assert int(mounts["/dev/shm"]["sizeLimit"].removesuffix("Gi")) << 30 > store_bytes
         assert mounts["/dev/shm"]["medium"] == "Memory"
         assert group["rayStartParams"]["object-spilling-directory"] in mounts
+
+
+def test_the_service_is_a_cluster_and_a_config_of_serve() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from raydistill.server.hosts.ray_serve import ServeArguments, application
+
+    made = manifest("rayservice.yaml")
+    assert (made["apiVersion"], made["kind"]) == ("ray.io/v1", "RayService")
+    assert set(made["spec"]) == {"serveConfigV2", "rayClusterConfig"}
+    check({**manifest("raycluster.yaml"), "spec": made["spec"]["rayClusterConfig"]})
+    pins = dict(line.split("==") for line in pin_lines())
+    assert made["spec"]["rayClusterConfig"]["rayVersion"] == pins["ray"]
+    config = ServeDeploySchema(**yaml.safe_load(made["spec"]["serveConfigV2"]))
+    (app,) = config.applications
+    assert app.import_path == f"{application.__module__}:{application.__name__}"
+    assert ServeArguments(**app.args).max_replicas == 8
+    account = manifest("serviceaccount.yaml")["metadata"]["name"]
+    cluster = made["spec"]["rayClusterConfig"]
+    for pod in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert pod["template"]["spec"]["serviceAccountName"] == account

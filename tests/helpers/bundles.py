@@ -53,6 +53,7 @@ def make_overlap_bundle(
     folder: Path,
     *,
     weight: float = 1.0,
+    golden: Sequence[dict[str, Any]] = (),
     **settings: Any,  # noqa: ANN401 - of bundle.json
 ) -> Path:
     """A bundle whose score is sigmoid(weight x share of the query's words that the title has)."""
@@ -71,7 +72,7 @@ def make_overlap_bundle(
         "max_query_chars": 200, "max_title_chars": 1_000, **settings,
     }  # fmt: skip
     folder.mkdir(parents=True)
-    files = bundle_files(whole, model_bytes(whole, arrays), golden=[], card="")[1]
+    files = bundle_files(whole, model_bytes(whole, arrays), golden=list(golden), card="")[1]
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return folder

@@ -56,9 +56,16 @@ def score(run: Run, name: str) -> None:
 
     label.record_model(run, name)
     label_without_ray(run, name=name)
-    num_rows, num_bad = label.count_rows(run, name)
+    _, num_bad = label.count_rows(run, name)
+    write_done(run, name, num_bad=num_bad)
+
+
+def write_done(run: Run, name: str, *, num_bad: int = 0) -> None:
+    """_SUCCESS.json of a teacher's logits, with the counts of the run's shards."""
+    shards = shards_to_score(run)
+    num_rows = sum(shard.num_rows for shard in shards)
     summary = {
         "fingerprint": run.label_fingerprint(name), "rows_in": num_rows, "quarantined": num_bad,
-        "rows_out": num_rows - num_bad, "shards": len(shards_to_score(run)), "seconds": 1.0,
+        "rows_out": num_rows - num_bad, "shards": len(shards), "seconds": 1.0,
     }  # fmt: skip
     run.logits(name).write_json(SUCCESS, summary)

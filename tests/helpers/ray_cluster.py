@@ -1,7 +1,5 @@
 """A Ray cluster of several machines, as processes on this one: a head, and nodes that come and go.
 
-`job_server` is a head that takes jobs, of those who have its token.
-
 Each node is a `ray start --block` with a process group of its own; `kill` ends all its processes at
 once with signal 9, as a lost machine does. A driver connects by `address` from another process, or
 by `ray.init(address=...)`. `autoscaler` starts a head whose autoscaler (v2, Ray's fake provider)
@@ -12,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -20,19 +17,18 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from tests.helpers.ports import free_port
+
 _STORE_BYTES = 100 << 20
 _START_S = 90.0
-_RAY = str(Path(sys.executable).with_name("ray"))
+RAY = str(Path(sys.executable).with_name("ray"))
 _HEAD_ID = "f" * 51 + "00000"  # the fake provider counts its nodes from here
 _PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 AUTH = {"RAY_AUTH_MODE": "disabled"}  # of a cluster that listens on 127.0.0.1 for one test
@@ -97,8 +93,8 @@ class RayCluster:
         before = set(self.alive())
         options = [f"--address={self.address}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}"]
         log = self.temp_dir / f"node-{len(self.nodes)}.log"
-        process = _start(options, log=log, environment=self.environment, core=core)
-        node_id = _wait_for(lambda: next(iter(set(self.alive()) - before), None), log=log)
+        process = start_node(options, log=log, environment=self.environment, core=core)
+        node_id = wait_for(lambda: next(iter(set(self.alive()) - before), None), log=log)
         node = Node(process, node_id, log)
         self.nodes.append(node)
         return node
@@ -149,12 +145,12 @@ def ray_cluster(
         *("--include-dashboard=false", f"--temp-dir={temp_dir}", *head_options),
     ]
     log = temp_dir / "head.log"
-    process = _start(options, log=log, environment=variables)
+    process = start_node(options, log=log, environment=variables)
     cluster = RayCluster(Node(process, "", log), f"127.0.0.1:{port}", temp_dir, variables)
     before = os.environ.get("RAY_AUTH_MODE")
     os.environ.update(AUTH)
     try:
-        cluster.head.node_id = _wait_for(lambda: next(iter(_alive(cluster)), None), log=log)
+        cluster.head.node_id = wait_for(lambda: next(iter(_alive(cluster)), None), log=log)
         yield cluster
     finally:
         cluster.stop()
@@ -234,131 +230,6 @@ def _autoscaling(
     }
 
 
-@dataclass
-class JobServer:
-    """A head with cores and a dashboard, whose ports want a token."""
-
-    head: Node
-    url: str
-    gcs: str
-    temp_dir: Path
-    token: str
-    environment: dict[str, str]
-
-    def ask(self, path: str, *, body: dict[str, Any] | None = None, method: str = "GET") -> Any:  # noqa: ANN401
-        """The answer of the dashboard's interface of jobs."""
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(
-            f"{self.url}/{path}", data=data, headers=headers, method=method
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
-
-    def add_machine(self, name: str, *, without: Path, num_cpus: int = 2) -> Node:
-        """A node with a host name of its own, on which the folder `without` is empty.
-
-        Needs the right to make namespaces: see `can_make_machines`.
-        """
-        log = self.temp_dir / f"{name}.log"
-        options = [f"--address={self.gcs}", f"--num-cpus={num_cpus}", "--num-gpus=0"]
-        # Ray's copies of working directories too: two machines would unpack them in one place.
-        (session,) = self.temp_dir.glob("session_2*")
-        folders = (without, session / "runtime_resources")
-        mounts = "".join(f'mount -t tmpfs none "{folder}" && ' for folder in folders)
-        script = f'hostname {name} && {mounts}exec "$@"'
-        within = ("unshare", "--uts", "--mount", "sh", "-c", script, "sh")
-        node = Node(_start(options, log=log, environment=self.environment, within=within), "", log)
-        _wait_for(lambda: name if name in self.hosts() else None, log=log)
-        return node
-
-    def hosts(self) -> list[str]:
-        """The host names of the living nodes."""
-        found = self.ask("nodes?view=hostNameList")
-        return list(found["data"]["hostNameList"])
-
-    def submit(self, command: str, *, package: str, num_cpus: int = 0) -> str:
-        """Start a job in a package that is there already; returns the job's id.
-
-        `num_cpus`: what its driver holds.
-        """
-        body = {
-            "entrypoint": command, "runtime_env": {"working_dir": package},
-            "entrypoint_num_cpus": num_cpus,
-        }  # fmt: skip
-        return str(self.ask("api/jobs/", body=body, method="POST")["submission_id"])
-
-    def stop_job(self, job: str) -> None:
-        """As `ray job stop`."""
-        self.ask(f"api/jobs/{job}/stop", method="POST")
-
-    def log(self, job: str) -> str:
-        """What a job has printed so far."""
-        return str(self.ask(f"api/jobs/{job}/logs")["logs"])
-
-    def hold(self, *, num_cpus: int, package: str) -> str:
-        """Take cores of a node that has so many, until the job that is returned is stopped."""
-        job = self.submit("sleep 600", package=package, num_cpus=num_cpus)
-        state = lambda: self.ask(f"api/jobs/{job}")["status"]  # noqa: E731
-        return _wait_for(
-            lambda: job if state() == "RUNNING" else None, log=self.temp_dir / "head.log"
-        )
-
-    def wait(self, job: str, *, timeout_s: float = 120.0) -> dict[str, Any]:
-        """What Ray says of a job that has ended."""
-        until_s = time.monotonic() + timeout_s
-        while time.monotonic() < until_s:
-            found: dict[str, Any] = self.ask(f"api/jobs/{job}")
-            if found["status"] in ("SUCCEEDED", "FAILED", "STOPPED"):
-                return found
-            time.sleep(0.2)
-        raise RuntimeError(f"{job} has not ended: {self.log(job)[-2_000:]}")
-
-
-@contextmanager
-def job_server(
-    *, num_cpus: int = 4, environment: Mapping[str, str] | None = None
-) -> Iterator[JobServer]:
-    """A head that takes jobs with token authentication; this process does not connect to it."""
-    temp_dir = Path(tempfile.mkdtemp(prefix="rd-"))
-    token, port, gcs_port = secrets.token_hex(32), free_port(), free_port()
-    (temp_dir / "token").write_text(token)
-    variables = {
-        **os.environ,
-        **{"PATH": f"{Path(_RAY).parent}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"},
-        **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(temp_dir / "token")},
-        **(environment or {}),
-    }
-    options = [
-        *("--head", f"--port={gcs_port}", f"--num-cpus={num_cpus}", "--num-gpus=0"),
-        *("--include-dashboard=true", f"--dashboard-port={port}", f"--temp-dir={temp_dir}"),
-    ]
-    log = temp_dir / "head.log"
-    head = Node(_start(options, log=log, environment=variables), "", log)
-    urls = f"http://127.0.0.1:{port}", f"127.0.0.1:{gcs_port}"
-    server = JobServer(head, *urls, temp_dir, token, variables)
-    try:
-        _wait_for(lambda: _takes_jobs(server), log=log)
-        yield server
-    finally:
-        head.stop()
-        shutil.rmtree(temp_dir, ignore_errors=True)
-
-
-def _takes_jobs(server: JobServer) -> bool:
-    try:
-        return server.ask("api/jobs/") == []
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def _alive(cluster: RayCluster) -> list[str]:
     with socket.socket() as probe:  # a client of a server that is not there yet waits for a minute
         if probe.connect_ex(("127.0.0.1", int(cluster.address.rpartition(":")[2]))):
@@ -366,13 +237,7 @@ def _alive(cluster: RayCluster) -> list[str]:
     return cluster.alive()
 
 
-def can_make_machines() -> bool:
-    """Whether this process may make namespaces of host names and mounts."""
-    command = ["unshare", "--uts", "--mount", "sh", "-c", "hostname x && mount -t tmpfs none /mnt"]
-    return bool(shutil.which("unshare")) and subprocess.run(command, check=False).returncode == 0
-
-
-def _start(
+def start_node(
     options: list[str],
     *,
     log: Path,
@@ -383,7 +248,7 @@ def _start(
     command = [
         *within,
         *([] if core is None else ["taskset", "-c", str(core)]),
-        *(_RAY, "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"),
+        *(RAY, "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"),
         *(f"--object-store-memory={_STORE_BYTES}", f"--dashboard-agent-listen-port={free_port()}"),
         *options,
     ]
@@ -393,7 +258,7 @@ def _start(
         )
 
 
-def _wait_for(find, *, log: Path) -> str:  # noqa: ANN001
+def wait_for(find, *, log: Path) -> str:  # noqa: ANN001
     until_s = time.monotonic() + _START_S
     while time.monotonic() < until_s:
         found = find()

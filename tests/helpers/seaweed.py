@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+
+from tests.helpers.ports import free_ports
 
 ACCESS_KEY, SECRET_KEY = "test", "test-secret-key"
 READER = "reader"
@@ -127,17 +128,6 @@ def _wait_for(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> Non
         except OSError:
             time.sleep(0.1)
     raise AssertionError(f"weed did not answer:\n{log.read_text()[-2000:]}")
-
-
-def free_ports(num: int) -> list[int]:
-    """Ports that nobody uses now."""
-    sockets = [socket.socket() for _ in range(num)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    found = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return found
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from raydistill.files.folder import Folder
 from raydistill.files.model_files import model_fingerprint
 from raydistill.files.schema import QUARANTINE
 from raydistill.runs.run_folder import Run
-from raydistill.runs.shards import missing_shards, shards_to_score
+from raydistill.runs.shards import missing_shards, pair_shards, shards_to_score
 from raydistill.stages import label
 from raydistill.stages.distill import is_complete
 from raydistill.teachers.cross_encoder import Teacher
 from raydistill.teachers.scoring_steps import count_bad, read_tokens
 from tests.helpers.decoders import make_decoder
-from tests.helpers.logits import label_without_ray, logits_of
+from tests.helpers.logits import label_without_ray, logits_of, score
 from tests.helpers.models import make_bert
 from tests.helpers.runs import run_config
 
@@ -62,6 +62,24 @@ def test_a_teacher_that_gives_nan_is_stopped(prepared: Run, tmp_path: Path) -> N
     ):
         label_without_ray(broken, {prepared.pairs.shards()[0]})
     assert not broken.logits("tiny").shards()
+
+
+def test_counts_of_before_an_addition_are_noticed(prepared: Run) -> None:
+    """A job that ended between the last shard and _SUCCESS.json left what the first one wrote."""
+    score(prepared, "tiny")
+    logits = prepared.logits("tiny")
+    done = logits.success() or {}
+    assert is_complete("label", prepared)
+    num_first = pair_shards(prepared)[prepared.pairs.shards()[0]]
+    first = {"shards": 1, "rows_in": num_first, "rows_out": num_first, "quarantined": 0}
+    logits.write_json("_SUCCESS.json", {**done, **first})
+    files = logits_of(prepared)
+    assert not is_complete("label", prepared)
+    assert label.label_stage(prepared, ONE)
+    found = logits.success() or {}
+    assert {name: found[name] for name in first} == {name: done[name] for name in first}
+    assert found["rows_scored"] == 0 and logits_of(prepared) == files
+    assert is_complete("label", prepared) and not label.label_stage(prepared, ONE)
 
 
 def test_a_pair_without_a_logit_is_null_and_in_quarantine(prepared: Run, tmp_path: Path) -> None:

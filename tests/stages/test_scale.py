@@ -23,6 +23,7 @@ from raydistill.runs.shards import missing_shards, shards_to_score
 from raydistill.stages import prepare
 from raydistill.stages.distill import is_complete
 from raydistill.student.batches import plan_windows
+from tests.helpers.logits import write_done
 from tests.helpers.proxy import Proxy, proxy_of
 from tests.helpers.runs import run_config, run_over
 
@@ -58,7 +59,7 @@ def labeled_run(run_dir: str, raw: Path, model: Path, *, num_shards: int, store:
     for dataset, names in {"pairs": shards, "judged": judged}.items():
         done = {"fingerprint": run.prepare_fingerprint(dataset), "shards": names}
         (run.root / dataset).write_json(SUCCESS, done)
-    run.logits("tiny").write_json(SUCCESS, {"fingerprint": run.label_fingerprint("tiny")})
+    write_done(run, "tiny")
     return run
 
 

@@ -51,6 +51,7 @@ def _run_plan(arguments: argparse.Namespace) -> int:
         from raydistill.cluster.connection import connect
 
         connect(config.cluster, verbose=arguments.verbose)
+    from raydistill.stages.distill import where_models_are_seen
     from raydistill.stages.planning.plan import PlanOptions, make_plan
     from raydistill.stages.planning.plan_text import plan_text
 
@@ -58,7 +59,8 @@ def _run_plan(arguments: argparse.Namespace) -> int:
         given, arguments.gpus, arguments.cores, arguments.pairs,
         sample_pairs=arguments.sample, seconds=arguments.seconds,
     )  # fmt: skip
-    plan = make_plan(run, like=like, options=options, on_cluster=bool(address))
+    with where_models_are_seen(run):
+        plan = make_plan(run, like=like, options=options, on_cluster=bool(address))
     prices = config.cluster.prices
     print(  # noqa: T201
         json.dumps(plan.to_dict(prices), indent=2)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
 from raydistill.cluster.placement import has_gpu
-from raydistill.cluster.worker_exits import error_line
+from raydistill.cluster.places import guarded
+from raydistill.cluster.workers.worker_exits import error_line
 from raydistill.errors import UserError, WorkError
 from raydistill.runs.run_folder import Run
 from raydistill.stages.planning.measure import Figures, measure_teacher
@@ -30,7 +33,8 @@ def measure_in_task(
     task = ray.remote(max_retries=0, **resources)(_measure)
     start_s = time.time()
     try:
-        problem, found = ray.get(task.remote(run, name, pairs, seconds))
+        work = guarded(partial(_measured, run, name, pairs, seconds))
+        problem, found = ray.get(task.remote(work))
     except RayError as error:
         cause = error_line(error, since_s=start_s)
         raise WorkError(f"teacher {name} could not be measured: {cause}") from error
@@ -39,10 +43,15 @@ def measure_in_task(
     return found
 
 
-def _measure(run: Run, name: str, pairs: pa.Table, seconds: float) -> tuple[str, Figures | None]:
-    """(error text or "", figures): Ray would add pages of its own stack to an exception."""
+def _measured(run: Run, name: str, pairs: pa.Table, seconds: float) -> Figures | None:
+    """As `measure_teacher`, on the device of this worker."""
     device = "cuda" if has_gpu() else "cpu"
+    return measure_teacher(run, name, pairs, seconds=seconds, device=device)
+
+
+def _measure(work: Callable[[], Figures | None]) -> tuple[str, Figures | None]:
+    """(error text or "", figures): Ray would add pages of its own stack to an exception."""
     try:
-        return "", measure_teacher(run, name, pairs, seconds=seconds, device=device)
+        return "", work()
     except UserError as error:
         return str(error), None

@@ -85,17 +85,27 @@ def open_side(path: str) -> Side:
         UserError: there is none, or the run has no bundle of its current student.
     """
     if path.endswith(".toml"):
-        run = Run(load_config(path))
-        if not run.has_bundle():
-            raise UserError(f"no bundle of the current student in {run.bundle}: run `export` first")
-        return Side(path, Scorer.load(run.bundle.uri), run)
+        return _of_run(path, Run(load_config(path)))
     folder = Folder(path)
     if not folder.exists(RUN_FILE):
         return Side(path, Scorer.load(path))
     name = f"{folder}/{RUN_FILE}"
     config = parse_config(decode_text(folder.read_bytes(RUN_FILE), name=name), name=name)
     # run_dir is replaced, as the run folder may have been moved.
-    run = Run(config.model_copy(update={"run_dir": folder.uri}))
+    return _of_run(path, Run(config.model_copy(update={"run_dir": folder.uri})))
+
+
+def _of_run(path: str, run: Run) -> Side:
+    try:
+        is_current = run.has_bundle()
+    except UserError as error:
+        logger.warning(
+            "compare   whether the bundle in %s is of the current student cannot be checked here: "
+            "%s", run.bundle, error,
+        )  # fmt: skip
+    else:
+        if not is_current:
+            raise UserError(f"no bundle of the current student in {run.bundle}: run `export` first")
     return Side(path, Scorer.load(run.bundle.uri), run)
 
 

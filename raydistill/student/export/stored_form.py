@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,29 +77,40 @@ def choose_form(
     `score`: scores and labels of the dev split in a form; `columns`: those of the student;
     `groups_B` numbers the queries of the pairs of dev.
     """
-    tried: dict[Form, RankFigures] = {}
-    thresholds: dict[Form, float] = {}
-
-    def figures(form: Form) -> RankFigures:
-        if form not in tried:
-            scores, labels = score(form)
-            has_label = ~np.isnan(labels)
-            scores, labels = scores[has_label], labels[has_label]
-            thresholds[form] = best_threshold(scores, labels, relevant_at=relevant_at)
-            ranked = ndcg(scores, labels, groups_B[has_label])
-            tried[form] = RankFigures(ranking(scores, labels, relevant_at=relevant_at), ranked)
-        return tried[form]
-
+    dev = _Dev(score, groups_B, relevant_at)
     form = exact_form(columns)
-    exact = figures(form)
+    exact = dev.figures(form)
     for part, given, smaller in _parts(wanted, columns):
         if given != "auto":
             form = form._replace(**{part: given})
         elif not np.isnan(exact).all():
             options = (form._replace(**{part: value}) for value in smaller)
-            form = next((one for one in options if _loses_little(figures(one), exact)), form)
-    figures(form)
-    return ChosenForm(form, thresholds[form], tried)
+            form = next((one for one in options if _loses_little(dev.figures(one), exact)), form)
+    dev.figures(form)
+    return ChosenForm(form, dev.thresholds[form], dev.tried)
+
+
+@dataclass
+class _Dev:
+    """The dev split, and what the forms that were tried rank on it."""
+
+    score: Callable[[Form], Scored]
+    groups_B: NDArray[np.int64]
+    relevant_at: float | None
+    tried: dict[Form, RankFigures] = field(default_factory=dict)
+    thresholds: dict[Form, float] = field(default_factory=dict)
+
+    def figures(self, form: Form) -> RankFigures:
+        """Of a form; computed once."""
+        if form not in self.tried:
+            scores, labels = self.score(form)
+            has_label = ~np.isnan(labels)
+            scores, labels = scores[has_label], labels[has_label]
+            at = self.relevant_at
+            self.thresholds[form] = best_threshold(scores, labels, relevant_at=at)
+            ranked = ndcg(scores, labels, self.groups_B[has_label])
+            self.tried[form] = RankFigures(ranking(scores, labels, relevant_at=at), ranked)
+        return self.tried[form]
 
 
 def _parts(wanted: ExportConfig, columns: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,19 +12,17 @@ import pytest
 
 from raydistill.evaluation.report.html import html
 from raydistill.evaluation.report.markdown import markdown
-from tests.helpers import figures
+from tests.helpers import chromium, figures
+from tests.helpers.chromium import CONTRAST, Opened, in_chromium
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra dev)")
-CHROMIUM = shutil.which("chromium")
 VIEWS = ((390, "light"), (1440, "dark"), (390, "dark"), (1440, "light"))
 MOST_BYTES = 3_000_000
-LEAST_CONTRAST = 4.5
 A4_PX = 695  # between the margins, at 96 dpi
 pytestmark = pytest.mark.slow
-in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 
 class Pages(dict[str, Path]):
@@ -48,33 +45,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-class Opened:
-    """A page, and all that it said and asked for."""
-
-    def __init__(self, browser: Browser, path: Path, *, width: int, scheme: str) -> None:
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme
-        )
-        self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(path.as_uri())
-
-    def __enter__(self) -> Page:
-        return self.page
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
+    yield from chromium.browsers()
 
 
 # What is wrong with the layout, as texts: nothing may stick out but inside a region that scrolls.
@@ -120,39 +91,6 @@ PICTURES = """() => {
           hidden: one.getAttribute("aria-hidden") === "true"};
   });
 }"""
-CONTRAST = """() => {
-  const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
-  const parse = color => {
-    canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = color;
-    canvas.fillRect(0, 0, 1, 1);
-    return canvas.getImageData(0, 0, 1, 1).data;
-  };
-  const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map(v => (v /= 255) <= 0.04045 ? v / 12.92
-      : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const behind = element => {
-    for (; element; element = element.parentElement) {
-      const color = parse(getComputedStyle(element).backgroundColor);
-      if (color[3] === 255) return color;
-    }
-    return [255, 255, 255];
-  };
-  const wrong = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node; (node = walker.nextNode());) {
-    const element = node.parentElement;
-    if (!node.data.trim() || !element.checkVisibility()) continue;
-    const style = getComputedStyle(element);
-    const color = element.closest("svg") ? style.fill : style.color;
-    const [one, other] = [light(parse(color)), light(behind(element))];
-    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-    if (ratio < LEAST) wrong.push(`${ratio.toFixed(2)} ${color}: ${node.data.slice(0, 40)}`);
-  }
-  return wrong;
-}""".replace("LEAST", str(LEAST_CONTRAST))
 
 
 @in_chromium
@@ -166,7 +104,7 @@ CONTRAST = """() => {
 def test_a_page_opens_from_disk(
     pages: dict[str, Path], browser: Browser, name: str, width: int, scheme: str
 ) -> None:
-    opened = Opened(browser, pages[name], width=width, scheme=scheme)
+    opened = Opened(browser, pages[name].as_uri(), width=width, scheme=scheme)
     with opened as page:
         assert page.evaluate(LAYOUT) == []
         assert page.evaluate(CONTRAST) == []
@@ -183,7 +121,7 @@ def test_a_page_opens_from_disk(
 
 @in_chromium
 def test_texts_of_users_stay_texts(pages: dict[str, Path], browser: Browser) -> None:
-    opened = Opened(browser, pages["hostile"], width=1440, scheme="light")
+    opened = Opened(browser, pages["hostile"].as_uri(), width=1440, scheme="light")
     with opened as page:
         page.wait_for_timeout(100)
         assert page.evaluate("document.scripts.length") == 0
@@ -199,7 +137,7 @@ def test_texts_of_users_stay_texts(pages: dict[str, Path], browser: Browser) -> 
 @in_chromium
 @pytest.mark.parametrize("name", ["full", "hostile"])
 def test_a_printed_page_cuts_no_table(pages: dict[str, Path], browser: Browser, name: str) -> None:
-    with Opened(browser, pages[name], width=A4_PX, scheme="dark") as page:
+    with Opened(browser, pages[name].as_uri(), width=A4_PX, scheme="dark") as page:
         page.emulate_media(media="print", color_scheme="dark")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
             "rgb(255, 255, 255)"
@@ -224,7 +162,7 @@ def test_a_dozen_teachers_fit_the_paper(tmp_path: Path, browser: Browser) -> Non
         found["differences"].append({**difference, "other": name})
     path = tmp_path / "many.html"
     path.write_text(html(found), encoding="utf-8")
-    with Opened(browser, path, width=A4_PX, scheme="light") as page:
+    with Opened(browser, path.as_uri(), width=A4_PX, scheme="light") as page:
         page.emulate_media(media="print")
         rights = page.evaluate(
             "() => [...document.querySelectorAll('table')].filter(one => one.checkVisibility())"
@@ -237,7 +175,7 @@ def test_a_dozen_teachers_fit_the_paper(tmp_path: Path, browser: Browser) -> Non
 def test_no_script_is_needed_and_links_lead_somewhere(
     pages: dict[str, Path], browser: Browser
 ) -> None:
-    with Opened(browser, pages["full"], width=1440, scheme="light") as page:
+    with Opened(browser, pages["full"].as_uri(), width=1440, scheme="light") as page:
         links = page.locator("nav a").evaluate_all("all => all.map(one => one.hash.slice(1))")
         assert links[0] == "verdict" and len(links) == 17
         for target in links:

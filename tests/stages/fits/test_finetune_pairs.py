@@ -13,6 +13,7 @@ from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import awaited, shards_to_score
 from raydistill.stages import distill
 from raydistill.stages.fits.finetune_pairs import finetune_pairs, learned_file, write_learned
+from tests.helpers.logits import write_done
 from tests.helpers.prepared import prepare_here
 from tests.helpers.runs import run_config
 
@@ -25,7 +26,7 @@ def with_logits(run: Run, name: str, *, share: float) -> Run:
         logits = pa.array(np.arange(1, len(ids) + 1, dtype=np.float32), mask=absent)
         run.logits(name).write_table(shard.target, pa.table([ids, logits], schema=LOGITS))
     run.logits(name).write_json(LABELED_BY, {"model": "abc", "source": "somewhere"})
-    run.logits(name).write_json(SUCCESS, {"fingerprint": run.label_fingerprint(name)})
+    write_done(run, name)
     return run
 
 

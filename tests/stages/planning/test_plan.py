@@ -13,6 +13,7 @@ from raydistill.config.evaluation import PricesConfig
 from raydistill.errors import UserError
 from raydistill.files.folder import SUCCESS
 from raydistill.runs.run_folder import Run
+from raydistill.runs.shards import shards_to_score
 from raydistill.stages.planning.measure import measure_teacher
 from raydistill.stages.planning.plan import PlanOptions, make_plan
 from raydistill.stages.planning.plan_text import plan_text
@@ -199,8 +200,13 @@ def test_the_trees_are_not_estimated_before_they_are_fitted(
 
 @pytest.mark.ray
 def test_a_task_of_ray_measures_the_same(
-    local_ray: None, raw_files: Path, tiny_bert: Path, tmp_path: Path
+    local_ray: None,
+    raw_files: Path,
+    tiny_bert: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from raydistill.cluster import places
     from raydistill.stages.planning.remote import measure_in_task
 
     run = Run(run_config(tmp_path / "run", raw_files, tiny_bert))
@@ -210,12 +216,20 @@ def test_a_task_of_ray_measures_the_same(
     broken = Run(run_config(tmp_path / "run", raw_files, tmp_path / "none"))
     with pytest.raises(UserError, match="no teacher model"):
         measure_in_task(broken, "tiny", pairs, seconds=1, wants_gpu=False)
+    monkeypatch.setattr(places, "_WAIT_S", 0.1)
+    with (
+        places.needing([("run_dir", str(tmp_path / "gone"))], []),
+        pytest.raises(UserError, match=f"does not see {tmp_path}/gone/"),
+    ):
+        measure_in_task(run, "tiny", pairs, seconds=1, wants_gpu=False)
 
 
 def test_a_finished_run_tells_its_rate(labeled: Run) -> None:
+    shards = shards_to_score(labeled)
     summary = {
-        "fingerprint": labeled.label_fingerprint("tiny"), "rows_in": 4_000, "rows_scored": 4_000,
-        "rows_per_s": 400, "seconds": 13.0, "actors": 4, "device": "cuda", "device_name": "H",
+        "fingerprint": labeled.label_fingerprint("tiny"), "rows_scored": 4_000, "rows_per_s": 400,
+        "rows_in": sum(shard.num_rows for shard in shards), "shards": len(shards),
+        "seconds": 13.0, "actors": 4, "device": "cuda", "device_name": "H",
     }  # fmt: skip
     labeled.logits("tiny").write_json(SUCCESS, summary)
     before = files_of(Path(labeled.root.uri))

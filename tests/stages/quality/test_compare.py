@@ -19,7 +19,7 @@ from raydistill.config.data import to_judged_config
 from raydistill.errors import UserError
 from raydistill.evaluation.comparison.comparison_text import comparison_markdown, comparison_text
 from raydistill.evaluation.metrics.bootstrap import Draws
-from raydistill.files.folder import Folder
+from raydistill.files.folder import SUCCESS, Folder
 from raydistill.runs.run_folder import RUN_FILE, Run
 from raydistill.serving.bundle import CURRENT
 from raydistill.stages.quality.compare import compare, write
@@ -132,16 +132,26 @@ def test_titles_of_other_columns_are_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def make_run(tmp_path: Path) -> Make:
     def make(name: str, judged: list[dict[str, Any]], weight: float, **fields: object) -> Run:
-        """A prepared run with a bundle, as far as a comparison reads it."""
+        """A prepared run with a student and its bundle, as far as a comparison reads them."""
         raw = tmp_path / f"raw-{name}"
         raw.mkdir()
         for file in ("pairs", "judged.parquet"):
             pq.write_table(pa.Table.from_pylist(judged), raw / file)
-        config = run_config(tmp_path / name, raw, Path("no-model"), judged=fields)
+        scores = raw / "scores.parquet"
+        pq.write_table(pa.Table.from_pylist([{**judged[0], "score": 1.0}]), scores)
+        teachers = {"own": {"scores": str(scores)}}
+        config = run_config(
+            tmp_path / name, raw, Path("no-model"), judged=fields, teachers=teachers
+        )
         run = prepare_here(config, num_shards=1)
         run.root.write_bytes(RUN_FILE, config.resolved.to_toml().encode())
         make_overlap_bundle(tmp_path / name / "bundle" / NAME, weight=weight)
         run.bundle.write_json(CURRENT, {"bundle": NAME})
+        fingerprint = run.train_fingerprint("student")
+        student = {"fingerprint": fingerprint, "weights": "first"}
+        run.student("student").write_json(SUCCESS, student)
+        settings = config.export.fingerprint_fields()
+        run.bundle.write_json(SUCCESS, {**student, "bundle": NAME, "settings": settings})
         return run
 
     return make
@@ -195,10 +205,24 @@ def test_a_bundle_has_no_test_split(make_run: Make, bundles: tuple[str, str]) ->
         pairs_of_runs(sides)
 
 
-def test_a_run_file_needs_the_bundle_of_its_student(make_run: Make) -> None:
+@pytest.mark.parametrize("path", ["", f"/{RUN_FILE}"])
+def test_a_run_needs_the_bundle_of_its_student(make_run: Make, path: str) -> None:
     run = make_run("a", rows(30), 1.0)
-    with pytest.raises(UserError, match="run `export` first"):
-        open_side(f"{run.root.uri}/{RUN_FILE}")
+    assert open_side(f"{run.root.uri}{path}").kind == "run"
+    done = run.student("student").success() or {}
+    run.student("student").write_json(SUCCESS, {**done, "weights": "of a second fit"})
+    with pytest.raises(UserError, match=r"no bundle of the current student .* run `export` first"):
+        open_side(f"{run.root.uri}{path}")
+
+
+def test_a_run_folder_whose_teacher_is_elsewhere_is_not_checked(
+    make_run: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The student's name depends on the teachers' files, which a copied folder does not have."""
+    run = make_run("a", rows(30), 1.0)
+    Path(run.config.teachers["own"].scores[0].path).unlink()
+    assert open_side(run.root.uri).kind == "run"
+    assert "cannot be checked here: " in caplog.text and "scores.parquet" in caplog.text
 
 
 def test_no_such_side_is_an_error() -> None:
