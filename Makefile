@@ -53,7 +53,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "raydistill needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e ".[distill,demo,dev]"
+		-c constraints.txt -e ".[distill,serve,demo,dev]"
 	@touch $(READY)
 
 # A wheel with the native libraries of this machine, or of MACHINE (x86_64, aarch64), in dist/. It
