@@ -7,6 +7,8 @@ import shutil
 import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of ours: models come from no hub
+# Two test processes start Rays at once: on two cores a head may take more than Ray's 30 s.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -138,7 +138,7 @@ def test_a_run_through_jobs(jobs: Jobs, tmp_path: Path) -> None:
     """Stopped, resumed, labeled, and submitted again; the plan; a local run on the one machine."""
     server = jobs.server
     stopped = jobs.start("prepare")
-    until_s = time.monotonic() + 60
+    until_s = time.monotonic() + 150
     while not jobs.leases():
         assert time.monotonic() < until_s, server.log(stopped)
         time.sleep(0.1)
