@@ -17,7 +17,7 @@ from tests.helpers.logits import logits_of
 from tests.helpers.ray_cluster import RayCluster, autoscaler
 from tests.helpers.runs import run_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 NONE_S = 30.0  # until machines without work are away; they may idle for 3 s
 
 
