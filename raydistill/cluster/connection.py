@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -173,7 +175,12 @@ def _start(address: str | None, *, num_store_bytes: int, verbose: bool) -> None:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep the handler of SIGTERM: Ray's own ones, set at the start, exit without a word."""
+    """Keep the handler of SIGTERM.
+
+    Of Ray's own ones, set at the start, that of Python exits without a word. That of C++ lies below
+    any of Python: it writes addresses to the console, aborts the process 3 s later, and ends it at
+    a second signal at once.
+    """
     utils: Any = ray._private.utils
     set_handler = utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda handler: None
@@ -181,6 +188,9 @@ def _own_sigterm() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = set_handler
+        kept = signal.getsignal(signal.SIGTERM)
+        if kept is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, kept)  # takes the place of C++'s
 
 
 @contextmanager

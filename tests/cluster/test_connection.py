@@ -61,3 +61,24 @@ def test_a_ray_of_our_own_has_the_store_that_its_shards_ask_for() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     wanted = store(800_000, num_cores=os.cpu_count() or 1, most_bytes=_most_store_bytes())
     assert wanted > 500 * MB and float(out.stdout) == pytest.approx(wanted, rel=0.05)
+
+
+_TWICE = """
+import os, signal, time
+from raydistill.cluster.connection import connect
+from raydistill.config.run_config import ClusterConfig
+came = []
+signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+connect(ClusterConfig())
+for _ in range(2):
+    os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(4)  # Ray's handler aborts after 3 s
+print(len(came))
+"""
+
+
+@pytest.mark.ray
+def test_after_ray_has_started_sigterm_is_still_ours() -> None:
+    """`timeout` sends it twice, to the process and to its group; systemd to each process."""
+    out = subprocess.run([sys.executable, "-c", _TWICE], capture_output=True, text=True)
+    assert (out.returncode, out.stdout, out.stderr) == (0, "2\n", "")
