@@ -28,6 +28,7 @@ THIRD_PARTIES = {
     "serving.text": "numpy pyarrow",  # pyarrow: see ONLY_IN_FUNCTIONS
     "serving.native": "numpy llvmlite",  # llvmlite: see ONLY_IN_FUNCTIONS
     "serving": "numpy",
+    "serving.native.emit.text": "numpy",
     "serving.native.emit": "numpy numba llvmlite",
     "serving.explanation": "numpy",
     "files.stores": "pyarrow botocore fsspec",

@@ -277,10 +277,12 @@ def add_pair(
     ends: NDArray[np.int64],
     bag: int,
     dense: NDArray[np.float32],
+    is_new: bool,
 ) -> tuple[int, int]:
     """Write the ids of a pair from `at` on, the ends of its bags after `bag`, and `dense`.
 
-    Returns the end of the ids and the last bag.
+    The bag of the query's characters is empty unless the query `is_new`. Returns the end of the ids
+    and the last bag.
     """
     if len(query.words.words):  # without a query (single texts) no ids
         at = _add_ngrams(query.words.words, layout.shift, ids, at)
@@ -297,7 +299,8 @@ def add_pair(
             *(grams, lexicon, dense),
         )
     if layout.size:
-        at = char_ngrams(query.spaced, layout.size, layout.shift, ids, at)
+        if is_new:
+            at = char_ngrams(query.spaced, layout.size, layout.shift, ids, at)
         ends[bag + 1] = at
         at = char_ngrams(title.spaced, layout.size, layout.shift, ids, at)
         ends[bag + 2] = at
@@ -341,7 +344,9 @@ def _featurize_block(
         if row == 0 or not _is_as_before(queries, row):  # the titles of a query are adjacent
             query = read_text(queries, row, tables, table, scratch_q, lexicon, layout)
         title = read_text(titles, row, tables, table, scratch_t, lexicon, layout)
-        at, bag = add_pair(query, title, grams, lexicon, layout, ids, at, ends, bag, dense[row])
+        at, bag = add_pair(
+            query, title, grams, lexicon, layout, ids, at, ends, bag, dense[row], True
+        )
     return ids[:at].copy(), np.diff(ends)
 
 

@@ -28,7 +28,7 @@ _ROOT = Path(__file__).parents[3]
 HEADER = "raydistill.h"
 # What the library is made from: these, and all that they import.
 _SOURCES = tuple(
-    f"serving/native/emit/{name}.py" for name in ("entry", "check", "memory", "emitter")
+    f"serving/native/emit/{name}.py" for name in ("strings", "check", "memory", "emitter")
 )
 _CPU_INFO = Path("/proc/cpuinfo")
 _EMITTER = "raydistill.serving.native.emit"

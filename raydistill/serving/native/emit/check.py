@@ -13,7 +13,7 @@ from raydistill.serving.feature_spec import FORMAT, VOCABULARY_BITS
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.match_features import NUM_DENSE
 from raydistill.serving.native.emit import memory
-from raydistill.serving.native.emit.unicode import (
+from raydistill.serving.native.emit.text.unicode import (
     BLOCK_BITS,
     FIRST_CONTROL,
     LAST_CONTROL,

@@ -287,7 +287,7 @@ def _functions(checked: bool) -> dict[str, tuple[Callable[..., Any], int]]:
     from raydistill.serving.machine_code.emitted import start_emitting
 
     start_emitting(checked=checked)
-    from raydistill.serving.native.emit import check, entry  # after it: decorators read it
+    from raydistill.serving.native.emit import check, entry, strings  # after it: decorators read it
 
     functions: dict[str, tuple[Callable[..., Any], int]] = {
         "rd_format": (entry.model_format, 0),
@@ -300,4 +300,4 @@ def _functions(checked: bool) -> dict[str, tuple[Callable[..., Any], int]]:
     }
     if checked:  # a failed check would leave Python's function at once, without the GIL
         return functions
-    return {**functions, PYTHON: (entry.score_strings, 3)}
+    return {**functions, PYTHON: (strings.score_strings, 3)}

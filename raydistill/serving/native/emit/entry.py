@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from raydistill.serving.featurize import Scratch, add_pair, read_text
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.native.emit import memory
-from raydistill.serving.native.emit.cleaning import clean, is_plain
 from raydistill.serving.native.emit.net import (
     ROWS,
     fill_logits,
@@ -22,14 +21,17 @@ from raydistill.serving.native.emit.net import (
     keep_known,
     keep_used,
     sum_bag,
+    warm_rows,
 )
 from raydistill.serving.native.emit.session import (
     Session,
+    Space,
     open_session,
     space,
     window,
 )
-from raydistill.serving.native.emit.unicode import decode_utf8, encode_utf8
+from raydistill.serving.native.emit.text.cleaning import clean, is_plain
+from raydistill.serving.native.emit.text.unicode import decode_utf8, encode_utf8
 from raydistill.serving.native.layout import (
     ALIGN,
     ARGUMENT,
@@ -42,23 +44,9 @@ from raydistill.serving.native.layout import (
     OK,
     SECTION,
 )
-from raydistill.serving.native.python_calls import BYTES_AT, NAMES
 
-_TABLE_AT = {name: at for at, name in enumerate(NAMES)}
-_MODEL, _SCRATCH, _IS_PAIRS = (_TABLE_AT[name] for name in ("model", "scratch", "is_pairs"))
-_NONE, _LIST, _TUPLE = (_TABLE_AT[name] for name in ("none", "list", "tuple"))
-_TYPE, _AS_TUPLE, _SIZE, _ITEM, _UTF8, _BYTEARRAY, _CONTENT, _MALLOC, _FREE = (
-    *(_TABLE_AT[f"Py{name}"] for name in ("Object_Type", "List_AsTuple", "Tuple_Size")),
-    *(_TABLE_AT[f"Py{name}"] for name in ("Tuple_GetItem", "Unicode_AsUTF8AndSize")),
-    *(_TABLE_AT[f"PyByteArray_{name}"] for name in ("FromStringAndSize", "AsString")),
-    *(_TABLE_AT[f"PyMem_{name}"] for name in ("Malloc", "Free")),
-)
-_CLEAR, _INCREF, _DECREF, _RELEASE, _ACQUIRE = (
-    *(_TABLE_AT[name] for name in ("PyErr_Clear", "Py_IncRef", "Py_DecRef")),
-    *(_TABLE_AT[f"PyEval_{name}"] for name in ("SaveThread", "RestoreThread")),
-)
-# How texts lie: side by side, or anywhere. numba would compile `_score` again for each literal.
-_NO, _OFFSETS, _SPANS = cast(tuple[int, ...], (np.int64(0), np.int64(1), np.int64(2)))
+# How texts lie: side by side, or anywhere. numba would compile `score_texts` for each literal.
+NO, _OFFSETS, SPANS = cast(tuple[int, ...], (np.int64(0), np.int64(1), np.int64(2)))
 _BAGS, _VOCABULARY, _DIM, _DENSE = AT["bags"], AT["vocabulary"], AT["dim"], AT["dense"]
 _MAX_QUERY, _MAX_TITLE = AT["max_query"], AT["max_title"]
 _VECTOR_TYPE, _WORD_DIM, _TEMPERATURE = AT["vector_type"], AT["word_dim"], AT["temperature"]
@@ -98,7 +86,9 @@ def score(
         return ARGUMENT
     if num < 0 or offsets == 0 or (num > 0 and titles == 0) or not _is_rising(offsets, num):
         return ARGUMENT
-    return _score(model, scratch, query, _NO, query_bytes, titles, offsets, _OFFSETS, num, scores)
+    return score_texts(
+        model, scratch, query, NO, query_bytes, titles, offsets, _OFFSETS, num, scores
+    )
 
 
 @emitted
@@ -119,8 +109,8 @@ def score_pairs(
         return ARGUMENT
     if queries == 0 and memory.i8(query_offsets, num + 1)[num] > 0:
         return ARGUMENT
-    return _score(
-        *(model, scratch, queries, query_offsets, _NO, titles, offsets, _OFFSETS, num, scores),
+    return score_texts(
+        *(model, scratch, queries, query_offsets, NO, titles, offsets, _OFFSETS, num, scores),
     )
 
 
@@ -227,27 +217,58 @@ def _read_title(data: NDArray[np.uint8], model: int, session: Session) -> Scratc
 
 
 @emitted(forceinline=True)
-def _fill_row(query: Scratch, title: Scratch, model: int, session: Session, x: int) -> None:
-    """Write the network's input of a pair to the address `x`: its bags, then dense features."""
-    head, buffers = session.head, session.space
-    ids, ends, dim, layout = buffers.ids, buffers.ends, head[_DIM], session.layout
-    dense = memory.f4(x + 4 * head[_BAGS] * dim, head[_DENSE])
+def _of_row(buffers: Space, row: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The buffers of a row's ids and of the ends of its bags; two rows have their own."""
+    num, half = len(buffers.ids) // 2, row % 2
+    ends = buffers.ends[half * len(buffers.ends) // 2 :]
+    return buffers.ids[half * num : (half + 1) * num], ends[: len(buffers.ends) // 2]
+
+
+@emitted(forceinline=True)
+def _list_ids(
+    query: Scratch,
+    title: Scratch,
+    is_new: bool,
+    model: int,
+    session: Session,
+    row: int,
+    x: int,
+) -> None:
+    """Write the ids of a pair's bags, and its dense features to the network's input `x`.
+
+    The bag of a query's characters is empty unless the query `is_new`: its sum is there already.
+    """
+    head, layout = session.head, session.layout
+    ids, ends = _of_row(session.space, row)
+    dense = memory.f4(x + 4 * head[_BAGS] * head[_DIM], head[_DENSE])
     ends[0] = 0
-    add_pair(query, title, buffers.grams, session.lexicon, layout, ids, 0, ends, 0, dense)
+    grams, lexicon = session.space.grams, session.lexicon
+    add_pair(query, title, grams, lexicon, layout, ids, 0, ends, 0, dense, is_new)
     if head[_VOCABULARY]:
         keep_known(ids, ends, session.lexicon)
     if head[_USED + 1]:
         keep_used(ids[: ends[head[_BAGS]]], model, head)
-    num_rows = head[_TABLE + 1] // dim
-    for bag in range(head[_BAGS]):
-        sum_bag(
-            *(ids[ends[bag] : ends[bag + 1]], model + head[_TABLE], model + head[_SCALES]),
-            *(num_rows, head, memory.f4(x + 4 * bag * dim, dim)),
-        )
+    warm_rows(ids[: ends[head[_BAGS]]], model, head)
     mean = memory.f4(model + head[_MEAN], head[_DENSE])
     std = memory.f4(model + head[_STD], head[_DENSE])
     for at in range(len(dense)):
         dense[at] = (dense[at] - mean[at]) / std[at]
+
+
+@emitted(forceinline=True)
+def _sum_bags(is_new: bool, model: int, session: Session, row: int, x: int, before: int) -> None:
+    """Write the bags of a pair to `x`; of a query that is not new, the sum of the row `before`."""
+    head, dim = session.head, session.head[_DIM]
+    ids, ends = _of_row(session.space, row)
+    of_query = head[_BAGS] - 2 if session.layout.size and not is_new else -1
+    for bag in range(head[_BAGS]):
+        out = memory.f4(x + 4 * bag * dim, dim)
+        if bag == of_query:
+            found = memory.f4(before + 4 * bag * dim, dim)
+            for col in range(dim):
+                out[col] = found[col]
+        else:
+            sum_bag(ids[ends[bag] : ends[bag + 1]], model, head, out)
 
 
 @emitted
@@ -265,7 +286,7 @@ def _is_as_before(text: int, starts: NDArray[np.int64], step: int, row: int) -> 
 
 
 @emitted
-def _score(
+def score_texts(
     model: int,
     scratch: int,
     queries: int,
@@ -280,7 +301,7 @@ def _score(
     """Scores of pairs, ROWS at a time; without `query_starts` all have the first query.
 
     Text i is the bytes starts[step i] .. starts[step i + 1] from `queries` or `titles` on: `step`
-    is _OFFSETS or _SPANS.
+    is _OFFSETS or SPANS.
     """
     if (num > 0 and scores == 0) or not (_is_address(model) and _is_address(scratch)):
         return ARGUMENT
@@ -290,17 +311,28 @@ def _score(
     width = session.head[_BAGS] * session.head[_DIM] + session.head[_DENSE]
     buffers, query = session.space, session.space.query
     scale = np.float32(memory.f8(model, HEADER_WORDS)[_TEMPERATURE])
+    was_new = True
     for start in range(0, num, ROWS):
-        rows = min(ROWS, num - start)
-        for row in range(start, start + rows):
-            if row == 0 or (is_own and not _is_as_before(queries, at_query, step, row)):
-                first = at_query[step * row] if is_own else 0
-                size = at_query[step * row + 1] - first if is_own else query_bytes
-                query = _read_query(memory.u1(queries + first, size), model, session)
-            first = at_title[step * row]
-            text = memory.u1(titles + first, at_title[step * row + 1] - first)
-            title = _read_title(text, model, session)
-            _fill_row(query, title, model, session, buffers.x + 4 * (row - start) * width)
+        rows, x, is_new = min(ROWS, num - start), buffers.x, False
+        for row in range(start, start + rows + 1):
+            if row < start + rows:
+                is_new = row == 0 or (is_own and not _is_as_before(queries, at_query, step, row))
+                if is_new:
+                    first = at_query[step * row] if is_own else 0
+                    size = at_query[step * row + 1] - first if is_own else query_bytes
+                    query = _read_query(memory.u1(queries + first, size), model, session)
+                first = at_title[step * row]
+                text = memory.u1(titles + first, at_title[step * row + 1] - first)
+                title = _read_title(text, model, session)
+                _list_ids(query, title, is_new, model, session, row, x + 4 * (row - start) * width)
+            # The bags of the pair before: while a text is read, its rows of the table come from
+            # memory.
+            if row > start:
+                before = x + 4 * ((row - 2 - start) % ROWS) * width
+                _sum_bags(
+                    was_new, model, session, row - 1, x + 4 * (row - 1 - start) * width, before
+                )
+            was_new = is_new
         logits = out[start : start + rows]
         fill_logits(
             *(model, session.head, buffers.layers, buffers.x, buffers.first, buffers.second),
@@ -309,92 +341,3 @@ def _score(
         for at in range(rows):
             logits[at] = np.float32(1) / (np.float32(1) + np.exp(-scale * logits[at]))
     return OK
-
-
-@emitted
-def score_strings(own: int, args: int, num_args: int) -> int:
-    """A builtin of Python (`python_calls.py`): a query, or a list of them, and a list of titles.
-
-    Returns a bytearray of scores; None for what is no list or tuple of strings that have UTF-8. It
-    scores without the GIL; a tuple of its own keeps the strings meanwhile.
-    """
-    table = memory.i8(memory.i8(own + BYTES_AT, 1)[0], len(NAMES))
-    given, found = memory.i8(args, num_args), 0
-    if num_args == 2:
-        titles = _to_tuple(given[1], table)
-        queries = _to_tuple(given[0], table) if table[_IS_PAIRS] else 0
-        if titles != 0 and (queries != 0) == (table[_IS_PAIRS] != 0):
-            found = _score_tuple(given[0], queries, titles, table)
-        memory.call(table[_DECREF], (titles,))
-        memory.call(table[_DECREF], (queries,))
-    if found == 0:
-        memory.call(table[_CLEAR], (0,))  # the caller finds the error, with words
-        memory.call(table[_INCREF], (table[_NONE],))
-    return found if found != 0 else table[_NONE]
-
-
-@emitted
-def _to_tuple(strings: int, table: NDArray[np.int64]) -> int:
-    """A new reference to a tuple of what a list or tuple has; 0 for any other object."""
-    kind = memory.call(table[_TYPE], (strings,))
-    memory.call(table[_DECREF], (kind,))
-    if kind == table[_LIST]:
-        return int(memory.call(table[_AS_TUPLE], (strings,)))
-    if kind != table[_TUPLE]:
-        return 0
-    memory.call(table[_INCREF], (strings,))
-    return strings
-
-
-@emitted
-def _score_tuple(query: int, queries: int, titles: int, table: NDArray[np.int64]) -> int:
-    """A bytearray of scores, or 0; `queries` is 0 if all titles have one query."""
-    num = memory.call(table[_SIZE], (titles,))
-    if num == 0 or (queries != 0 and memory.call(table[_SIZE], (queries,)) != num):
-        return 0
-    num_own = num if queries != 0 else 1
-    places = memory.call(table[_MALLOC], (16 * (num + num_own),))
-    if places == 0:
-        return 0
-    starts, found = memory.i8(places, 2 * (num + num_own)), 0
-    if queries != 0:
-        is_read = _read_tuple(queries, table, starts, 2 * num, num)
-    else:
-        is_read = _read_string(query, table, starts, 2 * num)
-    if is_read and _read_tuple(titles, table, starts, 0, num):
-        found = memory.call(table[_BYTEARRAY], (0, 4 * num))
-    if found != 0:
-        scores = memory.call(table[_CONTENT], (found,))
-        first, size, own = starts[2 * num], starts[2 * num + 1] - starts[2 * num], _NO
-        if queries != 0:
-            first, own = _NO, places + 16 * num
-        state = memory.call(table[_RELEASE], (0,))
-        code = _score(
-            *(table[_MODEL], table[_SCRATCH], first, own, size, _NO, places, _SPANS, num, scores),
-        )
-        memory.call(table[_ACQUIRE], (state,))
-        if code != OK:
-            memory.call(table[_DECREF], (found,))
-            found = 0
-    memory.call(table[_FREE], (places,))
-    return found
-
-
-@emitted
-def _read_tuple(
-    strings: int, table: NDArray[np.int64], starts: NDArray[np.int64], at: int, num: int
-) -> bool:
-    for place in range(num):
-        text = memory.call(table[_ITEM], (strings, place))
-        if not _read_string(text, table, starts, at + 2 * place):
-            return False
-    return True
-
-
-@emitted
-def _read_string(text: int, table: NDArray[np.int64], starts: NDArray[np.int64], at: int) -> bool:
-    """Write the addresses where a string's UTF-8 begins and ends from `at` on, if it has any."""
-    place = memory.address(starts) + 8 * at
-    starts[at] = memory.call(table[_UTF8], (text, place + 8))
-    starts[at + 1] += starts[at]
-    return bool(starts[at] != 0)

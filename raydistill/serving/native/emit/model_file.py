@@ -17,7 +17,7 @@ from raydistill.errors import UserError
 from raydistill.serving.bundle_check import check_arrays, check_settings
 from raydistill.serving.feature_spec import FORMAT, NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.serving.native.emit.unicode import unicode_tables
+from raydistill.serving.native.emit.text.unicode import unicode_tables
 from raydistill.serving.native.int8_layers import int8_layer, int8_rows
 from raydistill.serving.native.layout import (
     ALIGN,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from raydistill.serving.lexicon import Lexicon, find_word
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.native.emit import memory
-from raydistill.serving.native.emit.unicode import signed
+from raydistill.serving.native.emit.text.unicode import signed
 from raydistill.serving.native.int8_layers import LEAST, MOST, ZERO
 from raydistill.serving.native.layout import (
     AT,
@@ -30,7 +30,9 @@ ROWS = 16  # pairs that pass the network together
 _HALF_SCALE, _13, _16 = np.float32(2.0**112), np.uint32(13), np.uint32(16)
 _SIZE_BITS = np.uint32(0x7FFFFFFF)  # of a float32 without its sign
 _DIM, _TABLE_TYPE, _LAYER_TYPE = AT["dim"], AT["table_type"], AT["layer_type"]
-_FACTORS = SECTION["input_factors"]
+_FACTORS, _TABLE, _TABLE_SCALES = (
+    SECTION[name] for name in ("input_factors", "table", "table_scales")
+)
 _USED, _USED_BEFORE = SECTION["used"], SECTION["used_before"]
 _INPUTS, _OUTPUTS, _WEIGHTS, _BIASES, _SCALES, _STARTS = range(len(LAYER_COLUMNS))
 _LEVELS, _SIGNED_LEVELS = np.float32(MOST), np.float32(MOST - ZERO)
@@ -134,22 +136,28 @@ def keep_used(ids: NDArray[np.int32], model: int, head: NDArray[np.int64]) -> No
 
 
 @emitted
-def sum_bag(
-    ids: NDArray[np.int32],
-    table: int,
-    scales: int,
-    num_rows: int,
-    head: NDArray[np.int64],
-    out_D: Floats,
-) -> None:
-    """Write a bag's columns; `table` and `scales` are addresses."""
+def warm_rows(ids: NDArray[np.int32], model: int, head: NDArray[np.int64]) -> None:
+    """Begin to load the rows of the table and their scales, which are summed later."""
+    table, row_bytes = model + head[_TABLE], head[_DIM] * (4 >> head[_TABLE_TYPE])
+    is_int8, scales = head[_TABLE_TYPE] == INT8, model + head[_TABLE_SCALES]
+    for at in range(len(ids)):
+        row = max(ids[at], 0)
+        memory.prefetch(table + row * row_bytes)
+        if is_int8:
+            memory.prefetch(scales + 4 * row)
+
+
+@emitted
+def sum_bag(ids: NDArray[np.int32], model: int, head: NDArray[np.int64], out_D: Floats) -> None:
+    """Write a bag's columns."""
+    table, num_rows = model + head[_TABLE], head[_TABLE + 1] // head[_DIM]
     if head[_TABLE_TYPE] == FLOAT32:
         sum_float32(ids, memory.matrix_f4(table, num_rows, head[_DIM]), out_D)
     elif head[_TABLE_TYPE] == FLOAT16:
         sum_float16(ids, memory.matrix_u2(table, num_rows, head[_DIM]), out_D)
     else:
         values = memory.matrix_i1(table, num_rows, head[_DIM])
-        sum_int8(ids, values, memory.f4(scales, num_rows), out_D)
+        sum_int8(ids, values, memory.f4(model + head[_TABLE_SCALES], num_rows), out_D)
 
 
 @emitted

@@ -16,9 +16,9 @@ from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.match_features import TextWords
 from raydistill.serving.native.emit import memory
-from raydistill.serving.native.emit.cleaning import Buffers
 from raydistill.serving.native.emit.net import ROWS
-from raydistill.serving.native.emit.unicode import UnicodeTables
+from raydistill.serving.native.emit.text.cleaning import Buffers
+from raydistill.serving.native.emit.text.unicode import UnicodeTables
 from raydistill.serving.native.layout import (
     ALIGN,
     AT,
@@ -63,8 +63,8 @@ class Space(NamedTuple):
     query: Scratch
     title: Scratch
     grams: TrigramTable
-    ids: NDArray[np.int32]
-    ends: NDArray[np.int64]
+    ids: NDArray[np.int32]  # two halves: of a pair, and of the next one
+    ends: NDArray[np.int64]  # as `ids`
     buffers: Buffers  # of cleaning
     utf8: NDArray[np.uint8]  # a clean text
     bounds: NDArray[np.int32]  # where a text begins and ends
@@ -181,9 +181,9 @@ def space(at: int, model: int, head: NDArray[np.int64]) -> Space:
     grams, ids_at = _grams(at, slots, len(query.grams), num_short(len(title.grams)))
     # Per word 2 n-grams and a tagged one, and as many character n-grams as spaced characters; one
     # more id a side.
-    ids = memory.i4(ids_at, 6 * num_words + 2)
+    ids = memory.i4(ids_at, 2 * (6 * num_words + 2))
     ends_at = ids_at + rounded(4 * len(ids))
-    ends = memory.i8(ends_at, head[_BAGS] + 1)
+    ends = memory.i8(ends_at, 2 * (head[_BAGS] + 1))
     most = max(head[_MAX_QUERY], head[_MAX_TITLE])
     buffers, utf8, vectors = _cleaning(ends_at + rounded(8 * len(ends)), most)
     bounds, vectors = memory.i4(vectors, 2), vectors + ALIGN

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raydistill.serving.lexicon import find_word
 from raydistill.serving.machine_code.emitted import emitted
-from raydistill.serving.native.emit.unicode import (
+from raydistill.serving.native.emit.text.unicode import (
     ALNUM,
     DECIMAL,
     FIRST_CONTROL,

@@ -1,0 +1,1 @@
+"""Text in compiled code without allocation: UTF-8, cleaning, tables of Unicode."""
