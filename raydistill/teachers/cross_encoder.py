@@ -361,7 +361,8 @@ class Teacher:
             return packed_rows(lengths, tokens_per_batch=self.tokens_per_batch)
         if not self.pads:
             lengths = lengths[lengths == lengths[0]]
-        return padded_rows(lengths, tokens_per_batch=self.tokens_per_batch)
+        most = self.tokens_per_batch
+        return padded_rows(lengths, tokens_per_batch=most, device=self.device)
 
     def _margins(self, batch: Tokens) -> Tensor:
         with torch.inference_mode():

@@ -42,7 +42,9 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>",
 SIZES = {
     "2 x 32": (2, 32, 64, 2, 16),  # layers, width, inner width, heads, head width
     "6 x 384": (6, 384, 1_024, 6, 64),
+    "28 x 1024": (28, 1_024, 3_072, 16, 128),  # that of Qwen3-Reranker-0.6B
 }
+ON_A_CORE = "2 x 32,6 x 384"
 BATCH_ROWS = 32
 MAX_LENGTH = 192
 Pairs = tuple[list[str], list[str]]
@@ -60,8 +62,8 @@ def read_pairs(path: str | None, num_queries: int) -> Pairs:
     return table["query"].to_pylist(), table["title"].to_pylist()
 
 
-def make_model(folder: Path, size: str, pairs: Pairs) -> Path:
-    """A random Qwen3 and a byte-level tokenizer of 8,000 tokens."""
+def make_model(folder: Path, size: str, pairs: Pairs, *, spread: float = 0.1) -> Path:
+    """A random Qwen3 and a byte-level tokenizer of 8,000 tokens; `spread`: of its weights."""
     rust = Tokenizer(models.BPE())
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rust.decoder = decoders.ByteLevel()
@@ -77,15 +79,17 @@ def make_model(folder: Path, size: str, pairs: Pairs) -> Path:
     config = Qwen3Config(
         vocab_size=8_000, hidden_size=width, num_hidden_layers=layers, intermediate_size=inner,
         num_attention_heads=heads, num_key_value_heads=heads // 2, head_dim=head,
-        max_position_embeddings=1_024, initializer_range=0.1, tie_word_embeddings=True,
+        max_position_embeddings=1_024, initializer_range=spread, tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(0)
     Qwen3ForCausalLM(config).save_pretrained(folder)
     return folder
 
 
-def recipe(folder: Path) -> Callable[[Pairs], np.ndarray]:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+def recipe(
+    folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Callable[[Pairs], np.ndarray]:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     no, yes = (tokenizer.convert_tokens_to_ids(word) for word in ("no", "yes"))
     prompt = PROMPT.replace("{instruction}", INSTRUCTION)
@@ -100,9 +104,9 @@ def recipe(folder: Path) -> Callable[[Pairs], np.ndarray]:
                 )
             ]
             batch = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
-            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
             with torch.inference_mode():
-                logits = model(**inputs, logits_to_keep=1).logits[:, -1]
+                logits = model(**inputs, logits_to_keep=1).logits[:, -1].float().cpu()
             log_softmax = torch.log_softmax(logits[:, [no, yes]], dim=1)
             out.append((log_softmax[:, 1] - log_softmax[:, 0]).numpy())
         return np.concatenate(out)
@@ -149,7 +153,7 @@ def main() -> None:
     parser.add_argument("--pairs", help="a Parquet file with the columns query and title")
     parser.add_argument("--queries", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sizes", default=",".join(SIZES))
+    parser.add_argument("--sizes", default=ON_A_CORE)
     args = parser.parse_args()
     quiet_transformers()
     torch.set_num_threads(1)

@@ -157,6 +157,15 @@ def test_padding_stays_under_three_percent() -> None:
     assert 0 < 1 - lengths.sum() / padded < 0.03
 
 
+def test_on_a_gpu_few_batches_are_worth_more_padding() -> None:
+    lengths = np.arange(40, 0, -1)
+    assert padded_rows(lengths, tokens_per_batch=65_536) == 12  # 12 x 40 are less than 512 tokens
+    assert padded_rows(lengths, tokens_per_batch=65_536, device="cuda") == 40
+    many = np.repeat(lengths, 10)
+    num = padded_rows(many, tokens_per_batch=65_536, device="cuda")
+    assert num == 102  # 40 x 102 are less than 4,096 tokens
+
+
 def test_runs_of_equal_lengths() -> None:
     assert equal_lengths(np.array([7, 7, 5, 3, 3, 3])) == [(7, 2), (5, 1), (3, 3)]
 
