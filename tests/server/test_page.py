@@ -103,6 +103,7 @@ def test_what_is_typed_is_scored_best_first(browser: Browser, url: str) -> None:
     assert {address.partition("#")[0].startswith(url) for address in opened.asked} == {True}
 
 
+@pytest.mark.usefixtures("explains")
 def test_a_title_is_explained_and_adds_up(browser: Browser, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     title = "Sofa, 3 seats, 18v &amp; für grey"
@@ -113,7 +114,7 @@ def test_a_title_is_explained_and_adds_up(browser: Browser, tmp_path: Path) -> N
         button.focus()
         page.keyboard.press("Enter")
         explained = page.locator(".explanation")
-        explained.wait_for(timeout=100_000)  # the first one on a machine is compiled
+        explained.wait_for()
         assert button.get_attribute("aria-expanded") == "true"
         terms = explained.locator(".sum dd").all_text_contents()
         numbers = [float(text.lstrip("= ").replace("\u2212", "-")) for text in terms]
@@ -147,6 +148,7 @@ def test_a_title_is_explained_and_adds_up(browser: Browser, tmp_path: Path) -> N
         assert explained.is_visible()
 
 
+@pytest.mark.usefixtures("explains")
 def test_html_is_shown_and_never_run(browser: Browser, url: str) -> None:
     opened = Opened(browser, link(url, SCRIPT, [SCRIPT, "sofa"], open="0"), width=1440)
     with opened as page:
@@ -241,6 +243,7 @@ def test_an_answer_that_comes_too_late_is_dropped(browser: Browser, url: str) ->
         assert not page.get_by_role("alert").is_visible()
 
 
+@pytest.mark.usefixtures("explains")
 def test_a_case_is_sent_as_a_link(browser: Browser, url: str) -> None:
     with Opened(browser, url, width=1440) as page:
         type_case(page)
@@ -333,6 +336,7 @@ def test_examples_are_of_the_bundle(browser: Browser, url: str) -> None:
         playwright.expect(buttons.first).to_be_visible()
 
 
+@pytest.mark.usefixtures("explains")
 def test_single_texts_have_no_query(browser: Browser, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", single_texts=True)
     with served_bundle(bundle) as url, Opened(browser, url, width=1440) as page:
@@ -372,6 +376,7 @@ LAYOUT = """() => {
 
 
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
+@pytest.mark.usefixtures("explains")
 def test_every_view_is_whole_and_readable(
     browser: Browser, url: str, width: int, scheme: str
 ) -> None:
