@@ -33,9 +33,9 @@ endif
 native: $(READY)
 	@$(BIN)/python -m raydistill.serving.native.emit
 
-# A file's tests run in one process: they share what they set up.
+# A file's tests run in one process: they share what they set up. tests/conftest.py orders the files.
 test: native
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # While you edit: no Ray, no S3 server, no transformer, no other native library, nothing that takes
 # more than a tenth of a second.

@@ -63,6 +63,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ):
             if fixture in fixtures:
                 item.add_marker(mark)
+    _order_by_time(items)
+
+
+def _order_by_time(items: list[pytest.Item]) -> None:
+    """Files with long tests first: two processes share the files out, and both end together.
+
+    Long are those with a time limit of their own, then those that start a Ray.
+    """
+    limits: dict[Path, tuple[int, bool]] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        own = int(limit.args[0]) if limit else 0
+        found = own, item.get_closest_marker("ray") is not None
+        limits[item.path] = max(found, limits.get(item.path, (0, False)))
+    items.sort(key=lambda item: limits[item.path], reverse=True)
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ THIRD_PARTIES = {
     ),
     "teachers.heads": "numpy pyarrow torch safetensors",
     "teachers.generative": "numpy torch transformers",
+    "teachers.shards": "numpy pyarrow",
     "teachers": "numpy pyarrow torch scipy lightgbm",
     "teachers.kinds": "numpy pyarrow torch",
     "student": "numpy pyarrow torch",
@@ -60,7 +61,7 @@ THIRD_PARTIES = {
     "candidates": "numpy pyarrow tantivy",
     "demo": "numpy pyarrow",
     "cluster.pools": "pyarrow ray",
-    "cluster.workers": "ray",
+    "cluster.workers": "ray torch",
     "cluster": "pyarrow ray torch optuna threadpoolctl",
     "stages.splits": "numpy pyarrow",
     "stages.fits": "numpy pyarrow torch",
@@ -98,6 +99,7 @@ ONLY_IN = {
     ("teachers.transformer", "onnxruntime"): {"teachers.transformer.runtimes"},
     ("teachers.transformer", "openvino"): {"teachers.transformer.runtimes"},
     ("teachers", "lightgbm"): {"teachers.trees"},
+    ("cluster.workers", "torch"): {"cluster.workers.assigned_gpu"},
     ("cluster", "torch"): {"cluster.tune_trials", "cluster.placement"},
     ("cluster", "optuna"): {"cluster.tune_trials"},
     ("stages", "transformers"): {"stages.finetune"},
@@ -342,6 +344,27 @@ def test_the_scorer_needs_numpy_alone() -> None:
     assert found[0] == "raydistill.serving.scorer"
     heavy = {"numba", "llvmlite", "torch", "ray", "transformers", "pyarrow", "pydantic"}
     assert "numpy" in found and not heavy & set(found), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "modules, absent",
+    [
+        (
+            "raydistill.teachers.kinds.trees raydistill.teachers.kinds.scores "
+            "raydistill.cluster.workers.assigned_gpu raydistill.stages.fits.lexicon",
+            "torch transformers ray.train",
+        ),
+        ("raydistill.teachers.kinds.cross_encoder", "ray.train scipy.optimize lightgbm"),
+        ("raydistill.stages.train", "transformers lightgbm"),
+    ],
+)
+def test_a_worker_imports_no_library_that_its_work_does_not_need(modules: str, absent: str) -> None:
+    """Each new worker waits for its imports: torch takes 1.2 s, transformers 0.9."""
+    code = f"import sys\nimport {', '.join(modules.split())}\nprint(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert not set(absent.split()) & set(found)
 
 
 def test_nothing_is_imported_by_a_string() -> None:

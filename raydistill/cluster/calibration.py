@@ -6,11 +6,10 @@ import logging
 from functools import partial
 
 from raydistill.cluster.connection import Cluster
-from raydistill.cluster.placement import has_gpu
-from raydistill.cluster.tasks import FAILED, Step, run_chain
+from raydistill.cluster.tasks import FAILED, run_chain
+from raydistill.cluster.workers.assigned_gpu import make_step
 from raydistill.errors import WorkError
 from raydistill.runs.run_folder import Run
-from raydistill.teachers.base import Steps
 from raydistill.teachers.kinds.bi_encoder import (
     BiEncoderKind,
     read_calibration,
@@ -47,7 +46,7 @@ def _fit(teacher: BiEncoderKind, cluster: Cluster, *, verdict: bool | None) -> N
     for result in run_chain(
         [{"target": "calibration"}],
         before=steps.before,
-        make=partial(_make, steps),
+        make=partial(make_step, steps),
         after=steps.after,
         num_actors=1,
         gpus=gpus_each if cluster.num_gpus else 0.0,
@@ -60,7 +59,3 @@ def _fit(teacher: BiEncoderKind, cluster: Cluster, *, verdict: bool | None) -> N
             f"teacher {teacher.name}: the cosines of the judged train pairs could not be computed: "
             f"{problems[0]}"
         )
-
-
-def _make(steps: Steps) -> Step:
-    return steps.make("cuda" if has_gpu() else "cpu")

@@ -21,6 +21,8 @@ from typing import IO, Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+# How often the end of a fit, its checkpoints and its lost workers are noticed; Ray's default is 2.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 # How soon a driver that waits for Ray notices SIGTERM, of the 3 s that `ray job stop` gives it.
 os.environ.setdefault("RAY_get_check_signal_interval_milliseconds", "100")
 # Without a limit Ray retries a task that was killed for memory forever, with no message.

@@ -1,51 +1,23 @@
-"""The device of this Ray worker, and a check that torch sees the GPU that Ray assigned.
-
-An assigned GPU that torch does not see is an error: otherwise the work runs on one core of a
-machine that is paid for its GPU.
-"""
+"""The device of a worker of a fit, and what all workers of a fit agree on."""
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
 
 import ray
 import ray.train
 import torch
 import torch.distributed as dist
 
+from raydistill.cluster.workers.assigned_gpu import has_gpu
 from raydistill.errors import UserError
-from raydistill.teachers.transformer.device import device_use, merge_uses, why_no_gpu
+from raydistill.teachers.transformer.device import device_use, merge_uses
 
 logger = logging.getLogger("raydistill")
 
 _SOON_S = 10.0
 _MOST_WAIT_S = 900.0  # a cloud's GPU machine takes 3 to 8 minutes to start
-# For GPUs that are only declared (`ray start --num-gpus=2` on a machine without any), as in tests
-# of placement: with value 1 a worker with such a GPU works on the CPU.
-ALLOW_CPU = "RAYDISTILL_ALLOW_CPU_AS_GPU"
-
-
-def has_gpu() -> bool:
-    """Whether Ray assigned a GPU to this worker, actor or task.
-
-    Raises:
-        UserError: Ray assigned a GPU and torch sees none.
-    """
-    # Without a cluster get_gpu_ids would start one.
-    gpus = ray.get_gpu_ids() if ray.is_initialized() else []
-    if not gpus:
-        return False
-    if torch.cuda.is_available():
-        return True
-    if os.environ.get(ALLOW_CPU) == "1":
-        return False
-    raise UserError(
-        f"Ray gave a worker on {socket.gethostname()} the GPU {', '.join(map(str, gpus))}, but "
-        f"torch sees no GPU there: {why_no_gpu()}; repair that machine, or set label.num_gpus, "
-        "finetune.num_gpus or train.num_gpus = 0 to work on CPUs"
-    )
 
 
 def device_of_worker() -> str:

@@ -15,8 +15,8 @@ from itertools import islice
 import pyarrow as pa
 
 from raydistill.cluster.connection import Cluster
-from raydistill.cluster.placement import has_gpu
 from raydistill.cluster.places import guarded
+from raydistill.cluster.workers.assigned_gpu import has_gpu
 from raydistill.cluster.workers.worker_exits import error_line
 from raydistill.config.data import TextRules
 from raydistill.data.manifest import RawFile, find_files

@@ -15,10 +15,10 @@ from typing import Any
 
 from raydistill.cluster.calibration import calibrate
 from raydistill.cluster.connection import Cluster
-from raydistill.cluster.placement import has_gpu
 from raydistill.cluster.pools.pieces import Losses
 from raydistill.cluster.tasks import FAILED, Item, Step, run_chain
 from raydistill.cluster.teacher_trial import check_teacher, verdict_on
+from raydistill.cluster.workers.assigned_gpu import make_step
 from raydistill.config.teachers import TREES
 from raydistill.errors import UserError, WorkError
 from raydistill.files import retry
@@ -28,9 +28,11 @@ from raydistill.runs.fingerprints import LABELED_BY
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import Shard, awaited, is_labeled, missing_shards, shards_to_score
 from raydistill.stages.fits.scores import check_coverage, index_scores
-from raydistill.teachers.base import Steps
 from raydistill.teachers.kinds.registry import teacher_of
-from raydistill.teachers.scoring_steps import count_bad, too_many_bad
+from raydistill.teachers.shards.logits import (
+    count_bad,
+    too_many_bad,
+)
 from raydistill.teachers.transformer.device import merge_uses, use_text
 
 logger = logging.getLogger("raydistill")
@@ -181,16 +183,11 @@ class _Work:
         needs, steps = teacher.needs, teacher.steps(verdict=verdict_on(run, teacher))
         return _Work(
             before=steps.before,
-            make=partial(_make, steps),
+            make=partial(make_step, steps),
             after=steps.after,
             num_actors=needs.num_actors or cluster.num_actors(gpus_each=needs.gpus_each),
             gpus=needs.gpus_each if cluster.num_gpus else 0.0,
         )
-
-
-def _make(steps: Steps) -> Step:
-    """The scoring step of an actor: on the GPU that Ray assigned, else on one core."""
-    return steps.make("cuda" if has_gpu() else "cpu")
 
 
 def _score(shards: list[Shard], work: _Work, tally: _Tally) -> None:

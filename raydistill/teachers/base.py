@@ -17,7 +17,12 @@ from typing import Protocol
 
 from raydistill.files.model_files import PinnedModel
 from raydistill.runs.run_folder import Run
-from raydistill.teachers.scoring_steps import Step, write_logits
+from raydistill.teachers.shards.logits import (
+    write_logits,
+)
+from raydistill.teachers.shards.texts import (
+    Step,
+)
 from raydistill.teachers.transformer.trial_pairs import Pairs
 
 

@@ -30,10 +30,14 @@ from raydistill.teachers.cross_encoder import Teacher
 from raydistill.teachers.heads.pooling import DenseLayers, pool
 from raydistill.teachers.heads.sentence_tokenizer import SentenceTokenizer, distinct_texts
 from raydistill.teachers.scoring_steps import (
-    Item,
     done_with,
-    from_bytes,
+)
+from raydistill.teachers.shards.logits import (
     scored_shard,
+)
+from raydistill.teachers.shards.texts import (
+    Item,
+    from_bytes,
     to_bytes,
 )
 from raydistill.teachers.stacking import Calibration

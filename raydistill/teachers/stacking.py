@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from raydistill.config.teachers import COSINE_BIAS, COSINE_SCALE
 from raydistill.errors import UserError
@@ -197,6 +195,9 @@ def _fit(
     logits_BM: NDArray[np.float64], labels_B: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
     """Coefficients (>= 0) and intercept of the penalised logistic regression."""
+    from scipy.optimize import minimize  # 0.4 s, which workers that read logits do not wait for
+    from scipy.special import expit
+
     num_teachers, means_M = logits_BM.shape[1], logits_BM.mean(axis=0)
     # Centred, as correlation of intercept and coefficients slows the search.
     design = np.column_stack([logits_BM - means_M, np.ones(len(labels_B))])
@@ -230,6 +231,8 @@ def _errors(
     intercept: float,
 ) -> NDArray[np.float64]:
     """Standard errors of w (0 at the bound), b and T, in this order."""
+    from scipy.special import expit
+
     num_teachers, total = len(coefficients_M), coefficients_M.sum()
     free = np.append(np.flatnonzero(coefficients_M), num_teachers)
     design = np.column_stack([logits_BM, np.ones(len(labels_B))])[:, free]

@@ -8,7 +8,7 @@ import pytest
 import ray
 import torch
 
-from raydistill.cluster import placement
+from raydistill.cluster.workers import assigned_gpu
 from raydistill.errors import UserError
 from tests.helpers.runs import run_config
 
@@ -19,23 +19,23 @@ def test_a_gpu_that_ray_gave(monkeypatch: pytest.MonkeyPatch, is_seen: bool) -> 
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: [3])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: is_seen)
     if is_seen:
-        assert placement.has_gpu()
+        assert assigned_gpu.has_gpu()
         return
     with pytest.raises(
         UserError, match=r"Ray gave a worker on .* the GPU 3, but torch sees no"
     ) as e:
-        placement.has_gpu()
+        assigned_gpu.has_gpu()
     assert "label.num_gpus" in str(e.value) and len(str(e.value).splitlines()) == 1
-    monkeypatch.setenv(placement.ALLOW_CPU, "1")
-    assert not placement.has_gpu()
+    monkeypatch.setenv(assigned_gpu.ALLOW_CPU, "1")
+    assert not assigned_gpu.has_gpu()
 
 
 def test_where_ray_gave_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # as on a head with a GPU
-    assert not placement.has_gpu()
+    assert not assigned_gpu.has_gpu()
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "get_gpu_ids", list)
-    assert not placement.has_gpu()
+    assert not assigned_gpu.has_gpu()
 
 
 # Ray believes in two GPUs that are not there.

@@ -12,7 +12,6 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from raydistill.cluster.tasks import Item, run_tasks
@@ -26,7 +25,6 @@ from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.serving.lexicon import Lexicon
-from raydistill.student.lexicon_builder import make_lexicon
 
 logger = logging.getLogger("raydistill")
 _COUNTS = "counts"
@@ -37,6 +35,10 @@ def write_lexicon(run: Run) -> None:
     """Make the run's lexicon if it does not exist."""
     if has_lexicon(run):
         return
+    import torch  # with transformers 2 s, which the tasks that count do not wait for
+
+    from raydistill.student.lexicon_builder import make_lexicon
+
     encoder, settings = run.word_encoder, run.config.ngrams
     if settings.num_columns and encoder is None:
         logger.info(

@@ -10,8 +10,8 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from raydistill.cluster.placement import has_gpu
 from raydistill.cluster.places import guarded
+from raydistill.cluster.workers.assigned_gpu import has_gpu
 from raydistill.cluster.workers.worker_exits import error_line
 from raydistill.errors import UserError, WorkError
 from raydistill.runs.run_folder import Run
