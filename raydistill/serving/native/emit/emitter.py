@@ -185,6 +185,9 @@ def object_of(text: str, target: Target) -> bytes:
     module.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=_OPTIMISATION)
     tuning.loop_vectorization = tuning.slp_vectorization = True
+    # Loops of a dozen words are over before an unrolled copy begins, and with all these copies the
+    # code of a pair exceeds a CPU's cache of instructions (docs/results.md).
+    tuning.loop_unrolling = tuning.loop_interleaving = False
     builder = llvm.create_pass_builder(machine, tuning)
     _drop_unused(module, builder)
     builder.getModulePassManager().run(module, builder)
