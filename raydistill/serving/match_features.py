@@ -127,10 +127,20 @@ def look_up_words(words: TextWords, lexicon: Lexicon) -> None:
     while size > 1:
         size >>= 1
         bits += 1
-    shift = np.uint64(63 - bits)
+    shift, mask = np.uint64(63 - bits), len(lexicon.places) - 1
+    # Each loop reads from memory for all words at once: no word waits for the branches of another.
     for at in range(len(words.words)):
         words.weight[at] = lexicon.idf_I[(words.words[at] >> _ONE) >> shift]  # never by 64
-        words.known[at] = find_word(words.words[at], lexicon.words_K, lexicon.places)
+        words.known[at] = lexicon.places[np.int64(words.words[at]) & mask]
+    if len(lexicon.words_K) == 0:
+        return
+    for at in range(len(words.words)):
+        place = words.known[at]
+        is_other = lexicon.words_K[max(place, 0)] != words.words[at]
+        words.match[at] = is_other & (place >= 0)  # `match_words` writes over it
+    for at in range(len(words.words)):
+        if words.match[at]:  # another word has the first place
+            words.known[at] = find_word(words.words[at], lexicon.words_K, lexicon.places)
 
 
 @compiled(fastmath={"reassoc", "contract"}, forceinline=True)
@@ -309,7 +319,9 @@ def _mean_vector(
     for col in range(len(out_E)):
         square += out_E[col] * out_E[col]
     if square > 0:
-        out_E *= np.float32(1 / np.sqrt(square))
+        scale = np.float32(1 / np.sqrt(square))
+        for col in range(len(out_E)):
+            out_E[col] *= scale
 
 
 @compiled(forceinline=True)
