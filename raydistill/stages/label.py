@@ -29,10 +29,7 @@ from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import Shard, awaited, is_labeled, missing_shards, shards_to_score
 from raydistill.stages.fits.scores import check_coverage, index_scores
 from raydistill.teachers.kinds.registry import teacher_of
-from raydistill.teachers.shards.logits import (
-    count_bad,
-    too_many_bad,
-)
+from raydistill.teachers.shards.logits import count_bad, too_many_bad
 from raydistill.teachers.transformer.device import merge_uses, use_text
 
 logger = logging.getLogger("raydistill")

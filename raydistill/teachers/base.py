@@ -17,12 +17,8 @@ from typing import Protocol
 
 from raydistill.files.model_files import PinnedModel
 from raydistill.runs.run_folder import Run
-from raydistill.teachers.shards.logits import (
-    write_logits,
-)
-from raydistill.teachers.shards.texts import (
-    Step,
-)
+from raydistill.teachers.shards.logits import write_logits
+from raydistill.teachers.shards.texts import Step
 from raydistill.teachers.transformer.trial_pairs import Pairs
 
 

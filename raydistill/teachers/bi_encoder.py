@@ -29,17 +29,9 @@ from raydistill.files.model_files import PinnedModel, load_model
 from raydistill.teachers.cross_encoder import Teacher
 from raydistill.teachers.heads.pooling import DenseLayers, pool
 from raydistill.teachers.heads.sentence_tokenizer import SentenceTokenizer, distinct_texts
-from raydistill.teachers.scoring_steps import (
-    done_with,
-)
-from raydistill.teachers.shards.logits import (
-    scored_shard,
-)
-from raydistill.teachers.shards.texts import (
-    Item,
-    from_bytes,
-    to_bytes,
-)
+from raydistill.teachers.scoring_steps import done_with
+from raydistill.teachers.shards.logits import scored_shard
+from raydistill.teachers.shards.texts import Item, from_bytes, to_bytes
 from raydistill.teachers.stacking import Calibration
 from raydistill.teachers.transformer.device import dtype_name, set_up_attention, teacher_dtype
 from raydistill.teachers.transformer.model_loading import (

@@ -14,15 +14,8 @@ from raydistill.config.teachers import LabelConfig
 from raydistill.files.model_files import PinnedModel, load_model
 from raydistill.teachers.cross_encoder import Teacher, load_pair_tokenizer
 from raydistill.teachers.heads.class_gains import GivenGains
-from raydistill.teachers.shards.logits import (
-    scored_shard,
-)
-from raydistill.teachers.shards.texts import (
-    Item,
-    from_bytes,
-    shard_pieces,
-    to_bytes,
-)
+from raydistill.teachers.shards.logits import scored_shard
+from raydistill.teachers.shards.texts import Item, from_bytes, shard_pieces, to_bytes
 from raydistill.teachers.transformer.device import device_use
 from raydistill.teachers.transformer.pair_tokenizer import PairTokenizer, Tokens
 from raydistill.teachers.transformer.prompt_tokenizer import PromptTokenizer

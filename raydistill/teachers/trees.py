@@ -32,12 +32,7 @@ from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import Features
 from raydistill.serving.match_features import NUM_DENSE
-from raydistill.teachers.shards.texts import (
-    Item,
-    Step,
-    from_bytes,
-    to_bytes,
-)
+from raydistill.teachers.shards.texts import Item, Step, from_bytes, to_bytes
 
 logger = logging.getLogger("raydistill")
 MODELS = "models.json"

@@ -17,9 +17,7 @@ from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Loader, plan_windows, scale_features
 from raydistill.student.lexicon_builder import count_idf
-from raydistill.teachers.scoring_steps import (
-    read_tokens,
-)
+from raydistill.teachers.scoring_steps import read_tokens
 from raydistill.teachers.soft_labels import Targets
 
 Shards = dict[str, int]

@@ -17,12 +17,8 @@ from raydistill.runs.shards import missing_shards, pair_shards, shards_to_score
 from raydistill.stages import label
 from raydistill.stages.distill import is_complete
 from raydistill.teachers.cross_encoder import Teacher
-from raydistill.teachers.scoring_steps import (
-    read_tokens,
-)
-from raydistill.teachers.shards.logits import (
-    count_bad,
-)
+from raydistill.teachers.scoring_steps import read_tokens
+from raydistill.teachers.shards.logits import count_bad
 from tests.helpers.decoders import make_decoder
 from tests.helpers.logits import label_without_ray, logits_of, score
 from tests.helpers.models import make_bert

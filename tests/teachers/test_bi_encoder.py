@@ -18,9 +18,7 @@ from raydistill.teachers.bi_encoder import (
     sentence_tokenizer,
 )
 from raydistill.teachers.heads.sentence_folder import read_rules
-from raydistill.teachers.shards.texts import (
-    from_bytes,
-)
+from raydistill.teachers.shards.texts import from_bytes
 from raydistill.teachers.stacking import Calibration
 from raydistill.teachers.transformer.trial_pairs import Trial
 from tests.helpers.models import make_bert

@@ -12,16 +12,9 @@ from raydistill.files.model_files import pin_model
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import LOGITS, PAIRS
 from raydistill.teachers.cross_encoder import Teacher
-from raydistill.teachers.scoring_steps import (
-    ScoreTokens,
-    read_tokens,
-)
-from raydistill.teachers.shards.logits import (
-    write_logits,
-)
-from raydistill.teachers.shards.texts import (
-    from_bytes,
-)
+from raydistill.teachers.scoring_steps import ScoreTokens, read_tokens
+from raydistill.teachers.shards.logits import write_logits
+from raydistill.teachers.shards.texts import from_bytes
 from tests.helpers.models import make_bert
 
 ROWS = PIECE_ROWS + 40

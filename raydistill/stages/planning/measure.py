@@ -25,16 +25,9 @@ from raydistill.teachers.base import Steps
 from raydistill.teachers.kinds.bi_encoder import BiEncoderKind, read_calibration
 from raydistill.teachers.kinds.cross_encoder import make_scorer
 from raydistill.teachers.kinds.registry import teacher_of
-from raydistill.teachers.scoring_steps import (
-    read_tokens,
-)
-from raydistill.teachers.shards.logits import (
-    write_logits,
-)
-from raydistill.teachers.shards.texts import (
-    Item,
-    Step,
-)
+from raydistill.teachers.scoring_steps import read_tokens
+from raydistill.teachers.shards.logits import write_logits
+from raydistill.teachers.shards.texts import Item, Step
 from raydistill.teachers.stacking import Calibration
 from raydistill.teachers.transformer.model_loading import load_classifier, quiet_transformers
 from raydistill.teachers.transformer.padded_model import set_padding

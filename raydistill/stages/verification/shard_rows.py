@@ -23,10 +23,7 @@ from raydistill.files.pieces import PIECE_ROWS, ParquetRows
 from raydistill.files.schema import JUDGED, LOGITS, PAIRS, SPLITS
 from raydistill.serving.text.unit_names import Names
 from raydistill.stages.verification.finding import Finding, Problem, attempt
-from raydistill.teachers.shards.logits import (
-    MARK,
-    logits_mark,
-)
+from raydistill.teachers.shards.logits import MARK, logits_mark
 
 Item = dict[str, Any]
 _NO_KEYS: NDArray[np.uint64] = np.empty(0, np.uint64)

@@ -24,11 +24,7 @@ from raydistill.teachers.bi_encoder import (
     sentence_tokenizer,
 )
 from raydistill.teachers.kinds.model_kind import ModelKind
-from raydistill.teachers.shards.texts import (
-    Item,
-    Step,
-    from_bytes,
-)
+from raydistill.teachers.shards.texts import Item, Step, from_bytes
 from raydistill.teachers.stacking import Calibration, fit_calibration
 from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
 

@@ -15,13 +15,8 @@ from raydistill.teachers.base import Steps, this_worker
 from raydistill.teachers.causal import CausalTeacher, check_causal
 from raydistill.teachers.generative.causal_tokenizer import CausalTokenizer, load_causal_tokenizer
 from raydistill.teachers.kinds.model_kind import ModelKind
-from raydistill.teachers.scoring_steps import (
-    ScoreTokens,
-    read_with,
-)
-from raydistill.teachers.shards.texts import (
-    Item,
-)
+from raydistill.teachers.scoring_steps import ScoreTokens, read_with
+from raydistill.teachers.shards.texts import Item
 from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
 
 

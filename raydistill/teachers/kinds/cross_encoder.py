@@ -14,10 +14,7 @@ from raydistill.teachers.base import Steps, this_worker
 from raydistill.teachers.cross_encoder import check_model
 from raydistill.teachers.heads.class_gains import GivenGains
 from raydistill.teachers.kinds.model_kind import ModelKind
-from raydistill.teachers.scoring_steps import (
-    ScoreTokens,
-    read_tokens,
-)
+from raydistill.teachers.scoring_steps import ScoreTokens, read_tokens
 from raydistill.teachers.transformer.trial_pairs import Pairs, Trial
 
 

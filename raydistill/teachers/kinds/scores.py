@@ -14,16 +14,8 @@ from raydistill.data.scores.index import ScoreIndex
 from raydistill.errors import UserError
 from raydistill.files.model_files import PinnedModel
 from raydistill.teachers.base import Needs, Steps, TeacherKind, this_worker
-from raydistill.teachers.shards.logits import (
-    SCORED,
-)
-from raydistill.teachers.shards.texts import (
-    Item,
-    Step,
-    from_bytes,
-    read_texts,
-    to_bytes,
-)
+from raydistill.teachers.shards.logits import SCORED
+from raydistill.teachers.shards.texts import Item, Step, from_bytes, read_texts, to_bytes
 
 
 class ScoresKind(TeacherKind):

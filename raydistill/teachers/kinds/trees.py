@@ -7,10 +7,7 @@ from functools import partial
 from raydistill.files.model_files import PinnedModel
 from raydistill.runs.run_folder import Run
 from raydistill.teachers.base import Needs, Steps, TeacherKind
-from raydistill.teachers.shards.texts import (
-    Step,
-    read_texts,
-)
+from raydistill.teachers.shards.texts import Step, read_texts
 from raydistill.teachers.trees import load_trees, make_scorer
 
 

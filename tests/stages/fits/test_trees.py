@@ -20,10 +20,7 @@ from raydistill.stages.evaluation.scorers import reference_of, teacher_scores
 from raydistill.student.fit_files import student_fit
 from raydistill.teachers import trees as fitted_trees
 from raydistill.teachers.judged_logits import fitted_stack, stack_of
-from raydistill.teachers.shards.texts import (
-    from_bytes,
-    to_bytes,
-)
+from raydistill.teachers.shards.texts import from_bytes, to_bytes
 from tests.helpers.logits import label_without_ray
 from tests.helpers.runs import run_config
 
