@@ -130,7 +130,7 @@ def test_nodes_come_and_go_and_the_student_stays_the_same(labeled: Run, tmp_path
     result = run.student("student").read_json(fit_files.RESULT) or {}
     assert result["evaluations"] == alone.history
     assert "it needs 1 to 4 workers with 1 CPU each, and the cluster has 0 of 0 CPU free" in log
-    # Lost at each of 4 events: at most 2 windows since a checkpoint, one begun, and those of the
-    # 2 s in which Ray does not yet know of the checkpoint.
+    # Lost at each of 4 events: at most 2 windows since a checkpoint, one begun, and those that end
+    # before Ray knows of the checkpoint.
     num_planned = 4 * len(fit_files.student_fit(run, "student").shards)
     assert num_planned <= len(windows(tmp_path)) <= num_planned + 4 * (2 + 1 + 3)

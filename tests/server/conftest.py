@@ -1,14 +1,23 @@
 """A server of a small bundle, shared by the tests that change nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from raydistill.server.app import create_app
 from raydistill.server.limits import Settings
 from raydistill.serving.scorer import Scorer
-from tests.helpers.server import Client, golden_bundle, served
+from tests.helpers import chromium
+from tests.helpers.bundles import make_overlap_bundle
+from tests.helpers.page_case import golden, sigmoid
+from tests.helpers.server import Client, golden_bundle, served, served_bundle
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +51,25 @@ def client(address: str) -> Iterator[Client]:
     client = Client(address)
     yield client
     client.close()
+
+
+@pytest.fixture(scope="module")
+def overlap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose score is sigmoid(4 x share of the query's words in the title)."""
+    pairs = [
+        golden("oak table", title, sigmoid(4 * share))
+        for title, share in (("table of oak", 1), ("table", 0.5), ("sofa", 0))
+    ]
+    folder = tmp_path_factory.mktemp("bundles") / "overlap"
+    return make_overlap_bundle(folder, weight=4.0, golden=[*pairs, golden("lone", "sofa", 0.5)])
+
+
+@pytest.fixture(scope="module")
+def url(overlap: Path) -> Iterator[str]:
+    with served_bundle(overlap) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    yield from chromium.browsers()

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-import numpy as np
 import pytest
 
 from raydistill.serving.scorer import Scorer
-from tests.helpers import chromium
 from tests.helpers.bundles import make_bundle, make_overlap_bundle
-from tests.helpers.chromium import CONTRAST, Opened, in_chromium
+from tests.helpers.chromium import Opened, in_chromium
+from tests.helpers.page_case import (
+    BEST_FIRST,
+    QUERY,
+    SCRIPT,
+    TITLES,
+    link,
+    sigmoid,
+    titles_of,
+    type_case,
+)
 from tests.helpers.server import served_bundle
 
 if TYPE_CHECKING:
@@ -24,61 +31,10 @@ if TYPE_CHECKING:
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra dev)")
 pytestmark = [pytest.mark.slow, in_chromium]
 playwright.expect.set_options(timeout=30_000)  # of a machine that does much else
-ROOT = Path(__file__).parents[2]
-VIEWS = ((360, "light"), (360, "dark"), (1440, "light"), (1440, "dark"))
-QUERY = "grey sofa"
-# Scores of the overlap bundle: all words, half of them, none.
-TITLES = ["oak table", "sofa, red", "Sofa, 3 seats, grey"]
-BEST_FIRST = ["Sofa, 3 seats, grey", "sofa, red", "oak table"]
-SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)> grey &amp; sofa"
-
-
-def golden(query: str, title: str, score: float) -> dict[str, Any]:
-    return {"query": query, "title": title, "score": score}
-
-
-def sigmoid(logit: float) -> float:
-    return float(1 / (1 + np.exp(-logit)))
-
-
-@pytest.fixture(scope="module")
-def overlap(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose score is sigmoid(4 x share of the query's words in the title)."""
-    pairs = [
-        golden("oak table", title, sigmoid(4 * share))
-        for title, share in (("table of oak", 1), ("table", 0.5), ("sofa", 0))
-    ]
-    folder = tmp_path_factory.mktemp("bundles") / "overlap"
-    return make_overlap_bundle(folder, weight=4.0, golden=[*pairs, golden("lone", "sofa", 0.5)])
-
-
-@pytest.fixture(scope="module")
-def url(overlap: Path) -> Iterator[str]:
-    with served_bundle(overlap) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    yield from chromium.browsers()
-
-
-def link(url: str, query: str, titles: list[str], **more: str) -> str:
-    return f"{url}#{urlencode([('q', query), *(('t', title) for title in titles), *more.items()])}"
-
-
-def titles_of(page: Page) -> list[str]:
-    return page.locator("tr.row th button").all_text_contents()
 
 
 def scores_of(page: Page) -> list[float]:
     return [float(text) for text in page.locator("tr.row .value").all_text_contents()]
-
-
-def type_case(page: Page) -> None:
-    page.get_by_label("Query", exact=True).fill(QUERY)
-    page.get_by_label("Titles", exact=True).fill("\n".join(TITLES))
-    playwright.expect(page.locator("tr.row")).to_have_count(len(TITLES))
 
 
 def test_what_is_typed_is_scored_best_first(browser: Browser, url: str) -> None:
@@ -349,105 +305,3 @@ def test_single_texts_have_no_query(browser: Browser, tmp_path: Path) -> None:
         page.locator("tr.row button").first.click()
         page.locator(".explanation").wait_for()
         assert page.locator(".marked").count() == 1
-
-
-# What sticks out of the page, or is cut.
-LAYOUT = """() => {
-  const wrong = [], width = document.documentElement.clientWidth;
-  if (document.documentElement.scrollWidth > width)
-    wrong.push(`the page is ${document.documentElement.scrollWidth} px wide`);
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node; (node = walker.nextNode());) {
-    const element = node.parentElement;
-    if (!node.data.trim() || !element.checkVisibility() || element.closest(".hidden, thead"))
-      continue;
-    const range = document.createRange();
-    range.selectNodeContents(node);
-    for (const box of range.getClientRects())
-      if (box.left < -1 || box.right > width + 1) wrong.push(`cut: ${node.data.slice(0, 60)}`);
-  }
-  for (const target of document.querySelectorAll("button, input, summary, textarea")) {
-    const box = target.getBoundingClientRect();
-    if (target.checkVisibility() && box.height < 24 && target.type !== "checkbox")
-      wrong.push(`${box.height} px high: ${target.textContent}`);
-  }
-  return wrong;
-}"""
-
-
-@pytest.mark.parametrize(("width", "scheme"), VIEWS)
-@pytest.mark.usefixtures("explains")
-def test_every_view_is_whole_and_readable(
-    browser: Browser, url: str, width: int, scheme: str
-) -> None:
-    long = ["x" * 300, f"{SCRIPT} " * 6, "Donaudampfschifffahrtsgesellschaft " * 5]
-    address = link(url, f"{QUERY} {'y' * 90}", [*TITLES, *long], open="0,2,3,4")
-    opened = Opened(browser, address, width=width, scheme=scheme)
-    with opened as page:
-        playwright.expect(page.locator(".explanation")).to_have_count(4)
-        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-        assert page.evaluate(LAYOUT) == []
-        assert page.evaluate(CONTRAST) == []
-        page.get_by_role("button", name="Clear").click()
-        playwright.expect(page.locator("#empty")).to_be_visible()
-        assert page.evaluate(LAYOUT) == [] and page.evaluate(CONTRAST) == []
-        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (background == "rgb(255, 255, 255)") == (scheme == "light")
-    assert opened.said == []
-
-
-def test_names_and_focus_order(browser: Browser, url: str) -> None:
-    with Opened(browser, url, width=1440) as page:
-        type_case(page)
-        page.get_by_label("Query", exact=True).focus()
-        found = []
-        for _ in range(10):
-            found.append(
-                page.evaluate(
-                    "document.activeElement.id || document.activeElement.textContent.trim()"
-                )
-            )
-            page.keyboard.press("Tab")
-        controls = ["query", "titles", "clear", "copy-link", "as-typed", "copy-tsv", "copy-json"]
-        assert found == [*controls, *BEST_FIRST]
-        tree = page.locator("body").aria_snapshot()
-        for line in (
-            *('- textbox "Query"', '- textbox "Titles"', '- heading "Scores" [level=2]'),
-            *('- table "Scores of the titles"', '- columnheader "Score"'),
-            "- status: 3 titles, 2 relevant (from 0.6000)",
-            '- rowheader "Sofa, 3 seats, grey"',
-        ):
-            assert line in tree, tree
-
-
-def test_the_browser_is_told_to_load_nothing_else(browser: Browser, url: str) -> None:
-    with Opened(browser, url, width=1440) as page:
-        answer = page.request.get(url)
-        assert answer.headers["content-security-policy"].startswith("default-src 'self';")
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        again = page.request.get(url, headers={"if-none-match": answer.headers["etag"]})
-        assert again.status == 304 and page.request.get(f"{url}page/x.js").status == 404
-        blocked = page.evaluate(
-            "new Promise(done => { const script = document.createElement('script'); "
-            "script.textContent = 'window.ran = true'; document.body.append(script); "
-            "setTimeout(() => done(window.ran !== true), 50); })"
-        )
-        assert blocked
-        failed = page.evaluate("fetch('http://127.0.0.2:9/').then(() => false, () => true)")
-        assert failed
-
-
-def test_the_page_has_the_colours_of_the_report() -> None:
-    report, page = (
-        (ROOT / "raydistill" / name / "page.css").read_text()
-        for name in ("evaluation/report", "server/page")
-    )
-    tokens = report[: report.index("* { box-sizing")]
-    assert "--accent" in tokens and page.startswith(tokens)
-
-
-def test_the_page_names_no_other_host() -> None:
-    for file in (ROOT / "raydistill/server/page").iterdir():
-        found = re.findall(r"(?:https?:)?//[\w.]+", file.read_text())
-        assert [one for one in found if "www.w3.org" not in one and ":" in one] == [], file
-        assert "innerHTML" not in file.read_text()

@@ -1,1 +1,1 @@
-"""The worker processes of a fit or a stage: their log lines, why they ended, how often they may."""
+"""The worker processes of a fit or a stage: GPU, log lines, why they end and how often they may."""
