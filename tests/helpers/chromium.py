@@ -50,6 +50,22 @@ class Opened:
         self.context.close()
 
 
+# What is wider than the page, or cut by it, but for what lies in elements of a selector.
+CUT = """excused => {
+  const wrong = [], width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth > width)
+    wrong.push(`the page is ${document.documentElement.scrollWidth} px wide`);
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node; (node = walker.nextNode());) {
+    const element = node.parentElement;
+    if (!node.data.trim() || !element.checkVisibility() || element.closest(excused)) continue;
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    for (const box of range.getClientRects())
+      if (box.left < -1 || box.right > width + 1) wrong.push(`cut: ${node.data.slice(0, 60)}`);
+  }
+  return wrong;
+}"""
 # Texts whose contrast is too low.
 CONTRAST = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers.chromium import CONTRAST, Opened, in_chromium
+from tests.helpers.chromium import CONTRAST, CUT, Opened, in_chromium
 from tests.helpers.page_case import BEST_FIRST, QUERY, SCRIPT, TITLES, link, type_case
 
 if TYPE_CHECKING:
@@ -19,21 +19,9 @@ pytestmark = [pytest.mark.slow, in_chromium]
 playwright.expect.set_options(timeout=30_000)  # of a machine that does much else
 ROOT = Path(__file__).parents[2]
 VIEWS = ((360, "light"), (360, "dark"), (1440, "light"), (1440, "dark"))
-# What sticks out of the page, or is cut.
-LAYOUT = """() => {
-  const wrong = [], width = document.documentElement.clientWidth;
-  if (document.documentElement.scrollWidth > width)
-    wrong.push(`the page is ${document.documentElement.scrollWidth} px wide`);
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node; (node = walker.nextNode());) {
-    const element = node.parentElement;
-    if (!node.data.trim() || !element.checkVisibility() || element.closest(".hidden, thead"))
-      continue;
-    const range = document.createRange();
-    range.selectNodeContents(node);
-    for (const box of range.getClientRects())
-      if (box.left < -1 || box.right > width + 1) wrong.push(`cut: ${node.data.slice(0, 60)}`);
-  }
+# What is too small for a finger.
+SMALL = """() => {
+  const wrong = [];
   for (const target of document.querySelectorAll("button, input, summary, textarea")) {
     const box = target.getBoundingClientRect();
     if (target.checkVisibility() && box.height < 24 && target.type !== "checkbox")
@@ -54,11 +42,12 @@ def test_every_view_is_whole_and_readable(
     with opened as page:
         playwright.expect(page.locator(".explanation")).to_have_count(4)
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-        assert page.evaluate(LAYOUT) == []
+        assert page.evaluate(CUT, ".hidden, thead") + page.evaluate(SMALL) == []
         assert page.evaluate(CONTRAST) == []
         page.get_by_role("button", name="Clear").click()
         playwright.expect(page.locator("#empty")).to_be_visible()
-        assert page.evaluate(LAYOUT) == [] and page.evaluate(CONTRAST) == []
+        assert page.evaluate(CUT, ".hidden, thead") + page.evaluate(SMALL) == []
+        assert page.evaluate(CONTRAST) == []
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (background == "rgb(255, 255, 255)") == (scheme == "light")
     assert opened.said == []
