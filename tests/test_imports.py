@@ -26,6 +26,7 @@ THIRD_PARTIES = {
     "progress": "",
     "serving.machine_code": "numba",
     "serving.text": "numpy pyarrow",  # pyarrow: see ONLY_IN_FUNCTIONS
+    "serving.units": "numpy",
     "serving.native": "numpy llvmlite",  # llvmlite: see ONLY_IN_FUNCTIONS
     "serving": "numpy",
     "serving.native.emit.text": "numpy",
@@ -55,6 +56,7 @@ THIRD_PARTIES = {
     "teachers.shards": "numpy pyarrow",
     "teachers": "numpy pyarrow torch scipy lightgbm",
     "teachers.kinds": "numpy pyarrow torch",
+    "student.lexicon": "numpy pyarrow torch",
     "student": "numpy pyarrow torch",
     "student.export": "numpy",
     "search": "numpy pyarrow pydantic matplotlib tomli_w",

@@ -28,7 +28,7 @@ from raydistill.files.inputs.readers import read_raw
 from raydistill.files.model_files import PinnedModel, load_model, model_bytes
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import is_labeled
-from raydistill.student.lexicon_builder import check_encoder
+from raydistill.student.lexicon.builder import check_encoder
 from raydistill.teachers.base import ModelTrial, TeacherKind
 from raydistill.teachers.kinds.cross_encoder import trial_of_base
 from raydistill.teachers.kinds.registry import teacher_of

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from raydistill.config.base import ConfigSection, Count, MetricKey, Positive
-from raydistill.serving.text.unit_names import Names, checked_units
+from raydistill.serving.units.names import Names, checked_units
 
 Target = Literal["logit", "probability"]
 TableType = Literal["auto", "float32", "float16", "int8"]

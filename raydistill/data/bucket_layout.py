@@ -20,7 +20,7 @@ from raydistill.data.pairs import group_keys
 from raydistill.files.folder import SHARD_SUFFIX, Folder
 from raydistill.files.pieces import PIECE_ROWS
 from raydistill.files.schema import WEIGHTS
-from raydistill.serving.text.unit_names import Names
+from raydistill.serving.units.names import Names
 
 FILL = 0.75  # mean fill of a shard: bucket sizes vary, and few then exceed one shard
 _HALF = 32  # buckets divide the high half of the keys; the low half determines the split

@@ -27,7 +27,7 @@ from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import MAX_BYTES, to_arrow, to_texts
 from raydistill.serving.text.cleaning import normalise
 from raydistill.serving.text.hashing import hash_texts
-from raydistill.serving.text.unit_names import Names
+from raydistill.serving.units.names import Names
 
 _SEPARATOR = "\x1f"  # a control character: clean text does not contain it
 

@@ -20,7 +20,7 @@ from raydistill.data.manifest import RawFile
 from raydistill.data.pairs import group_keys
 from raydistill.files.folder import Folder
 from raydistill.files.inputs.readers import row_group_spans
-from raydistill.serving.text.unit_names import Names
+from raydistill.serving.units.names import Names
 
 PART_ROWS = 1 << 20  # Parquet rows per task, and clean rows in memory per task: 100 to 200 MB
 _NUM_THREADS = 16

@@ -20,11 +20,11 @@ from raydistill.serving.text.characters import (
     character_tables,
 )
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
-from raydistill.serving.text.numerals import is_digit
-from raydistill.serving.text.unit_names import Names
-from raydistill.serving.text.unit_table import UnitTable, unit_table
-from raydistill.serving.text.units import normalize_units
 from raydistill.serving.tokenizer import classify, decode, longest
+from raydistill.serving.units.names import Names
+from raydistill.serving.units.normalization import normalize_units
+from raydistill.serving.units.numerals import is_digit
+from raydistill.serving.units.table import UnitTable, unit_table
 
 
 def query_keys(texts: Texts, *, extra_units: Names = ()) -> NDArray[np.uint64]:

@@ -19,7 +19,7 @@ from raydistill.serving.explanation.attribution import METHOD, Explainer, with_n
 from raydistill.serving.explanation.neighbors import WORDS, Neighbors, count_ngrams
 from raydistill.serving.match_features import HEAD_ENDS
 from raydistill.serving.scorer import Scorer
-from raydistill.serving.text.unit_names import UNITS
+from raydistill.serving.units.names import UNITS
 
 Floats = NDArray[np.floating[Any]]
 NUM_CASES, NUM_DRIVERS = 10, 8

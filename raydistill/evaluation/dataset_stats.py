@@ -33,7 +33,7 @@ from raydistill.files.pieces import Piece, read_pieces, shard_pieces
 from raydistill.files.schema import COUNTS, SPLITS
 from raydistill.runs.run_folder import Run
 from raydistill.runs.shards import pair_shards, split_shards
-from raydistill.serving.text.unit_names import Names
+from raydistill.serving.units.names import Names
 
 # The transfer set is read up to 2,097,152 pairs, in a few seconds. A tally keeps 32 bytes a pair
 # (three hashes of 8 bytes, two lengths of 4), 67 MB.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from raydistill.errors import UserError
 from raydistill.serving.feature_spec import VOCABULARY_BITS, NgramSpec
 from raydistill.serving.lexicon import IDF, NGRAMS, VECTORS, WORDS
-from raydistill.serving.text.unit_names import Names, checked_units
+from raydistill.serving.units.names import Names, checked_units
 
 Arrays = Mapping[str, NDArray[Any]]
 _AGAIN = "export the bundle again, or copy all of its files"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.match_features import NUM_DENSE
-from raydistill.serving.text.unit_names import Names
+from raydistill.serving.units.names import Names
 
 # Version of the features of students and trees: models of another version are stale.
 FORMAT = 9

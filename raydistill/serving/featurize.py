@@ -22,27 +22,23 @@ from raydistill.serving.match_features import (
     match_words,
     slice_words,
 )
-from raydistill.serving.text.arrow_text import Block, Texts, row_block, row_blocks, row_spans
+from raydistill.serving.text.arrow_text import Block, Texts, row_block, row_spans
 from raydistill.serving.text.characters import Tables, character_tables
 from raydistill.serving.text.hashing import mix64
 from raydistill.serving.text.trigram_table import TrigramTable, num_short, num_slots
-from raydistill.serving.text.unit_names import Names
-from raydistill.serving.text.unit_table import UnitTable, unit_table
-from raydistill.serving.text.units import normalize_units
 from raydistill.serving.tokenizer import (
     char_ngrams,
     classify,
-    decode,
     longest,
+    spell,
     split_words,
     trigrams,
 )
+from raydistill.serving.units.table import UnitTable, unit_table
 
 _BIGRAM = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _START, _END = np.uint64(0x5354415254), np.uint64(0x454E44)  # "START", "END"
 _MATCHED, _QUERY_ONLY, _TITLE_ONLY = np.uint64(0x4D), np.uint64(0x51), np.uint64(0x54)
-IDF_BITS = 18  # bits of a word's hash that index its IDF: 2^18 = 262,144 rows
-_ONE, _64 = np.uint64(1), np.uint64(64)
 _BLOCK_ROWS = 8_192  # rows per block: a few MB of ids
 _BLOCK_BYTES = 2**24  # limit for long texts: 16 MB of one side give at most 600 MB of ids
 
@@ -113,24 +109,6 @@ def spelled_words(texts: Texts, *, spec: NgramSpec) -> list[list[str]]:
     ]
 
 
-def document_counts(titles: Texts, *, units: bool, extra_units: Names = ()) -> NDArray[np.int64]:
-    """Number of titles with a word of each value of the hash's highest IDF_BITS bits; shape I.
-
-    `units` and `extra_units` as in the NgramSpec.
-    """
-    shift = np.uint64(64 - IDF_BITS)
-    counts = np.zeros(1 << IDF_BITS, np.int64)
-    table = unit_table(extra_units)
-    for block in row_blocks(titles):
-        counts += _document_counts(block, character_tables(), table, units, shift)
-    return counts
-
-
-def idf(counts_I: NDArray[np.int64], *, num_documents: int) -> NDArray[np.float32]:
-    """Inverse document frequency ln((N + 1) / (df + 1)); largest for an unseen word."""
-    return np.log((num_documents + 1) / (counts_I + 1)).astype(np.float32)
-
-
 @compiled(forceinline=True)
 def _bigram(left: np.uint64, right: np.uint64) -> np.uint64:
     return mix64(left * _BIGRAM + right)
@@ -191,26 +169,6 @@ def _scratch(most: int, growth: int) -> Scratch:
     )
 
 
-@compiled(forceinline=True)
-def _spell(
-    texts: Block,
-    row: int,
-    tables: Tables,
-    table: UnitTable,
-    units: bool,
-    points: NDArray[np.uint32],
-    spelled: NDArray[np.uint32],
-) -> tuple[NDArray[np.uint32], int]:
-    """The buffer with the folded characters of one text, with normalized sizes if `units`.
-
-    Also returns their number.
-    """
-    num = decode(texts[0], texts[1][row], texts[1][row + 1], tables, points)
-    if not units:
-        return points, num
-    return spelled, normalize_units(points, num, tables[0], table, spelled)
-
-
 @compiled
 def _spaced(
     texts: Block, tables: Tables, table: UnitTable, units: bool, match: bool
@@ -218,7 +176,7 @@ def _spaced(
     """The characters of a block's first text with single spaces around words."""
     most = longest(texts[1]) + 1
     spelled = np.empty((table.growth if units else 1) * most, np.uint32)
-    points, num = _spell(texts, 0, tables, table, units, np.empty(most, np.uint32), spelled)
+    points, num = spell(texts, 0, tables, table, units, np.empty(most, np.uint32), spelled)
     classes, out = np.empty(num, np.uint8), np.empty(3 * num + 1, np.uint32)
     words, numeric = np.empty(num, np.uint64), np.empty(num, np.bool_)
     classify(points, num, tables[0], match, classes)
@@ -237,7 +195,7 @@ def read_text(
 ) -> Scratch:
     """Read one text into `scratch`: words, and if `layout` needs them characters and trigrams."""
     kinds, classes = tables[0], scratch.classes
-    points, num = _spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
+    points, num = spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
     classify(points, num, kinds, layout.match, classes)
     numeric, spaced, grams = scratch.words.numeric, scratch.spaced, scratch.grams
     found = split_words(points, classes, num, scratch.words.words, numeric, spaced)
@@ -365,23 +323,3 @@ def _known_rows(
                 num += 1
         starts[bag + 1] = num
     return rows[:num].copy(), starts
-
-
-@compiled
-def _document_counts(
-    titles: Block, tables: Tables, table: UnitTable, units: bool, shift: np.uint64
-) -> NDArray[np.int64]:
-    scratch = _scratch(longest(titles[1]) + 1, table.growth if units else 1)
-    words, numeric = scratch.words.words, scratch.words.numeric
-    counts = np.zeros(_ONE << (_64 - shift), np.int64)
-    last = np.full(len(counts), -1, np.int64)  # the last title counted in each row
-    for row in range(len(titles[1]) - 1):
-        points, num = _spell(titles, row, tables, table, units, scratch.points, scratch.spelled)
-        classify(points, num, tables[0], True, scratch.classes)
-        found = split_words(points, scratch.classes, num, words, numeric, scratch.spaced)
-        for word in range(found[0]):
-            at = words[word] >> shift
-            if last[at] != row:
-                last[at] = row
-                counts[at] += 1
-    return counts

@@ -1,6 +1,6 @@
 """The lexicon: IDF, word vectors and a vocabulary of n-grams, all from before training.
 
-Word vectors come from a teacher's encoder (`lexicon_builder.py`), so `couch` and `sofa` are close
+Word vectors come from a teacher's encoder (`student/lexicon/`), so `couch` and `sofa` are close
 even if no training pair has both. Imports only numpy and numba.
 
 Shapes: I values of a word's highest bits, K known words, E size of their vectors, R n-grams of the

@@ -30,7 +30,9 @@ from raydistill.serving.text.characters import (
 )
 from raydistill.serving.text.cleaning import clean_text, is_odd
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
-from raydistill.serving.text.numerals import is_digit
+from raydistill.serving.units.normalization import normalize_units
+from raydistill.serving.units.numerals import is_digit
+from raydistill.serving.units.table import UnitTable
 
 _APOSTROPHE = 0x27
 _21, _42 = np.uint64(21), np.uint64(42)
@@ -119,6 +121,26 @@ def decode(
             points[num] = forms[place + part]
             num += 1
     return num
+
+
+@compiled(forceinline=True)
+def spell(
+    texts: Block,
+    row: int,
+    tables: Tables,
+    table: UnitTable,
+    units: bool,
+    points: NDArray[np.uint32],
+    spelled: NDArray[np.uint32],
+) -> tuple[NDArray[np.uint32], int]:
+    """The buffer with the folded characters of one text, with normalized sizes if `units`.
+
+    Also returns their number.
+    """
+    num = decode(texts[0], texts[1][row], texts[1][row + 1], tables, points)
+    if not units:
+        return points, num
+    return spelled, normalize_units(points, num, tables[0], table, spelled)
 
 
 @compiled

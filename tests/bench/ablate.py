@@ -32,7 +32,7 @@ from raydistill.serving.text.arrow_text import to_texts
 from raydistill.student.batches import Loader
 from raydistill.student.embedding_kernels import look_up
 from raydistill.student.export.student_bundle import scorer_of
-from raydistill.student.lexicon_builder import make_lexicon
+from raydistill.student.lexicon.builder import make_lexicon
 from raydistill.student.network import Student, predict, to_inputs
 from raydistill.student.trainer import Trainer, rate_at
 from raydistill.teachers.soft_labels import Targets

@@ -29,13 +29,13 @@ from raydistill.files.pieces import Piece
 from raydistill.runs.lexicon_file import load_lexicon, spec_of
 from raydistill.runs.run_folder import Run
 from raydistill.serving.feature_spec import Features, concatenate
-from raydistill.serving.featurize import document_counts, idf
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.stages.fits.lexicon import write_lexicon
 from raydistill.student.batches import dense_scale
 from raydistill.student.embedding_kernels import look_up
 from raydistill.student.fit import Average
+from raydistill.student.lexicon.document_counts import document_counts, idf
 from raydistill.student.network import Student, predict, to_inputs
 from raydistill.student.trainer import Trainer
 from raydistill.teachers.soft_labels import read_logits

@@ -23,11 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.serving.featurize import document_counts, featurize, idf
+from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.serving.text.cleaning import clean_text
 from raydistill.serving.tokenizer import encode
+from raydistill.student.lexicon.document_counts import document_counts, idf
 
 SPECS = {
     "match": NgramSpec("match", 18, units=True),

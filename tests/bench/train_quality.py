@@ -23,7 +23,7 @@ from raydistill.files.pieces import PIECE_ROWS
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Batch, Loader, plan_windows
-from raydistill.student.lexicon_builder import count_idf
+from raydistill.student.lexicon.builder import count_idf
 from raydistill.student.network import Student, predict, to_inputs
 from raydistill.student.trainer import Trainer
 from raydistill.teachers.soft_labels import Targets

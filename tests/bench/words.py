@@ -31,10 +31,10 @@ from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text.characters import character_tables, fold
 from raydistill.serving.text.cleaning import clean_text
-from raydistill.serving.text.unit_names import UNITS
-from raydistill.serving.text.unit_table import unit_table
-from raydistill.serving.text.units import normalize_units
 from raydistill.serving.tokenizer import encode
+from raydistill.serving.units.names import UNITS
+from raydistill.serving.units.normalization import normalize_units
+from raydistill.serving.units.table import unit_table
 
 SPEC, PLAIN = NgramSpec("match", 26, units=True), Lexicon.from_idf(np.ones(1, np.float32))
 GLUED = re.compile(r"(?<![\w.,/-])(\d[\d.,/]*)([^\W\d_]+)(?!\w)")

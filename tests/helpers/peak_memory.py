@@ -16,7 +16,7 @@ from raydistill.files.pieces import PIECE_ROWS
 from raydistill.serving.feature_spec import NgramSpec
 from raydistill.serving.lexicon import Lexicon
 from raydistill.student.batches import Loader, plan_windows, scale_features
-from raydistill.student.lexicon_builder import count_idf
+from raydistill.student.lexicon.builder import count_idf
 from raydistill.teachers.scoring_steps import read_tokens
 from raydistill.teachers.soft_labels import Targets
 

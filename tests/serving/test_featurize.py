@@ -4,11 +4,12 @@ import pytest
 
 from raydistill.data.pairs import normalise
 from raydistill.serving.feature_spec import Features, NgramSpec, concatenate
-from raydistill.serving.featurize import IDF_BITS, document_counts, featurize, idf
+from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES
 from raydistill.serving.text.arrow_text import to_texts
 from raydistill.serving.tokenizer import encode
+from raydistill.student.lexicon.document_counts import IDF_BITS, document_counts, idf
 
 PAPER = NgramSpec("bert2dnn", 16)
 MATCH = NgramSpec("match", 16)

@@ -28,7 +28,7 @@ from raydistill.data.scores.columns import ScoreRule
 from raydistill.files.folder import Folder
 from raydistill.files.inputs.raw_rows import one_chunk
 from raydistill.files.schema import RAW_QUARANTINE
-from raydistill.serving.text.unit_names import Names
+from raydistill.serving.units.names import Names
 
 CHUNK_ROWS = 1 << 20  # 20 MB in memory
 BUCKET_ROWS = 1 << 18  # 5 MB; a shard of the pairs overlaps one bucket or two

@@ -37,7 +37,7 @@ def write_lexicon(run: Run) -> None:
         return
     import torch  # with transformers 2 s, which the tasks that count do not wait for
 
-    from raydistill.student.lexicon_builder import make_lexicon
+    from raydistill.student.lexicon.builder import make_lexicon
 
     encoder, settings = run.word_encoder, run.config.ngrams
     if settings.num_columns and encoder is None:

@@ -21,7 +21,7 @@ from raydistill.files.folder import SUCCESS, Folder
 from raydistill.files.inputs.raw_rows import one_chunk
 from raydistill.files.pieces import PIECE_ROWS, ParquetRows
 from raydistill.files.schema import JUDGED, LOGITS, PAIRS, SPLITS
-from raydistill.serving.text.unit_names import Names
+from raydistill.serving.units.names import Names
 from raydistill.stages.verification.finding import Finding, Problem, attempt
 from raydistill.teachers.shards.logits import MARK, logits_mark
 

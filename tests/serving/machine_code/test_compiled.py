@@ -62,7 +62,7 @@ def package(tmp_path: Path) -> Path:
     ("code", "changed", "old", "new"),
     [
         (NGRAM, "serving/text/hashing.py", "_SHIFT = np.uint64(33)", "_SHIFT = np.uint64(29)"),
-        (STEM, "serving/text/numerals.py", "return 48 <= code <= 57", "return 48 <= code <= 56"),
+        (STEM, "serving/units/numerals.py", "return 48 <= code <= 57", "return 48 <= code <= 56"),
     ],
 )
 def test_a_change_of_another_file_is_compiled(
@@ -224,5 +224,7 @@ def test_the_hash_is_the_same_in_every_process() -> None:
 
 def test_files_that_no_compiled_code_needs_change_nothing() -> None:
     found = compiled.sources()
-    assert {"serving/featurize.py", "serving/text/units.py", "data/query_key.py"} <= set(found)
+    assert {"serving/featurize.py", "serving/units/normalization.py", "data/query_key.py"} <= set(
+        found
+    )
     assert not {"files/folder.py", "files/retry.py", "__init__.py"} & set(found)

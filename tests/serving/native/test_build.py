@@ -54,7 +54,12 @@ def test_an_emitter_that_fails_is_named_with_its_error(
 
 def test_a_change_of_a_source_changes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     before, files = build.fingerprint(), build.sources(build._SOURCES)
-    for name in ("featurize.py", "text/units.py", "native/emit/memory.py", "native/layout.py"):
+    for name in (
+        "featurize.py",
+        "units/normalization.py",
+        "native/emit/memory.py",
+        "native/layout.py",
+    ):
         changed = {**files, f"serving/{name}": files[f"serving/{name}"] + b"\n"}
         monkeypatch.setattr(build, "sources", lambda _, changed=changed: changed)
         assert build.fingerprint() != before

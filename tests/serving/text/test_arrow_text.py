@@ -16,13 +16,14 @@ from raydistill.data.pairs import features_of, pair_ids
 from raydistill.data.query_key import query_keys
 from raydistill.serving import featurize as ngrams
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.serving.featurize import document_counts, featurize
+from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.text import cleaning, hashing
 from raydistill.serving.text.arrow_text import row_blocks, row_spans, to_arrow, to_texts
 from raydistill.serving.text.cleaning import normalise
 from raydistill.serving.text.hashing import hash_texts
 from raydistill.serving.tokenizer import encode
+from raydistill.student.lexicon.document_counts import document_counts
 
 TEXTS = [
     "grey sofa",

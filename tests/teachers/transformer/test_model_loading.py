@@ -11,7 +11,7 @@ import transformers
 from safetensors.torch import load_file
 
 from raydistill.errors import UserError
-from raydistill.student.lexicon_builder import check_encoder
+from raydistill.student.lexicon.builder import check_encoder
 from raydistill.teachers.cross_encoder import Teacher, check_model
 from raydistill.teachers.transformer.model_loading import (
     load_classifier,

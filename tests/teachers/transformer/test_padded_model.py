@@ -12,7 +12,7 @@ import transformers
 
 from raydistill.errors import UserError
 from raydistill.files.model_files import load_model, model_fingerprint, pin_model
-from raydistill.student.lexicon_builder import check_encoder
+from raydistill.student.lexicon.builder import check_encoder
 from raydistill.teachers.cross_encoder import Teacher, check_model
 from raydistill.teachers.transformer.padded_model import set_padding
 from raydistill.teachers.transformer.trial_pairs import Trial

@@ -40,7 +40,7 @@ from raydistill.serving.native.layout import (
     checksum,
 )
 from raydistill.serving.text.characters import character_tables
-from raydistill.serving.text.unit_table import unit_table
+from raydistill.serving.units.table import unit_table
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -31,7 +31,7 @@ from raydistill.serving.native.layout import (
     WINDOW_MORE_BYTES,
 )
 from raydistill.serving.text.trigram_table import TrigramTable, num_short, num_slots
-from raydistill.serving.text.unit_table import UnitTable
+from raydistill.serving.units.table import UnitTable
 
 _MATCH, _UNITS, _SIZE, _BAGS = AT["match"], AT["units"], AT["char_ngrams"], AT["bags"]
 _SHIFT, _GROWTH, _SHORT = AT["shift"], AT["growth"], AT["short"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from raydistill.serving.machine_code.compiled import compiled
 from raydistill.serving.text.characters import MARK, SINGLE_CHAR_WORD, WORD
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME
-from raydistill.serving.text.numerals import (
+from raydistill.serving.units.numerals import (
     BLANK,
     DASH,
     ZERO,
@@ -25,7 +25,7 @@ from raydistill.serving.text.numerals import (
     past_blanks,
     write_number,
 )
-from raydistill.serving.text.unit_table import UnitTable, name_hash
+from raydistill.serving.units.table import UnitTable, name_hash
 
 _ARTICLE = ord("a")  # `a` is amperes only directly after its number: not in `2 a day`
 _QUOTE, _PRIME = 0x22, 0x27  # inches; feet, and two primes inches

@@ -13,7 +13,7 @@ from raydistill.serving.text.characters import fold, is_solo
 Names = tuple[tuple[str, str], ...]  # per unit: (short name, other names separated by spaces)
 
 # Excluded: single letters that have other meanings as often (c, f, h, s, t). Bundles are scored
-# with this table: a change of it, or of the rules in units.py, requires a new `raydistill.FORMAT`.
+# with this table: a change of it, or of the rules beside it, requires a new `raydistill.FORMAT`.
 UNITS = {
     # lengths
     "in": "inch inches zoll pouce pouces pulgada pulgadas",

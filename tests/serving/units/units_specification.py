@@ -3,8 +3,8 @@
 import re
 
 from raydistill.serving.text.characters import MARK, WORD, character_tables
-from raydistill.serving.text.unit_names import UNITS
-from raydistill.serving.text.units import NO_PREFIXES
+from raydistill.serving.units.names import UNITS
+from raydistill.serving.units.normalization import NO_PREFIXES
 
 NUMBER = re.compile(r"(\.?[0-9]+)((?:[.,/][0-9]+)*)")
 GAP = r"(?:\.(?![0-9]))? *-? *"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from raydistill.serving.text.characters import fold
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME
-from raydistill.serving.text.unit_names import BEFORE_OTHERS, LENGTHS, UNITS, Names
+from raydistill.serving.units.names import BEFORE_OTHERS, LENGTHS, UNITS, Names
 
 
 class UnitTable(NamedTuple):

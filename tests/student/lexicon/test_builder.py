@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from raydistill.serving.tokenizer import encode
-from raydistill.student.lexicon_builder import (
+from raydistill.student.lexicon.builder import (
     count_idf,
     encode_words,
     frequent_words,

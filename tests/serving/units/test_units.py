@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from raydistill.serving.feature_spec import NgramSpec
-from raydistill.serving.featurize import document_counts, featurize
+from raydistill.serving.featurize import featurize
 from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES
 from raydistill.serving.text.characters import character_tables, fold
-from raydistill.serving.text.unit_names import UNITS, checked_units
-from raydistill.serving.text.unit_table import UnitTable, unit_table
-from raydistill.serving.text.units import normalize_units
 from raydistill.serving.tokenizer import encode
-from tests.serving.text.units_specification import by_the_book
+from raydistill.serving.units.names import UNITS, checked_units
+from raydistill.serving.units.normalization import normalize_units
+from raydistill.serving.units.table import UnitTable, unit_table
+from raydistill.student.lexicon.document_counts import document_counts
+from tests.serving.units.units_specification import by_the_book
 
 ONES = Lexicon.from_idf(np.ones(1, np.float32))
 TABLE = unit_table()

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from raydistill.errors import UserError
 from raydistill.files.folder import Folder
 from raydistill.files.pieces import read_pieces, sample_pieces
-from raydistill.serving.featurize import IDF_BITS, document_counts, idf
 from raydistill.serving.lexicon import Lexicon, unit_rows
 from raydistill.serving.text.arrow_text import to_texts
-from raydistill.serving.text.unit_names import Names
 from raydistill.serving.tokenizer import single_words
+from raydistill.serving.units.names import Names
+from raydistill.student.lexicon.document_counts import IDF_BITS, document_counts, idf
 from raydistill.teachers.transformer.device import (
     device_use,
     set_up_attention,

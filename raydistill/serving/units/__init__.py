@@ -1,0 +1,1 @@
+"""Numbers and their units in one spelling, compiled for training and serving."""
