@@ -24,7 +24,7 @@ THIRD_PARTIES = {
     "errors": "",
     "credentials": "",
     "progress": "",
-    "serving.machine_code": "numba",
+    "serving.machine_code": "numba llvmlite",
     "serving.text": "numpy pyarrow",  # pyarrow: see ONLY_IN_FUNCTIONS
     "serving.units": "numpy",
     "serving.native": "numpy llvmlite",  # llvmlite: see ONLY_IN_FUNCTIONS
@@ -88,7 +88,9 @@ ORDER = list(THIRD_PARTIES)
 ONLY_IN = {
     ("serving.machine_code", "numba"): {
         *("serving.machine_code.compiled", "serving.machine_code.emitted"),
+        "serving.machine_code.prefetch",
     },
+    ("serving.machine_code", "llvmlite"): {"serving.machine_code.prefetch"},
     ("serving.native", "llvmlite"): {"serving.native.library"},
     ("serving.native.emit", "numba"): {"serving.native.emit.memory", "serving.native.emit.emitter"},
     ("serving.native.emit", "llvmlite"): {

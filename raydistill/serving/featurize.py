@@ -13,19 +13,21 @@ from numpy.typing import NDArray
 
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon, find_word
-from raydistill.serving.machine_code.compiled import compiled
+from raydistill.serving.machine_code.compiled import compiled, leaf
 from raydistill.serving.match_features import (
     TextWords,
     allocate_words,
     fill_match_features,
     look_up_words,
     match_words,
+    mean_vector,
     slice_words,
+    weigh_words,
 )
 from raydistill.serving.text.arrow_text import Block, Texts, row_block, row_spans
 from raydistill.serving.text.characters import Tables, character_tables
 from raydistill.serving.text.hashing import mix64
-from raydistill.serving.text.trigram_table import TrigramTable, num_short, num_slots
+from raydistill.serving.text.trigram_table import TrigramTable, index_query, num_slots
 from raydistill.serving.tokenizer import (
     char_ngrams,
     classify,
@@ -109,12 +111,12 @@ def spelled_words(texts: Texts, *, spec: NgramSpec) -> list[list[str]]:
     ]
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _bigram(left: np.uint64, right: np.uint64) -> np.uint64:
     return mix64(left * _BIGRAM + right)
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _add_ngrams(
     words: NDArray[np.uint64], shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
@@ -129,7 +131,7 @@ def _add_ngrams(
     return at + 1
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _add_tagged(
     query: TextWords, title: TextWords, shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
@@ -154,10 +156,11 @@ class Scratch(NamedTuple):
     classes: NDArray[np.uint8]  # of the characters
     spaced: NDArray[np.uint32]  # characters with single spaces around words
     grams: NDArray[np.uint64]  # trigrams
+    mean_E: NDArray[np.float32]  # the mean of the words' vectors; query only
 
 
 @compiled(forceinline=True)
-def _scratch(most: int, growth: int) -> Scratch:
+def _scratch(most: int, growth: int, dim: int) -> Scratch:
     """Buffers for texts of `most` characters, each of which may be between two spaces."""
     return Scratch(
         allocate_words(growth * most),
@@ -166,6 +169,7 @@ def _scratch(most: int, growth: int) -> Scratch:
         np.empty(growth * most, np.uint8),
         np.empty(3 * growth * most, np.uint32),
         np.empty(3 * growth * most, np.uint64),
+        np.empty(dim, np.float32),
     )
 
 
@@ -198,19 +202,27 @@ def read_text(
     points, num = spell(texts, row, tables, table, layout.units, scratch.points, scratch.spelled)
     classify(points, num, kinds, layout.match, classes)
     numeric, spaced, grams = scratch.words.numeric, scratch.spaced, scratch.grams
-    found = split_words(points, classes, num, scratch.words.words, numeric, spaced)
-    words, end = slice_words(scratch.words, found[0]), found[1]
+    num_words, end = split_words(points, classes, num, scratch.words.words, numeric, spaced)
+    num_listed = look_up_words(scratch.words, num_words, lexicon) if layout.match else 0
+    words = slice_words(scratch.words, num_words, num_listed)
     if not layout.match and not layout.size:
-        return Scratch(words, *scratch[1:4], spaced[:0], grams[:0])
-    if layout.match:
-        look_up_words(words, lexicon)
-    else:  # character n-grams are of other words than those of white space
+        return Scratch(words, *scratch[1:4], spaced[:0], grams[:0], scratch.mean_E)
+    if not layout.match:  # character n-grams are of other words than those of white space
         classify(points, num, kinds, True, classes)
         end = split_words(points, classes, num, grams, numeric, spaced)[1]
-    return Scratch(words, *scratch[1:4], spaced[:end], grams[: trigrams(spaced[:end], grams)])
+    grams = grams[: trigrams(spaced[:end], grams)]
+    return Scratch(words, *scratch[1:4], spaced[:end], grams, scratch.mean_E)
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
+def prepare_query(query: Scratch, grams: TrigramTable, lexicon: Lexicon) -> None:
+    """Write what the match features of all titles need of a query that was read."""
+    weigh_words(query.words, lexicon.idf_I)
+    mean_vector(query.words, lexicon.vectors_KE, query.mean_E)
+    index_query(query.grams, grams)
+
+
+@leaf(forceinline=True)
 def _is_as_before(texts: Block, row: int) -> bool:
     """Whether a text equals that of the previous row."""
     data, offsets = texts
@@ -223,7 +235,15 @@ def _is_as_before(texts: Block, row: int) -> bool:
     return True
 
 
-@compiled(inline="always")
+@leaf(forceinline=True)
+def add_query(query: Scratch, layout: Layout, ids: NDArray[np.int32], at: int) -> int:
+    """Write the ids of a query's words, with which a pair begins, from `at` on; their end."""
+    if len(query.words.words) == 0:  # single texts
+        return at
+    return _add_ngrams(query.words.words, layout.shift, ids, at)
+
+
+@leaf(forceinline=True)
 def add_pair(
     query: Scratch,
     title: Scratch,
@@ -239,11 +259,9 @@ def add_pair(
 ) -> tuple[int, int]:
     """Write the ids of a pair from `at` on, the ends of its bags after `bag`, and `dense`.
 
-    The bag of the query's characters is empty unless the query `is_new`. Returns the end of the ids
-    and the last bag.
+    Those of the query's words are there already, or were in the pair before (`add_query`); those of
+    its characters are written only if it `is_new`. Returns the end of the ids and the last bag.
     """
-    if len(query.words.words):  # without a query (single texts) no ids
-        at = _add_ngrams(query.words.words, layout.shift, ids, at)
     at = _add_ngrams(title.words.words, layout.shift, ids, at)
     bag += 1
     ends[bag] = at
@@ -254,7 +272,7 @@ def add_pair(
         ends[bag] = at
         fill_match_features(
             *(query.words, title.words, query.grams, title.grams),
-            *(grams, lexicon, dense),
+            *(grams, lexicon, query.mean_E, dense),
         )
     if layout.size:
         if is_new:
@@ -279,15 +297,15 @@ def _featurize_block(
     """Flat ids and the number of ids per bag of all pairs of a block; fills `dense`."""
     rows = len(queries[1]) - 1
     most = max(longest(queries[1]), longest(titles[1])) + 1
-    scratch_q, scratch_t = _scratch(most, layout.growth), _scratch(most, layout.growth)
-    slots = num_slots(3 * layout.growth * (longest(queries[1]) + 1))
-    shorts = num_short(len(scratch_t.grams))
+    dim = lexicon.vectors_KE.shape[1]
+    scratch_q, scratch_t = _scratch(most, layout.growth, dim), _scratch(most, layout.growth, 0)
+    num_grams = 3 * layout.growth * (longest(queries[1]) + 1)
     grams = TrigramTable(
-        np.empty(slots, np.uint64),
-        np.empty(slots, np.bool_),
-        np.empty(len(scratch_q.grams), np.uint32),
-        np.empty(shorts, np.uint32),
-        np.empty(shorts, np.uint32),
+        np.empty(num_slots(num_grams), np.int32),
+        np.empty(num_grams, np.int32),
+        np.empty(num_grams, np.int32),
+        np.empty(num_grams, np.bool_),
+        np.empty(len(scratch_t.grams), np.int32),
     )
     num_bytes = int(queries[1][-1] - queries[1][0] + titles[1][-1] - titles[1][0])
     # Upper bound. A word has at least one byte, also in sizes: 2n + 1 ids and n tagged ids. With
@@ -301,7 +319,10 @@ def _featurize_block(
     for row in range(rows):
         if row == 0 or not _is_as_before(queries, row):  # the titles of a query are adjacent
             query = read_text(queries, row, tables, table, scratch_q, lexicon, layout)
+            if layout.match:
+                prepare_query(query, grams, lexicon)
         title = read_text(titles, row, tables, table, scratch_t, lexicon, layout)
+        at = add_query(query, layout, ids, at)
         at, bag = add_pair(
             query, title, grams, lexicon, layout, ids, at, ends, bag, dense[row], True
         )

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.serving.lexicon import Lexicon, find_word
-from raydistill.serving.machine_code.compiled import compiled
+from raydistill.serving.machine_code.compiled import compiled, leaf
+from raydistill.serving.machine_code.prefetch import prefetch_item
 from raydistill.serving.text.trigram_table import TrigramTable, cover
 from raydistill.serving.tokenizer import word_hash
 
@@ -66,6 +67,7 @@ class TextWords(NamedTuple):
     found: NDArray[np.float32]  # 1 if the word is on the other side, else 0
     times: NDArray[np.int32]  # occurrences on the other side; query only
     known: NDArray[np.int32]  # index among the K known words, or -1
+    listed: NDArray[np.int32]  # the places in the text of words that are known
     weight: NDArray[np.float32]  # IDF
     covered: NDArray[np.float32]  # share of the word's trigrams on the other side; query only
     near: NDArray[np.float32]  # cosine with the nearest word of the other side
@@ -81,6 +83,7 @@ def allocate_words(num: int) -> TextWords:
         np.empty(num, np.float32),
         np.empty(num, np.int32),
         np.empty(num, np.int32),
+        np.empty(num, np.int32),
         np.empty(num, np.float32),
         np.empty(num, np.float32),
         np.empty(num, np.float32),
@@ -88,8 +91,8 @@ def allocate_words(num: int) -> TextWords:
 
 
 @compiled(forceinline=True)
-def slice_words(scratch: TextWords, num: int) -> TextWords:
-    """The first `num` words of `scratch`."""
+def slice_words(scratch: TextWords, num: int, num_listed: int) -> TextWords:
+    """The first `num` words of `scratch`, `num_listed` of them known."""
     return TextWords(
         scratch.words[:num],
         scratch.numeric[:num],
@@ -97,13 +100,14 @@ def slice_words(scratch: TextWords, num: int) -> TextWords:
         scratch.found[:num],
         scratch.times[:num],
         scratch.known[:num],
+        scratch.listed[:num_listed],
         scratch.weight[:num],
         scratch.covered[:num],
         scratch.near[:num],
     )
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def match_words(query: TextWords, title: TextWords) -> None:
     """Fill `match` and `found` of both sides and `times` of the query."""
     for t in range(len(title.words)):
@@ -120,50 +124,83 @@ def match_words(query: TextWords, title: TextWords) -> None:
                     title.match[t] = q
 
 
-@compiled(forceinline=True)
-def look_up_words(words: TextWords, lexicon: Lexicon) -> None:
-    """Fill `weight` and `known`; the highest bits of a word's hash index its IDF."""
-    bits, size = 0, len(lexicon.idf_I)
+@leaf(forceinline=True)
+def _idf_shift(idf_I: NDArray[np.float32]) -> np.uint64:
+    bits, size = 0, len(idf_I)
     while size > 1:
         size >>= 1
         bits += 1
-    shift, mask = np.uint64(63 - bits), len(lexicon.places) - 1
-    # Each loop reads from memory for all words at once: no word waits for the branches of another.
+    return np.uint64(63 - bits)
+
+
+@leaf(forceinline=True)
+def _idf_place(word: np.uint64, shift: np.uint64) -> int:
+    """The index of a word's IDF: the highest bits of its hash."""
+    return int(np.int64((word >> _ONE) >> shift))  # never by 64
+
+
+@leaf(forceinline=True)
+def weigh_words(words: TextWords, idf_I: NDArray[np.float32]) -> None:
+    """Fill `weight`."""
+    shift = _idf_shift(idf_I)
     for at in range(len(words.words)):
-        words.weight[at] = lexicon.idf_I[(words.words[at] >> _ONE) >> shift]  # never by 64
+        words.weight[at] = idf_I[_idf_place(words.words[at], shift)]
+
+
+@leaf(forceinline=True)
+def look_up_words(words: TextWords, num: int, lexicon: Lexicon) -> int:
+    """Fill `known` and `listed` of the first `num` words; return the number of those listed.
+
+    Their IDF comes from memory until `weigh_words`.
+    """
+    shift, mask = _idf_shift(lexicon.idf_I), len(lexicon.places) - 1
+    # Each loop reads from memory for all words at once: no word waits for the branches of another.
+    for at in range(num):
+        prefetch_item(lexicon.idf_I, _idf_place(words.words[at], shift))
         words.known[at] = lexicon.places[np.int64(words.words[at]) & mask]
     if len(lexicon.words_K) == 0:
-        return
-    for at in range(len(words.words)):
+        return 0
+    for at in range(num):
         place = words.known[at]
         is_other = lexicon.words_K[max(place, 0)] != words.words[at]
         words.match[at] = is_other & (place >= 0)  # `match_words` writes over it
-    for at in range(len(words.words)):
+    for at in range(num):
         if words.match[at]:  # another word has the first place
             words.known[at] = find_word(words.words[at], lexicon.words_K, lexicon.places)
+    num_listed = 0
+    for at in range(num):
+        words.listed[num_listed] = at
+        num_listed += words.known[at] >= 0
+    return num_listed
 
 
-@compiled(fastmath={"reassoc", "contract"}, forceinline=True)
+@leaf(fastmath={"reassoc", "contract"}, forceinline=True)
+def _dot(one_E: NDArray[np.float32], other_E: NDArray[np.float32]) -> np.float32:
+    """The cosine of two vectors of length 1."""
+    total = np.float32(0)
+    for col in range(len(one_E)):
+        total += one_E[col] * other_E[col]
+    return np.float32(total)
+
+
+@leaf(forceinline=True)
 def _find_near(query: TextWords, title: TextWords, vectors_KE: NDArray[np.float32]) -> None:
     """Fill `near`: 1 for a word that the other side has, else the highest cosine, at least 0."""
     for t in range(len(title.words)):
         title.near[t] = title.match[t] >= 0
     for q in range(len(query.words)):
         query.near[q] = query.match[q] >= 0
-        if query.known[q] < 0 or vectors_KE.shape[1] == 0:
-            continue
+    for q in query.listed if vectors_KE.shape[1] else query.listed[:0]:
         vector = vectors_KE[query.known[q]]
-        for t in range(len(title.words)):
-            if title.known[t] < 0 or (query.near[q] == 1 and title.near[t] == 1):
+        for t in title.listed:
+            if query.near[q] == 1 and title.near[t] == 1:
                 continue
-            other, cosine = vectors_KE[title.known[t]], np.float32(0)
-            for col in range(len(other)):
-                cosine += vector[col] * other[col]
+            cosine = _dot(vector, vectors_KE[title.known[t]])
             query.near[q] = max(query.near[q], cosine)
             title.near[t] = max(title.near[t], cosine)
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _mean_and_weighted(
     values: NDArray[np.float32], weight: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
@@ -176,7 +213,7 @@ def _mean_and_weighted(
     out[1] = weighted / all_weight if all_weight > 0 else 0.0
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _summarise(values: NDArray[np.float32], query: TextWords, out: NDArray[np.float32]) -> None:
     """Write mean, IDF-weighted mean, minimum, value of the last word, and mean of missing words."""
     _mean_and_weighted(values, query.weight, out)
@@ -191,7 +228,7 @@ def _summarise(values: NDArray[np.float32], query: TextWords, out: NDArray[np.fl
     out[4] = missing / num_missing if num_missing else 1.0
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _rarity(query: TextWords, num_title_words: int, out: NDArray[np.float32]) -> float:
     """Write the highest IDF of missing, of dissimilar and of all words, and the sum; return BM25.
 
@@ -210,12 +247,12 @@ def _rarity(query: TextWords, num_title_words: int, out: NDArray[np.float32]) ->
     return score
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _log1p(num: int) -> float:
     return float(_LOGS[num]) if num < len(_LOGS) else float(np.log1p(num))
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _order(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None:
     """Write the features of the number and order of words: log_query_words to query_unknown."""
     num_q, num_t = len(query.words), len(title.words)
@@ -241,7 +278,7 @@ def _order(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None
     out[7] = unknown / max(num_q, 1)
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _numbers(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None:
     """Write the features of words with a digit: query_numbers to title_numbers."""
     asked, found = 0, 0
@@ -257,7 +294,7 @@ def _numbers(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> No
     out[3] = digits / max(len(title.words), 1)
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
     """Whether a word is among others; without a branch several are compared at once."""
     found = False
@@ -266,7 +303,7 @@ def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
     return found
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _head_place(title: TextWords) -> int:
     """The index of a title's head, the word that names the product; -1 without words."""
     for t in range(1, len(title.words)):
@@ -281,7 +318,7 @@ def _head_place(title: TextWords) -> int:
     return len(title.words) - 1
 
 
-@compiled(fastmath={"reassoc", "contract"}, forceinline=True)
+@leaf(forceinline=True)
 def _head(
     query: TextWords, title: TextWords, vectors_KE: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
@@ -295,26 +332,22 @@ def _head(
         out[1] = 1
     elif query.known[last] >= 0 and title.known[head] >= 0:
         one, other = vectors_KE[query.known[last]], vectors_KE[title.known[head]]
-        cosine = np.float32(0)
-        for col in range(len(one)):
-            cosine += one[col] * other[col]
-        out[1] = max(out[1], cosine)
+        out[1] = max(out[1], _dot(one, other))
     for t in range(head + 1):
         if title.words[t] == query.words[last]:
             out[2] = (head - t) / (head + 1)
 
 
-@compiled(fastmath={"reassoc", "contract"}, forceinline=True)
-def _mean_vector(
+@leaf(fastmath={"reassoc", "contract"}, forceinline=True)
+def mean_vector(
     words: TextWords, vectors_KE: NDArray[np.float32], out_E: NDArray[np.float32]
 ) -> None:
     """Write the IDF-weighted mean of the words' vectors, scaled to length 1."""
     out_E[:] = 0
-    for at in range(len(words.words)):
-        if words.known[at] >= 0:
-            weight, vector = words.weight[at], vectors_KE[words.known[at]]
-            for col in range(len(out_E)):
-                out_E[col] += weight * vector[col]
+    for at in words.listed:
+        weight, vector = words.weight[at], vectors_KE[words.known[at]]
+        for col in range(len(out_E)):
+            out_E[col] += weight * vector[col]
     square = np.float32(0)
     for col in range(len(out_E)):
         square += out_E[col] * out_E[col]
@@ -324,7 +357,7 @@ def _mean_vector(
             out_E[col] *= scale
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def fill_match_features(
     query: TextWords,
     title: TextWords,
@@ -332,15 +365,18 @@ def fill_match_features(
     grams_title: NDArray[np.uint64],
     table: TrigramTable,
     lexicon: Lexicon,
+    mean_query_E: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
     """Write all dense features of a pair, in the order of DENSE_NAMES, then both mean vectors.
 
-    `look_up_words` and `match_words` must have filled both sides.
+    `look_up_words` and `match_words` must have filled both sides, and `weigh_words`, `mean_vector`
+    and `index_query` have read the query.
     """
-    _find_near(query, title, lexicon.vectors_KE)
     at = _AT_TITLE
     out[at + 4], out[at + 5] = cover(grams_query, grams_title, table, query.covered)
+    _find_near(query, title, lexicon.vectors_KE)
+    weigh_words(title, lexicon.idf_I)  # as late as possible
     _summarise(query.found, query, out[0:5])
     _summarise(query.covered, query, out[5:10])
     _summarise(query.near, query, out[10:15])
@@ -351,10 +387,8 @@ def fill_match_features(
     _numbers(query, title, out[at + 20 : at + 24])
     _head(query, title, lexicon.vectors_KE, out[at + 24 : at + 27])
     width = lexicon.vectors_KE.shape[1]
-    mean_q, mean_t = out[NUM_DENSE : NUM_DENSE + width], out[NUM_DENSE + width :]
-    _mean_vector(query, lexicon.vectors_KE, mean_q)
-    _mean_vector(title, lexicon.vectors_KE, mean_t)
-    cosine = np.float32(0)
+    mean_title_E = out[NUM_DENSE + width :]
     for col in range(width):
-        cosine += mean_q[col] * mean_t[col]
-    out[at + 7] = cosine
+        out[NUM_DENSE + col] = mean_query_E[col]
+    mean_vector(title, lexicon.vectors_KE, mean_title_E)
+    out[at + 7] = _dot(mean_query_E, mean_title_E)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.machine_code.compiled import compiled
+from raydistill.serving.machine_code.compiled import compiled, leaf
 from raydistill.serving.text.arrow_text import MAX_BYTES, Block, Texts, row_blocks
 from raydistill.serving.text.characters import (
     FIRST_TAG,
@@ -34,7 +34,7 @@ from raydistill.serving.units.normalization import normalize_units
 from raydistill.serving.units.numerals import is_digit
 from raydistill.serving.units.table import UnitTable
 
-_APOSTROPHE = 0x27
+_APOSTROPHE, _POINT, _SLASH = 0x27, 0x2E, 0x2F
 _21, _42 = np.uint64(21), np.uint64(42)
 _CHARS = np.uint64(0x43)  # separates the ids of character n-grams from those of words
 
@@ -66,7 +66,7 @@ def _joined(parts: Sequence[bytes]) -> Texts:
     return np.frombuffer(data, np.uint8), narrow
 
 
-@compiled
+@leaf
 def longest(offsets: NDArray[np.int32]) -> int:
     """The number of bytes of the longest text."""
     most = 0
@@ -75,7 +75,7 @@ def longest(offsets: NDArray[np.int32]) -> int:
     return most
 
 
-@compiled(forceinline=True)
+@leaf(forceinline=True)
 def _is_ascii(data: NDArray[np.uint8], start: int, stop: int) -> bool:
     bits = np.uint8(0)
     for at in range(start, stop):
@@ -83,7 +83,7 @@ def _is_ascii(data: NDArray[np.uint8], start: int, stop: int) -> bool:
     return bool(bits < 0x80)
 
 
-@compiled
+@leaf
 def decode(
     data: NDArray[np.uint8],
     start: int,
@@ -143,7 +143,7 @@ def spell(
     return spelled, normalize_units(points, num, tables[0], table, spelled)
 
 
-@compiled
+@leaf
 def classify(
     points: NDArray[np.uint32],
     num: int,
@@ -160,18 +160,36 @@ def classify(
         code = points[at]
         kind = kinds[code] if code < len(kinds) else np.uint8(SINGLE_CHAR_WORD)
         if not fine:
-            kind = kind if kind in (SPACE, SKIP) else np.uint8(WORD)
-        elif kind == MARK:
-            kind = np.uint8(WORD if at and out[at - 1] in (WORD, WORD_START) else SKIP)
-        elif kind == PUNCTUATION and 0 < at < num - 1:
-            if code in (46, 47) and is_digit(points[at - 1]) and is_digit(points[at + 1]):
-                kind = np.uint8(WORD)
-            elif code == _APOSTROPHE and _contract(points, at, num, kinds, out):
-                kind = np.uint8(SKIP)
+            kind = kind if (kind == SPACE) | (kind == SKIP) else np.uint8(WORD)
+        elif (kind == PUNCTUATION) | (kind == MARK):  # few characters
+            kind = _in_context(points, at, num, kinds, kind, out)
         out[at] = kind
 
 
-@compiled
+@leaf
+def _in_context(
+    points: NDArray[np.uint32],
+    at: int,
+    num: int,
+    kinds: NDArray[np.uint8],
+    kind: np.uint8,
+    out: NDArray[np.uint8],
+) -> np.uint8:
+    """The class of a mark or of punctuation; may change the classes before it."""
+    before = out[at - 1] if at else np.uint8(SKIP)
+    if kind == MARK:
+        return np.uint8(WORD if before == WORD or before == WORD_START else SKIP)
+    if at == 0 or at == num - 1:
+        return kind
+    code = points[at]
+    if code == _POINT or code == _SLASH:
+        is_inside = is_digit(points[at - 1]) and is_digit(points[at + 1])
+        return np.uint8(WORD) if is_inside else kind
+    is_inside = code == _APOSTROPHE and _contract(points, at, num, kinds, out)
+    return np.uint8(SKIP) if is_inside else kind
+
+
+@leaf
 def _contract(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint8]
 ) -> bool:
@@ -195,12 +213,13 @@ def _contract(
     return True
 
 
-@compiled
+@leaf
 def _is_word(code: int, kinds: NDArray[np.uint8]) -> bool:
-    return code < len(kinds) and kinds[code] in (WORD, MARK)
+    kind = kinds[code] if code < len(kinds) else np.uint8(SINGLE_CHAR_WORD)
+    return bool((kind == WORD) | (kind == MARK))
 
 
-@compiled
+@leaf
 def _is_tail(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
     """Whether the word at `at` is an English ending after an apostrophe: s d m ll re ve."""
     d, e, ell, m, r, s, v = 100, 101, 108, 109, 114, 115, 118
@@ -217,7 +236,7 @@ def _is_tail(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.ui
     return (first == ell and second == ell) or (first in (r, v) and second == e)
 
 
-@compiled
+@leaf
 def split_words(
     points: NDArray[np.uint32],
     classes: NDArray[np.uint8],
@@ -298,7 +317,7 @@ def _single_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], NDA
     return hashes, single
 
 
-@compiled
+@leaf
 def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
     """Write the trigrams of the `spaced` characters of a text, 3 x 21 bits each; their number."""
     for at in range(len(spaced) - 2):
@@ -307,7 +326,7 @@ def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
     return max(len(spaced) - 2, 0)
 
 
-@compiled
+@leaf
 def char_ngrams(
     spaced: NDArray[np.uint32], size: int, shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:

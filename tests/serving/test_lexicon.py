@@ -10,6 +10,7 @@ def test_every_word_is_found_and_no_other() -> None:
     found = [find_word(word, lexicon.words_K, lexicon.places) for word in words]
     assert found == list(range(5_000))
     assert find_word(np.uint64(1), lexicon.words_K, lexicon.places) == -1
+    assert len(lexicon.places) == 32_768  # of which four words have a slot each
     empty = Lexicon.from_idf(np.ones(1, np.float32))
     assert find_word(np.uint64(1), empty.words_K, empty.places) == -1
 

@@ -145,7 +145,8 @@ def normalise(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
 def is_odd(texts: Texts) -> NDArray[np.bool_]:
     """Mask, shape R, of texts that may need cleaning.
 
-    They have a byte outside printable ASCII, a space that is not a single inner one, or `&`.
+    They have a byte outside printable ASCII, a space that is not a single inner one, or a `&` that
+    is before another byte than a space.
     """
     return np.concatenate([_is_odd(*block) for block in row_blocks(texts)])
 
@@ -157,7 +158,8 @@ def _is_odd(data: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[np.b
         before = _SPACE
         for at in range(offsets[row], offsets[row + 1]):
             byte = data[at]
-            if byte < 32 or byte > 126 or byte == _AMPERSAND or byte == before == _SPACE:
+            is_entity = before == _AMPERSAND and byte != _SPACE
+            if byte < 32 or byte > 126 or is_entity or byte == before == _SPACE:
                 odd[row] = True
                 break
             before = byte

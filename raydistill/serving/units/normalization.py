@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.machine_code.compiled import compiled
-from raydistill.serving.text.characters import MARK, SINGLE_CHAR_WORD, WORD
+from raydistill.serving.machine_code.compiled import leaf
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME
+from raydistill.serving.units.measures import behind_times, named_unit, signed_unit
 from raydistill.serving.units.numerals import (
     BLANK,
     DASH,
@@ -22,33 +22,35 @@ from raydistill.serving.units.numerals import (
     is_digit,
     is_number,
     num_digits,
-    past_blanks,
     write_number,
+)
+from raydistill.serving.units.points import (
+    PRIME,
+    X,
+    end_of_letters,
+    first_of_letters,
+    is_inside,
+    is_letter,
+    is_quote,
+    is_sign,
 )
 from raydistill.serving.units.table import UnitTable, name_hash
 
-_ARTICLE = ord("a")  # `a` is amperes only directly after its number: not in `2 a day`
-_QUOTE, _PRIME = 0x22, 0x27  # inches; feet, and two primes inches
-_TIMES = (ord("x"), 0xD7, ord("*"), 0x445, 0x3C7)  # the last two: Cyrillic, Greek
-_B, _L, _Y, _X = ord("b"), ord("l"), ord("y"), np.uint32(ord("x"))
-_DOT, _CARET, _TWO, _THREE, _NINE = 0x2E, 0x5E, ord("2"), ord("3"), ord("9")
+_L, _DOT, _NINE = ord("l"), 0x2E, ord("9")
 # A number before letters is a measure, unless it begins with a zero, or has five digits or more and
 # does not end in 00 (12016se): then it is part of a model number.
 _MOST_ODD_DIGITS = 4
 _MOST_PREFIX_LETTERS = 3  # letters of a model number before its hyphen: wh-1000xm4; not iphone-12
-_MOST_DIGITS_BEHIND = 2  # digits of a number directly after a unit
-_LEAST_WORD = 4  # letters of a word after the foot sign: 6'runner; not the 80's, nor 6'li
-_SIGNS, _SIDES = (ord("%"), ord("°")), tuple(map(ord, "wlhd"))  # width, length, height, depth
 # Words before a hyphen and digits that do not begin a model number.
 NO_PREFIXES = (
     *("aa", "aaa", "ac", "box", "dc", "in", "lot", "mid", "new", "no", "non", "of", "pk", "pre"),
     *("set", "to", "top", "up", "usb"),
 )
-_FIRST_NOT_LATIN, _NO_PLACE = 0x370, -1
+_FIRST_NOT_LATIN = 0x370
 _NO_PREFIXES = np.array([name_hash(word) for word in NO_PREFIXES], np.uint64)
 
 
-@compiled
+@leaf
 def normalize_units(
     points: NDArray[np.uint32],
     num: int,
@@ -67,7 +69,7 @@ def normalize_units(
             out[count] = points[at]
             at, count = at + 1, count + 1
         if at > start:
-            inside = _is_inside(points[at - 1], kinds)
+            inside = is_inside(points[at - 1], kinds)
             continue
         if inside and points[at] == DASH and _joins(points, at, num, kinds, table):
             at += 1
@@ -77,15 +79,15 @@ def normalize_units(
             count, inside = count + 1, False
         if inside or not is_number(points, at, num):
             out[count] = points[at]
-            inside = _is_inside(points[at], kinds)
+            inside = is_inside(points[at], kinds)
             at, count = at + 1, count + 1
             continue
         start = at
         at, count = write_number(points, at, num, out, count)
         at, count = _write_units(points, at, num, kinds, table, out, count)
-        behind = _behind_times(points, at, num, kinds)
+        behind = behind_times(points, at, num, kinds)
         if behind:
-            out[count], out[count + 1], out[count + 2] = BLANK, _X, BLANK
+            out[count], out[count + 1], out[count + 2] = BLANK, X, BLANK
             at, count = behind, count + 3
         elif out[count - 1] != BLANK and _is_measure(points, start, at, num, kinds):
             out[count] = BLANK
@@ -94,30 +96,7 @@ def normalize_units(
     return count
 
 
-@compiled
-def _kind(code: int, kinds: NDArray[np.uint8]) -> int:
-    return int(kinds[code]) if code < len(kinds) else SINGLE_CHAR_WORD
-
-
-@compiled
-def _is_inside(code: int, kinds: NDArray[np.uint8]) -> bool:
-    """Whether a character is part of a word of several characters."""
-    return _kind(code, kinds) in (WORD, MARK)
-
-
-@compiled
-def _is_letter(code: int, kinds: NDArray[np.uint8]) -> bool:
-    return _is_inside(code, kinds) and not is_digit(code)
-
-
-@compiled
-def _end_of_letters(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> int:
-    while at < num and _is_letter(points[at], kinds):
-        at += 1
-    return at
-
-
-@compiled
+@leaf
 def _is_measure(
     points: NDArray[np.uint32], start: int, at: int, num: int, kinds: NDArray[np.uint8]
 ) -> bool:
@@ -125,7 +104,7 @@ def _is_measure(
 
     True for 5000mah; false for 3d, 1st, 2zy1, and for the model numbers 12016se and 0109dw.
     """
-    stop = _end_of_letters(points, at, num, kinds)
+    stop = end_of_letters(points, at, num, kinds)
     if stop == at or (stop < num and is_digit(points[stop])):
         return False
     if stop - at == 1 and points[at] < _FIRST_NOT_LATIN:
@@ -139,28 +118,20 @@ def _is_measure(
     return whole - start <= _MOST_ODD_DIGITS or is_round
 
 
-@compiled
+@leaf
 def _is_version(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
     """Whether a decimal begins at `at`, directly after letters that begin a word: usb3.0."""
     dot = at + num_digits(points, at, num)
     if dot == num or points[dot] != _DOT or not is_between_digits(points, dot, num):
         return False
     end = dot + 1 + num_digits(points, dot + 1, num)
-    if end < num and (_is_inside(points[end], kinds) or is_between_digits(points, end, num)):
+    if end < num and (is_inside(points[end], kinds) or is_between_digits(points, end, num)):
         return False
-    left = _first_of_letters(points, at, kinds)
-    return at - left > 1 and (left == 0 or not _is_inside(points[left - 1], kinds))
+    left = first_of_letters(points, at, kinds)
+    return at - left > 1 and (left == 0 or not is_inside(points[left - 1], kinds))
 
 
-@compiled
-def _first_of_letters(points: NDArray[np.uint32], at: int, kinds: NDArray[np.uint8]) -> int:
-    """The start of the run of letters that ends directly before `at`."""
-    while at > 0 and _is_letter(points[at - 1], kinds):
-        at -= 1
-    return at
-
-
-@compiled
+@leaf
 def _is_ordinal(first: int, second: int) -> bool:
     """St, nd, rd or th."""
     d, h, n, r, s, t = 100, 104, 110, 114, 115, 116
@@ -171,30 +142,31 @@ def _is_ordinal(first: int, second: int) -> bool:
     )
 
 
-@compiled
+@leaf
 def _joins(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> bool:
     """Whether the hyphen at `at` is inside a model number: WH-1000XM4, not led-60mm or 3-in-1."""
-    left = _first_of_letters(points, at, kinds)
+    left = first_of_letters(points, at, kinds)
     if not 0 < at - left <= _MOST_PREFIX_LETTERS or _is_no_prefix(points, left, at):
         return False
-    if left > 0 and (points[left - 1] in (DASH, _PRIME) or _is_inside(points[left - 1], kinds)):
+    before = int(points[left - 1]) if left else int(BLANK)
+    if before == DASH or before == PRIME or is_inside(before, kinds):
         return False
     stop, has_digit = at + 1, False
-    while stop < num and _is_inside(points[stop], kinds):
+    while stop < num and is_inside(points[stop], kinds):
         has_digit |= is_digit(points[stop])
         stop += 1
     if not has_digit or (stop < num and is_between_digits(points, stop, num)):
         return False
     if at - left > 1 and stop == at + 2:  # cat-6 is cat 6; a-6 is a6
         return False
-    if stop == at + 4 and points[at + 2] == _X and points[at + 3] == _L:  # sizes s-3xl
+    if stop == at + 4 and points[at + 2] == X and points[at + 3] == _L:  # sizes s-3xl
         return False
     return not _is_size(points, at + 1, num, kinds, table)
 
 
-@compiled
+@leaf
 def _is_no_prefix(points: NDArray[np.uint32], left: int, stop: int) -> bool:
     """Whether the letters left..stop are one of NO_PREFIXES: ac-220v, set-12."""
     state = FNV_OFFSET
@@ -206,7 +178,7 @@ def _is_no_prefix(points: NDArray[np.uint32], left: int, stop: int) -> bool:
     return False
 
 
-@compiled
+@leaf
 def _is_size(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> bool:
@@ -214,13 +186,13 @@ def _is_size(
     end = at + num_digits(points, at, num)
     if end == at or end == num:
         return False
-    if points[end] in (_QUOTE, _PRIME) or points[end] in _SIGNS:
+    if is_quote(points[end]) or is_sign(points[end]):
         return True
-    place, _, stop = _named(points, end, num, kinds, table)
-    return place >= 0 and _is_letter(points[end], kinds) and stop - end > 1
+    place, _, stop = named_unit(points, end, num, kinds, table)
+    return place >= 0 and is_letter(points[end], kinds) and stop - end > 1
 
 
-@compiled
+@leaf
 def _write_units(
     points: NDArray[np.uint32],
     at: int,
@@ -231,10 +203,10 @@ def _write_units(
     count: int,
 ) -> tuple[int, int]:
     """Write the units after a number, each between spaces; return their end in both arrays."""
-    place, end = _sign(points, at, num, kinds, table)
+    place, end = signed_unit(points, at, num, kinds, table)
     power = 0
     if place < 0:
-        place, power, end = _named(points, at, num, kinds, table)
+        place, power, end = named_unit(points, at, num, kinds, table)
     if place < 0:
         return at, count
     out[count] = BLANK
@@ -246,155 +218,13 @@ def _write_units(
         at = end
         if not table.is_before[place]:
             break
-        place, power, end = _named(points, at, num, kinds, table)
+        place, power, end = named_unit(points, at, num, kinds, table)
     return at, count
 
 
-@compiled
+@leaf
 def _write_name(place: int, table: UnitTable, out: NDArray[np.uint32], count: int) -> int:
     start, stop = table.starts[place], table.starts[place + 1]
     count = copy_points(table.letters, start, stop, out, count)
     out[count] = BLANK
     return count + 1
-
-
-@compiled
-def _sign(
-    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
-) -> tuple[int, int]:
-    """The unit of a quotation mark after a number, or -1; and its end.
-
-    After a space the mark is a unit only if no word follows: `12 " tv`, not `12 "best of" cards`.
-    """
-    mark = past_blanks(points, at, num)
-    if mark == num or points[mark] not in (_QUOTE, _PRIME):
-        return _NO_PLACE, at
-    place, end = table.foot, mark + 1
-    if points[mark] == _QUOTE:
-        place = table.inch
-    elif end < num and points[end] == _PRIME:
-        place, end = table.inch, mark + 2
-    if place == table.inch and mark == at:
-        return place, end
-    if end == num or not _is_inside(points[end], kinds) or _behind_times(points, end, num, kinds):
-        return place, end
-    if mark == at and is_digit(points[end]):  # not the 80's
-        return place, end
-    stop = _end_of_letters(points, end, num, kinds)
-    if mark == at and stop - end >= _LEAST_WORD:  # 6'runner
-        return place, end
-    if mark == at and stop - end == 1 and points[end] in _SIDES:  # 6'h x 8'w
-        return place, end
-    return _NO_PLACE, at
-
-
-@compiled
-def _named(
-    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
-) -> tuple[int, int, int]:
-    """The unit whose name follows, or -1; its power (ft2, m³), or 0; and its end."""
-    start = stop = _skip(points, at, num)
-    state = before = FNV_OFFSET
-    while stop < num and stop - start <= table.longest:
-        is_name = _is_letter(points[stop], kinds)
-        if not is_name and not (stop == start and points[stop] in _SIGNS):
-            break
-        before, state = state, (state ^ np.uint64(points[stop])) * FNV_PRIME
-        stop += 1
-        if not is_name:  # a sign is a complete name: 90°c
-            break
-    place = _place_of(state, table)
-    if place < 0 and stop - start > 1 and _is_times_between(points, stop - 1, num):  # 20inx50in
-        place = _place_of(before, table)
-        return (place, 0, stop - 1) if place >= 0 else (_NO_PLACE, 0, at)
-    if place < 0:
-        return _NO_PLACE, 0, at
-    power, end = _power(points, stop, num, kinds)
-    if power and table.is_length[place]:
-        return place, power, end
-    has_more = stop < num and _is_inside(points[stop], kinds) and points[stop - 1] not in _SIGNS
-    if stop - start > 1:
-        is_whole = not has_more or _goes_on(points, stop, num, kinds)
-        return (place, 0, stop) if is_whole else (_NO_PLACE, 0, at)
-    if has_more or (start > at and _is_no_letter_unit(points, at, start, num)):
-        return _NO_PLACE, 0, at
-    return place, 0, stop
-
-
-@compiled
-def _goes_on(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
-    """Whether another measure begins at `at`: 6ft3in, 3in1; not 47lb650v."""
-    digits = num_digits(points, at, num)
-    if not 0 < digits <= _MOST_DIGITS_BEHIND:
-        return False
-    stop = at + digits
-    letters = _end_of_letters(points, stop, num, kinds) - stop
-    return letters > 1 or not (stop < num and _is_inside(points[stop], kinds))
-
-
-@compiled
-def _place_of(state: np.uint64, table: UnitTable) -> int:
-    """The unit whose name has this hash, or -1."""
-    found = np.searchsorted(table.hashes_H, state)
-    if found == len(table.hashes_H) or table.hashes_H[found] != state:
-        return _NO_PLACE
-    return int(table.places_H[found])
-
-
-@compiled
-def _is_times_between(points: NDArray[np.uint32], at: int, num: int) -> bool:
-    """Whether `at` is an x directly before a digit."""
-    return points[at] == _X and at + 1 < num and is_digit(points[at + 1])
-
-
-@compiled
-def _power(
-    points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]
-) -> tuple[int, int]:
-    """The power 2 or 3 that follows, with or without a caret, and ends a word, or 0; its end."""
-    if at < num and points[at] == _CARET:
-        at += 1
-    if at == num or points[at] not in (_TWO, _THREE):
-        return 0, at
-    if at + 1 < num and _is_inside(points[at + 1], kinds):
-        return 0, at
-    return int(points[at]) - 48, at + 1
-
-
-@compiled
-def _is_no_letter_unit(points: NDArray[np.uint32], at: int, start: int, num: int) -> bool:
-    """Whether a single letter not directly after its number is no unit: 2 a day, 2 v-neck tees.
-
-    After a dash it is a unit: 18-v-akku.
-    """
-    if points[start] == _ARTICLE:
-        return True
-    for place in range(at, start):
-        if points[place] == DASH:
-            return False
-    return start + 1 < num and points[start + 1] == DASH
-
-
-@compiled
-def _skip(points: NDArray[np.uint32], at: int, num: int) -> int:
-    """The offset after what may separate a number and its unit: full stop, blanks, one dash."""
-    if at < num and points[at] == _DOT and not is_number(points, at, num):
-        at += 1
-    at = past_blanks(points, at, num)
-    if at < num and points[at] == DASH:
-        at += 1
-    return past_blanks(points, at, num)
-
-
-@compiled
-def _behind_times(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> int:
-    """The start of the number that follows a multiplication sign (x, *, by) at `at`; 0 if none."""
-    at = _skip(points, at, num)
-    if at < num and points[at] in _TIMES:
-        at += 1
-    elif at + 1 < num and points[at] == _B and points[at + 1] == _Y:
-        at += 2
-    else:
-        return 0
-    at = _skip(points, at, num)
-    return at if at < num and is_number(points, at, num) else 0

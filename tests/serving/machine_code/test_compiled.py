@@ -3,6 +3,7 @@
 import ast
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 
 from raydistill.serving.machine_code import cache_folder, compiled, emitted
@@ -224,7 +226,35 @@ def test_the_hash_is_the_same_in_every_process() -> None:
 
 def test_files_that_no_compiled_code_needs_change_nothing() -> None:
     found = compiled.sources()
-    assert {"serving/featurize.py", "serving/units/normalization.py", "data/query_key.py"} <= set(
-        found
-    )
+    needed = {"serving/featurize.py", "serving/units/normalization.py", "data/query_key.py"}
+    assert needed <= set(found)
     assert not {"files/folder.py", "files/retry.py", "__init__.py"} & set(found)
+
+
+def test_a_leaf_counts_no_references_and_makes_no_array() -> None:
+    @compiled.leaf
+    def total(values: np.ndarray) -> float:
+        return float(values[1:].sum())
+
+    @compiled.leaf
+    def makes(num: int) -> int:
+        return len(np.empty(num))
+
+    assert total(np.arange(4.0)) == 6
+    assert total.targetoptions["_nrt"] is False
+    with pytest.raises(numba.core.errors.TypingError, match="Only accept returning of array"):
+        makes(3)
+
+
+def test_a_leaf_returns_no_array() -> None:
+    """A caller would take it for its own, and free it."""
+    numbers = re.compile(r"None|int|float|bool|np\.\w+|tuple\[((int|float|bool|np\.\w+)(, )?)+\]")
+    num_leaves = 0
+    for name, source in compiled.sources().items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef) and node.returns:
+                names = [ast.unparse(each).partition("(")[0] for each in node.decorator_list]
+                if "leaf" in names:
+                    assert numbers.fullmatch(ast.unparse(node.returns)), f"{name}: {node.name}"
+                    num_leaves += 1
+    assert num_leaves > 50

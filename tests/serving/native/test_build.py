@@ -56,7 +56,7 @@ def test_a_change_of_a_source_changes_the_fingerprint(monkeypatch: pytest.Monkey
     before, files = build.fingerprint(), build.sources(build._SOURCES)
     for name in (
         "featurize.py",
-        "units/normalization.py",
+        "units/points.py",
         "native/emit/memory.py",
         "native/layout.py",
     ):

@@ -22,6 +22,22 @@ define i64 @rd_format() {
   ret i64 7
 }
 """
+CLEARING = """
+target triple = "unknown"
+define void @clear(ptr %out, i64 %num) {
+entry:
+  br label %loop
+loop:
+  %at = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %place = getelementptr float, ptr %out, i64 %at
+  store float 0.0, ptr %place
+  %next = add i64 %at, 1
+  %more = icmp slt i64 %next, %num
+  br i1 %more, label %loop, label %end
+end:
+  ret void
+}
+"""
 FORMATS = {"linux": b"\x7fELF", "macos": b"\xcf\xfa\xed\xfe", "windows": b"\x64\x86"}
 
 
@@ -29,6 +45,12 @@ FORMATS = {"linux": b"\x7fELF", "macos": b"\xcf\xfa\xed\xfe", "windows": b"\x64\
 def test_an_object_has_the_format_of_its_target(name: str) -> None:
     data = emitter.object_of(MODULE, emitter.TARGETS[name])
     assert data.startswith(FORMATS[name.split("-")[0]]) and b"rd_format" in data
+
+
+@pytest.mark.parametrize("name", emitter.TARGETS)
+def test_a_loop_that_clears_memory_calls_nothing(name: str) -> None:
+    data = emitter.object_of(CLEARING, emitter.TARGETS[name])
+    assert b"clear" in data and b"memset" not in data and b"bzero" not in data
 
 
 @pytest.mark.parametrize("linker", ["ld.lld", "ld"])

@@ -121,6 +121,18 @@ def test_texts_are_cleaned_as_in_python(model: Model) -> None:
             assert model.clean(text, is_query=True) == clean_text(text)[:MAX_QUERY_CHARS]
 
 
+@pytest.mark.parametrize("most", [MAX_QUERY_CHARS, MAX_TITLE_CHARS])
+def test_an_ampersand_is_cleaned_as_in_python_wherever_a_text_is_cut(
+    model: Model, most: int
+) -> None:
+    tails = ("&", "& ", "& b", "&b", "&amp;", "&amp; b", " & ", "& &", "&&", "&  b", "&#38;#38;x")
+    for tail in tails:
+        for start in ("", "x", "a & b ", *("x" * (most - back) for back in range(-1, 6))):
+            text = start + tail
+            found = model.clean(text, is_query=most == MAX_QUERY_CHARS)
+            assert found == clean_text(text)[:most], (len(start), tail)
+
+
 @pytest.mark.slow
 def test_every_character_is_cleaned_as_in_python(model: Model) -> None:
     codes = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]

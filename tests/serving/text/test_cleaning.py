@@ -8,13 +8,14 @@ from html.entities import html5
 from itertools import pairwise
 from unicodedata import category, normalize
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from raydistill.serving.text.arrow_text import Texts
 from raydistill.serving.text.characters import IGNORABLE
-from raydistill.serving.text.cleaning import clean_text, normalise
+from raydistill.serving.text.cleaning import clean_text, is_odd, normalise
 from raydistill.serving.tokenizer import encode
 
 
@@ -138,6 +139,16 @@ def test_a_text_that_goes_on_making_entities_ends() -> None:
         clean = clean_text(text)
         assert clean_text(clean) == clean
     assert time.monotonic() - start_s < 60  # passes over the text, not one for each entity
+
+
+def test_only_odd_texts_are_cleaned_in_python() -> None:
+    plain = ["", "a", "Black & Decker", "&", "a &", "& & b", "12 x 3 #4;"]
+    odd = ["R&D", "&amp; a", "a  b", " a", "a ", "a& ", "é", "a\tb", "&&"]
+    data = [text.encode() for text in (*plain, *odd)]
+    offsets = np.cumsum([0, *map(len, data)]).astype(np.int32)
+    found = is_odd((np.frombuffer(b"".join(data), np.uint8), offsets))
+    assert found.tolist() == [False] * len(plain) + [True] * len(odd)
+    assert [clean_text(text) for text in plain] == plain
 
 
 def test_a_text_is_served_as_it_was_trained() -> None:

@@ -9,10 +9,9 @@ from raydistill.serving.lexicon import Lexicon
 from raydistill.serving.match_features import DENSE_NAMES, NUM_DENSE
 from raydistill.serving.text.trigram_table import (
     TrigramTable,
-    find_slot,
-    index_trigrams,
-    is_long,
-    mark_title,
+    cover,
+    find_trigrams,
+    index_query,
     num_slots,
 )
 from raydistill.serving.tokenizer import encode
@@ -21,24 +20,30 @@ PLAIN = Lexicon.from_idf(np.ones(1, np.float32))
 FACTOR = 0x9E3779B97F4A7C15
 
 
-def colliding(num: int, num_grams: int) -> np.ndarray:
-    """`num` trigrams that all start at the first slot of a table of `num_grams`."""
-    inverse, starts = pow(FACTOR, -1, 2**64), num_slots(num_grams) - num_grams - 1
-    hashes = (rest * inverse % 2**64 for rest in range(2**64 // starts))
-    return np.array(list(islice((gram for gram in hashes if gram < 2**63), num)), np.uint64)
+def colliding(num: int, num_grams: int, slot: int) -> np.ndarray:
+    """`num` trigrams that all have one slot of a table of `num_grams`."""
+    inverse, slots = pow(FACTOR, -1, 2**64), num_slots(num_grams)
+    hashes = (2**64 // slots * slot + rest for rest in range(2**64 // slots))
+    grams = (rest * inverse % 2**64 for rest in hashes)
+    return np.array(list(islice((gram for gram in grams if gram < 2**63), num)), np.uint64)
 
 
-def check(query: np.ndarray, title: np.ndarray) -> int:
-    """Compare with numpy, in memory of exactly the table's size; the longest chain."""
-    keys = np.zeros(num_slots(len(query)), np.uint64)
-    none = np.empty(0, np.uint32)
-    table = TrigramTable(keys, np.ones(len(keys), np.bool_), none, none, none)
-    shift, longest = index_trigrams(query, keys)
-    found = mark_title(title, len(query), table, shift, longest)
-    assert found == np.isin(title, query).sum()
-    hits = [table.flags[find_slot(gram, keys, shift, longest)] for gram in query]
-    assert hits == np.isin(query, title).tolist()
-    return longest
+def table_of(num_query: int, num_title: int) -> TrigramTable:
+    """Memory of exactly the table's size, with other numbers in it."""
+    sizes = (num_slots(num_query), num_query, num_query)
+    numbers = (np.full(size, 12345, np.int32) for size in sizes)
+    return TrigramTable(*numbers, np.ones(num_query, np.bool_), np.full(num_title, 12345, np.int32))
+
+
+def check(query: np.ndarray, *titles: np.ndarray) -> int:
+    """Compare with numpy: the titles one after the other; the number of chains."""
+    table = table_of(len(query), max(map(len, titles)))
+    index_query(query, table)
+    for title in titles:
+        assert find_trigrams(query, title, table) == np.isin(title, query).sum()
+        hits = table.found_N[table.sames_N]
+        assert hits.tolist() == np.isin(query, title).tolist()
+    return int((table.firsts_S >= 0).sum())
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -46,33 +51,30 @@ def test_random_trigrams_with_repeats(seed: int) -> None:
     rng = np.random.default_rng(seed)
     known = rng.integers(0, 2**63, rng.integers(1, 500)).astype(np.uint64)
     query = rng.choice(known, rng.integers(1, 300))
-    for length in (0, 1, 40, 1_000):
-        check(query, rng.choice(known, length))
+    check(query, *(rng.choice(known, length) for length in (0, 1, 40, 1_000, 0, 40)))
 
 
-def test_the_longest_possible_chain() -> None:
-    grams = colliding(80, 40)
-    assert check(grams[:40], grams[20:]) == 40
-    check(grams[:40], np.roll(grams, 7))
+@pytest.mark.parametrize("slot", [0, 511])
+def test_trigrams_of_one_slot(slot: int) -> None:
+    grams = colliding(80, 40, slot)
+    assert num_slots(40) == 512
+    assert check(grams[:40], grams[20:], np.roll(grams, 7), grams[:0], grams[40:]) == 1
+    others = np.arange(1, 9, dtype=np.uint64)
+    assert check(np.concatenate([others, grams[:32]]), grams, others[3:]) > 1
 
 
-def test_the_last_slots() -> None:
-    """Trigrams that start at the last slot; memory behind the table would raise."""
-    starts, inverse = num_slots(40) - 41, pow(FACTOR, -1, 2**64)
-    hashes = (2**64 - 2**64 // starts + rest for rest in range(10_000))
-    grams = np.array([g for h in hashes if (g := h * inverse % 2**64) < 2**63][:80], np.uint64)
-    assert check(grams[:40], grams) == 40
+def test_a_long_query_has_more_slots() -> None:
+    assert [num_slots(num) for num in (0, 1, 128, 129, 1_000)] == [512, 512, 512, 1_024, 4_096]
+    check(np.arange(3_000, dtype=np.uint64) ** 2, np.arange(9_000, dtype=np.uint64))
 
 
 def test_sides_without_trigrams() -> None:
     none, some = np.empty(0, np.uint64), np.arange(30, dtype=np.uint64)
-    assert check(none, none) == check(none, some) == 0
-    assert check(some, none) > 0
-
-
-def test_short_texts_need_no_table() -> None:
-    assert not is_long(18, 49) and not is_long(18, 1_000) and not is_long(200, 20)
-    assert is_long(200, 1_000) and is_long(60, 49)
+    check(none, none, some, none)
+    check(some, none)
+    table, covered = table_of(0, 30), np.empty(0, np.float32)
+    index_query(none, table)
+    assert cover(none, some, table, covered) == (0, 0)
 
 
 def by_hand(query: list[str], title: list[str]) -> dict[str, float]:

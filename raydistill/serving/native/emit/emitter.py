@@ -98,8 +98,12 @@ TARGETS = {
     "windows-x86_64-v3": Target("x86_64-pc-windows-msvc", "x86-64-v3", "", "", _AVX2),
 }
 _LINKERS = ("ld.lld", "ld", "aarch64-linux-gnu-ld")
-_NEEDED = ("libm.so.6", "libc.so.6")  # expf and log1p; memset
+_NEEDED = "libm.so.6"  # expf and log1p
 _OPTIMISATION = 3
+# A loop that sets or copies a few numbers stays one: the call of a C function takes longer.
+_NO_CALLS = " ".join(
+    f'"no-builtin-{name}"' for name in ("memset", "memset_pattern16", "memcpy", "memmove")
+)
 # The function that a tile calls: `dot` for 64 bytes. %S and %B: what an instruction takes.
 _DOT_TEXT = """
 target triple = "{triple}"
@@ -219,7 +223,8 @@ def _retargeted(text: str, target: Target, data_layout: str) -> str:
         r"^target datalayout = .*$", f'target datalayout = "{data_layout}"', text, flags=re.M
     )
     # Addresses of Python objects that nothing reads here.
-    return re.sub(r"= common ((?:local_unnamed_addr )?global ptr null)", r"= internal \1", text)
+    text = re.sub(r"= common ((?:local_unnamed_addr )?global ptr null)", r"= internal \1", text)
+    return re.sub(r"^(define .*) \{$", rf"\1 {_NO_CALLS} {{", text, flags=re.M)
 
 
 def _drop_unused(module: Any, builder: Any) -> None:  # noqa: ANN401 - llvmlite's
@@ -235,8 +240,7 @@ def link(object_file: Path, library: Path, target: Target) -> str:
     for linker in filter(shutil.which, _LINKERS):
         try:
             with tempfile.TemporaryDirectory() as folder:
-                needed = [_named_library(name, linker, Path(folder), target) for name in _NEEDED]
-                inputs = [object_file, *needed]
+                inputs = [object_file, _named_library(_NEEDED, linker, Path(folder), target)]
                 _run_linker(linker, target, library, name="libraydistill.so", inputs=inputs)
         except subprocess.CalledProcessError as error:
             logger.info("%s: %s", linker, error.stderr.strip())

@@ -11,16 +11,23 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.featurize import Scratch, add_pair, read_text
+from raydistill.serving.featurize import (
+    Scratch,
+    add_pair,
+    add_query,
+    prepare_query,
+    read_text,
+)
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.native.emit import memory
 from raydistill.serving.native.emit.net import (
     ROWS,
+    add_rows,
     fill_logits,
     half,
     keep_known,
     keep_used,
-    sum_bag,
+    scale_bag,
     warm_rows,
 )
 from raydistill.serving.native.emit.session import (
@@ -185,10 +192,8 @@ def _copy_vectors(side: Scratch, model: int, session: Session, start: int) -> No
     halves = memory.matrix_u2(model + head[_VECTORS], num, head[_WORD_DIM])
     bytes_KE = memory.matrix_i1(model + head[_VECTORS], num, head[_WORD_DIM])
     scales = memory.f4(model + head[_VECTOR_SCALES], num)
-    for word in range(len(side.words.words)):
-        if known[word] < 0:
-            continue
-        row = start + word
+    for at, word in enumerate(side.words.listed):
+        row = start + at
         out = memory.f4(session.space.vectors + 4 * row * head[_WORD_DIM], head[_WORD_DIM])
         place = known[word]
         if head[_VECTOR_TYPE] == FLOAT16:
@@ -203,8 +208,10 @@ def _copy_vectors(side: Scratch, model: int, session: Session, start: int) -> No
 @emitted(forceinline=True)
 def _read_query(data: NDArray[np.uint8], model: int, session: Session) -> Scratch:
     query = _read(data, session.head[_MAX_QUERY], session, session.space.query)
-    if session.layout.match and session.head[_VECTOR_TYPE] != FLOAT32:
-        _copy_vectors(query, model, session, 0)
+    if session.layout.match:
+        if session.head[_VECTOR_TYPE] != FLOAT32:
+            _copy_vectors(query, model, session, 0)
+        prepare_query(query, session.space.grams, session.lexicon)
     return query
 
 
@@ -236,14 +243,15 @@ def _list_ids(
 ) -> None:
     """Write the ids of a pair's bags, and its dense features to the network's input `x`.
 
-    The bag of a query's characters is empty unless the query `is_new`: its sum is there already.
+    The query's own ids are written only if it `is_new`: their sums are there already. Those of its
+    words are before the bags.
     """
     head, layout = session.head, session.layout
     ids, ends = _of_row(session.space, row)
     dense = memory.f4(x + 4 * head[_BAGS] * head[_DIM], head[_DENSE])
-    ends[0] = 0
+    ends[0] = add_query(query, layout, ids, 0) if is_new else 0
     grams, lexicon = session.space.grams, session.lexicon
-    add_pair(query, title, grams, lexicon, layout, ids, 0, ends, 0, dense, is_new)
+    add_pair(query, title, grams, lexicon, layout, ids, ends[0], ends, 0, dense, is_new)
     if head[_VOCABULARY]:
         keep_known(ids, ends, session.lexicon)
     if head[_USED + 1]:
@@ -256,10 +264,20 @@ def _list_ids(
 
 
 @emitted(forceinline=True)
-def _sum_bags(is_new: bool, model: int, session: Session, row: int, x: int, before: int) -> None:
-    """Write the bags of a pair to `x`; of a query that is not new, the sum of the row `before`."""
+def _sum_bags(
+    is_new: bool, model: int, session: Session, row: int, x: int, before: int, num_own: int
+) -> int:
+    """Write the bags of a pair to `x`; return the number of ids of the query's words.
+
+    A query that is not new has the `num_own` of the row `before`, their sum and its characters'.
+    """
     head, dim = session.head, session.head[_DIM]
     ids, ends = _of_row(session.space, row)
+    own = memory.f4(session.space.own, dim)
+    if is_new:
+        num_own = ends[0]
+        own[:] = 0
+        add_rows(ids[:num_own], model, head, own)
     of_query = head[_BAGS] - 2 if session.layout.size and not is_new else -1
     for bag in range(head[_BAGS]):
         out = memory.f4(x + 4 * bag * dim, dim)
@@ -268,7 +286,11 @@ def _sum_bags(is_new: bool, model: int, session: Session, row: int, x: int, befo
             for col in range(dim):
                 out[col] = found[col]
         else:
-            sum_bag(ids[ends[bag] : ends[bag + 1]], model, head, out)
+            for col in range(dim):
+                out[col] = np.float32(0) if bag else own[col]
+            add_rows(ids[ends[bag] : ends[bag + 1]], model, head, out)
+            scale_bag(out, ends[bag + 1] - ends[bag] + (0 if bag else num_own))
+    return num_own
 
 
 @emitted
@@ -311,7 +333,7 @@ def score_texts(
     width = session.head[_BAGS] * session.head[_DIM] + session.head[_DENSE]
     buffers, query = session.space, session.space.query
     scale = np.float32(memory.f8(model, HEADER_WORDS)[_TEMPERATURE])
-    was_new = True
+    was_new, num_own = True, 0
     for start in range(0, num, ROWS):
         rows, x, is_new = min(ROWS, num - start), buffers.x, False
         for row in range(start, start + rows + 1):
@@ -329,9 +351,8 @@ def score_texts(
             # memory.
             if row > start:
                 before = x + 4 * ((row - 2 - start) % ROWS) * width
-                _sum_bags(
-                    was_new, model, session, row - 1, x + 4 * (row - 1 - start) * width, before
-                )
+                here = x + 4 * (row - 1 - start) * width
+                num_own = _sum_bags(was_new, model, session, row - 1, here, before, num_own)
             was_new = is_new
         logits = out[start : start + rows]
         fill_logits(

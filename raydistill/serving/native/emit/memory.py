@@ -283,7 +283,7 @@ def _bag_int8(
     scales: Any,  # noqa: ANN401
     out: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
-    """Write the sum of PANEL columns of a bag's rows, each times its scale, in registers.
+    """Add PANEL columns of a bag's rows, each times its scale, to the result, in registers.
 
     All arguments are int64: addresses of the `num` ids, at least 1, of the first of the columns, of
     the scales and of the result. An id below 0 adds 0.
@@ -306,8 +306,9 @@ def _bag_int8(
             floats = builder.sitofp(values, _VECTOR)
             return [builder.fadd(sums[0], builder.fmul(_splat(builder, scale, _VECTOR), floats))]
 
-        (total,) = _loop(builder, [(0, 0)], [ir.Constant(_VECTOR, [0.0] * PANEL)], added, num)
-        builder.store(total, builder.inttoptr(out, _VECTOR.as_pointer()), align=4)
+        place = builder.inttoptr(out, _VECTOR.as_pointer())
+        (total,) = _loop(builder, [(0, 0)], [builder.load(place, align=4)], added, num)
+        builder.store(total, place, align=4)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6), codegen
@@ -322,21 +323,6 @@ def _address(typing: Any, array: Any) -> Any:  # noqa: ANN401 - numba's types
         return builder.ptrtoint(made.data, _WORD)
 
     return types.int64(array), codegen
-
-
-@intrinsic
-def _prefetch(typing: Any, address: Any) -> Any:  # noqa: ANN401 - numba's types
-    """Begin to load the cache line of an address that is read soon."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        pointer = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, _INT, _INT, _INT])
-        named = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")  # type: ignore[no-untyped-call]
-        read, all_caches, data = (ir.Constant(_INT, value) for value in (0, 3, 1))
-        builder.call(named, [builder.inttoptr(args[0], pointer), read, all_caches, data])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
 
 
 @intrinsic
@@ -355,7 +341,6 @@ def _call(typing: Any, function: Any, given: Any) -> Any:  # noqa: ANN401 - numb
 
 address: Any = _address
 call: Any = _call
-prefetch: Any = _prefetch
 bag_int8: Any = _bag_int8
 tile_1x4, tile_1x1, tile_4x1 = _tile(1, 4), _tile(1, 1), _tile(4, 1)
 int8_tile_1x4, int8_tile_1x1, int8_tile_4x1 = _int8_tile(1, 4), _int8_tile(1, 1), _int8_tile(4, 1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from raydistill.serving.lexicon import Lexicon, find_word
 from raydistill.serving.machine_code.emitted import emitted
+from raydistill.serving.machine_code.prefetch import prefetch
 from raydistill.serving.native.emit import memory
 from raydistill.serving.native.emit.text.unicode import signed
 from raydistill.serving.native.int8_layers import LEAST, MOST, ZERO
@@ -52,43 +53,37 @@ def half(bits: np.uint16) -> np.float32:
 
 
 @emitted
-def _scaled(out_D: Floats, count: int) -> None:
-    """The sum of a bag divided by the root of the number of its ids, as in `sum_bags`."""
+def scale_bag(out_D: Floats, count: int) -> None:
+    """Divide the sum of a bag by the root of the number of its ids, as `sum_bags`."""
     scale = np.float32(1 / np.sqrt(max(count, 1)))
     for col in range(len(out_D)):
         out_D[col] *= scale
 
 
 @emitted
-def sum_float32(ids: NDArray[np.int32], table_VD: Floats, out_D: Floats) -> None:
-    """Write sum / sqrt(count) of the rows of a bag; an id below 0 has no row, and is counted."""
-    for col in range(len(out_D)):
-        out_D[col] = 0
+def add_float32(ids: NDArray[np.int32], table_VD: Floats, out_D: Floats) -> None:
+    """Add the rows of ids; an id below 0 has none."""
     for at in range(len(ids)):
         if ids[at] < 0:
             continue
         row = table_VD[ids[at]]
         for col in range(len(out_D)):
             out_D[col] += row[col]
-    _scaled(out_D, len(ids))
 
 
 @emitted
-def sum_float16(ids: NDArray[np.int32], table_VD: NDArray[np.uint16], out_D: Floats) -> None:
+def add_float16(ids: NDArray[np.int32], table_VD: NDArray[np.uint16], out_D: Floats) -> None:
     """The same with a table of float16."""
-    for col in range(len(out_D)):
-        out_D[col] = 0
     for at in range(len(ids)):
         if ids[at] < 0:
             continue
         row = table_VD[ids[at]]
         for col in range(len(out_D)):
             out_D[col] += half(row[col])
-    _scaled(out_D, len(ids))
 
 
 @emitted
-def sum_int8(
+def add_int8(
     ids: NDArray[np.int32], table_VD: NDArray[np.int8], scales_V: Floats, out_D: Floats
 ) -> None:
     """The same with a table of int8 and a scale for each row, PANEL columns at a time."""
@@ -99,22 +94,19 @@ def sum_int8(
             *(memory.address(ids), len(ids), memory.address(table_VD) + col, dim),
             *(memory.address(scales_V), memory.address(out_D) + 4 * col),
         )
-    for col in range(whole, dim):
-        out_D[col] = 0
     for at in range(len(ids) if whole < dim else 0):
         if ids[at] < 0:
             continue
         row, scale = table_VD[ids[at]], scales_V[ids[at]]
         for col in range(whole, dim):
             out_D[col] += scale * np.float32(row[col])
-    _scaled(out_D, len(ids))
 
 
 @emitted
 def keep_known(ids: NDArray[np.int32], ends: NDArray[np.int64], lexicon: Lexicon) -> None:
     """Rows of the ids that the vocabulary has, in place, as `featurize._known_rows`."""
     count = start = 0
-    for bag in range(1, len(ends)):
+    for bag in range(len(ends)):
         stop = ends[bag]
         for at in range(start, stop):
             row = find_word(np.uint64(ids[at]), lexicon.ngrams_R, lexicon.ngram_places)
@@ -142,22 +134,22 @@ def warm_rows(ids: NDArray[np.int32], model: int, head: NDArray[np.int64]) -> No
     is_int8, scales = head[_TABLE_TYPE] == INT8, model + head[_TABLE_SCALES]
     for at in range(len(ids)):
         row = max(ids[at], 0)
-        memory.prefetch(table + row * row_bytes)
+        prefetch(table + row * row_bytes)
         if is_int8:
-            memory.prefetch(scales + 4 * row)
+            prefetch(scales + 4 * row)
 
 
 @emitted
-def sum_bag(ids: NDArray[np.int32], model: int, head: NDArray[np.int64], out_D: Floats) -> None:
-    """Write a bag's columns."""
+def add_rows(ids: NDArray[np.int32], model: int, head: NDArray[np.int64], out_D: Floats) -> None:
+    """Add the columns of ids, which may be a part of a bag."""
     table, num_rows = model + head[_TABLE], head[_TABLE + 1] // head[_DIM]
     if head[_TABLE_TYPE] == FLOAT32:
-        sum_float32(ids, memory.matrix_f4(table, num_rows, head[_DIM]), out_D)
+        add_float32(ids, memory.matrix_f4(table, num_rows, head[_DIM]), out_D)
     elif head[_TABLE_TYPE] == FLOAT16:
-        sum_float16(ids, memory.matrix_u2(table, num_rows, head[_DIM]), out_D)
+        add_float16(ids, memory.matrix_u2(table, num_rows, head[_DIM]), out_D)
     else:
         values = memory.matrix_i1(table, num_rows, head[_DIM])
-        sum_int8(ids, values, memory.f4(model + head[_TABLE_SCALES], num_rows), out_D)
+        add_int8(ids, values, memory.f4(model + head[_TABLE_SCALES], num_rows), out_D)
 
 
 @emitted

@@ -30,11 +30,11 @@ from raydistill.serving.native.layout import (
     WINDOW_BYTES_A_CHAR,
     WINDOW_MORE_BYTES,
 )
-from raydistill.serving.text.trigram_table import TrigramTable, num_short, num_slots
+from raydistill.serving.text.trigram_table import TrigramTable, num_slots
 from raydistill.serving.units.table import UnitTable
 
 _MATCH, _UNITS, _SIZE, _BAGS = AT["match"], AT["units"], AT["char_ngrams"], AT["bags"]
-_SHIFT, _GROWTH, _SHORT = AT["shift"], AT["growth"], AT["short"]
+_DIM, _SHIFT, _GROWTH, _SHORT = AT["dim"], AT["shift"], AT["growth"], AT["short"]
 _MAX_QUERY, _MAX_TITLE = AT["max_query"], AT["max_title"]
 _VECTOR_TYPE, _WORD_DIM = AT["vector_type"], AT["word_dim"]
 _LONGEST, _INCH, _FOOT = AT["longest"], AT["inch"], AT["foot"]
@@ -70,6 +70,7 @@ class Space(NamedTuple):
     bounds: NDArray[np.int32]  # where a text begins and ends
     vectors: int  # address of the float32 vectors of a pair's words; if stored in another type
     layers: NDArray[np.int64]  # of the model
+    own: int  # address of the sum of a query's own n-grams
     x: int  # addresses of the activations of ROWS rows
     first: int
     second: int
@@ -102,11 +103,12 @@ def _words(at: int, num: int) -> tuple[TextWords, int]:
         memory.f4(match + step, num),
         memory.i4(match + 2 * step, num),
         memory.i4(match + 3 * step, num),
-        memory.f4(match + 4 * step, num),
+        memory.i4(match + 4 * step, num),
         memory.f4(match + 5 * step, num),
         memory.f4(match + 6 * step, num),
+        memory.f4(match + 7 * step, num),
     )
-    return words, match + 7 * step
+    return words, match + 8 * step
 
 
 @emitted
@@ -122,6 +124,7 @@ def _side(at: int, head: NDArray[np.int64], max_chars: int) -> tuple[Scratch, in
     classes = spelled + rounded(4 * grown)
     spaced = classes + rounded(grown)
     grams = spaced + rounded(12 * grown)
+    mean = grams + rounded(24 * grown)
     side = Scratch(
         words,
         memory.u4(points, most),
@@ -129,24 +132,25 @@ def _side(at: int, head: NDArray[np.int64], max_chars: int) -> tuple[Scratch, in
         memory.u1(classes, grown),
         memory.u4(spaced, 3 * grown),
         memory.u8(grams, 3 * grown),
+        memory.f4(mean, head[_WORD_DIM]),
     )
-    return side, grams + rounded(24 * grown)
+    return side, mean + rounded(4 * head[_WORD_DIM])
 
 
 @emitted
 def _grams(at: int, slots: int, num_query: int, num_title: int) -> tuple[TrigramTable, int]:
     """The table of a query's trigrams from the address `at` on; and its end."""
-    flags = at + rounded(8 * slots)
-    query = flags + rounded(slots)
-    title, step = query + rounded(4 * num_query), rounded(4 * num_title)
+    nexts, step = at + rounded(4 * slots), rounded(4 * num_query)
+    found = nexts + 2 * step
+    places = found + rounded(num_query)
     table = TrigramTable(
-        memory.u8(at, slots),
-        memory.flags(flags, slots),
-        memory.u4(query, num_query),
-        memory.u4(title, num_title),
-        memory.u4(title + step, num_title),
+        memory.i4(at, slots),
+        memory.i4(nexts, num_query),
+        memory.i4(nexts + step, num_query),
+        memory.flags(found, num_query),
+        memory.i4(places, num_title),
     )
-    return table, title + 2 * step
+    return table, places + rounded(4 * num_title)
 
 
 @emitted
@@ -178,7 +182,7 @@ def space(at: int, model: int, head: NDArray[np.int64]) -> Space:
     title, at = _side(at, head, head[_MAX_TITLE])
     num_words = len(query.words.words) + len(title.words.words)
     slots = num_slots(len(query.grams))
-    grams, ids_at = _grams(at, slots, len(query.grams), num_short(len(title.grams)))
+    grams, ids_at = _grams(at, slots, len(query.grams), len(title.grams))
     # Per word 2 n-grams and a tagged one, and as many character n-grams as spaced characters; one
     # more id a side.
     ids = memory.i4(ids_at, 2 * (6 * num_words + 2))
@@ -188,12 +192,13 @@ def space(at: int, model: int, head: NDArray[np.int64]) -> Space:
     buffers, utf8, vectors = _cleaning(ends_at + rounded(8 * len(ends)), most)
     bounds, vectors = memory.i4(vectors, 2), vectors + ALIGN
     has_copies = head[_VECTOR_TYPE] != FLOAT32
-    x = vectors + (rounded(4 * num_words * head[_WORD_DIM]) if has_copies else 0)
+    own = vectors + (rounded(4 * num_words * head[_WORD_DIM]) if has_copies else 0)
+    x = own + rounded(4 * head[_DIM])
     most = widest(layers)
     step, quants = rounded(4 * ROWS * most), x + 3 * rounded(4 * ROWS * most)
     steps = quants + rounded(ROWS * (most + GROUP))
     return Space(
-        *(query, title, grams, ids, ends, buffers, utf8, bounds, vectors, layers),
+        *(query, title, grams, ids, ends, buffers, utf8, bounds, vectors, layers, own),
         *(x, x + step, x + 2 * step, quants, steps, steps + rounded(4 * ROWS)),
     )
 

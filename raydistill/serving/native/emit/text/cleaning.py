@@ -31,7 +31,6 @@ from raydistill.serving.native.emit.text.unicode import (
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME, mix64
 
 _BLANK, _TILDE, _AMPERSAND, _SEMICOLON, _NUMBER_SIGN, _QUOTE = 0x20, 0x7E, 0x26, 0x3B, 0x23, 0x27
-_SLASHES = (0x2F, 0x2044)
 _ORDINAL, _DEGREE, _ACUTE = 0xBA, 0xB0, 0x301
 _MOST_NAME, _MOST_DECIMALS, _MOST_HEXADECIMALS = 31, 7, 6
 # `cleaning._MOST_PASSES`, then `&` is removed; the second limit is reached by false tables only.
@@ -154,8 +153,13 @@ def _end_of_fraction(points: Points, at: int, num: int) -> int:
     stop = at
     while stop < num and _is_raised(signed(points[stop])):
         stop += 1
-    is_whole = stop > at and stop < num and points[stop] in _SLASHES
+    is_whole = stop > at and stop < num and _is_slash(points[stop])
     return stop + 1 if is_whole else at
+
+
+@emitted
+def _is_slash(code: int) -> bool:
+    return code == 0x2F or code == 0x2044
 
 
 @emitted
@@ -165,7 +169,7 @@ def _is_fraction(code: int) -> bool:
 
 @emitted
 def _is_raised(code: int) -> bool:
-    return code in (0x2070, 0xB9, 0xB2, 0xB3) or 0x2074 <= code <= 0x2079
+    return code == 0xB9 or 0xB2 <= code <= 0xB3 or code == 0x2070 or 0x2074 <= code <= 0x2079
 
 
 @emitted
@@ -342,14 +346,17 @@ def _number(points: Points, start: int, stop: int, tables: UnicodeTables) -> int
 def is_plain(data: NDArray[np.uint8], most: int) -> bool:
     """Whether a text's first `most` characters are clean: `cleaning.is_odd` finds nothing in them.
 
-    One more byte is looked at: a mark would join the last character.
+    One more byte is looked at: a mark would join the last character. After a last `&` a name may
+    follow.
     """
     num = min(len(data), most + 1)
     if num == 0:
         return True
-    is_odd = data[0] == _BLANK or (num == len(data) and data[num - 1] == _BLANK)
+    last = data[num - 1]
+    is_odd = data[0] == _BLANK or last == (_BLANK if num == len(data) else _AMPERSAND)
     for at in range(num):
-        is_odd |= (data[at] < _BLANK) | (data[at] > _TILDE) | (data[at] == _AMPERSAND)
+        is_odd |= (data[at] < _BLANK) | (data[at] > _TILDE)
     for at in range(1, num):
-        is_odd |= (data[at] == _BLANK) & (data[at - 1] == _BLANK)
+        is_blank, before = data[at] == _BLANK, data[at - 1]
+        is_odd |= (is_blank & (before == _BLANK)) | ((not is_blank) & (before == _AMPERSAND))
     return not is_odd
