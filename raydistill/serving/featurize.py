@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raydistill.serving.feature_spec import Features, NgramSpec
 from raydistill.serving.lexicon import Lexicon, find_word
-from raydistill.serving.machine_code.compiled import compiled, leaf
+from raydistill.serving.machine_code.compiled import borrowing, compiled
 from raydistill.serving.match_features import (
     TextWords,
     allocate_words,
@@ -111,12 +111,12 @@ def spelled_words(texts: Texts, *, spec: NgramSpec) -> list[list[str]]:
     ]
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _bigram(left: np.uint64, right: np.uint64) -> np.uint64:
     return mix64(left * _BIGRAM + right)
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _add_ngrams(
     words: NDArray[np.uint64], shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
@@ -131,7 +131,7 @@ def _add_ngrams(
     return at + 1
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _add_tagged(
     query: TextWords, title: TextWords, shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:
@@ -214,7 +214,7 @@ def read_text(
     return Scratch(words, *scratch[1:4], spaced[:end], grams, scratch.mean_E)
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def prepare_query(query: Scratch, grams: TrigramTable, lexicon: Lexicon) -> None:
     """Write what the match features of all titles need of a query that was read."""
     weigh_words(query.words, lexicon.idf_I)
@@ -222,7 +222,7 @@ def prepare_query(query: Scratch, grams: TrigramTable, lexicon: Lexicon) -> None
     index_query(query.grams, grams)
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _is_as_before(texts: Block, row: int) -> bool:
     """Whether a text equals that of the previous row."""
     data, offsets = texts
@@ -235,7 +235,7 @@ def _is_as_before(texts: Block, row: int) -> bool:
     return True
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def add_query(query: Scratch, layout: Layout, ids: NDArray[np.int32], at: int) -> int:
     """Write the ids of a query's words, with which a pair begins, from `at` on; their end."""
     if len(query.words.words) == 0:  # single texts
@@ -243,7 +243,7 @@ def add_query(query: Scratch, layout: Layout, ids: NDArray[np.int32], at: int) -
     return _add_ngrams(query.words.words, layout.shift, ids, at)
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def add_pair(
     query: Scratch,
     title: Scratch,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.machine_code.compiled import compiled, leaf
+from raydistill.serving.machine_code.compiled import borrowing, compiled
 
 _SLOTS_PER_WORD = 4  # with 2 a quarter of a title's words are not at the first place that is read
 IDF, WORDS, VECTORS, NGRAMS = "idf", "words", "word_vectors", "ngrams"  # names in a bundle's arrays
@@ -93,7 +93,7 @@ def unit_rows(vectors_KE: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors_KE / np.where(lengths > 0, lengths, 1), np.float32)
 
 
-@leaf
+@borrowing
 def find_word(word: np.uint64, words_K: NDArray[np.uint64], places: NDArray[np.int32]) -> int:
     """The index of a word in `words_K`, or -1; `places` is its hash table."""
     mask = len(places) - 1

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.serving.lexicon import Lexicon, find_word
-from raydistill.serving.machine_code.compiled import compiled, leaf
+from raydistill.serving.machine_code.compiled import borrowing, compiled
 from raydistill.serving.machine_code.prefetch import prefetch_item
 from raydistill.serving.text.trigram_table import TrigramTable, cover
 from raydistill.serving.tokenizer import word_hash
@@ -34,7 +34,7 @@ DENSE_NAMES = (
     *("head_near", "head_last_near", "last_before_head"),
 )
 NUM_DENSE = len(DENSE_NAMES)
-_ONE = np.uint64(1)
+_32 = np.uint64(32)
 _AT_TITLE = len(_KINDS) * len(_SUMMARIES)
 # The word before one of these is the head of the title (what the product is); the words after it
 # tell what it has, is for, or looks like. English, German, Dutch, French, Spanish; words are folded
@@ -107,7 +107,7 @@ def slice_words(scratch: TextWords, num: int, num_listed: int) -> TextWords:
     )
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def match_words(query: TextWords, title: TextWords) -> None:
     """Fill `match` and `found` of both sides and `times` of the query."""
     for t in range(len(title.words)):
@@ -124,39 +124,29 @@ def match_words(query: TextWords, title: TextWords) -> None:
                     title.match[t] = q
 
 
-@leaf(forceinline=True)
-def _idf_shift(idf_I: NDArray[np.float32]) -> np.uint64:
-    bits, size = 0, len(idf_I)
-    while size > 1:
-        size >>= 1
-        bits += 1
-    return np.uint64(63 - bits)
+@borrowing(forceinline=True)
+def _idf_place(word: np.uint64, num: int) -> int:
+    """The index of a word's IDF among `num`, a power of 2 of at most 32 bits: its highest bits."""
+    return int(np.int64(((word >> _32) * np.uint64(num)) >> _32))
 
 
-@leaf(forceinline=True)
-def _idf_place(word: np.uint64, shift: np.uint64) -> int:
-    """The index of a word's IDF: the highest bits of its hash."""
-    return int(np.int64((word >> _ONE) >> shift))  # never by 64
-
-
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def weigh_words(words: TextWords, idf_I: NDArray[np.float32]) -> None:
     """Fill `weight`."""
-    shift = _idf_shift(idf_I)
     for at in range(len(words.words)):
-        words.weight[at] = idf_I[_idf_place(words.words[at], shift)]
+        words.weight[at] = idf_I[_idf_place(words.words[at], len(idf_I))]
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def look_up_words(words: TextWords, num: int, lexicon: Lexicon) -> int:
     """Fill `known` and `listed` of the first `num` words; return the number of those listed.
 
     Their IDF comes from memory until `weigh_words`.
     """
-    shift, mask = _idf_shift(lexicon.idf_I), len(lexicon.places) - 1
+    num_idf, mask = len(lexicon.idf_I), len(lexicon.places) - 1
     # Each loop reads from memory for all words at once: no word waits for the branches of another.
     for at in range(num):
-        prefetch_item(lexicon.idf_I, _idf_place(words.words[at], shift))
+        prefetch_item(lexicon.idf_I, _idf_place(words.words[at], num_idf))
         words.known[at] = lexicon.places[np.int64(words.words[at]) & mask]
     if len(lexicon.words_K) == 0:
         return 0
@@ -174,7 +164,7 @@ def look_up_words(words: TextWords, num: int, lexicon: Lexicon) -> int:
     return num_listed
 
 
-@leaf(fastmath={"reassoc", "contract"}, forceinline=True)
+@borrowing(fastmath={"reassoc", "contract"}, forceinline=True)
 def _dot(one_E: NDArray[np.float32], other_E: NDArray[np.float32]) -> np.float32:
     """The cosine of two vectors of length 1."""
     total = np.float32(0)
@@ -183,14 +173,14 @@ def _dot(one_E: NDArray[np.float32], other_E: NDArray[np.float32]) -> np.float32
     return np.float32(total)
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _find_near(query: TextWords, title: TextWords, vectors_KE: NDArray[np.float32]) -> None:
     """Fill `near`: 1 for a word that the other side has, else the highest cosine, at least 0."""
     for t in range(len(title.words)):
         title.near[t] = title.match[t] >= 0
     for q in range(len(query.words)):
         query.near[q] = query.match[q] >= 0
-    for q in query.listed if vectors_KE.shape[1] else query.listed[:0]:
+    for q in query.listed:
         vector = vectors_KE[query.known[q]]
         for t in title.listed:
             if query.near[q] == 1 and title.near[t] == 1:
@@ -200,7 +190,7 @@ def _find_near(query: TextWords, title: TextWords, vectors_KE: NDArray[np.float3
             title.near[t] = max(title.near[t], cosine)
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _mean_and_weighted(
     values: NDArray[np.float32], weight: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
@@ -213,7 +203,7 @@ def _mean_and_weighted(
     out[1] = weighted / all_weight if all_weight > 0 else 0.0
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _summarise(values: NDArray[np.float32], query: TextWords, out: NDArray[np.float32]) -> None:
     """Write mean, IDF-weighted mean, minimum, value of the last word, and mean of missing words."""
     _mean_and_weighted(values, query.weight, out)
@@ -228,7 +218,7 @@ def _summarise(values: NDArray[np.float32], query: TextWords, out: NDArray[np.fl
     out[4] = missing / num_missing if num_missing else 1.0
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _rarity(query: TextWords, num_title_words: int, out: NDArray[np.float32]) -> float:
     """Write the highest IDF of missing, of dissimilar and of all words, and the sum; return BM25.
 
@@ -247,12 +237,12 @@ def _rarity(query: TextWords, num_title_words: int, out: NDArray[np.float32]) ->
     return score
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _log1p(num: int) -> float:
     return float(_LOGS[num]) if num < len(_LOGS) else float(np.log1p(num))
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _order(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None:
     """Write the features of the number and order of words: log_query_words to query_unknown."""
     num_q, num_t = len(query.words), len(title.words)
@@ -278,7 +268,7 @@ def _order(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None
     out[7] = unknown / max(num_q, 1)
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _numbers(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> None:
     """Write the features of words with a digit: query_numbers to title_numbers."""
     asked, found = 0, 0
@@ -294,7 +284,7 @@ def _numbers(query: TextWords, title: TextWords, out: NDArray[np.float32]) -> No
     out[3] = digits / max(len(title.words), 1)
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
     """Whether a word is among others; without a branch several are compared at once."""
     found = False
@@ -303,7 +293,7 @@ def _is_one_of(word: np.uint64, words: NDArray[np.uint64]) -> bool:
     return found
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _head_place(title: TextWords) -> int:
     """The index of a title's head, the word that names the product; -1 without words."""
     for t in range(1, len(title.words)):
@@ -318,7 +308,7 @@ def _head_place(title: TextWords) -> int:
     return len(title.words) - 1
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _head(
     query: TextWords, title: TextWords, vectors_KE: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
@@ -338,7 +328,7 @@ def _head(
             out[2] = (head - t) / (head + 1)
 
 
-@leaf(fastmath={"reassoc", "contract"}, forceinline=True)
+@borrowing(fastmath={"reassoc", "contract"}, forceinline=True)
 def mean_vector(
     words: TextWords, vectors_KE: NDArray[np.float32], out_E: NDArray[np.float32]
 ) -> None:
@@ -357,7 +347,7 @@ def mean_vector(
             out_E[col] *= scale
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def fill_match_features(
     query: TextWords,
     title: TextWords,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.machine_code.compiled import compiled, leaf
+from raydistill.serving.machine_code.compiled import borrowing, compiled
 from raydistill.serving.text.arrow_text import MAX_BYTES, Block, Texts, row_blocks
 from raydistill.serving.text.characters import (
     FIRST_TAG,
@@ -66,7 +66,7 @@ def _joined(parts: Sequence[bytes]) -> Texts:
     return np.frombuffer(data, np.uint8), narrow
 
 
-@leaf
+@borrowing
 def longest(offsets: NDArray[np.int32]) -> int:
     """The number of bytes of the longest text."""
     most = 0
@@ -75,7 +75,7 @@ def longest(offsets: NDArray[np.int32]) -> int:
     return most
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _is_ascii(data: NDArray[np.uint8], start: int, stop: int) -> bool:
     bits = np.uint8(0)
     for at in range(start, stop):
@@ -83,7 +83,7 @@ def _is_ascii(data: NDArray[np.uint8], start: int, stop: int) -> bool:
     return bool(bits < 0x80)
 
 
-@leaf
+@borrowing
 def decode(
     data: NDArray[np.uint8],
     start: int,
@@ -143,7 +143,7 @@ def spell(
     return spelled, normalize_units(points, num, tables[0], table, spelled)
 
 
-@leaf
+@borrowing
 def classify(
     points: NDArray[np.uint32],
     num: int,
@@ -166,7 +166,7 @@ def classify(
         out[at] = kind
 
 
-@leaf
+@borrowing
 def _in_context(
     points: NDArray[np.uint32],
     at: int,
@@ -189,7 +189,7 @@ def _in_context(
     return np.uint8(SKIP) if is_inside else kind
 
 
-@leaf
+@borrowing
 def _contract(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], out: NDArray[np.uint8]
 ) -> bool:
@@ -213,13 +213,13 @@ def _contract(
     return True
 
 
-@leaf
+@borrowing
 def _is_word(code: int, kinds: NDArray[np.uint8]) -> bool:
     kind = kinds[code] if code < len(kinds) else np.uint8(SINGLE_CHAR_WORD)
     return bool((kind == WORD) | (kind == MARK))
 
 
-@leaf
+@borrowing
 def _is_tail(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
     """Whether the word at `at` is an English ending after an apostrophe: s d m ll re ve."""
     d, e, ell, m, r, s, v = 100, 101, 108, 109, 114, 115, 118
@@ -236,7 +236,7 @@ def _is_tail(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.ui
     return (first == ell and second == ell) or (first in (r, v) and second == e)
 
 
-@leaf
+@borrowing
 def split_words(
     points: NDArray[np.uint32],
     classes: NDArray[np.uint8],
@@ -317,7 +317,7 @@ def _single_words(texts: Block, tables: Tables) -> tuple[NDArray[np.uint64], NDA
     return hashes, single
 
 
-@leaf
+@borrowing
 def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
     """Write the trigrams of the `spaced` characters of a text, 3 x 21 bits each; their number."""
     for at in range(len(spaced) - 2):
@@ -326,7 +326,7 @@ def trigrams(spaced: NDArray[np.uint32], out: NDArray[np.uint64]) -> int:
     return max(len(spaced) - 2, 0)
 
 
-@leaf
+@borrowing
 def char_ngrams(
     spaced: NDArray[np.uint32], size: int, shift: np.uint64, ids: NDArray[np.int32], at: int
 ) -> int:

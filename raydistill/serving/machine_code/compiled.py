@@ -66,25 +66,25 @@ def compiled(
 
 
 @overload
-def leaf(function: _Function) -> Dispatcher[_Function]: ...
+def borrowing(function: _Function) -> Dispatcher[_Function]: ...
 
 
 @overload
-def leaf(
+def borrowing(
     *, fastmath: bool | set[str] = ..., forceinline: bool = ...
 ) -> Callable[[_Function], Dispatcher[_Function]]: ...
 
 
-def leaf(
+def borrowing(
     function: Callable[..., Any] | None = None,
     *,
     fastmath: bool | set[str] = False,
     forceinline: bool = False,
 ) -> Any:
-    """`compiled` for a function that makes no array and returns none.
+    """`compiled` for a function that borrows its arrays: it makes none and returns none.
 
-    It counts no references to arrays, which its caller holds: that takes a quarter of the time of a
-    pair's features. numba refuses one that makes an array.
+    It counts no references to them, as its caller holds them: that takes a quarter of the time of a
+    pair's features. numba refuses a function that makes an array.
     """
     options = {"fastmath": fastmath, "forceinline": forceinline, "_nrt": False}
     return partial(_compiled, options) if function is None else _compiled(options, function)

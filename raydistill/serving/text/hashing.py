@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raydistill.serving.machine_code.compiled import compiled, leaf
+from raydistill.serving.machine_code.compiled import borrowing, compiled
 from raydistill.serving.text.arrow_text import Texts, row_blocks, to_texts
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def mix64(value: np.uint64) -> np.uint64:
     return value ^ (value >> _SHIFT)
 
 
-@leaf
+@borrowing
 def hash_bytes(data: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
     """The hash of the bytes start..stop, without stop."""
     state = FNV_OFFSET

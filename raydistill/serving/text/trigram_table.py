@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.machine_code.compiled import leaf
+from raydistill.serving.machine_code.compiled import borrowing
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: Knuth's multiplicative hashing
 _LEAST_BITS, _SLOTS_PER_KEY = 9, 4  # 2^9 slots or more: few trigrams of a title share a slot
@@ -32,7 +32,7 @@ class TrigramTable(NamedTuple):
     places_M: NDArray[np.int32]  # indices in the title of trigrams whose hash the query has
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def num_slots(num_grams: int) -> int:
     """S, for N trigrams."""
     size = 1 << _LEAST_BITS
@@ -41,7 +41,7 @@ def num_slots(num_grams: int) -> int:
     return size
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _shift(num_grams: int) -> np.uint64:
     """What a hash of 64 bits is shifted by to be a slot."""
     bits = _LEAST_BITS
@@ -50,13 +50,13 @@ def _shift(num_grams: int) -> np.uint64:
     return _64 - np.uint64(bits)
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _slot(gram: np.uint64, shift: np.uint64) -> int:
     # The cast to 32 bits tells the compiler that the index is not negative.
     return int(np.int64(np.uint32((gram * _FACTOR) >> shift)))
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def index_query(grams_N: NDArray[np.uint64], table: TrigramTable) -> None:
     """Fill the table's parts that are of a query alone."""
     firsts, nexts, sames, shift = table.firsts_S, table.nexts_N, table.sames_N, _shift(len(grams_N))
@@ -73,7 +73,7 @@ def index_query(grams_N: NDArray[np.uint64], table: TrigramTable) -> None:
         sames[q] = same
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def find_trigrams(
     grams_N: NDArray[np.uint64], grams_M: NDArray[np.uint64], table: TrigramTable
 ) -> int:
@@ -96,7 +96,7 @@ def find_trigrams(
     return num_found
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def cover(
     grams_N: NDArray[np.uint64],
     grams_M: NDArray[np.uint64],
@@ -118,7 +118,7 @@ def cover(
     return found / max(len(grams_N), 1), found_of_title / max(len(grams_M), 1)
 
 
-@leaf(forceinline=True)
+@borrowing(forceinline=True)
 def _count_gram(
     gram: np.uint64,
     hit: bool,

@@ -8,15 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.machine_code.compiled import leaf
+from raydistill.serving.machine_code.compiled import borrowing
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME
-from raydistill.serving.units.numerals import (
-    DASH,
-    is_digit,
-    is_number,
-    num_digits,
-    past_blanks,
-)
+from raydistill.serving.units.numerals import DASH, is_digit, is_number, num_digits, past_blanks
 from raydistill.serving.units.points import (
     PRIME,
     QUOTE,
@@ -39,7 +33,7 @@ _LEAST_WORD = 4  # letters of a word after the foot sign: 6'runner; not the 80's
 _NO_PLACE = -1
 
 
-@leaf
+@borrowing
 def signed_unit(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> tuple[int, int]:
@@ -69,7 +63,7 @@ def signed_unit(
     return _NO_PLACE, at
 
 
-@leaf
+@borrowing
 def named_unit(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> tuple[int, int, int]:
@@ -103,7 +97,7 @@ def named_unit(
     return place, 0, stop
 
 
-@leaf
+@borrowing
 def _goes_on(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
     """Whether another measure begins at `at`: 6ft3in, 3in1; not 47lb650v."""
     digits = num_digits(points, at, num)
@@ -114,7 +108,7 @@ def _goes_on(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.ui
     return letters > 1 or not (stop < num and is_inside(points[stop], kinds))
 
 
-@leaf
+@borrowing
 def _place_of(state: np.uint64, table: UnitTable) -> int:
     """The unit whose name has this hash, or -1."""
     found, size = 0, len(table.hashes_H)
@@ -127,13 +121,13 @@ def _place_of(state: np.uint64, table: UnitTable) -> int:
     return int(table.places_H[found]) if table.hashes_H[found] == state else _NO_PLACE
 
 
-@leaf
+@borrowing
 def _is_times_between(points: NDArray[np.uint32], at: int, num: int) -> bool:
     """Whether `at` is an x directly before a digit."""
     return points[at] == X and at + 1 < num and is_digit(points[at + 1])
 
 
-@leaf
+@borrowing
 def _power(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]
 ) -> tuple[int, int]:
@@ -147,7 +141,7 @@ def _power(
     return int(points[at]) - 48, at + 1
 
 
-@leaf
+@borrowing
 def _is_no_letter_unit(points: NDArray[np.uint32], at: int, start: int, num: int) -> bool:
     """Whether a single letter not directly after its number is no unit: 2 a day, 2 v-neck tees.
 
@@ -161,7 +155,7 @@ def _is_no_letter_unit(points: NDArray[np.uint32], at: int, start: int, num: int
     return start + 1 < num and points[start + 1] == DASH
 
 
-@leaf
+@borrowing
 def _skip(points: NDArray[np.uint32], at: int, num: int) -> int:
     """The offset after what may separate a number and its unit: full stop, blanks, one dash."""
     if at < num and points[at] == _DOT and not is_number(points, at, num):
@@ -172,7 +166,7 @@ def _skip(points: NDArray[np.uint32], at: int, num: int) -> int:
     return past_blanks(points, at, num)
 
 
-@leaf
+@borrowing
 def behind_times(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> int:
     """The start of the number that follows a multiplication sign (x, *, by) at `at`; 0 if none."""
     at = _skip(points, at, num)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.machine_code.compiled import leaf
+from raydistill.serving.machine_code.compiled import borrowing
 from raydistill.serving.text.hashing import FNV_OFFSET, FNV_PRIME
 from raydistill.serving.units.measures import behind_times, named_unit, signed_unit
 from raydistill.serving.units.numerals import (
@@ -50,7 +50,7 @@ _FIRST_NOT_LATIN = 0x370
 _NO_PREFIXES = np.array([name_hash(word) for word in NO_PREFIXES], np.uint64)
 
 
-@leaf
+@borrowing
 def normalize_units(
     points: NDArray[np.uint32],
     num: int,
@@ -96,7 +96,7 @@ def normalize_units(
     return count
 
 
-@leaf
+@borrowing
 def _is_measure(
     points: NDArray[np.uint32], start: int, at: int, num: int, kinds: NDArray[np.uint8]
 ) -> bool:
@@ -118,7 +118,7 @@ def _is_measure(
     return whole - start <= _MOST_ODD_DIGITS or is_round
 
 
-@leaf
+@borrowing
 def _is_version(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8]) -> bool:
     """Whether a decimal begins at `at`, directly after letters that begin a word: usb3.0."""
     dot = at + num_digits(points, at, num)
@@ -131,7 +131,7 @@ def _is_version(points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np
     return at - left > 1 and (left == 0 or not is_inside(points[left - 1], kinds))
 
 
-@leaf
+@borrowing
 def _is_ordinal(first: int, second: int) -> bool:
     """St, nd, rd or th."""
     d, h, n, r, s, t = 100, 104, 110, 114, 115, 116
@@ -142,7 +142,7 @@ def _is_ordinal(first: int, second: int) -> bool:
     )
 
 
-@leaf
+@borrowing
 def _joins(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> bool:
@@ -166,7 +166,7 @@ def _joins(
     return not _is_size(points, at + 1, num, kinds, table)
 
 
-@leaf
+@borrowing
 def _is_no_prefix(points: NDArray[np.uint32], left: int, stop: int) -> bool:
     """Whether the letters left..stop are one of NO_PREFIXES: ac-220v, set-12."""
     state = FNV_OFFSET
@@ -178,7 +178,7 @@ def _is_no_prefix(points: NDArray[np.uint32], left: int, stop: int) -> bool:
     return False
 
 
-@leaf
+@borrowing
 def _is_size(
     points: NDArray[np.uint32], at: int, num: int, kinds: NDArray[np.uint8], table: UnitTable
 ) -> bool:
@@ -192,7 +192,7 @@ def _is_size(
     return place >= 0 and is_letter(points[end], kinds) and stop - end > 1
 
 
-@leaf
+@borrowing
 def _write_units(
     points: NDArray[np.uint32],
     at: int,
@@ -222,7 +222,7 @@ def _write_units(
     return at, count
 
 
-@leaf
+@borrowing
 def _write_name(place: int, table: UnitTable, out: NDArray[np.uint32], count: int) -> int:
     start, stop = table.starts[place], table.starts[place + 1]
     count = copy_points(table.letters, start, stop, out, count)

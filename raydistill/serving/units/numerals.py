@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.machine_code.compiled import leaf
+from raydistill.serving.machine_code.compiled import borrowing
 
 BLANK, ZERO = np.uint32(0x20), np.uint32(0x30)
 DASH = 0x2D
@@ -21,13 +21,13 @@ _GROUP_DIGITS = 3  # digits between two commas, and at most before the first
 _MOST_WHOLE_DIGITS = 2  # of a number before a fraction: `model 268 1/4 in` is not 268.25
 
 
-@leaf
+@borrowing
 def is_digit(code: int) -> bool:
     """Whether a code point is one of 0 to 9."""
     return 48 <= code <= 57
 
 
-@leaf
+@borrowing
 def is_number(points: NDArray[np.uint32], at: int, num: int) -> bool:
     """Whether `at` is a digit, or a point before a digit and not after another point."""
     if points[at] == _DOT:
@@ -37,7 +37,7 @@ def is_number(points: NDArray[np.uint32], at: int, num: int) -> bool:
     return at < num and is_digit(points[at])
 
 
-@leaf
+@borrowing
 def num_digits(points: NDArray[np.uint32], at: int, num: int) -> int:
     """Number of consecutive digits from `at` on."""
     start = at
@@ -46,21 +46,21 @@ def num_digits(points: NDArray[np.uint32], at: int, num: int) -> int:
     return at - start
 
 
-@leaf
+@borrowing
 def is_between_digits(points: NDArray[np.uint32], at: int, num: int) -> bool:
     """Whether `at` is a point, a comma or a slash that a digit follows."""
     is_mark = (points[at] == _DOT) | (points[at] == _COMMA) | (points[at] == _SLASH)
     return is_mark and at + 1 < num and is_digit(points[at + 1])
 
 
-@leaf
+@borrowing
 def _is_group(points: NDArray[np.uint32], at: int, num: int) -> bool:
     """Whether `at` is a comma before three digits: 1,000, or an apostrophe (Swiss shops)."""
     is_comma = (points[at] == _COMMA) | (points[at] == _APOSTROPHE)
     return is_comma and num_digits(points, at + 1, num) == _GROUP_DIGITS
 
 
-@leaf
+@borrowing
 def past_blanks(points: NDArray[np.uint32], at: int, num: int) -> int:
     """The offset after the blanks that begin at `at`; `at` without a blank."""
     while at < num and points[at] == BLANK:
@@ -68,7 +68,7 @@ def past_blanks(points: NDArray[np.uint32], at: int, num: int) -> int:
     return at
 
 
-@leaf
+@borrowing
 def write_number(
     points: NDArray[np.uint32], at: int, num: int, out: NDArray[np.uint32], count: int
 ) -> tuple[int, int]:
@@ -100,7 +100,7 @@ def write_number(
     return at, count
 
 
-@leaf
+@borrowing
 def _end_of_groups(points: NDArray[np.uint32], at: int, num: int) -> int:
     """The end of blank-separated groups of three digits, the last of them 000 (1 000); or `at`.
 
@@ -116,7 +116,7 @@ def _end_of_groups(points: NDArray[np.uint32], at: int, num: int) -> int:
     return stop if zeros[0] == zeros[1] == zeros[2] == ZERO else at
 
 
-@leaf
+@borrowing
 def copy_points(
     points: NDArray[np.uint32], start: int, stop: int, out: NDArray[np.uint32], count: int
 ) -> int:
@@ -127,7 +127,7 @@ def copy_points(
     return count
 
 
-@leaf
+@borrowing
 def _copy_digits(
     points: NDArray[np.uint32], start: int, stop: int, out: NDArray[np.uint32], count: int
 ) -> int:
@@ -139,7 +139,7 @@ def _copy_digits(
     return count
 
 
-@leaf
+@borrowing
 def _write_decimals(
     points: NDArray[np.uint32],
     start: int,
@@ -160,7 +160,7 @@ def _write_decimals(
     return copy_points(points, start, stop, out, count + 1)
 
 
-@leaf
+@borrowing
 def _write_rest(
     points: NDArray[np.uint32], at: int, num: int, out: NDArray[np.uint32], count: int
 ) -> tuple[int, int]:
@@ -178,7 +178,7 @@ def _write_rest(
     return at, count
 
 
-@leaf
+@borrowing
 def _write_fraction(
     points: NDArray[np.uint32],
     start: int,
@@ -212,7 +212,7 @@ def _write_fraction(
     return count + 1 + size
 
 
-@leaf
+@borrowing
 def _value(points: NDArray[np.uint32], start: int, stop: int) -> int:
     """The integer at start..stop, if it has 1 to 3 digits; otherwise -1."""
     if not 0 < stop - start <= 3:

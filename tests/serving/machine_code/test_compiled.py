@@ -231,12 +231,12 @@ def test_files_that_no_compiled_code_needs_change_nothing() -> None:
     assert not {"files/folder.py", "files/retry.py", "__init__.py"} & set(found)
 
 
-def test_a_leaf_counts_no_references_and_makes_no_array() -> None:
-    @compiled.leaf
+def test_a_borrowing_function_counts_no_references_and_makes_no_array() -> None:
+    @compiled.borrowing
     def total(values: np.ndarray) -> float:
         return float(values[1:].sum())
 
-    @compiled.leaf
+    @compiled.borrowing
     def makes(num: int) -> int:
         return len(np.empty(num))
 
@@ -246,15 +246,15 @@ def test_a_leaf_counts_no_references_and_makes_no_array() -> None:
         makes(3)
 
 
-def test_a_leaf_returns_no_array() -> None:
+def test_a_borrowing_function_returns_no_array() -> None:
     """A caller would take it for its own, and free it."""
     numbers = re.compile(r"None|int|float|bool|np\.\w+|tuple\[((int|float|bool|np\.\w+)(, )?)+\]")
-    num_leaves = 0
+    num_found = 0
     for name, source in compiled.sources().items():
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef) and node.returns:
                 names = [ast.unparse(each).partition("(")[0] for each in node.decorator_list]
-                if "leaf" in names:
+                if "borrowing" in names:
                     assert numbers.fullmatch(ast.unparse(node.returns)), f"{name}: {node.name}"
-                    num_leaves += 1
-    assert num_leaves > 50
+                    num_found += 1
+    assert num_found > 50

@@ -11,13 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.serving.featurize import (
-    Scratch,
-    add_pair,
-    add_query,
-    prepare_query,
-    read_text,
-)
+from raydistill.serving.featurize import Scratch, add_pair, add_query, prepare_query, read_text
 from raydistill.serving.machine_code.emitted import emitted
 from raydistill.serving.native.emit import memory
 from raydistill.serving.native.emit.net import (
